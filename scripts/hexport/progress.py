@@ -1,0 +1,67 @@
+"""Progress of a long stage, on the terminal and as plain lines in a log; time and peak memory of every stage."""
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Progress:
+    """Says what a job is doing and records what each stage cost.
+
+    Lines go to the log file and to stderr. Where stderr is a terminal, the steps of a stage overwrite one line there.
+    """
+
+    def __init__(self, log: Path | None = None):
+        self.stages: dict[str, dict] = {}
+        self._file = None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(log, "w", encoding="utf-8", buffering=1)  # noqa: SIM115 - lives as long as the job
+
+    def say(self, line: str, *, passing: bool = False) -> None:
+        """Write one line; a passing line is overwritten by the next one on a terminal."""
+        if self._file:
+            self._file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        if sys.stderr.isatty():
+            print(f"\r\x1b[2K{line}", end="" if passing else "\n", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage and record its seconds and peak memory under `name`."""
+        self.say(f"{name} …", passing=True)
+        _reset_peak_rss()
+        start = time.perf_counter()
+        yield
+        seconds, peak = time.perf_counter() - start, peak_rss_mb()
+        self.stages[name] = {"seconds": round(seconds, 3), "peak_rss_mb": round(peak)}
+        self.say(f"{name}: {seconds:.1f} s, peak {peak:.0f} MB")
+
+    def steps(self, items: Iterable[T], name: str, count: int, unit: str = "layer") -> Iterator[T]:
+        """Iterate, saying `name: unit i of count, t s left` before each step."""
+        start = time.perf_counter()
+        for i, item in enumerate(items):
+            left = f", {(time.perf_counter() - start) / i * (count - i):.0f} s left" if i else ""
+            self.say(f"{name}: {unit} {i + 1} of {count}{left}", passing=True)
+            yield item
+
+
+def peak_rss_mb() -> float:
+    """Peak resident memory of this process in MB, since `_reset_peak_rss` where the kernel can reset it."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _reset_peak_rss() -> None:
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as control:
+        control.write("5")

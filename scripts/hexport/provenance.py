@@ -1,0 +1,135 @@
+"""What made an artifact: digests of code and files, manifests, and writes that are whole or absent."""
+
+import ast
+import contextlib
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from hexport import __version__
+
+SCRIPTS = Path(__file__).resolve().parents[1]
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path` that replaces it when the block ends well, and is removed otherwise."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write sorted, indented JSON. Raises ValueError on NaN or infinity, which no artifact may hold."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def manifest_path(artifact: Path) -> Path:
+    return artifact.with_name(artifact.name + ".manifest.json")
+
+
+def write_manifest(
+    artifact: Path,
+    *,
+    inputs: dict[str, Path],
+    params: dict,
+    stages: dict[str, dict],
+    versions: dict[str, str] | None = None,
+    **facts: object,
+) -> None:
+    """Write `<artifact>.manifest.json`: what made the artifact, from what, with which versions, time and memory.
+
+    `stages` maps a stage's name to {"seconds", "peak_rss_mb"} (see `progress.Progress.stages`); `facts` are further
+    top-level keys of the stage at hand.
+    """
+    write_json(
+        manifest_path(artifact),
+        {
+            "artifact": artifact.name,
+            "sha256": sha256(artifact),
+            "inputs": {name: sha256(path) for name, path in inputs.items()},
+            "params": params,
+            "versions": {"hexport": __version__, "snakemake": metadata.version("snakemake"), **(versions or {})},
+            "stages": stages,
+            **facts,
+        },
+    )
+
+
+@functools.cache
+def code_digest(script: str) -> str:
+    """Digest of `scripts/<script>` and of every hexport module it reaches by imports.
+
+    Comments, docstrings and formatting do not count: the digest is taken over the syntax trees.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(import_closure(SCRIPTS / script)):
+        digest.update(str(path.relative_to(SCRIPTS)).encode())
+        digest.update(ast.dump(_without_docstrings(_parse(path))).encode())
+    return digest.hexdigest()[:16]
+
+
+def import_closure(path: Path) -> set[Path]:
+    """The file itself and all files of the package that it imports, at any depth and from any scope."""
+    closure: set[Path] = set()
+    pending = [path]
+    while pending:
+        path = pending.pop()
+        if path not in closure:
+            closure.add(path)
+            pending += _imports(path)
+    return closure
+
+
+def _imports(path: Path) -> set[Path]:
+    modules: set[str] = set()
+    for node in ast.walk(_parse(path)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {file for module in modules if module.split(".")[0] == "hexport" for file in _files(module)}
+
+
+def _files(module: str) -> Iterator[Path]:
+    """Files that `import module` runs: the module itself and the __init__ of every package above it."""
+    parts = module.split(".")
+    for depth in range(1, len(parts) + 1):
+        base = SCRIPTS.joinpath(*parts[:depth])
+        for file in (base / "__init__.py", base.with_suffix(".py")):
+            if file.is_file():
+                yield file
+
+
+@functools.cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                node.body = node.body[1:]
+    return tree
