@@ -1,0 +1,25 @@
+"""The HTP compiler: QNN ops in, one context binary out."""
+
+from executorch.backends.qualcomm.serialization.qc_schema import QnnExecuTorchBackendType
+from executorch.backends.qualcomm.utils.qnn_manager_lifecycle import QnnManagerContext, get_current_qnn_manager
+
+from hexport.errors import HexportError
+from hexport.lowering.recording import Wrappers
+from hexport.lowering.target import Target, compile_spec
+
+
+def compile_graphs(graphs: dict[str, Wrappers], target: Target) -> bytes:
+    """Compile all graphs in one call, so that they share one context binary.
+
+    Raises HexportError when the compiler refuses; it prints its reason to stderr and returns nothing.
+    """
+    spec = compile_spec(target)
+    names = list(graphs)
+    with QnnManagerContext(dict.fromkeys(names, spec)):
+        manager = get_current_qnn_manager(QnnExecuTorchBackendType.kHtpBackend, spec)
+        manager.InitContext(names)
+        binary = bytes(manager.Compile(names, [[op.GetOpWrapper() for op in graph.ops] for graph in graphs.values()]))
+        manager.DestroyContext()
+    if not binary:
+        raise HexportError(f"{target.soc}: the HTP compiler refused the program; its reason stands above, in its own words")
+    return binary

@@ -1,0 +1,118 @@
+"""QNN ops as plain Python data: what executorch's op builders would hand to the HTP compiler.
+
+While `recording()` is active, the builders get these classes instead of the compiler's own wrappers. The method names
+are therefore those of executorch's `PyQnnManagerAdaptor`.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
+import numpy as np
+
+REAL_TENSOR, REAL_OP = qnn.TensorWrapper, qnn.PyQnnOpWrapper
+
+
+class Tensor:
+    """One QNN tensor. Identity matters: an op's input is the very tensor that another op puts out."""
+
+    def __init__(self, name, kind, dtype, encoding, quantization, rank, dims, dynamic_dims, data, has_data):
+        self.name, self.kind, self.dtype, self.encoding = name, kind, dtype, encoding
+        self.quantization: dict = dict(quantization)
+        self.dims: list[int] = list(dims)
+        self.dynamic_dims: list[int] = list(dynamic_dims)
+        self.data: np.ndarray | None = data if has_data else None
+
+    def GetName(self) -> str:
+        return self.name
+
+    def copy(self, **changes) -> "Tensor":
+        clone = object.__new__(Tensor)
+        clone.__dict__ = {**self.__dict__, "quantization": dict(self.quantization), **changes}
+        return clone
+
+
+@dataclass(eq=False)
+class Op:
+    name: str
+    package: str
+    type: str
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    tensor_params: list[tuple] = field(default_factory=list)
+    scalar_params: list[tuple] = field(default_factory=list)
+
+    def AddInputTensors(self, tensors) -> None:
+        self.inputs += tensors
+
+    def AddOutputTensors(self, tensors) -> None:
+        self.outputs += tensors
+
+    def AddTensorParam(self, *param) -> None:
+        self.tensor_params.append(param)
+
+    def AddScalarParam(self, *param) -> None:
+        self.scalar_params.append(param)
+
+    def GetOpWrapper(self) -> "Op":
+        return self
+
+
+class _NameReader:
+    """Stands in for PyQnnTensorWrapper, of which the builders only ask a tensor's name."""
+
+    def __init__(self, tensor: Tensor):
+        self.GetName = tensor.GetName
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[None]:
+    real = qnn.TensorWrapper, qnn.PyQnnOpWrapper, qnn.PyQnnTensorWrapper
+    qnn.TensorWrapper, qnn.PyQnnOpWrapper, qnn.PyQnnTensorWrapper = Tensor, Op, _NameReader
+    try:
+        yield
+    finally:
+        qnn.TensorWrapper, qnn.PyQnnOpWrapper, qnn.PyQnnTensorWrapper = real
+
+
+class Wrappers:
+    """Turns recorded ops into the compiler's own wrappers, each tensor once.
+
+    outputs: the program's outputs in the order in which the context binary will have them.
+    """
+
+    def __init__(self):
+        self.ops: list = []
+        self.outputs: list[Tensor] = []
+        self._tensors: dict[Tensor, object] = {}
+
+    def add(self, op: Op) -> None:
+        wrapper = REAL_OP(op.name, op.package, op.type)
+        wrapper.AddInputTensors([self._tensor(tensor) for tensor in op.inputs])
+        wrapper.AddOutputTensors([self._tensor(tensor) for tensor in op.outputs])
+        for param in op.tensor_params:
+            wrapper.AddTensorParam(*param)
+        for param in op.scalar_params:
+            wrapper.AddScalarParam(*param)
+        self.ops.append(wrapper)
+
+    def _tensor(self, tensor: Tensor):
+        if tensor not in self._tensors:
+            static = tensor.data is not None
+            self._tensors[tensor] = REAL_TENSOR(
+                tensor.name,
+                tensor.kind,
+                tensor.dtype,
+                tensor.encoding,
+                tensor.quantization,
+                len(tensor.dims),
+                tensor.dims,
+                tensor.dynamic_dims,
+                tensor.data if static else np.array([]),
+                static,
+            )
+            tensor.data = None  # the wrapper holds a copy
+            if tensor.name.startswith("output_"):
+                self.outputs.append(tensor)
+        return self._tensors[tensor]

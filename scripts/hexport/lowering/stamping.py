@@ -1,0 +1,149 @@
+"""Stamping: a template's ops once per layer, with that layer's encodings and quantised weights filled in."""
+
+from dataclasses import dataclass
+
+import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
+import numpy as np
+import torch
+from executorch.backends.qualcomm.utils.constants import (
+    QCOM_BITWIDTH,
+    QCOM_OFFSET,
+    QCOM_SCALE,
+    QCOM_SCALE_OFFSET,
+)
+
+from hexport.lowering.recording import Op, Tensor
+from hexport.lowering.template import Filling, Template
+from hexport.quantization.prepared import Observer, encoding_of_parameter, observe_parameter
+from hexport.quantization.quant_attrs import Encoding, QuantAttrs
+
+NATIVE = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_NATIVE
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A tensor between stamps, and the point in the quant attrs that says how it is coded."""
+
+    tensor: Tensor
+    point: str | None = None
+
+
+@dataclass
+class Place:
+    """One place of the decoder that a template is stamped at: its name (`layers.3`), encodings and parameters."""
+
+    name: str
+    attrs: QuantAttrs
+    parameters: dict[str, torch.Tensor]
+    inputs: dict[str, Wire]
+
+    def point(self, point: str) -> str:
+        """A template's point by its name in the quant attrs."""
+        return self.inputs[point].point if point in self.inputs else f"{self.name}.{point}"
+
+
+def stamp(template: Template, place: Place, program_outputs: dict[int, str]) -> tuple[list[Op], list[Wire]]:
+    """Instantiate a template; return its ops and what it puts out.
+
+    `program_outputs` names the outputs, by number, that leave the program; the others stay inside it.
+    """
+    stamped = {template.inputs[name]: wire.tensor for name, wire in place.inputs.items()}
+    quantised: dict[str, _Quantised] = {}
+    for number, tensor in enumerate(template.outputs):
+        stamped[tensor] = _fill(template, tensor, place, quantised)
+        if number in program_outputs:
+            stamped[tensor].name = f"output_{program_outputs[number]}@0"
+        else:
+            stamped[tensor].kind = NATIVE
+
+    def of(tensors: list[Tensor]) -> list[Tensor]:
+        for tensor in tensors:
+            if tensor not in stamped:
+                stamped[tensor] = _fill(template, tensor, place, quantised)
+        return [stamped[tensor] for tensor in tensors]
+
+    ops = [
+        Op(f"{place.name}.{op.name}", op.package, op.type, of(op.inputs), of(op.outputs), op.tensor_params, op.scalar_params)
+        for op in template.ops
+    ]
+    outputs = [Wire(stamped[tensor], place.point(template.fillings[tensor].point)) for tensor in template.outputs]
+    return ops, outputs
+
+
+def program_input(template: Template, name: str, number: int, encoding: Encoding | None) -> Tensor:
+    """The program's input tensor for a template's input. The runtime binds inputs by the number in their names."""
+    tensor = template.inputs[name].copy(name=f"input_{number}_{name}@0")
+    if encoding is not None:
+        tensor.quantization |= {QCOM_SCALE: encoding.scale, QCOM_OFFSET: -encoding.zero_point}
+    return tensor
+
+
+@dataclass
+class _Quantised:
+    """A parameter in codes, laid out as QNN holds it, with one scale per output channel or one in all."""
+
+    codes: np.ndarray
+    scales: np.ndarray
+    zero_points: np.ndarray
+
+
+def _fill(template: Template, tensor: Tensor, place: Place, quantised: dict[str, _Quantised]) -> Tensor:
+    """A copy of a template's tensor with the encoding and the data of a place."""
+    stamped = tensor.copy(name=f"{place.name}.{tensor.name}")
+    filling = template.fillings.get(tensor)
+    if filling is None:
+        return stamped
+    if filling.parameter is None:
+        _set_encoding(stamped, place.attrs.encoding(place.point(filling.point)))
+        return stamped
+    parameter = place.parameters[filling.parameter]
+    observer = template.weight_observers[filling.parameter]
+    if filling.channels is None:
+        encoding = _parameter_encoding(filling, place, observer, parameter)
+        _set_encoding(stamped, encoding)
+        stamped.data = _per_tensor_codes(parameter, encoding, tensor.data.dtype)
+    else:
+        if filling.parameter not in quantised:
+            quantised[filling.parameter] = _quantise_channels(parameter, observer, tensor.quantization.get(QCOM_BITWIDTH))
+        _set_channels(stamped, quantised[filling.parameter], filling.channels)
+    assert list(stamped.data.shape) == list(tensor.data.shape), (tensor.name, stamped.data.shape, tensor.data.shape)
+    return stamped
+
+
+def _set_encoding(tensor: Tensor, encoding: Encoding) -> None:
+    """Offset 0 stays 0: the bias that QNN's RmsNorm demands is coded with its output's scale, but around zero."""
+    offset = -encoding.zero_point if tensor.quantization[QCOM_OFFSET] else 0
+    tensor.quantization |= {QCOM_SCALE: encoding.scale, QCOM_OFFSET: offset}
+
+
+def _parameter_encoding(filling: Filling, place: Place, observer: Observer, parameter: torch.Tensor) -> Encoding:
+    if filling.point is not None:
+        return place.attrs.encoding(place.point(filling.point))
+    return encoding_of_parameter(observer, parameter)
+
+
+def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, dtype: np.dtype) -> np.ndarray:
+    codes = torch.ops.quantized_decomposed.quantize_per_tensor(
+        parameter, encoding.scale, encoding.zero_point, encoding.qmin, encoding.qmax, torch.int32
+    )
+    return codes.numpy().astype(dtype)
+
+
+def _quantise_channels(parameter: torch.Tensor, observer: Observer, bits: int | None) -> _Quantised:
+    """Quantise a convolution's weight (out, in, 1, 1) per output channel, in QNN's layout (1, 1, in, out)."""
+    scales, zero_points = observe_parameter(observer, parameter)
+    codes = torch.ops.quantized_decomposed.quantize_per_channel(
+        parameter, scales.float(), zero_points, 0, observer.quant_min, observer.quant_max, torch.int8
+    ).permute(2, 3, 1, 0)
+    if bits == 4:
+        codes = codes & 0x0F
+    return _Quantised(codes.contiguous().numpy(), scales.float().numpy(), zero_points.numpy())
+
+
+def _set_channels(tensor: Tensor, quantised: _Quantised, channels: np.ndarray) -> None:
+    encodings = np.empty(len(channels), dtype=[("scale", np.float32), ("offset", np.int32)])
+    encodings["scale"] = quantised.scales[channels]
+    encodings["offset"] = -quantised.zero_points[channels]
+    tensor.quantization[QCOM_SCALE_OFFSET] = encodings
+    whole = len(channels) == quantised.codes.shape[-1]
+    tensor.data = quantised.codes if whole else np.ascontiguousarray(quantised.codes[..., channels])

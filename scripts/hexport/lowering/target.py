@@ -1,0 +1,38 @@
+"""Targets: a SoC to compile for, or that SoC's emulator on this host."""
+
+from dataclasses import dataclass
+
+from executorch.backends.qualcomm.serialization.qc_schema import QcomChipset, _soc_info_table
+from executorch.backends.qualcomm.utils.utils import (
+    generate_htp_compiler_spec,
+    generate_qnn_executorch_compiler_spec,
+)
+from executorch.exir.backend.compile_spec_schema import CompileSpec
+
+EMULATOR_SUFFIX = "-emulator"
+
+
+@dataclass(frozen=True)
+class Target:
+    soc: str
+    emulator: bool
+
+    @property
+    def htp_arch(self) -> str:
+        """The HTP version, such as V75."""
+        return _soc_info_table[QcomChipset[self.soc]].htp_info.htp_arch.name
+
+
+def target_named(name: str) -> Target:
+    """SM8650 or SM8650-emulator"""
+    return Target(name.removesuffix(EMULATOR_SUFFIX), name.endswith(EMULATOR_SUFFIX))
+
+
+def compile_spec(target: Target) -> list[CompileSpec]:
+    """Options of the HTP compiler. Device programs take their I/O from shared buffers, which the emulator has not."""
+    return generate_qnn_executorch_compiler_spec(
+        soc_model=QcomChipset[target.soc],
+        backend_options=generate_htp_compiler_spec(use_fp16=False),
+        shared_buffer=not target.emulator,
+        use_mha2sha=True,
+    )

@@ -1,0 +1,185 @@
+"""Layer templates: the QNN ops of one prologue, layer or epilogue, with holes where encodings and weights go.
+
+A template is lowered like any model, once. To find out afterwards which calibrated encoding and which parameter (and
+which of its output channels) each QNN tensor stands for, the observers hand out tags instead of scales: numbers that
+are unique per point, or per parameter and channel, and that survive every pass of the QNN backend.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from executorch.backends.qualcomm._passes.qnn_pass_manager import get_qnn_pass_manager_cls
+from executorch.backends.qualcomm._passes.tag_quant_io import TagQuantIO
+from executorch.backends.qualcomm.qnn_preprocess import QnnBackend
+from executorch.backends.qualcomm.utils.constants import (
+    QCOM_PASS_ACTIVATE_KEY,
+    QCOM_PASS_ARGS_KWARGS_DEFAULTS_KEY,
+    QCOM_SCALE,
+    QCOM_SCALE_OFFSET,
+)
+from executorch.backends.qualcomm.utils.utils import to_edge_transform_and_lower_to_qnn
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+from hexport.lowering.recording import Op, Tensor, recording
+from hexport.lowering.target import Target, compile_spec
+from hexport.quantization.prepared import Observer, PreparedGraph
+
+POINT_TAG = 2.0**-8
+POINT_TAGS = 2**14  # float32 tells this many tags in [POINT_TAG, 2 POINT_TAG) apart, with bits to spare
+AFFINE_ZERO_POINT = 7  # any code but 0: symmetric points and zero biases keep 0, which the HTP demands of them
+PARAMETER_TAG = 2.0**-6
+CHANNEL_BITS = 18  # of the 23 bits of a float32 mantissa; the others number the parameters
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What a quantised tensor of a template stands for.
+
+    point: the quantisation point whose encoding it carries; None where the parameter itself decides.
+    parameter: the parameter that it holds, if it is static data.
+    channels: the output channels that it holds, where the parameter is quantised per channel.
+    """
+
+    point: str | None = None
+    parameter: str | None = None
+    channels: np.ndarray | None = None
+
+
+@dataclass
+class Template:
+    """Recorded ops, and what fills their tensors. Inputs go by name; outputs are in the order of the graph's."""
+
+    ops: list[Op]
+    fillings: dict[Tensor, Filling]
+    inputs: dict[str, Tensor]
+    outputs: list[Tensor]
+    weight_observers: dict[str, Observer]
+
+
+def lower_template(prepared: PreparedGraph, target: Target) -> Template:
+    """Lower a prepared graph to recorded ops. Raises HexportError where the QNN backend cannot take the whole graph."""
+    tags = _Tags(prepared)
+    inputs = example_inputs(prepared.module)
+    with torch.no_grad():
+        prepared.module(*inputs)  # convert_pt2e refuses observers that have seen nothing
+    ops = record_ops(convert_pt2e(prepared.module), inputs, target)
+    return _decode(ops, prepared, tags)
+
+
+def example_inputs(graph_module: GraphModule) -> tuple[torch.Tensor, ...]:
+    return tuple(
+        torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype)
+        for node in graph_module.graph.nodes
+        if node.op == "placeholder"
+    )
+
+
+def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op]:
+    """Pass a quantised graph through executorch's whole QNN flow, up to the call of the HTP compiler."""
+    recorded: list[list[Op]] = []
+
+    def record(*args) -> None:
+        with recording():
+            recorded.append(build_op_wrappers(*args))
+        raise _RecordedAll
+
+    build_op_wrappers = QnnBackend._build_op_wrappers
+    QnnBackend._build_op_wrappers = staticmethod(record)
+    try:
+        to_edge_transform_and_lower_to_qnn(
+            converted, inputs, compile_spec(target), passes_job=quantized_io_passes(converted)
+        )
+    except _RecordedAll:
+        pass
+    finally:
+        QnnBackend._build_op_wrappers = staticmethod(build_op_wrappers)
+    return recorded[0]
+
+
+class _RecordedAll(Exception):
+    """Leaves executorch's flow once the ops are known."""
+
+
+def quantized_io_passes(converted: GraphModule) -> dict:
+    """The default passes, with every float input and every output of the graph exchanged as 16-bit codes."""
+    inputs = {node.name for node in converted.graph.nodes if node.op == "placeholder"}
+
+    def io_dtype(node: Node) -> torch.dtype | None:
+        is_input = node.op == "placeholder" and node.name in inputs and node.meta["val"].is_floating_point()
+        return torch.uint16 if is_input or any(user.op == "output" for user in node.users) else None
+
+    passes = get_qnn_pass_manager_cls().get_capture_program_passes()
+    passes[TagQuantIO][QCOM_PASS_ACTIVATE_KEY] = True
+    passes[TagQuantIO][QCOM_PASS_ARGS_KWARGS_DEFAULTS_KEY]["get_quant_io_dtype_fn"] = io_dtype
+    return passes
+
+
+class _Tags:
+    """The tags that the observers of one graph hand out, and how to read them."""
+
+    def __init__(self, prepared: PreparedGraph):
+        self.by_scale: dict[float, Filling] = {}
+        self.per_channel: list[str] = []
+        points = {observer: point for point, observer in prepared.points.items()}
+        parameters = {observer: name for name, observer in prepared.weights.items()}
+        for observer in {**points, **parameters}:
+            point, parameter = points.get(observer), parameters.get(observer)
+            if getattr(observer, "ch_axis", None) is not None:
+                scales = _channel_tags(len(self.per_channel))
+                self.per_channel.append(parameter)
+            else:
+                scales = np.float32(POINT_TAG * (1 + len(self.by_scale) / POINT_TAGS))
+                self.by_scale[float(scales)] = Filling(point, parameter)
+            _answer_with(observer, scales)
+
+    def filling(self, tensor: Tensor) -> Filling | None:
+        quantization = tensor.quantization
+        if QCOM_SCALE_OFFSET in quantization:
+            mantissas = np.rint((quantization[QCOM_SCALE_OFFSET]["scale"].astype(np.float64) / PARAMETER_TAG - 1) * 2**23)
+            codes = mantissas.astype(np.int64)
+            return Filling(None, self.per_channel[codes[0] >> CHANNEL_BITS], codes & (2**CHANNEL_BITS - 1))
+        filling = self.by_scale.get(float(np.float32(quantization.get(QCOM_SCALE, 0.0))))
+        if filling is not None and tensor.data is None:
+            return replace(filling, parameter=None)
+        return filling
+
+
+def _channel_tags(number: int) -> np.ndarray:
+    """Scales of a parameter with up to 2^18 output channels: the mantissa is the parameter's number and the channel."""
+    codes = (number << CHANNEL_BITS) + np.arange(2**CHANNEL_BITS, dtype=np.float64)
+    return (PARAMETER_TAG * (1 + codes / 2**23)).astype(np.float32)
+
+
+def _answer_with(observer: Observer, tags: np.ndarray) -> None:
+    """Let an observer hand out tags for scales. Its class still computes the real ones."""
+    compute = observer.calculate_qparams
+
+    def calculate_qparams():
+        scale, zero_point = compute()
+        tagged = torch.from_numpy(np.broadcast_to(tags, scale.shape) if tags.ndim == 0 else tags[: scale.numel()])
+        affine = observer.qscheme == torch.per_tensor_affine
+        return tagged.to(scale.dtype).reshape(scale.shape), torch.full_like(zero_point, AFFINE_ZERO_POINT if affine else 0)
+
+    observer.calculate_qparams = calculate_qparams
+
+
+def _decode(ops: list[Op], prepared: PreparedGraph, tags: _Tags) -> Template:
+    template = Template(ops, {}, {}, [], prepared.weights)
+    outputs: dict[str, Tensor] = {}
+    for tensor in unique_tensors(ops):
+        filling = tags.filling(tensor)
+        if filling is not None:
+            template.fillings[tensor] = filling
+        if tensor.name.startswith("input_"):
+            template.inputs[re.fullmatch(r"input_\d+_(.*)@0", tensor.name)[1]] = tensor
+        elif tensor.name.startswith("output_"):
+            outputs[filling.point] = tensor
+    template.outputs = [outputs[point] for point in prepared.outputs]
+    return template
+
+
+def unique_tensors(ops: list[Op]) -> list[Tensor]:
+    return list(dict.fromkeys(tensor for op in ops for tensor in (*op.inputs, *op.outputs)))

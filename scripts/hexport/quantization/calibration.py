@@ -1,0 +1,147 @@
+"""Calibration, layer by layer: all samples pass the template with the weights of layer i, then those of layer i + 1.
+
+Memory holds one layer and the hidden states of the samples. The ranges are those that the whole prepared model would
+observe, because the templates run the same ops on the same values.
+"""
+
+import torch
+
+from hexport.decoder.config import DecoderConfig
+from hexport.decoder.masks import ATTEND, MASKED, causal_mask
+from hexport.decoder.model import empty_cache
+from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
+from hexport.errors import HexportError
+from hexport.progress import Progress
+from hexport.quantization.prepared import (
+    Observer,
+    PreparedGraph,
+    encoding_of,
+    observe_once,
+    prepare,
+    reset,
+    set_parameters,
+)
+from hexport.quantization.quant_attrs import Encoding, QuantAttrs
+from hexport.quantization.recipe import Recipe
+
+MASK = "atten_mask"
+# Inputs of a layer that other layers share; the other points of a layer's template are the layer's own.
+SHARED_INPUTS = {"hidden", "rope_cos", "rope_sin", MASK}
+# Ranges that are known, whatever the samples are: those of the mask and of the cosines and sines of the rotary angles.
+KNOWN_RANGES = {
+    MASK: (MASKED, ATTEND),
+    "prologue.cos": (-1.0, 1.0),
+    "prologue.sin": (-1.0, 1.0),
+    "prologue.select": (-1.0, 1.0),
+    "prologue.select_1": (-1.0, 1.0),
+}
+# The templates are exported at this AR length and run at the length of each sample.
+EXPORT_LENGTH = 8
+
+# hidden (1, n, hidden), cos and sin (n, head_dim / 2), mask (1, 1, n, n) of a sample of n tokens
+State = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def calibrate(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe, progress: Progress) -> QuantAttrs:
+    """Observe the decoder on token id samples of any lengths. Each sample is read from position 0 and never padded."""
+    check_samples(samples, checkpoint.config)
+    activations: dict[str, Encoding] = {}
+    with torch.no_grad():
+        with progress.stage("calibrate prologue"):
+            states = _calibrate_prologue(checkpoint, samples, recipe, activations)
+        with progress.stage("calibrate layers"):
+            kv = _calibrate_layers(checkpoint, states, recipe, activations, progress)
+        with progress.stage("calibrate epilogue"):
+            logits = _calibrate_epilogue(checkpoint, states, recipe, activations)
+    return QuantAttrs(activations, kv, activations[MASK], logits)
+
+
+def check_samples(samples: list[list[int]], config: DecoderConfig) -> None:
+    if not samples or not all(samples):
+        raise HexportError("calibration: a sample has no tokens; give calibration.prompts or calibration.text")
+    largest = max(map(max, samples))
+    if largest >= config.vocab_size:
+        raise HexportError(
+            f"calibration: token id {largest}, but the checkpoint's vocabulary has {config.vocab_size} entries; "
+            "the tokenizer belongs to another model"
+        )
+
+
+def known_or_observed(point: str, observer: Observer) -> Encoding:
+    """The encoding of a point, from its known range if it has one."""
+    if point in KNOWN_RANGES:
+        observer.min_val, observer.max_val = map(torch.tensor, KNOWN_RANGES[point])
+    return encoding_of(observer)
+
+
+def token_inputs(tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and their positions from 0, both int32 (1, n)."""
+    return torch.tensor([tokens], dtype=torch.int32), torch.arange(len(tokens), dtype=torch.int32)[None]
+
+
+def prepare_prologue(checkpoint: Checkpoint, n_positions: int, ar_len: int, recipe: Recipe) -> PreparedGraph:
+    prologue = load_prologue(checkpoint, n_positions)
+    return prepare(prologue, token_inputs([0] * ar_len), recipe)
+
+
+def prepare_layer(checkpoint: Checkpoint, layer: int, context_len: int, ar_len: int, recipe: Recipe) -> PreparedGraph:
+    config = checkpoint.config
+    inputs = (
+        torch.zeros(1, ar_len, config.hidden_size),
+        torch.zeros(ar_len, config.head_dim // 2),
+        torch.zeros(ar_len, config.head_dim // 2),
+        causal_mask(ar_len, context_len, 0),
+        *empty_cache(config, context_len - ar_len),
+    )
+    return prepare(load_layer(checkpoint, layer), inputs, recipe)
+
+
+def prepare_epilogue(checkpoint: Checkpoint, ar_len: int, recipe: Recipe) -> PreparedGraph:
+    return prepare(load_epilogue(checkpoint), (torch.zeros(1, ar_len, checkpoint.config.hidden_size),), recipe)
+
+
+def _calibrate_prologue(checkpoint, samples, recipe, activations) -> list[State]:
+    template = prepare_prologue(checkpoint, max(map(len, samples)), EXPORT_LENGTH, recipe)
+    states = [
+        (*template.module(*token_inputs(sample)), causal_mask(len(sample), len(sample), 0)) for sample in samples
+    ]
+    for point, observer in template.points.items():
+        activations[f"prologue.{point}"] = known_or_observed(f"prologue.{point}", observer)
+    return states
+
+
+def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list[dict[str, Encoding]]:
+    """Advance the states through all layers, and return the encodings of the k and v that each layer adds."""
+    config = checkpoint.config
+    templates: dict[str, PreparedGraph] = {}
+    empty = empty_cache(config, 0)
+    kv = []
+    for i in progress.steps(range(config.n_layers), "calibrate", config.n_layers):
+        signature = config.layer_signature(i)
+        if signature not in templates:
+            templates[signature] = prepare_layer(checkpoint, i, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
+            observe_once(templates[signature])
+        template = templates[signature]
+        set_parameters(template, checkpoint.layer_parameters(i))
+        reset(template)
+        for s, (hidden, cos, sin, mask) in enumerate(states):
+            states[s] = (template.module(hidden, cos, sin, mask, *empty)[0], cos, sin, mask)
+        layer = {point: encoding_of(o) for point, o in template.points.items() if point not in SHARED_INPUTS}
+        _, k, v = template.outputs
+        # The runtime moves cache bytes without touching them, so the cache must be coded as the values added to it.
+        layer |= {"k_cache": layer[k], "v_cache": layer[v]}
+        kv.append({"k": layer[k], "v": layer[v]})
+        activations |= {f"layers.{i}.{point}": encoding for point, encoding in layer.items()}
+        activations[MASK] = known_or_observed(MASK, template.points[MASK])
+    return kv
+
+
+def _calibrate_epilogue(checkpoint, states, recipe, activations) -> Encoding:
+    """Return the encoding of the logits."""
+    template = prepare_epilogue(checkpoint, EXPORT_LENGTH, recipe)
+    observe_once(template)
+    for hidden, *_ in states:
+        template.module(hidden)
+    epilogue = {point: encoding_of(o) for point, o in template.points.items() if point not in SHARED_INPUTS}
+    activations |= {f"epilogue.{point}": encoding for point, encoding in epilogue.items()}
+    return epilogue[template.outputs[0]]

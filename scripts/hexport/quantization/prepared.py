@@ -1,0 +1,164 @@
+"""Graphs with observers, and a stable name for every observer: the quantisation point.
+
+A point is named by its place in the decoder, `layers.<i>.<module path>.<op>`, with `_1`, `_2` … for further ops of
+one kind in one module. So the same point has the same name in a one-layer template and in the whole model's graph, at
+any AR length and context length.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from executorch.backends.qualcomm.quantizer.observers.concat_observer import ConcatObserver
+from executorch.backends.qualcomm.quantizer.observers.per_channel_param_observer import PerChannelParamObserver
+from torch import nn
+from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_leaves
+from torchao.quantization.pt2e import UniformQuantizationObserverBase
+from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+
+from hexport.quantization.quant_attrs import Encoding
+from hexport.quantization.recipe import Recipe, quantizer
+
+Observer = UniformQuantizationObserverBase
+
+# Ops that only move data: their output has the range of their input.
+MOVES_DATA = {
+    torch.ops.aten.expand.default,
+    torch.ops.aten.permute.default,
+    torch.ops.aten.reshape.default,
+    torch.ops.aten.squeeze.dim,
+    torch.ops.aten.transpose.int,
+    torch.ops.aten.unsqueeze.default,
+    torch.ops.aten.view.default,
+}
+
+
+@dataclass
+class PreparedGraph:
+    """An exported module with observers.
+
+    points: observers of activations by point name, in graph order.
+    weights: observers of parameters by parameter name.
+    outputs: the point of each graph output.
+    """
+
+    module: GraphModule
+    points: dict[str, Observer]
+    weights: dict[str, Observer]
+    outputs: list[str]
+
+
+def prepare(module: nn.Module, inputs: tuple, recipe: Recipe, input_names: list[str] | None = None) -> PreparedGraph:
+    """Export `module` and insert the recipe's observers. `input_names` are the inputs' points, by default their names."""
+    exported = torch.export.export(module, inputs, strict=True).module(check_guards=False)
+    graph_module = prepare_pt2e(exported, quantizer(recipe))
+    return name_points(graph_module, input_names)
+
+
+def name_points(graph_module: GraphModule, input_names: list[str] | None = None) -> PreparedGraph:
+    prepared = PreparedGraph(graph_module, {}, {}, [])
+    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    names = dict(zip(placeholders, input_names or [node.name for node in placeholders], strict=True))
+    parameters = {name for name, _ in graph_module.named_parameters()}
+    ordinals: Counter[str] = Counter()
+    named: dict[Observer, str] = {}
+    for node in graph_module.graph.nodes:
+        if node.op == "call_function":
+            base = _place(node) + _op_name(node)
+            names[node] = f"{base}_{ordinals[base]}" if ordinals[base] else base
+            ordinals[base] += 1
+        elif node.op == "get_attr":
+            names[node] = node.target
+        observer = observer_of(graph_module, node)
+        if observer is None:
+            continue
+        source, operand_of = _root(graph_module, node)
+        if source.op == "get_attr" and source.target in parameters:
+            prepared.weights[source.target] = observer
+        elif observer not in named:
+            named[observer] = names[source] + (f".for_{_op_name(operand_of)}" if operand_of else "")
+            prepared.points[named[observer]] = observer
+    output = next(node for node in graph_module.graph.nodes if node.op == "output")
+    for value in tree_leaves(output.args[0]):
+        prepared.outputs.append(named[observer_of(graph_module, value)])
+    return prepared
+
+
+def observer_of(graph_module: GraphModule, node: Node) -> Observer | None:
+    """The observer that `node` calls, if it calls one."""
+    if node.op != "call_module":
+        return None
+    module = getattr(graph_module, node.target)
+    return module if isinstance(module, UniformQuantizationObserverBase) else None
+
+
+def observe_once(prepared: PreparedGraph) -> None:
+    """Drop observer calls that cannot change a range: on parameters, and behind ops that only move data which the same
+    observer has already seen. The observers of parameters then stay empty."""
+    graph = prepared.module.graph
+    # A concatenation's observer looks up the observers of its inputs by these nodes.
+    looked_up = {node for o in prepared.points.values() if isinstance(o, ConcatObserver) for node in o.input_nodes}
+    weights = set(prepared.weights.values()) - set(prepared.points.values())
+    for node in list(graph.nodes):
+        observer = observer_of(prepared.module, node)
+        if observer is None:
+            continue
+        seen = node.args[0]
+        moved = seen.target in MOVES_DATA and observer_of(prepared.module, seen.args[0]) is observer
+        if observer in weights or (moved and seen not in looked_up):
+            node.replace_all_uses_with(seen)
+            graph.erase_node(node)
+    prepared.module.recompile()
+
+
+def reset(prepared: PreparedGraph) -> None:
+    """Forget all ranges. The tensors are new ones, because a concatenation's observer shares its own with its inputs'."""
+    for observer in prepared.points.values():
+        observer.min_val, observer.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
+
+
+def set_parameters(prepared: PreparedGraph, parameters: dict[str, torch.Tensor]) -> None:
+    """Exchange the graph's parameters, without a copy."""
+    outcome = prepared.module.load_state_dict(parameters, strict=False, assign=True)
+    assert not outcome.unexpected_keys, outcome.unexpected_keys
+
+
+def encoding_of(observer: Observer) -> Encoding:
+    scale, zero_point = observer.calculate_qparams()
+    return Encoding(float(scale), int(zero_point), observer.quant_min, observer.quant_max)
+
+
+def observe_parameter(observer: Observer, parameter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and zero points of a parameter. Asks the observer's class, since an instance may hand out tags."""
+    if isinstance(observer, PerChannelParamObserver):
+        observer.reset_min_max_vals()
+        observer.calibrated = False
+    else:
+        observer.min_val, observer.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
+    observer(parameter)
+    return type(observer).calculate_qparams(observer)
+
+
+def encoding_of_parameter(observer: Observer, parameter: torch.Tensor) -> Encoding:
+    """The encoding of a parameter that is quantised per tensor."""
+    scale, zero_point = observe_parameter(observer, parameter)
+    return Encoding(float(scale), int(zero_point), observer.quant_min, observer.quant_max)
+
+
+def _root(graph_module: GraphModule, node: Node) -> tuple[Node, Node | None]:
+    """The node whose value an observer sees; and its user, where another observer has seen that value before."""
+    source, behind_another = node.args[0], False
+    while observer_of(graph_module, source) is not None:
+        source, behind_another = source.args[0], True
+    return source, next(iter(node.users)) if behind_another else None
+
+
+def _place(node: Node) -> str:
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path = stack[-1][0] if stack else ""
+    return f"{path}." if path else ""
+
+
+def _op_name(node: Node) -> str:
+    return node.target.__name__.split(".")[0]
