@@ -1,6 +1,7 @@
 """Progress of a long stage, on the terminal and as plain lines in a log; time and peak memory of every stage."""
 
 import contextlib
+import os
 import resource
 import sys
 import time
@@ -19,6 +20,7 @@ class Progress:
 
     def __init__(self, log: Path | None = None):
         self.stages: dict[str, dict] = {}
+        self._terminal = sys.stderr
         self._file = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -28,16 +30,36 @@ class Progress:
         """Write one line; a passing line is overwritten by the next one on a terminal."""
         if self._file:
             self._file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
-        if sys.stderr.isatty():
-            print(f"\r\x1b[2K{line}", end="" if passing else "\n", file=sys.stderr, flush=True)
+        if self._terminal.isatty():
+            print(f"\r\x1b[2K{line}", end="" if passing else "\n", file=self._terminal, flush=True)
         else:
-            print(line, file=sys.stderr, flush=True)
+            print(line, file=self._terminal, flush=True)
+
+    @contextlib.contextmanager
+    def library_output_in_log(self) -> Iterator[None]:
+        """Send what libraries print, in Python and in native code, to the log only; after an error, no more.
+
+        Without an error it stays that way, since QNN also prints while the process ends.
+        """
+        if self._file is None:
+            yield
+            return
+        kept = [os.dup(descriptor) for descriptor in (1, 2)]
+        self._terminal = os.fdopen(os.dup(2), "w")
+        sys.stdout.flush()
+        os.dup2(self._file.fileno(), 1)
+        os.dup2(self._file.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept[0], 1)
+            os.dup2(kept[1], 2)
+            raise
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage and record its seconds and peak memory under `name`."""
+        """Time a stage; record its seconds, and the peak memory of the process up to its end, under `name`."""
         self.say(f"{name} …", passing=True)
-        _reset_peak_rss()
         start = time.perf_counter()
         yield
         seconds, peak = time.perf_counter() - start, peak_rss_mb()
@@ -54,14 +76,5 @@ class Progress:
 
 
 def peak_rss_mb() -> float:
-    """Peak resident memory of this process in MB, since `_reset_peak_rss` where the kernel can reset it."""
-    with contextlib.suppress(OSError), open("/proc/self/status") as status:
-        for line in status:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
+    """Peak resident memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _reset_peak_rss() -> None:
-    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as control:
-        control.write("5")

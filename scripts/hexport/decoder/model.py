@@ -105,8 +105,8 @@ class Prologue(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def forward(self, tokens, input_pos):
-        """tokens, input_pos int32 (1, AR) -> hidden (1, AR, hidden), cos and sin (AR, head_dim / 2)"""
-        return self.embedding(tokens), self.cos[input_pos][0], self.sin[input_pos][0]
+        """tokens, input_pos int32 (1, AR) -> hidden (1, AR, hidden), cos and sin (1, 1, AR, head_dim / 2)"""
+        return self.embedding(tokens), self.cos[input_pos].unsqueeze(1), self.sin[input_pos].unsqueeze(1)
 
 
 class Epilogue(nn.Module):

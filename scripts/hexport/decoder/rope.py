@@ -15,7 +15,7 @@ class Rotary(nn.Module):
     """Rotates queries or keys. A module, so that its quantisation points carry the name of its place."""
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """x (1, heads, AR, head_dim), cos and sin (AR, head_dim / 2)"""
+        """x (1, heads, AR, head_dim), cos and sin (1, 1, AR, head_dim / 2)"""
         half = x.shape[-1] // 2
         a, b = x[..., :half], x[..., half:]
         return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

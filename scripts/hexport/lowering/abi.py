@@ -13,6 +13,10 @@ def input_names(n_layers: int) -> list[str]:
     return ["tokens", "atten_mask", "input_pos", *caches]
 
 
+def output_names(n_layers: int) -> list[str]:
+    return ["logits", *(f"{name}_{i}" for name in ("k", "v") for i in range(n_layers))]
+
+
 def constant_methods(
     config: DecoderConfig, attrs: QuantAttrs, *, ar_len: int, context_len: int, kv_bits: int, bos_id: int, eos_id: int
 ) -> dict[str, object]:

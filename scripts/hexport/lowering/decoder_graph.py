@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hexport.decoder.weights import Checkpoint
+from hexport.decoder.weights import Checkpoint, load_prologue
 from hexport.lowering.recording import Op, Tensor
 from hexport.lowering.stamping import Place, Wire, program_input, stamp
 from hexport.lowering.target import Target
@@ -18,6 +18,7 @@ FIRST_CACHE_INPUT = 3  # after tokens, atten_mask and input_pos
 
 @dataclass
 class Templates:
+    context_len: int
     prologue: Template
     layers: dict[str, Template]  # by layer signature
     epilogue: Template
@@ -39,7 +40,7 @@ def lower_templates(
                 layers[signature] = lower_template(prepared, target)
     with progress.stage(f"template epilogue AR-{ar_len}"):
         epilogue = lower_template(prepare_epilogue(checkpoint, ar_len, recipe), target)
-    return Templates(prologue, layers, epilogue)
+    return Templates(context_len, prologue, layers, epilogue)
 
 
 def stamp_decoder(
@@ -62,7 +63,9 @@ def stamp_decoder(
             emit(op)
         return wires
 
-    embed = Place("prologue", attrs, checkpoint.prologue_parameters(), {"tokens": Wire(tokens), "input_pos": Wire(positions)})
+    prologue = load_prologue(checkpoint, templates.context_len)
+    tables = {**dict(prologue.named_parameters()), **dict(prologue.named_buffers())}
+    embed = Place("prologue", attrs, tables, {"tokens": Wire(tokens), "input_pos": Wire(positions)})
     hidden, cos, sin = emit_stamp(templates.prologue, embed, {})
     caches: list[Tensor] = []
     new_caches: list[Tensor] = []

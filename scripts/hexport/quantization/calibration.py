@@ -30,15 +30,13 @@ SHARED_INPUTS = {"hidden", "rope_cos", "rope_sin", MASK}
 # Ranges that are known, whatever the samples are: those of the mask and of the cosines and sines of the rotary angles.
 KNOWN_RANGES = {
     MASK: (MASKED, ATTEND),
-    "prologue.cos": (-1.0, 1.0),
-    "prologue.sin": (-1.0, 1.0),
-    "prologue.select": (-1.0, 1.0),
-    "prologue.select_1": (-1.0, 1.0),
+    "prologue.index": (-1.0, 1.0),
+    "prologue.index_1": (-1.0, 1.0),
 }
 # The templates are exported at this AR length and run at the length of each sample.
 EXPORT_LENGTH = 8
 
-# hidden (1, n, hidden), cos and sin (n, head_dim / 2), mask (1, 1, n, n) of a sample of n tokens
+# hidden (1, n, hidden), cos and sin (1, 1, n, head_dim / 2), mask (1, 1, n, n) of a sample of n tokens
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -88,8 +86,8 @@ def prepare_layer(checkpoint: Checkpoint, layer: int, context_len: int, ar_len: 
     config = checkpoint.config
     inputs = (
         torch.zeros(1, ar_len, config.hidden_size),
-        torch.zeros(ar_len, config.head_dim // 2),
-        torch.zeros(ar_len, config.head_dim // 2),
+        torch.zeros(1, 1, ar_len, config.head_dim // 2),
+        torch.zeros(1, 1, ar_len, config.head_dim // 2),
         causal_mask(ar_len, context_len, 0),
         *empty_cache(config, context_len - ar_len),
     )

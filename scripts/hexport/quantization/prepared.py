@@ -39,7 +39,7 @@ class PreparedGraph:
     """An exported module with observers.
 
     points: observers of activations by point name, in graph order.
-    weights: observers of parameters by parameter name.
+    weights: observers of parameters and constant tables by their names.
     outputs: the point of each graph output.
     """
 
@@ -60,7 +60,7 @@ def name_points(graph_module: GraphModule, input_names: list[str] | None = None)
     prepared = PreparedGraph(graph_module, {}, {}, [])
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     names = dict(zip(placeholders, input_names or [node.name for node in placeholders], strict=True))
-    parameters = {name for name, _ in graph_module.named_parameters()}
+    parameters = {name for name, _ in (*graph_module.named_parameters(), *graph_module.named_buffers())}
     ordinals: Counter[str] = Counter()
     named: dict[Observer, str] = {}
     for node in graph_module.graph.nodes:

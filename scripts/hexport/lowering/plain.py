@@ -1,0 +1,73 @@
+"""The plain flow: the whole decoder as one graph through every step. Slow and large; the reference for the stamped one.
+
+Tests compare ops, encodings and outputs of both flows, `benchmarks/` their time and memory.
+"""
+
+import torch
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+from hexport.decoder.config import DecoderConfig
+from hexport.decoder.masks import causal_mask
+from hexport.decoder.model import empty_caches
+from hexport.decoder.weights import Checkpoint, load_decoder
+from hexport.lowering.recording import Op
+from hexport.lowering.target import Target
+from hexport.lowering.template import example_inputs, record_ops
+from hexport.quantization.calibration import MASK, known_or_observed, token_inputs
+from hexport.quantization.prepared import PreparedGraph, observe_parameter, prepare
+from hexport.quantization.quant_attrs import Encoding, QuantAttrs
+from hexport.quantization.recipe import Recipe
+
+
+def prepare_decoder(checkpoint: Checkpoint, context_len: int, ar_len: int, recipe: Recipe) -> PreparedGraph:
+    """The whole decoder with observers; its points have the names that they have in the templates."""
+    config = checkpoint.config
+    tokens, positions = token_inputs([0] * ar_len)
+    mask, caches = causal_mask(ar_len, context_len, 0), empty_caches(config, context_len - ar_len)
+    names = ["tokens", MASK, "input_pos", *_cache_points(config)]
+    return prepare(load_decoder(checkpoint, context_len), (tokens, mask, positions, *caches), recipe, names)
+
+
+def calibrate_plain(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe) -> QuantAttrs:
+    """Observe the whole prepared decoder on all samples."""
+    longest = max(map(len, samples))
+    prepared = prepare_decoder(checkpoint, longest, longest, recipe)
+    with torch.no_grad():
+        for sample in samples:
+            tokens, positions = token_inputs(sample)
+            n = len(sample)
+            prepared.module(tokens, causal_mask(n, n, 0), positions, *empty_caches(checkpoint.config, 0))
+    encodings = {point: known_or_observed(point, observer) for point, observer in prepared.points.items()}
+    n_layers = checkpoint.config.n_layers
+    logits, *kv = (encodings[point] for point in prepared.outputs)
+    return QuantAttrs(
+        activations=encodings,
+        kv=[{"k": k, "v": v} for k, v in zip(kv[:n_layers], kv[n_layers:], strict=True)],
+        mask=encodings[MASK],
+        logits=logits,
+    )
+
+
+def record_plain(
+    checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, target: Target, context_len: int, ar_len: int = 1
+) -> list[Op]:
+    """The ops of the whole decoder with the encodings of `attrs`, as the HTP compiler would get them."""
+    prepared = prepare_decoder(checkpoint, context_len, ar_len, recipe)
+    inputs = example_inputs(prepared.module)
+    with torch.no_grad():
+        prepared.module(*inputs)
+    for name, observer in prepared.weights.items():
+        if observer not in prepared.points.values():
+            observe_parameter(observer, prepared.module.get_parameter(name))
+    for point, observer in prepared.points.items():
+        _answer_with(observer, attrs.encoding(point))
+    return record_ops(convert_pt2e(prepared.module), inputs, target)
+
+
+def _answer_with(observer, encoding: Encoding) -> None:
+    scale, zero_point = torch.tensor([encoding.scale], dtype=torch.float32), torch.tensor([encoding.zero_point])
+    observer.calculate_qparams = lambda: (scale, zero_point)
+
+
+def _cache_points(config: DecoderConfig) -> list[str]:
+    return [f"layers.{i}.{name}" for name in ("k_cache", "v_cache") for i in range(config.n_layers)]

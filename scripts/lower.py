@@ -1,0 +1,64 @@
+"""Write a .pte: lower a model to a program for one target, by stamping layer templates."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+import click
+from hexport.errors import one_line_errors
+from hexport.progress import Progress
+from hexport.provenance import atomic_path, write_manifest
+
+SETTINGS = 'JSON: {"mode", "target", "soc", "emulator", "max_seq_len", "num_sharding", "recipe_spec", "versions"}'
+
+
+@click.command(help=__doc__)
+@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
+@click.option("--quant-attrs", type=click.Path(path_type=Path), required=True)
+@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(
+    settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, output: Path, log: Path | None
+) -> None:
+    progress = Progress(log)
+    with progress.library_output_in_log():
+        from hexport.qnn_sdk import qnn_build_id
+
+        build_id = qnn_build_id()
+        from hexport.decoder.weights import Checkpoint
+        from hexport.lowering.lower import SpecialTokens, lower_kv
+        from hexport.lowering.target import Target
+        from hexport.quantization.quant_attrs import load_quant_attrs
+        from hexport.quantization.recipe import recipe_from
+        from hexport.tokenizers import load_tokenizer
+
+        target = Target(settings["soc"], settings["emulator"])
+        attrs = load_quant_attrs(quant_attrs)
+        recipe = recipe_from(settings["recipe_spec"], quant_attrs.parent.name)
+        special = SpecialTokens.of(load_tokenizer(tokenizer.parent), tokenizer.parent)
+        model, context_len = Checkpoint(checkpoint.parent), settings["max_seq_len"]
+        lowered = lower_kv(model, attrs, recipe, target, context_len, special, progress)
+        with atomic_path(output) as part:
+            part.write_bytes(lowered.pte)
+        write_manifest(
+            output,
+            inputs={"model.safetensors": checkpoint, "quant_attrs.json": quant_attrs, "tokenizer.json": tokenizer},
+            params=settings,
+            stages=progress.stages,
+            versions={**{name: metadata.version(name) for name in ("executorch", "torch")}, "qnn": build_id},
+            soc=target.soc,
+            htp_arch=target.htp_arch,
+            context_length=context_len,
+            ar_lengths=lowered.ar_lengths,
+            kv_bits=recipe.kv_bits,
+            logits=attrs.logits.as_json(),
+            content_sha256=lowered.content_sha256,
+            graphs=lowered.graphs,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Write quant_attrs.json: the scales and zero points of a model's activations, calibrated layer by layer."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+import click
+from hexport.errors import one_line_errors
+from hexport.progress import Progress
+from hexport.provenance import sha256, write_manifest
+
+SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
+
+
+@click.command(help=__doc__)
+@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
+@click.option("--tokens", type=click.Path(path_type=Path), required=True, help="…/calibration/tokens.json")
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path | None) -> None:
+    progress = Progress(log)
+    with progress.library_output_in_log():
+        from hexport.qnn_sdk import use_qnn_sdk
+
+        use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+        from hexport.decoder.weights import Checkpoint
+        from hexport.quantization.calibration import calibrate
+        from hexport.quantization.quant_attrs import save_quant_attrs
+        from hexport.quantization.recipe import recipe_from
+
+        data = json.loads(tokens.read_text(encoding="utf-8"))
+        recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
+        attrs = calibrate(Checkpoint(checkpoint.parent), data["samples"], recipe, progress)
+        save_quant_attrs(
+            output,
+            attrs,
+            model=settings["model"],
+            recipe=settings["recipe"],
+            checkpoint=sha256(checkpoint),
+            calibration={**data["source"], "samples": len(data["samples"]), "tokens": data["tokens"]},
+        )
+        write_manifest(
+            output,
+            inputs={"model.safetensors": checkpoint, "tokens.json": tokens},
+            params=settings,
+            stages=progress.stages,
+            versions={package: metadata.version(package) for package in ("executorch", "torch")},
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Write result.json and outputs.txt: run a program on a device, on the prompts of the config."""
+
+import json
+from pathlib import Path
+
+import click
+from hexport.config.settings import read_devices
+from hexport.errors import HexportError, one_line_errors
+from hexport.progress import Progress
+from hexport.provenance import write_json, write_manifest, write_text
+
+SETTINGS = 'JSON: {"model", "recipe", "target", "mode", "prompts", "system_prompt", "temperature", "seq_len"}'
+
+
+@click.command(help=__doc__)
+@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@click.option("--devices", type=click.Path(path_type=Path), required=True, help="devices.yaml")
+@click.option("--device", required=True, help="a name in it")
+@click.option("--program", type=click.Path(path_type=Path), required=True)
+@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/result.json")
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(
+    settings: dict, devices: Path, device: str, program: Path, tokenizer: Path, output: Path, log: Path | None
+) -> None:
+    if read_devices(str(devices))[device].kind != "emulator":
+        raise HexportError(f"{devices}: device {device}: this version runs programs on emulators only")
+    progress = Progress(log)
+    with progress.library_output_in_log():
+        from hexport.qnn_sdk import qnn_build_id
+
+        build_id = qnn_build_id()
+        from hexport.devices.emulator import answer_prompts
+        from hexport.tokenizers import load_tokenizer
+
+        answers = answer_prompts(
+            program,
+            load_tokenizer(tokenizer.parent),
+            settings["prompts"],
+            system_prompt=settings["system_prompt"],
+            temperature=settings["temperature"],
+            seq_len=settings["seq_len"],
+            progress=progress,
+        )
+        for answer in answers:
+            progress.say(f"{answer.prompt!r} -> {answer.text!r}")
+        write_text(output.with_name("outputs.txt"), "".join(f"{answer.prompt}\n{answer.text}\n\n" for answer in answers))
+        facts = {key: settings[key] for key in ("model", "recipe", "target", "mode")}
+        write_json(output, {**facts, "device": device, "prompts": [answer.as_json() for answer in answers]})
+        write_manifest(
+            output,
+            inputs={program.name: program, "tokenizer.json": tokenizer},
+            params=settings,
+            stages=progress.stages,
+            versions={"qnn": build_id},
+        )
+
+
+if __name__ == "__main__":
+    main()
