@@ -2,10 +2,13 @@
 
 import ast
 import contextlib
+import copy
 import functools
+import glob
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +16,7 @@ from pathlib import Path
 from hexport import __version__
 
 SCRIPTS = Path(__file__).resolve().parents[1]
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def sha256(path: Path) -> str:
@@ -26,7 +30,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path` that replaces it when the block ends well, and is removed otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    prefix = f".{path.name}.{socket.gethostname()}."
+    for left in path.parent.glob(f"{glob.escape(prefix)}*.part"):  # by a process of this host that was killed
+        if not Path("/proc", left.name.removeprefix(prefix).removesuffix(".part")).exists():
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f"{prefix}{os.getpid()}.part")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -80,12 +88,11 @@ def write_manifest(
 def code_digest(script: str) -> str:
     """Digest of `scripts/<script>` and of every hexport module it reaches by imports.
 
-    Comments, docstrings and formatting do not count: the digest is taken over the syntax trees.
+    Comments, docstrings, formatting and the version number do not count: the digest is taken over the syntax trees.
     """
     digest = hashlib.sha256()
     for path in sorted(import_closure(SCRIPTS / script)):
-        digest.update(str(path.relative_to(SCRIPTS)).encode())
-        digest.update(ast.dump(_without_docstrings(_parse(path))).encode())
+        digest.update(f"{path.relative_to(SCRIPTS)}\n{_code(path)}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -101,14 +108,24 @@ def import_closure(path: Path) -> set[Path]:
     return closure
 
 
-def _imports(path: Path) -> set[Path]:
+@functools.cache
+def _imports(path: Path) -> frozenset[Path]:
     modules: set[str] = set()
     for node in ast.walk(_parse(path)):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {file for module in modules if module.split(".")[0] == "hexport" for file in _files(module)}
+        elif isinstance(node, ast.ImportFrom):
+            module = _absolute(node, path)
+            modules |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return frozenset(file for module in modules if module.split(".")[0] == "hexport" for file in _files(module))
+
+
+def _absolute(node: ast.ImportFrom, path: Path) -> str:
+    """Full name of the module that `from … import` names in the file `path`."""
+    if not node.level:
+        return node.module or ""
+    package = path.relative_to(SCRIPTS).parts[: -node.level]
+    return ".".join([*package, *([node.module] if node.module else [])])
 
 
 def _files(module: str) -> Iterator[Path]:
@@ -126,10 +143,16 @@ def _parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
+@functools.cache
+def _code(path: Path) -> str:
+    """The file's syntax tree as text, without what does not change what the code does."""
+    tree = copy.deepcopy(_parse(path))
+    tree.body = [node for node in tree.body if not _is_version(node)]
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
-                node.body = node.body[1:]
-    return tree
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _is_version(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__"

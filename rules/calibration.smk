@@ -1,0 +1,58 @@
+import shlex
+
+
+def calibration_text(wildcards):
+    return matrix.calibration_text(build, wildcards.model) or []
+
+
+def text_flag(wildcards):
+    text = matrix.calibration_text(build, wildcards.model)
+    return f"--text {shlex.quote(text)}" if text else ""
+
+
+rule encode_calibration:
+    input:
+        tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
+        tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
+        text=calibration_text,
+    output:
+        artifact="<artifacts>/{model}/calibration/tokens.json",
+        manifest="<artifacts>/{model}/calibration/tokens.json.manifest.json",
+    log:
+        "<artifacts>/{model}/calibration/tokens.log",
+    params:
+        settings=lambda wildcards: matrix.calibration_settings(build, wildcards.model),
+        text=text_flag,
+        code=code_digest("calibration.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/calibration.py"
+        " --settings {params.settings:q}"
+        " --tokenizer {input.tokenizer:q}"
+        " {params.text}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"
+
+
+rule calibrate:
+    input:
+        checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
+        config="<artifacts>/{model}/checkpoint/config.json",
+        tokens="<artifacts>/{model}/calibration/tokens.json",
+    output:
+        artifact="<artifacts>/{model}/{recipe}/quant_attrs.json",
+        manifest="<artifacts>/{model}/{recipe}/quant_attrs.json.manifest.json",
+    log:
+        "<artifacts>/{model}/{recipe}/quant_attrs.log",
+    threads: 2
+    resources:
+        mem_mb=4000,
+    params:
+        settings=lambda wildcards: matrix.quant_attrs_settings(build, wildcards.model, wildcards.recipe),
+        code=code_digest("quantize.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/quantize.py"
+        " --settings {params.settings:q}"
+        " --checkpoint {input.checkpoint:q}"
+        " --tokens {input.tokens:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"

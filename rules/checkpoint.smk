@@ -1,0 +1,38 @@
+rule fetch:
+    output:
+        artifact="<artifacts>/downloads/{download}",
+        manifest="<artifacts>/downloads/{download}.manifest.json",
+    log:
+        "<artifacts>/downloads/{download}.log",
+    params:
+        settings=lambda wildcards: matrix.fetch_settings(build, wildcards.download),
+        code=code_digest("fetch.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/fetch.py"
+        " --settings {params.settings:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"
+
+
+rule convert_checkpoint:
+    input:
+        lambda wildcards: matrix.checkpoint_inputs(build, wildcards.model),
+    output:
+        artifact="<artifacts>/{model}/checkpoint/model.safetensors",
+        manifest="<artifacts>/{model}/checkpoint/model.safetensors.manifest.json",
+        config="<artifacts>/{model}/checkpoint/config.json",
+        config_manifest="<artifacts>/{model}/checkpoint/config.json.manifest.json",
+    log:
+        "<artifacts>/{model}/checkpoint/checkpoint.log",
+    resources:
+        mem_mb=2000,
+    params:
+        settings=lambda wildcards: matrix.checkpoint_settings(build, wildcards.model),
+        source=lambda wildcards: matrix.checkpoint_source(build, wildcards.model),
+        code=code_digest("checkpoint.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/checkpoint.py"
+        " --settings {params.settings:q}"
+        " --source {params.source:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"

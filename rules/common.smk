@@ -1,0 +1,53 @@
+import os
+import re
+
+from snakemake.utils import update_config
+
+PYTHON = sys.executable
+
+
+def fail(error):
+    # Leaving here keeps Snakemake from wrapping the lines in its own.
+    sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+
+
+def load_build():
+    files = workflow.overwrite_configfiles or ["config.yaml"]
+    document = {}
+    for file in files:
+        update_config(document, read_yaml(Path(file)))
+    update_config(document, config)  # --config
+    source = ", ".join(map(os.path.relpath, files))
+    build = parse_config(document, source)
+    check_config(build, source)
+    matrix.toolchain_versions()
+    return build
+
+
+try:
+    build = load_build()
+except HexportError as error:
+    fail(error)
+
+DEVICES = build.devices_file
+
+if workflow.is_main_process:
+    for line in matrix.left_out(build):
+        print(f"note: {line}", file=sys.stderr)
+
+
+pathvars:
+    artifacts=build.artifacts,
+
+
+def names(known):
+    return "|".join(map(re.escape, known)) or "(?!)"
+
+
+wildcard_constraints:
+    download=names(matrix.downloads(build)),
+    model=names(build.models),
+    recipe=names(build.recipes),
+    target=f"({names(HTP_ARCH)})(-emulator)?",
+    device=names(build.devices),
+    mode="kv",

@@ -1,0 +1,45 @@
+# A device runs one program at a time: it is a resource of which there is one.
+for device in build.devices:
+    workflow.register_resource(f"device_{device}", 1)
+
+
+def device_slot(device):
+    return lambda wildcards: int(wildcards.device == device)
+
+
+def run_settings(wildcards):
+    try:
+        return matrix.run_settings(
+            build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.device, wildcards.mode
+        )
+    except HexportError as error:
+        fail(error)
+
+
+rule run_program:
+    input:
+        program="<artifacts>/{model}/{recipe}/{target}/{mode}_llama_qnn.pte",
+        tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
+        tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
+    output:
+        artifact="<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/result.json",
+        manifest="<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/result.json.manifest.json",
+        texts="<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/outputs.txt",
+    log:
+        "<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/run.log",
+    localrule: True
+    resources:
+        **{f"device_{device}": device_slot(device) for device in build.devices},
+    params:
+        settings=run_settings,
+        code=code_digest("run.py"),
+    shell:
+        # devices.yaml is neither an input nor a parameter: another serial number leaves what ran as it is.
+        "{PYTHON:q} {workflow.basedir:q}/scripts/run.py"
+        " --settings {params.settings:q}"
+        " --devices {DEVICES:q}"
+        " --device {wildcards.device:q}"
+        " --program {input.program:q}"
+        " --tokenizer {input.tokenizer:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"

@@ -1,0 +1,33 @@
+def program_settings(wildcards):
+    try:
+        return matrix.program_settings(build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.mode)
+    except HexportError as error:
+        fail(error)
+
+
+rule lower:
+    input:
+        checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
+        config="<artifacts>/{model}/checkpoint/config.json",
+        quant_attrs="<artifacts>/{model}/{recipe}/quant_attrs.json",
+        tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
+        tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
+    output:
+        artifact="<artifacts>/{model}/{recipe}/{target}/{mode}_llama_qnn.pte",
+        manifest="<artifacts>/{model}/{recipe}/{target}/{mode}_llama_qnn.pte.manifest.json",
+    log:
+        "<artifacts>/{model}/{recipe}/{target}/{mode}_llama_qnn.log",
+    threads: 2
+    resources:
+        mem_mb=4000,
+    params:
+        settings=program_settings,
+        code=code_digest("lower.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/lower.py"
+        " --settings {params.settings:q}"
+        " --checkpoint {input.checkpoint:q}"
+        " --quant-attrs {input.quant_attrs:q}"
+        " --tokenizer {input.tokenizer:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"

@@ -1,0 +1,158 @@
+"""What a schema cannot see: keys of config.yaml and devices.yaml that do not go together, or not with this version."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from hexport.config.schema import nearest
+from hexport.config.settings import Config, Model, raise_all
+from hexport.config.socs import HTP_ARCH, MIN_ARCH_16_BIT_KV
+from hexport.config.sources import check_uri, checkpoint_files, is_remote, tokenizer_files
+from hexport.errors import HexportError
+
+AVAILABLE_MODES = ("kv",)
+CALIBRATION_SOURCES = ("tasks", "prompts", "samples", "text")
+AVAILABLE_CALIBRATION = ("prompts", "text")
+# Names that the layout of artifacts/ gives another meaning.
+FOLDERS_OF_ARTIFACTS = ("downloads", "report")
+FOLDERS_OF_MODELS = ("checkpoint", "tokenizer", "calibration", "evaluation")
+
+
+def check_config(config: Config, source: str) -> None:
+    """Raises HexportError with a line for each fault; `source` names the file that the config is from."""
+    raise_all(config.devices_file, _device_faults(config))
+    faults = [*_soc_faults(config), *_recipe_faults(config), *_sha256_faults(config)]
+    for model in config.models.values():
+        checks = (_checkpoint_faults, _tokenizer_faults, _mode_faults, _length_faults, _data_faults)
+        faults += [f"models.{model.name}{fault}" for check in checks for fault in check(model)]
+    raise_all(source, faults)
+
+
+def check_kv_bits(recipe: str, spec: dict, soc: str) -> None:
+    """Raises HexportError where the SoC cannot hold the recipe's KV cache."""
+    if spec["kv_bits"] == 16 and HTP_ARCH[soc] < MIN_ARCH_16_BIT_KV:
+        raise HexportError(
+            f"{recipe} has a 16-bit KV cache, which needs V{MIN_ARCH_16_BIT_KV} or newer; "
+            f"{soc} is V{HTP_ARCH[soc]}: remove {soc} from socs or choose another recipe"
+        )
+
+
+def _device_faults(config: Config) -> Iterator[str]:
+    serials: dict[tuple, str] = {}
+    for name, device in config.devices.items():
+        if device.soc not in HTP_ARCH:
+            yield f"devices.{name}.soc: unknown SoC {device.soc!r}{nearest(device.soc, HTP_ARCH)}"
+        if device.kind == "emulator":
+            for key in ("serial", "adb_server", "build_path", "qnn_sdk"):
+                if getattr(device, key) is not None:
+                    yield f"devices.{name}.{key}: is for devices of kind adb, and this one is an emulator"
+        elif device.serial is None:
+            yield f"devices.{name}.serial: missing; `adb devices` lists serial numbers"
+        else:
+            same = serials.setdefault((device.serial, *sorted((device.adb_server or {}).items())), name)
+            if same != name:
+                yield f"devices.{name}.serial: {device.serial} is device {same} already"
+
+
+def _soc_faults(config: Config) -> Iterator[str]:
+    for i, soc in enumerate(config.socs):
+        if soc not in HTP_ARCH:
+            yield f"socs[{i}]: unknown SoC {soc!r}{nearest(soc, HTP_ARCH)}"
+
+
+def _recipe_faults(config: Config) -> Iterator[str]:
+    for name in config.recipes:
+        if name in FOLDERS_OF_MODELS:
+            yield f"recipes.{name}: the name is taken by a folder of artifacts; choose another"
+    for model in config.models.values():
+        where = f"models.{model.name}.recipe"
+        if model.recipe not in config.recipes:
+            yield f"{where}: unknown recipe {model.recipe!r}{nearest(model.recipe, config.recipes)}"
+            continue
+        for soc in config.socs:
+            try:
+                if soc in HTP_ARCH:
+                    check_kv_bits(model.recipe, config.recipes[model.recipe], soc)
+            except HexportError as error:
+                yield f"{where}: {error}"
+
+
+def _sha256_faults(config: Config) -> Iterator[str]:
+    expected: dict[str, str] = {}
+    for model in config.models.values():
+        if model.sha256 is not None and is_remote(model.checkpoint):
+            first = expected.setdefault(model.checkpoint, model.name)
+            if config.models[first].sha256 != model.sha256:
+                yield f"models.{model.name}.sha256: differs from that of {first}, which has the same checkpoint"
+
+
+def _checkpoint_faults(model: Model) -> Iterator[str]:
+    if model.name in FOLDERS_OF_ARTIFACTS:
+        yield ": the name is taken by a folder of artifacts; choose another"
+    for key in ("params", "pre_gen_pte"):
+        if getattr(model, key) is not None:
+            yield f".{key}: is not supported in this version"
+    try:
+        if is_remote(model.checkpoint):
+            check_uri(model.checkpoint)
+        else:
+            checkpoint_files(Path(model.checkpoint))
+    except HexportError as error:
+        yield f".checkpoint: {error}"
+
+
+def _tokenizer_faults(model: Model) -> Iterator[str]:
+    try:
+        if model.tokenizer is None:
+            if not is_remote(model.checkpoint) and Path(model.checkpoint).exists():
+                tokenizer_files(Path(model.checkpoint))
+        elif is_remote(model.tokenizer):
+            check_uri(model.tokenizer)
+        else:
+            tokenizer_files(Path(model.tokenizer))
+    except HexportError as error:
+        yield f".tokenizer: {error}"
+
+
+def _mode_faults(model: Model) -> Iterator[str]:
+    for mode in model.modes:
+        if mode not in AVAILABLE_MODES:
+            yield f".modes: {mode} is not supported in this version; available: {', '.join(AVAILABLE_MODES)}"
+    if "lookahead" in model.modes:
+        size = _next_power_of_2((model.window + model.gcap) * (model.ngram - 1))
+        if size >= model.max_seq_len:
+            yield (
+                f".ngram: a lookahead step of {size} tokens, (window + gcap) * (ngram - 1) up to a power of 2, "
+                f"must be less than max_seq_len, {model.max_seq_len}"
+            )
+
+
+def _length_faults(model: Model) -> Iterator[str]:
+    for key in ("prefill_ar_len", "seq_len"):
+        if getattr(model, key) > model.max_seq_len:
+            yield f".{key}: {getattr(model, key)} is more than max_seq_len, {model.max_seq_len}"
+    if not math.isfinite(model.temperature):
+        yield f".temperature: expected a finite number, got {model.temperature}"
+
+
+def _data_faults(model: Model) -> Iterator[str]:
+    if model.calibration is None:
+        if not model.prompts:
+            yield ".prompts: missing; give prompts to run, or calibration, or both"
+        return
+    sources = [key for key in CALIBRATION_SOURCES if key in model.calibration]
+    if len(sources) != 1:
+        found = " and ".join(sources) or "none"
+        yield f".calibration: expected one of {', '.join(CALIBRATION_SOURCES)}, got {found}"
+        return
+    if sources[0] not in AVAILABLE_CALIBRATION:
+        available = ", ".join(AVAILABLE_CALIBRATION)
+        yield f".calibration.{sources[0]}: is not supported in this version; available: {available}"
+    elif unused := [key for key in ("limit", "num_fewshot") if key in model.calibration]:
+        yield f".calibration.{unused[0]}: goes with tasks, not with {sources[0]}"
+    if sources[0] == "text" and not Path(model.calibration["text"]).is_file():
+        yield f".calibration.text: {model.calibration['text']}: no such file"
+
+
+def _next_power_of_2(value: int) -> int:
+    return 1 << (value - 1).bit_length()

@@ -1,0 +1,182 @@
+"""What to build, and what each artifact depends on.
+
+A `…_settings` function is the projection of the config that one artifact depends on, as one JSON text with sorted
+keys: it is what a script is given, and a change of it is what makes the artifact stale. Nothing else belongs in it.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from hexport.config.checks import check_kv_bits
+from hexport.config.settings import Config, Device, Model
+from hexport.config.sources import checkpoint_files, download_name, is_remote, tokenizer_files
+from hexport.errors import HexportError
+
+PROGRAM_KEYS = {
+    "kv": ("max_seq_len", "num_sharding"),
+    "hybrid": ("max_seq_len", "num_sharding", "prefill_ar_len"),
+    "lookahead": ("max_seq_len", "num_sharding", "prefill_ar_len", "ngram", "window", "gcap"),
+}
+TOOLCHAIN = ("executorch", "torch", "onnxruntime-qnn")
+
+
+def tokenizers(config: Config) -> list[str]:
+    return [f"{config.artifacts}/{model}/tokenizer/tokenizer.json" for model in config.models]
+
+
+def quant_attrs(config: Config) -> list[str]:
+    return [f"{config.artifacts}/{name}/{model.recipe}/quant_attrs.json" for name, model in config.models.items()]
+
+
+def programs(config: Config) -> list[str]:
+    """Every model and mode, for every SoC."""
+    return [
+        f"{config.artifacts}/{name}/{model.recipe}/{soc}/{mode}_llama_qnn.pte"
+        for name, model in config.models.items()
+        for soc in config.socs
+        for mode in model.modes
+    ]
+
+
+def runs(config: Config) -> list[str]:
+    """Every model that has prompts, in every mode, on every emulator of a SoC that is exported for."""
+    return [
+        f"{config.artifacts}/{name}/{model.recipe}/{device.target}/{device.name}/{mode}/result.json"
+        for name, model in config.models.items()
+        if model.prompts
+        for device in _devices(config)
+        if device.kind == "emulator"
+        for mode in model.modes
+    ]
+
+
+def left_out(config: Config) -> Iterator[str]:
+    """Why a device of a SoC that is exported for is not in `run`."""
+    for device in _devices(config):
+        if device.kind == "adb":
+            yield f"device {device.name} is left out of run: this version runs on emulators only"
+
+
+def _devices(config: Config) -> list[Device]:
+    return [device for device in config.devices.values() if device.soc in config.socs]
+
+
+def downloads(config: Config) -> dict[str, str]:
+    """File name under artifacts/downloads -> URI."""
+    sources = [source for model in config.models.values() for source in (model.checkpoint, model.tokenizer)]
+    return {download_name(uri): uri for uri in sources if uri is not None and is_remote(uri)}
+
+
+def checkpoint_source(config: Config, model: str) -> str:
+    """The file or folder that the canonical checkpoint is made from."""
+    return _local(config, config.models[model].checkpoint)
+
+
+def checkpoint_inputs(config: Config, model: str) -> list[str]:
+    source = config.models[model].checkpoint
+    return [_local(config, source)] if is_remote(source) else _texts(checkpoint_files(Path(source)))
+
+
+def tokenizer_source(config: Config, model: str) -> str:
+    return _local(config, _tokenizer(config.models[model]))
+
+
+def tokenizer_inputs(config: Config, model: str) -> list[str]:
+    source = _tokenizer(config.models[model])
+    return [_local(config, source)] if is_remote(source) else _texts(tokenizer_files(Path(source)))
+
+
+def calibration_text(config: Config, model: str) -> str | None:
+    """The text file that a model is calibrated on, if it is a text file."""
+    return (config.models[model].calibration or {}).get("text")
+
+
+def fetch_settings(config: Config, download: str) -> str:
+    uri = downloads(config)[download]
+    expected = [model.sha256 for model in config.models.values() if model.checkpoint == uri and model.sha256]
+    return _settings({"uri": uri, "sha256": expected[0] if expected else None})
+
+
+def checkpoint_settings(config: Config, model: str) -> str:
+    spec = config.models[model]
+    return _settings({"sha256": None if is_remote(spec.checkpoint) else spec.sha256})
+
+
+def tokenizer_settings() -> str:
+    return _settings({})
+
+
+def calibration_settings(config: Config, model: str) -> str:
+    spec = config.models[model]
+    data = spec.calibration or {"prompts": spec.prompts}
+    return _settings(data if "text" in data else {"prompts": data["prompts"], "system_prompt": spec.system_prompt})
+
+
+def quant_attrs_settings(config: Config, model: str, recipe: str) -> str:
+    return _settings({"model": model, "recipe": recipe, "recipe_spec": config.recipes[recipe]})
+
+
+def program_settings(config: Config, model: str, recipe: str, target: str, mode: str) -> str:
+    """Raises HexportError where the target cannot run the recipe."""
+    soc = target.removesuffix("-emulator")
+    check_kv_bits(f"recipe {recipe}", config.recipes[recipe], soc)
+    return _settings(
+        {
+            "mode": mode,
+            "target": target,
+            "soc": soc,
+            "emulator": target.endswith("-emulator"),
+            "recipe_spec": config.recipes[recipe],
+            "versions": toolchain_versions(),
+        }
+        | {key: getattr(config.models[model], key) for key in PROGRAM_KEYS[mode]}
+    )
+
+
+def run_settings(config: Config, model: str, recipe: str, target: str, device: str, mode: str) -> str:
+    """Raises HexportError where the device cannot run a program of this target."""
+    if config.devices[device].kind != "emulator":
+        raise HexportError(f"device {device}: this version runs on emulators only")
+    if config.devices[device].target != target:
+        raise HexportError(f"device {device} runs programs for {config.devices[device].target}, not for {target}")
+    spec = config.models[model]
+    return _settings(
+        {
+            "model": model,
+            "recipe": recipe,
+            "target": target,
+            "mode": mode,
+            "prompts": spec.prompts,
+            "system_prompt": spec.system_prompt,
+            "temperature": spec.temperature,
+            "seq_len": spec.seq_len,
+        }
+    )
+
+
+@cache
+def toolchain_versions() -> dict[str, str]:
+    """Versions of what makes a program, without importing any of it."""
+    try:
+        return {package: metadata.version(package) for package in TOOLCHAIN}
+    except metadata.PackageNotFoundError as error:
+        raise HexportError(f"{error.name} is not installed: run `make setup`") from None
+
+
+def _tokenizer(model: Model) -> str:
+    return model.checkpoint if model.tokenizer is None else model.tokenizer
+
+
+def _local(config: Config, source: str) -> str:
+    return f"{config.artifacts}/downloads/{download_name(source)}" if is_remote(source) else source
+
+
+def _texts(paths: list[Path]) -> list[str]:
+    return [str(path) for path in paths]
+
+
+def _settings(projection: dict) -> str:
+    return json.dumps(projection, sort_keys=True, ensure_ascii=False)

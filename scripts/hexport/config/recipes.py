@@ -1,0 +1,47 @@
+"""Recipes by name: the built-in ones and those that config.yaml bases on them, as plain data."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from hexport.config.documents import read_yaml
+from hexport.config.schema import nearest
+
+BUILT_IN = Path(__file__).resolve().parents[1] / "quantization" / "recipes"
+
+
+@cache
+def built_in_recipes() -> dict[str, dict]:
+    return {file.stem: read_yaml(file) for file in sorted(BUILT_IN.glob("*.yaml"))}
+
+
+def recipe_errors(recipes: dict[str, dict]) -> Iterator[str]:
+    """What is wrong with the names in `recipes` of config.yaml."""
+    known = built_in_recipes() | recipes
+    for name, recipe in recipes.items():
+        if name in built_in_recipes():
+            yield f"recipes.{name}: is the name of a built-in recipe; choose another"
+        elif recipe["based_on"] not in known:
+            yield f"recipes.{name}.based_on: unknown recipe {recipe['based_on']!r}{nearest(recipe['based_on'], known)}"
+        elif name in (chain := _bases(name, recipes))[1:]:
+            yield f"recipes.{name}.based_on: goes in a circle: {' -> '.join(chain[: chain.index(name, 1) + 1])}"
+
+
+def resolve_recipes(recipes: dict[str, dict]) -> dict[str, dict]:
+    """Name -> full content of every recipe. Overrides of a recipe follow those of the one that it is based on."""
+    return {name: _resolve(name, recipes) for name in (built_in_recipes() | recipes)}
+
+
+def _resolve(name: str, recipes: dict[str, dict]) -> dict:
+    if name not in recipes:
+        return built_in_recipes()[name]
+    base = _resolve(recipes[name]["based_on"], recipes)
+    return base | {"overrides": [*base.get("overrides", []), *recipes[name].get("overrides", [])]}
+
+
+def _bases(name: str, recipes: dict[str, dict]) -> list[str]:
+    """The recipe and what it is based on, up to a built-in recipe, an unknown one, or the first repeated one."""
+    chain = [name]
+    while chain[-1] in recipes and chain[-1] not in chain[:-1]:
+        chain.append(recipes[chain[-1]]["based_on"])
+    return chain

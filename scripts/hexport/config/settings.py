@@ -1,0 +1,117 @@
+"""The typed config: config.yaml and devices.yaml with defaults filled in."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hexport.config.documents import read_yaml
+from hexport.config.recipes import recipe_errors, resolve_recipes
+from hexport.config.schema import defaults, nearest, schema, schema_errors
+from hexport.errors import HexportError
+
+BUILT_IN_MODELS = Path(__file__).with_name("models.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """An entry of `models`; the keys are those of config.yaml."""
+
+    name: str
+    checkpoint: str
+    sha256: str | None
+    params: str | None
+    tokenizer: str | None
+    recipe: str
+    modes: list[str]
+    max_seq_len: int
+    prefill_ar_len: int
+    ngram: int
+    window: int
+    gcap: int
+    num_sharding: int
+    calibration: dict | None
+    prompts: list[str]
+    system_prompt: str
+    temperature: float
+    seq_len: int
+    pre_gen_pte: str | None
+    evaluation: dict | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """An entry of devices.yaml."""
+
+    name: str
+    kind: str
+    soc: str
+    serial: str | None = None
+    adb_server: dict | None = None
+    build_path: str | None = None
+    qnn_sdk: str | None = None
+
+    @property
+    def target(self) -> str:
+        """The target that a program must be lowered for to run here."""
+        return f"{self.soc}-emulator" if self.kind == "emulator" else self.soc
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    artifacts: str
+    socs: list[str]
+    models: dict[str, Model]
+    devices_file: str
+    devices: dict[str, Device]
+    recipes: dict[str, dict]  # every known recipe, built-in ones too, with its full content
+
+
+def parse_config(document: dict, source: str) -> Config:
+    """Config of a config.yaml's content and of the devices.yaml that it names.
+
+    Raises HexportError with a line for each fault that can be seen without knowing how keys depend on each other.
+    """
+    raise_all(source, schema_errors(document, "config"))
+    document = defaults(schema("config")["properties"]) | document
+    entries = {name: entry or {} for name, entry in document["models"].items()}
+    raise_all(source, [*recipe_errors(document["recipes"]), *_missing_checkpoints(entries)])
+    return Config(
+        artifacts=document["artifacts"].rstrip("/"),
+        socs=document["socs"],
+        models={name: _model(name, entry) for name, entry in entries.items()},
+        devices_file=document["devices"],
+        devices=read_devices(document["devices"]),
+        recipes=resolve_recipes(document["recipes"]),
+    )
+
+
+def raise_all(source: str, faults: Iterator[str] | list[str]) -> None:
+    """Raise one HexportError with a line for each fault in the file `source`, if there are any."""
+    if lines := [f"{source}: {fault}" for fault in faults]:
+        raise HexportError("\n".join(lines))
+
+
+def built_in_models() -> dict[str, dict]:
+    return read_yaml(BUILT_IN_MODELS)
+
+
+def _missing_checkpoints(entries: dict[str, dict]) -> Iterator[str]:
+    for name, entry in entries.items():
+        if name not in built_in_models() and "checkpoint" not in entry:
+            hint = nearest(name, built_in_models()).replace("known:", "built-in models:")
+            yield f"models.{name}.checkpoint: missing, and there is no built-in model of this name{hint}"
+
+
+def _model(name: str, entry: dict) -> Model:
+    values = defaults(schema("config")["$defs"]["model"]["properties"]) | built_in_models().get(name, {}) | entry
+    for key in ("prefill_ar_len", "seq_len"):
+        if key not in entry:
+            values[key] = min(values[key], values["max_seq_len"])
+    values["temperature"] = float(values["temperature"])  # 0 and 0.0 are the same setting
+    return Model(name=name, **values)
+
+
+def read_devices(path: str) -> dict[str, Device]:
+    document = read_yaml(Path(path))
+    raise_all(path, schema_errors(document, "devices"))
+    return {name: Device(name=name, **entry) for name, entry in document["devices"].items()}

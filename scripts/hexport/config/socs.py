@@ -1,0 +1,12 @@
+"""The SoCs that can be exported for, with the HTP architecture of each."""
+
+SOCS_OF_ARCH = {
+    68: ("SM8350", "SA8295", "QCM6490"),
+    69: ("SM8450", "SM8475", "SXR2230P"),
+    73: ("SM8550", "SA8255", "QCS9100", "SSG2115P", "SSG2125P", "SXR1230P", "SC8380XP"),
+    75: ("SM8650",),
+    79: ("SM8750", "SXR2330P"),
+    81: ("SM8850", "SM8845", "SA8797", "SAR2230P", "SW6100"),
+}
+HTP_ARCH = {soc: arch for arch, socs in SOCS_OF_ARCH.items() for soc in socs}
+MIN_ARCH_16_BIT_KV = 73

@@ -1,0 +1,127 @@
+"""The tokenizer of a model at run time: tokenizer.json and tokenizer_config.json, without torch or transformers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+
+from hexport.checkpoints.json_file import read_json
+from hexport.errors import HexportError
+from hexport.tokenizers.chat import render_chat
+
+# Special tokens that end a turn or a text in the chat formats of the known models.
+END_TOKENS = {
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<eos>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+}
+
+# Keys of a tokenizer_config.json with which transformers takes tokenizer.json as it is. Other classes rebuild parts of
+# it (GPT2Tokenizer, named by SmolLM2 and Phi-4-mini, drops their pre-tokenizers) or alter decoded text.
+AS_IT_IS = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Text to token ids and back, and the chat template, equal to transformers' AutoTokenizer on the same folder.
+
+    `special` maps the names of transformers (bos_token, eos_token, …) to token texts. `adds_bos` says whether the
+    tokenizer puts BOS in front of a text by itself. Generation ends at any of `stop_ids`.
+    """
+
+    backend: tokenizers.Tokenizer
+    special: dict[str, str]
+    chat_template: str | None
+    bos_id: int | None
+    eos_id: int | None
+    stop_ids: frozenset[int]
+    adds_bos: bool
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest token id. A model's output may be padded beyond it."""
+        return max(self.backend.get_vocab().values()) + 1
+
+    def encode(self, text: str, bos: bool = False) -> list[int]:
+        """Ids of a text; special tokens spelled out in it become their ids. `bos` puts BOS, if any, in front."""
+        ids = self.backend.encode(text, add_special_tokens=False).ids
+        return [self.bos_id, *ids] if bos and self.bos_id is not None else ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of ids, special tokens included."""
+        return self.backend.decode(ids, skip_special_tokens=False)
+
+    def render(self, messages: list[dict[str, str]]) -> str:
+        """Messages ({"role", "content"}) as the text that the model continues with the assistant's answer.
+
+        Raises HexportError where there is no chat template, or where it refuses the messages.
+        """
+        if self.chat_template is None:
+            raise HexportError("this tokenizer has no chat template")
+        return render_chat(self.chat_template, messages, self.special)
+
+    def prompt_ids(self, prompt: str, system_prompt: str = "") -> list[int]:
+        """Ids that a run feeds for a prompt: one user turn of a chat where there is a template, else the text.
+
+        An empty system prompt means no system message: the template decides. Without a template, BOS goes in front
+        where the tokenizer adds one, and a system prompt is refused with a HexportError.
+        """
+        if self.chat_template is None:
+            if system_prompt:
+                raise HexportError("system_prompt is set, but this model has no chat template to put it in")
+            return self.encode(prompt, bos=self.adds_bos)
+        system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+        return self.encode(self.render([*system, {"role": "user", "content": prompt}]))
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Load what `scripts/tokenizer.py` wrote. Raises HexportError where a file is missing or malformed."""
+    backend = load_backend(folder / "tokenizer.json")
+    config = read_json(folder / "tokenizer_config.json")
+    if not {"add_bos_token", "stop_tokens"} <= config.keys():
+        raise HexportError(f"{folder}: tokenizer_config.json is not one that scripts/tokenizer.py wrote")
+    special = special_tokens(config)
+    ids = {name: backend.token_to_id(text) for name, text in special.items()}
+    # Some files name special tokens here alone; transformers then keeps them whole in a text too.
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    backend.add_special_tokens(
+        [special[name] for name, id in ids.items() if id is not None and special[name] not in added]
+    )
+    ends = {token.content for token in backend.get_added_tokens_decoder().values() if token.special} & END_TOKENS
+    stops = {backend.token_to_id(text) for text in ends.union(config["stop_tokens"])} | {ids.get("eos_token")}
+    bos_id = ids.get("bos_token")
+    return Tokenizer(
+        backend=backend,
+        special=special,
+        chat_template=config.get("chat_template"),
+        bos_id=bos_id,
+        eos_id=ids.get("eos_token"),
+        stop_ids=frozenset(stops - {None}),
+        adds_bos=bos_id is not None and config["add_bos_token"],
+    )
+
+
+def load_backend(path: Path) -> tokenizers.Tokenizer:
+    """The tokenizers library's view of a tokenizer.json, without truncation or padding. Raises HexportError."""
+    if not path.is_file():
+        raise HexportError(f"{path} is missing")
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        what = " ".join(str(error).split())
+        raise HexportError(f"{path}: the tokenizers library cannot read it: {what}") from error
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def special_tokens(config: dict) -> dict[str, str]:
+    """bos_token, eos_token, … of a tokenizer_config.json as texts; it may hold them as AddedToken objects."""
+    tokens = {key: value for key, value in config.items() if key.endswith("_token") and value}
+    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in tokens.items()}
+    return {key: text for key, text in texts.items() if isinstance(text, str)}

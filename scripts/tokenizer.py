@@ -1,0 +1,31 @@
+"""Write tokenizer.json and tokenizer_config.json of a GGUF file, a Hugging Face folder or a tokenizer.json."""
+
+import json
+from pathlib import Path
+
+import click
+from hexport.errors import one_line_errors
+from hexport.progress import Progress
+from hexport.provenance import write_json, write_manifest, write_text
+from hexport.tokenizers.source import read_tokenizer, source_files
+
+
+@click.command(help=__doc__)
+@click.option("--settings", type=json.loads, required=True, help="JSON: {}")
+@click.option("--source", type=click.Path(path_type=Path), required=True)
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
+    progress = Progress(log)
+    with progress.stage("tokenizer"):
+        inputs = source_files(source)
+        text, config = read_tokenizer(source)
+        write_text(output, text)
+        write_json(output.with_name("tokenizer_config.json"), config)
+    for artifact in (output, output.with_name("tokenizer_config.json")):
+        write_manifest(artifact, inputs=inputs, params=settings, stages=progress.stages)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Chat templates render, and prompts encode, as transformers' apply_chat_template does."""
+
+import json
+
+import pytest
+from hexport.errors import HexportError
+from hexport.tokenizers import load_tokenizer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer
+
+CHATML = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are helpful<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+HEADERS = """{{- bos_token }}
+{%- if not date_string is defined %}
+    {%- set date_string = strftime_now("%d %b %Y") %}
+{%- endif %}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system = "" %}
+{%- endif %}
+Today: {{ date_string }}
+{% if tools is not none %}tools{% endif %}{{ system }}<|end|>
+{%- for message in messages %}
+    {%- if loop.index0 > 5 %}{% break %}{% endif %}
+    {%- generation %}
+    {{- message.role + ': ' + (message.content | trim) + eos_token }}
+    {%- endgeneration %}
+{%- endfor %}
+    {% if eos_token %}
+  indented
+    {% endif %}
+{{ {"q": "<é&'>", "n": [1, 2]} | tojson }}
+{%- set seen = namespace(roles=[]) %}
+{%- for m in messages %}{% set seen.roles = seen.roles + [m.role] %}{% endfor %}
+{{ seen.roles | join("|") }}
+"""
+PICKY = (
+    "{{ bos_token }}"
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{{ '<start_of_turn>' + m.role + '\n' + m.content | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+SPECIAL = ["<unk>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|end|>"]
+
+
+def save(folder, template, **changes):
+    """A tokenizer with one token a byte and the special tokens of the templates."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({token: i for i, token in enumerate([*SPECIAL, *alphabet])}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL])
+    backend.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<eos>"}
+    config |= {"add_bos_token": True, "stop_tokens": [], "chat_template": template, **changes}
+    (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+    return load_tokenizer(folder)
+
+
+@pytest.fixture(scope="module", params=[CHATML, HEADERS, PICKY], ids=["chatml", "headers", "picky"])
+def both(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chat")
+    return save(folder, request.param), AutoTokenizer.from_pretrained(folder)
+
+
+def theirs_ids(theirs, messages):
+    return theirs.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(prompt=st.text() | st.sampled_from(["<|im_end|>", "{{ bos_token }}", " <bos>hi \n", "'\"<b>&"]))
+def test_prompts_equal_apply_chat_template(both, prompt):
+    ours, theirs = both
+    assert ours.prompt_ids(prompt) == theirs_ids(theirs, [{"role": "user", "content": prompt}])
+
+
+def test_system_prompts(both):
+    ours, theirs = both
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    if ours.chat_template == PICKY:
+        with pytest.raises(HexportError, match="the chat template fails: System role not supported"):
+            ours.prompt_ids("Hi", "Be brief.")
+    else:
+        assert ours.prompt_ids("Hi", "Be brief.") == theirs_ids(theirs, messages)
+        assert "Be brief." in ours.decode(ours.prompt_ids("Hi", "Be brief."))
+
+
+def test_whole_conversations(both):
+    ours, theirs = both
+    roles = ["user", "assistant"] * 4 + ["user"]
+    messages = [{"role": role, "content": f" turn {i} "} for i, role in enumerate(roles)]
+    assert ours.encode(ours.render(messages)) == theirs_ids(theirs, messages)
+
+
+def test_bos_comes_once(both):
+    ours, _ = both
+    assert ours.prompt_ids("Hi").count(ours.bos_id) == (0 if ours.chat_template == CHATML else 1)
+
+
+def test_end_of_turn_tokens_stop(both):
+    ours, _ = both
+    assert ours.decode(sorted(ours.stop_ids)) == "<eos><|im_end|><end_of_turn><|end|>"
+
+
+def test_without_a_template_the_prompt_is_the_text(tmp_path):
+    ours = save(tmp_path, None)
+    assert ours.prompt_ids("Hi") == [ours.bos_id, *ours.encode("Hi")]
+    with pytest.raises(HexportError, match="no chat template"):
+        ours.prompt_ids("Hi", "Be brief.")
+    with pytest.raises(HexportError, match="no chat template"):
+        ours.render([])
+    ours = save(tmp_path, None, add_bos_token=False)
+    assert ours.prompt_ids("Hi") == ours.encode("Hi")
+    ours = save(tmp_path, None, bos_token=None)
+    assert ours.prompt_ids("Hi") == ours.encode("Hi", bos=True) == ours.encode("Hi")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.append(1) }}",
+        "{{ undefined.attribute }}",
+        "{% for %}",
+        "{{ 1 + 'a' }}",
+        "{{ 1 / 0 }}",
+        "{% include '/etc/passwd' %}",
+        "{{ '%d' | format('x') }}",
+        "{{ range(10**9) | list }}",
+    ],
+)
+def test_templates_that_fail_or_reach_out_are_one_line(tmp_path, template):
+    ours = save(tmp_path, template)
+    with pytest.raises(HexportError, match="the chat template fails") as failure:
+        ours.prompt_ids("Hi")
+    assert "\n" not in str(failure.value)

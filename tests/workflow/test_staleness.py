@@ -1,0 +1,197 @@
+"""Every row of `what an edit rebuilds`, asserted on the jobs that Snakemake would run."""
+
+import os
+import re
+import time
+
+import pytest
+from hexport import provenance
+
+RUN = {"run_program a/16a8w/SM8650-emulator/emulator/kv"}
+PROGRAMS_A = {"lower a/16a8w/SM8650/kv", "lower a/16a8w/SM8650-emulator/kv"}
+PROGRAMS_B = {"lower b/16a8w/SM8650/kv"}
+ALL_A = {
+    "convert_checkpoint a",
+    "extract_tokenizer a",
+    "encode_calibration a",
+    "calibrate a/16a8w",
+    *PROGRAMS_A,
+    *RUN,
+}
+ALL_B = {"convert_checkpoint b", "extract_tokenizer b", "encode_calibration b", "calibrate b/16a8w", *PROGRAMS_B}
+SCRIPTS = {
+    "convert_checkpoint": "checkpoint.py",
+    "extract_tokenizer": "tokenizer.py",
+    "encode_calibration": "calibration.py",
+    "calibrate": "quantize.py",
+    "lower": "lower.py",
+    "run_program": "run.py",
+}
+UPSTREAM = {rule: list(SCRIPTS)[:i] for i, rule in enumerate(SCRIPTS)} | {
+    "extract_tokenizer": [],
+    "encode_calibration": ["extract_tokenizer"],
+}
+QUANT_ATTRS_A = {"calibrate a/16a8w", *PROGRAMS_A, *RUN}
+
+
+def with_recipe(jobs: set[str], recipe: str) -> set[str]:
+    return {job.replace("16a8w", recipe) for job in jobs}
+
+
+def on(jobs: set[str], soc: str) -> set[str]:
+    return {job.replace("SM8650", soc) for job in jobs}
+
+
+def test_nothing_is_stale_after_a_build(tree):
+    output = tree.snakemake("-n").stdout
+    assert "Nothing to be done" in output + tree.snakemake("-n").stderr
+    assert tree.stale() == set()
+
+
+def test_a_dry_run_with_nothing_stale_takes_less_than_6_seconds(tree):
+    start = time.perf_counter()
+    tree.snakemake("-n")
+    assert time.perf_counter() - start < 6
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stale"),
+    [
+        ("prompts: [Once]", "prompts: [Twice]", RUN),
+        ("seq_len: 8", "seq_len: 9", RUN),
+        ("seq_len: 8", "seq_len: 8\n    temperature: 0.5", RUN),
+        ("seq_len: 8", "seq_len: 8\n    evaluation: {tasks: [wikitext], limit: 1}", set()),
+        ("Once upon a time,", "Once upon a day,", {"encode_calibration a", *QUANT_ATTRS_A}),
+        ("{text: text.txt}", "{prompts: [Hello there]}", {*ALL_B} - {"convert_checkpoint b", "extract_tokenizer b"}),
+        ("max_seq_len: 32\n    calibration: {text", "max_seq_len: 48\n    calibration: {text", PROGRAMS_B),
+        ("seq_len: 8", "seq_len: 8\n    prefill_ar_len: 16", set()),
+        ("seq_len: 8", "seq_len: 8\n    ngram: 3\n    window: 2\n    gcap: 2", set()),
+        ("socs: [SM8650]", "socs: [SM8650, SM8750]", on(PROGRAMS_B | {"lower a/16a8w/SM8650/kv"}, "SM8750")),
+        ("socs: [SM8650]", "socs: [SM8750]", on(PROGRAMS_B | {"lower a/16a8w/SM8650/kv"}, "SM8750")),
+        ("  b:\n    checkpoint: checkpoints/b", "  c:\n    checkpoint: checkpoints/b", {job.replace(" b", " c") for job in ALL_B}),
+        ("  b:", "  # a remark\n  b:", set()),
+        ("socs: [SM8650]", "socs:\n    - 'SM8650'", set()),
+        ("max_seq_len: 32\n    calibration: {text: text.txt}", "calibration: {text: text.txt}\n    max_seq_len: 32", set()),
+        ("seq_len: 8", "temperature: 0\n    seq_len: 8", set()),
+        ("seq_len: 8", "seq_len: 8\n    temperature: 0.0\n    recipe: 16a8w\n    modes: [kv]", set()),
+    ],
+)  # fmt: skip
+def test_an_edit_of_the_config(tree, old, new, stale):
+    tree.edit("config.yaml", old, new)
+    assert tree.stale() == stale
+
+
+def test_removing_a_model_rebuilds_nothing(tree):
+    config = tree.path / "config.yaml"
+    config.write_text(config.read_text().split("  b:")[0])
+    assert tree.stale() == set()
+
+
+def test_a_recipe_of_ones_own(tree):
+    recipe = "recipes: {mine: {based_on: 16a8w, overrides: [{modules: a, dtype: 8a8w}]}}\n"
+    tree.edit("config.yaml", "socs: [SM8650]\n", f"socs: [SM8650]\n{recipe}")
+    assert tree.stale() == set()
+    tree.edit("config.yaml", "seq_len: 8", "seq_len: 8\n    recipe: mine")
+    assert tree.stale() == with_recipe(QUANT_ATTRS_A, "mine")
+
+
+def test_the_data_of_a_recipe(tree):
+    file = "scripts/hexport/quantization/recipes/16a8w.yaml"
+    tree.edit(file, "dtype: 16a8w", "# a remark\ndtype: 16a8w")
+    assert tree.stale() == set()
+    tree.edit(file, "overrides: []", "overrides: [{modules: a, dtype: 8a8w}]")
+    assert tree.stale() == QUANT_ATTRS_A | PROGRAMS_B | {"calibrate b/16a8w"}
+
+
+def test_calibration_text(tree):
+    os.utime(tree.path / "text.txt")
+    assert tree.stale() == set()
+    (tree.path / "text.txt").write_text("Another text altogether, and a longer one at that.\n")
+    assert tree.stale() == {"encode_calibration b", "calibrate b/16a8w", *PROGRAMS_B}
+
+
+def test_checkpoint_files(tree):
+    folder = tree.path / "checkpoints" / "b"
+    for file in folder.iterdir():
+        os.utime(file)
+    assert tree.stale() == set()
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    assert tree.stale() == ALL_B - {"extract_tokenizer b", "encode_calibration b"}
+
+
+def test_devices(tree):
+    phone = "  phone: {kind: adb, serial: A1, soc: SM8650}\n"
+    (tree.path / "devices.yaml").write_text((tree.path / "devices.yaml").read_text() + phone)
+    done = tree.snakemake("-n")
+    assert "note: device phone is left out of run: this version runs on emulators only\n" in done.stderr
+    assert tree.stale() == set()
+    tree.edit("devices.yaml", "A1", "B2")
+    assert tree.stale() == set()
+    tree.edit("devices.yaml", "emulator: {", "second: {")
+    assert tree.stale() == {"run_program a/16a8w/SM8650-emulator/second/kv"}
+
+
+@pytest.mark.parametrize(
+    "module", ["checkpoints/fetch", "tokenizers/chat", "quantization/calibration_data", "decoder/rope", "provenance"]
+)
+def test_a_module_counts_for_the_stages_that_reach_it(tree, module):
+    path = tree.path / "scripts" / "hexport" / f"{module}.py"
+    text = path.read_text()
+    path.write_text(f"# a remark\n{text}")
+    assert tree.stale() == set()
+    path.write_text(f"{text}\nREVISION = 2\n")
+    module_file = provenance.SCRIPTS / "hexport" / f"{module}.py"
+    closures = {rule: provenance.import_closure(provenance.SCRIPTS / script) for rule, script in SCRIPTS.items()}
+    reached = {rule for rule, closure in closures.items() if module_file in closure}
+    assert reached
+    assert tree.stale() == {job for job in ALL_A | ALL_B if reached & {job.split()[0], *UPSTREAM[job.split()[0]]}}
+
+
+def test_versions_of_the_toolchain(tree):
+    """Another executorch makes another program, and the same quant attrs."""
+    tree.edit("scripts/hexport/config/matrix.py", "metadata.version(package) for", 'metadata.version(package) + ".1" for')
+    assert tree.stale() == PROGRAMS_A | PROGRAMS_B | RUN
+
+
+def test_what_follows_a_stage_runs_only_if_its_output_changed(tree):
+    """A change in the code of the first stage that leaves the canonical checkpoint as it was stops there."""
+    path = tree.path / "scripts" / "checkpoint.py"
+    path.write_text(path.read_text() + "\nREVISION = 2\n")
+    assert len(tree.stale()) > 2
+    assert tree.run() == {"convert_checkpoint a", "convert_checkpoint b"}
+    assert tree.stale() == set()
+
+
+def test_a_failed_stage_is_not_forgotten(tree):
+    """Snakemake alone deletes the outputs and the record of a failed job, and then finds nothing to be done."""
+    path = tree.path / "scripts" / "checkpoint.py"
+    text = path.read_text()
+    path.write_text("import sys\n\nsys.exit('broken')\n")
+    assert tree.snakemake("artifacts/b/16a8w/SM8650/kv_llama_qnn.pte", check=False).returncode == 1
+    path.write_text(f"{text}\nREVISION = 2\n")
+    assert "convert_checkpoint b" in tree.stale("artifacts/b/16a8w/SM8650/kv_llama_qnn.pte")
+
+
+def test_a_prompt_reruns_only_the_run(tree):
+    program = tree.path / "artifacts/a/16a8w/SM8650-emulator/kv_llama_qnn.pte"
+    before = program.stat().st_mtime_ns
+    tree.edit("config.yaml", "prompts: [Once]", "prompts: [Twice]")
+    assert tree.run() == RUN
+    assert program.stat().st_mtime_ns == before
+    assert tree.stale() == set()
+
+
+def test_every_artifact_is_a_target(built):
+    files = [file for file in (built.path / "artifacts").rglob("*") if file.is_file() and file.suffix != ".log"]
+    assert len(files) > 20
+    assert built.stale(*[str(file.relative_to(built.path)) for file in files]) == set()
+    assert built.stale("artifacts/b/16a8w/SM8750/kv_llama_qnn.pte") == {"lower b/16a8w/SM8750/kv"}
+    assert built.stale("tokenizers", "quantize", "export", "run", "all") == set()
+
+
+def test_every_parameter_describes_itself(built):
+    """Snakemake compares parameters as a set of values: two that can be equal hide an edit."""
+    output = built.snakemake("-n", "--forceall", "--printshellcmds").stdout
+    settings = re.findall(r"--settings (?:'(\{.*?\})'|(\{\}))", output)
+    assert len(settings) == len(ALL_A | ALL_B)
