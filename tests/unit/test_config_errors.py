@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
 from hexport.config.settings import parse_config

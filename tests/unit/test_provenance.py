@@ -3,6 +3,7 @@ import json
 import os
 
 import pytest
+
 from hexport import provenance
 from hexport.provenance import atomic_path, code_digest, import_closure, write_json, write_manifest
 

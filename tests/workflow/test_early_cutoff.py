@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-SEED, BUILDS = 1, 10
+SEED, BUILDS = 1, 8
 MODELS, TARGETS = "xy", "st"
 
 # job -> the file that it writes, the files that it reads
@@ -108,7 +108,9 @@ def test_exactly_what_is_stale_runs(tmp_path):
 
 def _write_workflow(folder: Path, targets: list[str]) -> None:
     rules = [
-        RULE.format(name="".join(filter(str.isalpha, job)), job=job, inputs=inputs, output=output, python=sys.executable)
+        RULE.format(
+            name="".join(filter(str.isalpha, job)), job=job, inputs=inputs, output=output, python=sys.executable
+        )
         for job, (output, inputs) in GRAPH.items()
     ]
     snakefile = SNAKEFILE.format(repository=REPOSITORY, targets=", ".join(map(repr, targets)))

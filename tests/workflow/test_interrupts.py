@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -10,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SNAKEMAKE, write_checkpoint
+from workflow_tree import SNAKEMAKE, write_checkpoint
+
 from hexport.provenance import sha256
 
 TARGET = "artifacts/big/checkpoint/model.safetensors"
@@ -20,10 +22,10 @@ TARGET = "artifacts/big/checkpoint/model.safetensors"
 def big(tree):
     """The tree with a model whose canonical checkpoint takes a while to write."""
     write_checkpoint(tree.path / "checkpoints" / "big", vocabulary=65_536, hidden=1024, layers=1)
-    tree.edit(
-        "config.yaml", "  a:\n", "  big:\n    checkpoint: checkpoints/big\n    prompts: [Hello]\n  a:\n"
-    )
-    return tree
+    tree.edit("config.yaml", "  a:\n", "  big:\n    checkpoint: checkpoints/big\n    prompts: [Hello]\n  a:\n")
+    yield tree
+    for folder in ("checkpoints", "artifacts"):  # 256 MB each, which pytest would keep
+        shutil.rmtree(tree.path / folder / "big")
 
 
 def test_a_killed_job(big):

@@ -103,7 +103,10 @@ def _missing_checkpoints(entries: dict[str, dict]) -> Iterator[str]:
 
 
 def _model(name: str, entry: dict) -> Model:
-    values = defaults(schema("config")["$defs"]["model"]["properties"]) | built_in_models().get(name, {}) | entry
+    built_in = built_in_models().get(name, {})
+    if "checkpoint" in entry:  # the built-in SHA-256 is that of the built-in checkpoint
+        built_in = {key: value for key, value in built_in.items() if key != "sha256"}
+    values = defaults(schema("config")["$defs"]["model"]["properties"]) | built_in | entry
     for key in ("prefill_ar_len", "seq_len"):
         if key not in entry:
             values[key] = min(values[key], values["max_seq_len"])

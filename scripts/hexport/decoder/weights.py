@@ -22,44 +22,71 @@ LAYER_TENSORS = {
     "feed_forward.up_proj.weight": "mlp.up_proj.weight",
     "feed_forward.down_proj.weight": "mlp.down_proj.weight",
 }
+PROLOGUE_TENSORS = {"embedding.weight": "model.embed_tokens.weight"}
 
 
 class Checkpoint:
-    """A canonical checkpoint: config.json and model.safetensors in one folder. Tensors are read when asked for."""
+    """A canonical checkpoint: config.json and model.safetensors in one folder.
+
+    Names and shapes are checked at once, tensors are read when asked for.
+    """
 
     def __init__(self, folder: Path):
         self.config = load_config(folder / "config.json")
         self.path = folder / "model.safetensors"
         try:
-            self._file = safe_open(self.path, framework="pt")
-            self._names = set(self._file.keys())
+            with safe_open(self.path, framework="pt") as file:
+                found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a dict
         except Exception as error:  # safetensors has no public exception type for a file it cannot read
             raise HexportError(f"{self.path}: not a readable safetensors file: {error}") from None
+        for name, shape in tensor_shapes(self.config).items():
+            if found.get(name) != shape:
+                raise HexportError(
+                    f"{self.path}: tensor {name}: expected shape {shape}, found {found.get(name, 'none')}"
+                )
 
     def tensor(self, name: str) -> torch.Tensor:
-        if name not in self._names:
-            raise HexportError(f"{self.path}: tensor {name} is missing")
-        return self._file.get_tensor(name).float()
+        """A float32 tensor. It holds its own map of the file: pages that were read leave memory along with it."""
+        with safe_open(self.path, framework="pt") as file:
+            return file.get_tensor(name).float()
 
     def layer_parameters(self, layer: int) -> dict[str, torch.Tensor]:
         """Float32 parameters of one layer by their names in `Layer`, in the decoder's shapes."""
-        parameters = {
-            name: as_convolution(name, self.tensor(f"model.layers.{layer}.{source}"))
-            for name, source in LAYER_TENSORS.items()
-        }
+        parameters = self._parameters(layer_tensors(layer))
         # Not in place: the tensors may be the file's memory map.
         parameters["attention.q_proj.weight"] = parameters["attention.q_proj.weight"] * self.config.attention_scale
         return parameters
 
     def prologue_parameters(self) -> dict[str, torch.Tensor]:
-        return {"embedding.weight": self.tensor("model.embed_tokens.weight")}
+        return self._parameters(PROLOGUE_TENSORS)
 
     def epilogue_parameters(self) -> dict[str, torch.Tensor]:
-        head = "model.embed_tokens.weight" if self.config.tied_head else "lm_head.weight"
-        return {
-            "norm.weight": self.tensor("model.norm.weight"),
-            "output.weight": as_convolution("output.weight", self.tensor(head)),
-        }
+        return self._parameters(epilogue_tensors(self.config))
+
+    def _parameters(self, tensors: dict[str, str]) -> dict[str, torch.Tensor]:
+        return {name: as_convolution(name, self.tensor(source)) for name, source in tensors.items()}
+
+
+def layer_tensors(layer: int) -> dict[str, str]:
+    return {name: f"model.layers.{layer}.{source}" for name, source in LAYER_TENSORS.items()}
+
+
+def epilogue_tensors(config: DecoderConfig) -> dict[str, str]:
+    head = "model.embed_tokens.weight" if config.tied_head else "lm_head.weight"
+    return {"norm.weight": "model.norm.weight", "output.weight": head}
+
+
+def tensor_shapes(config: DecoderConfig) -> dict[str, list[int]]:
+    """Name in the checkpoint -> shape of every tensor that the decoder reads."""
+    with torch.device("meta"):
+        layer, prologue, epilogue = Layer(config), Prologue(config, 1), Epilogue(config)
+    modules = [(layer, layer_tensors(i)) for i in range(config.n_layers)]
+    modules += [(prologue, PROLOGUE_TENSORS), (epilogue, epilogue_tensors(config))]
+    return {
+        sources[name]: list(parameter.shape[:2])  # a 1x1 convolution is a matrix in the checkpoint
+        for module, sources in modules
+        for name, parameter in module.named_parameters()
+    }
 
 
 def as_convolution(name: str, weight: torch.Tensor) -> torch.Tensor:
@@ -67,13 +94,8 @@ def as_convolution(name: str, weight: torch.Tensor) -> torch.Tensor:
     return weight[:, :, None, None] if name.endswith(("proj.weight", "output.weight")) else weight
 
 
-def with_parameters(module: nn.Module, parameters: dict[str, torch.Tensor], where: Path) -> nn.Module:
-    """Assign parameters without a copy. Raises HexportError naming the tensor whose shape does not fit."""
-    for name, parameter in module.named_parameters():
-        if parameters[name].shape != parameter.shape:
-            raise HexportError(
-                f"{where}: {name}: expected shape {list(parameter.shape)}, found {list(parameters[name].shape)}"
-            )
+def with_parameters(module: nn.Module, parameters: dict[str, torch.Tensor]) -> nn.Module:
+    """Assign parameters without a copy."""
     module.load_state_dict(parameters, strict=True, assign=True)
     return module.eval().requires_grad_(False)
 
@@ -81,20 +103,20 @@ def with_parameters(module: nn.Module, parameters: dict[str, torch.Tensor], wher
 def load_layer(checkpoint: Checkpoint, layer: int) -> Layer:
     with torch.device("meta"):
         module = Layer(checkpoint.config)
-    return with_parameters(module, checkpoint.layer_parameters(layer), checkpoint.path)
+    return with_parameters(module, checkpoint.layer_parameters(layer))
 
 
 def load_prologue(checkpoint: Checkpoint, context_len: int) -> Prologue:
     with torch.device("meta"):
         module = Prologue(checkpoint.config, context_len)
     module.set_rope_table(checkpoint.config, context_len)
-    return with_parameters(module, checkpoint.prologue_parameters(), checkpoint.path)
+    return with_parameters(module, checkpoint.prologue_parameters())
 
 
 def load_epilogue(checkpoint: Checkpoint) -> Epilogue:
     with torch.device("meta"):
         module = Epilogue(checkpoint.config)
-    return with_parameters(module, checkpoint.epilogue_parameters(), checkpoint.path)
+    return with_parameters(module, checkpoint.epilogue_parameters())
 
 
 def load_decoder(checkpoint: Checkpoint, context_len: int) -> Decoder:

@@ -67,21 +67,27 @@ def lower_kv(
     method = Method(inputs, outputs, graph.outputs)
     del graph
     with progress.stage("assemble"):
-        constants = constant_methods(
-            checkpoint.config,
-            attrs,
-            ar_len=1,
-            context_len=context_len,
-            kv_bits=recipe.kv_bits,
-            bos_id=special.bos_id,
-            eos_id=special.eos_id,
-        )
+        constants = kv_constants(checkpoint, attrs, recipe, context_len, special)
         pte = assemble(binary, {KV_METHOD: method}, target, constants)
     return Lowered(
         pte=pte,
         content_sha256=content_sha256(pte, binary),
         ar_lengths={KV_METHOD: 1},
         graphs={KV_METHOD: io_table(method, checkpoint.config.n_layers)},
+    )
+
+
+def kv_constants(
+    checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, context_len: int, special: SpecialTokens
+) -> dict[str, object]:
+    return constant_methods(
+        checkpoint.config,
+        attrs,
+        ar_len=1,
+        context_len=context_len,
+        kv_bits=recipe.kv_bits,
+        bos_id=special.bos_id,
+        eos_id=special.eos_id,
     )
 
 

@@ -4,15 +4,20 @@ Tests compare ops, encodings and outputs of both flows, `benchmarks/` their time
 """
 
 import torch
+from executorch.backends.qualcomm.utils.utils import to_edge_transform_and_lower_to_qnn
+from torch.fx import GraphModule
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import causal_mask
 from hexport.decoder.model import empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
+from hexport.lowering.abi import KV_METHOD
+from hexport.lowering.lower import SpecialTokens, kv_constants
+from hexport.lowering.program import executorch_config
 from hexport.lowering.recording import Op
-from hexport.lowering.target import Target
-from hexport.lowering.template import example_inputs, record_ops
+from hexport.lowering.target import Target, compile_spec
+from hexport.lowering.template import example_inputs, quantized_io_passes, record_ops
 from hexport.quantization.calibration import MASK, known_or_observed, token_inputs
 from hexport.quantization.prepared import PreparedGraph, observe_parameter, prepare
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
@@ -48,10 +53,13 @@ def calibrate_plain(checkpoint: Checkpoint, samples: list[list[int]], recipe: Re
     )
 
 
-def record_plain(
-    checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, target: Target, context_len: int, ar_len: int = 1
-) -> list[Op]:
-    """The ops of the whole decoder with the encodings of `attrs`, as the HTP compiler would get them."""
+def convert_decoder(
+    checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, context_len: int, ar_len: int = 1
+) -> tuple[GraphModule, tuple[torch.Tensor, ...]]:
+    """The whole decoder as a QDQ graph with the encodings of `attrs`, and inputs of its shapes.
+
+    It runs on the CPU as it is, at any AR length: what it computes is what a program should compute.
+    """
     prepared = prepare_decoder(checkpoint, context_len, ar_len, recipe)
     inputs = example_inputs(prepared.module)
     with torch.no_grad():
@@ -61,7 +69,29 @@ def record_plain(
             observe_parameter(observer, prepared.module.get_parameter(name))
     for point, observer in prepared.points.items():
         _answer_with(observer, attrs.encoding(point))
-    return record_ops(convert_pt2e(prepared.module), inputs, target)
+    return convert_pt2e(prepared.module), inputs
+
+
+def record_plain(
+    checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, target: Target, context_len: int, ar_len: int = 1
+) -> list[Op]:
+    """The ops of the whole decoder with the encodings of `attrs`, as the HTP compiler would get them."""
+    return record_ops(*convert_decoder(checkpoint, attrs, recipe, context_len, ar_len), target)
+
+
+def lower_plain(
+    checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, target: Target, context_len: int, special: SpecialTokens
+) -> bytes:
+    """The program that `lower_kv` makes, by executorch's own flow from end to end."""
+    converted, inputs = convert_decoder(checkpoint, attrs, recipe, context_len)
+    edge = to_edge_transform_and_lower_to_qnn(
+        {KV_METHOD: converted},
+        {KV_METHOD: inputs},
+        compile_spec(target),
+        constant_methods=kv_constants(checkpoint, attrs, recipe, context_len, special),
+        passes_job=quantized_io_passes(converted),
+    )
+    return edge.to_executorch(executorch_config()).buffer
 
 
 def _answer_with(observer, encoding: Encoding) -> None:

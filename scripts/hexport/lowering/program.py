@@ -48,14 +48,15 @@ def assemble(binary: bytes, methods: dict[str, Method], target: Target, constant
                 node.meta[OpContextLoader.meta_ctx_bin] = binary
     with _restored(qnn_preprocess):
         edge = edge.to_backend({name: QnnPartitioner(spec) for name in methods})
-    program = edge.to_executorch(
-        ExecutorchBackendConfig(
-            # The runner brings the buffers of all inputs and outputs.
-            memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False),
-            passes=[BuildQuantIo()],
-        )
+    return edge.to_executorch(executorch_config()).buffer
+
+
+def executorch_config() -> ExecutorchBackendConfig:
+    """Quantised I/O, in buffers that the runner brings."""
+    return ExecutorchBackendConfig(
+        memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False),
+        passes=[BuildQuantIo()],
     )
-    return program.buffer
 
 
 def _export(name: str, method: Method) -> torch.export.ExportedProgram:

@@ -1,0 +1,36 @@
+# make demo: build a real model and let it answer.   make test: prove that all of this works.
+# Both do all the set-up there is. `make setup PYTHON=python3.11` names the interpreter, if python3 is another version.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RESULTS := artifacts/*/*/*/*/*
+
+.PHONY: setup demo test lint benchmark
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	# Only the QNN libraries of this package are used, so it comes without what it depends on.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps onnxruntime-qnn==2.5.0
+	touch $@
+
+demo: setup
+	$(BIN)/snakemake run
+	@echo
+	@for texts in $(RESULTS)/outputs.txt; do echo "== $$texts"; cat "$$texts"; done
+	@find artifacts -type f ! -name '*.manifest.json' ! -name '.*' | sort | xargs ls -s --block-size=K
+
+test: setup lint
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+
+benchmark: setup
+	$(BIN)/snakemake quantize
+	$(BIN)/python benchmarks/lowering.py
+	$(BIN)/python benchmarks/calibration.py

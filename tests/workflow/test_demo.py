@@ -1,0 +1,54 @@
+"""What `make demo` promises: the real model of config.yaml, from its URI to an answer on the emulator."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hexport.tokenizers import load_tokenizer
+from transformers import AutoModelForCausalLM
+from workflow_tree import REPOSITORY, Tree, copy_workflow
+
+MODEL = "artifacts/smollm2_135m"
+RUN = f"{MODEL}/16a8w/SM8650-emulator/emulator/kv"
+ANSWER_TOKENS = 8
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Tree:
+    """The repository's own config, run with a shorter answer: the emulator takes seconds for each token."""
+    path = tmp_path_factory.mktemp("demo")
+    copy_workflow(path)
+    for name in ("config.yaml", "devices.yaml"):
+        shutil.copy2(REPOSITORY / name, path)
+    tree = Tree(path)
+    tree.edit("config.yaml", "seq_len: 36", f"seq_len: {23 + ANSWER_TOKENS}")
+    tree.snakemake("run")
+    return tree
+
+
+def test_answer_equals_the_float_models(demo):
+    (answer,) = json.loads((demo.path / RUN / "result.json").read_text())["prompts"]
+    folder = demo.path / MODEL
+    prompt = load_tokenizer(folder / "tokenizer").prompt_ids(answer["prompt"], "Answer briefly.")
+    model = AutoModelForCausalLM.from_pretrained(folder / "checkpoint", dtype=torch.float32)
+    greedy = model.generate(torch.tensor([prompt]), max_new_tokens=ANSWER_TOKENS, do_sample=False)[0, len(prompt) :]
+    assert answer["token_ids"] == greedy.tolist()
+    assert answer["generated_tokens"] == ANSWER_TOKENS
+    assert answer["prompt_tokens"] == len(prompt)
+    assert answer["text"] in Path(demo.path / RUN / "outputs.txt").read_text()
+
+
+def test_a_second_run_does_nothing(demo):
+    assert demo.run("run") == set()
+
+
+def test_manifest_tells_how_the_program_was_made(demo):
+    folder = demo.path / MODEL / "16a8w" / "SM8650-emulator"
+    manifest = json.loads((folder / "kv_llama_qnn.pte.manifest.json").read_text())
+    assert manifest["htp_arch"] == "V75"
+    assert manifest["context_length"] == 512
+    assert manifest["versions"]["qnn"].startswith("v2.49")
+    assert {"stamp", "compile", "assemble"} <= manifest["stages"].keys()
+    assert all(stage["seconds"] >= 0 and stage["peak_rss_mb"] > 0 for stage in manifest["stages"].values())

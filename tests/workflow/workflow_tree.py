@@ -1,0 +1,118 @@
+"""A copy of the workflow in a folder of its own, and tiny random checkpoints for it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+REPOSITORY = Path(__file__).parents[2]
+SNAKEMAKE = (sys.executable, "-m", "snakemake")
+WORKFLOW = ("Snakefile", "rules", "schemas", "scripts", "profiles")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A folder with the workflow's code, a config and its artifacts."""
+
+    path: Path
+
+    def snakemake(self, *args: str, check: bool = True) -> subprocess.CompletedProcess:
+        done = subprocess.run([*SNAKEMAKE, *args], cwd=self.path, capture_output=True, text=True)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def stale(self, *targets: str) -> set[str]:
+        """The jobs that `snakemake -n` would run, as `rule model/recipe/…`."""
+        return jobs(self.snakemake("-n", *targets).stdout)
+
+    def run(self, *targets: str) -> set[str]:
+        """Run, and give the jobs that ran."""
+        done = self.snakemake(*targets)
+        return jobs(done.stdout + done.stderr)
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        text = (self.path / file).read_text()
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {file}"
+        (self.path / file).write_text(text.replace(old, new))
+
+
+def jobs(output: str) -> set[str]:
+    """The jobs that Snakemake lists, target rules aside."""
+    found = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", output, re.MULTILINE)
+    wildcards = [(rule, re.search(r"^    wildcards: (.*)$", text, re.MULTILINE)) for rule, text in found]
+    return {f"{rule} {re.sub('[^,]+=', '', match[1]).replace(',', '/')}" for rule, match in wildcards if match}
+
+
+def copy_workflow(path: Path) -> None:
+    for name in WORKFLOW:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, path / name)
+
+
+def write_checkpoint(folder: Path, seed: int = 0, *, vocabulary: int = 260, hidden: int = 64, layers: int = 2) -> None:
+    """A random llama in a Hugging Face folder, with a byte-level tokenizer."""
+    folder.mkdir(parents=True)
+    heads, kv_heads, feed_forward = 4, 2, 128
+    head = hidden // heads
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "intermediate_size": feed_forward,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head,
+        "max_position_embeddings": 256,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+        "torch_dtype": "float32",
+    }
+    shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
+    for i in range(layers):
+        shapes |= {
+            f"model.layers.{i}.self_attn.q_proj.weight": (hidden, hidden),
+            f"model.layers.{i}.self_attn.k_proj.weight": (kv_heads * head, hidden),
+            f"model.layers.{i}.self_attn.v_proj.weight": (kv_heads * head, hidden),
+            f"model.layers.{i}.self_attn.o_proj.weight": (hidden, hidden),
+            f"model.layers.{i}.mlp.gate_proj.weight": (feed_forward, hidden),
+            f"model.layers.{i}.mlp.up_proj.weight": (feed_forward, hidden),
+            f"model.layers.{i}.mlp.down_proj.weight": (hidden, feed_forward),
+            f"model.layers.{i}.input_layernorm.weight": (hidden,),
+            f"model.layers.{i}.post_attention_layernorm.weight": (hidden,),
+        }
+    random = np.random.default_rng(seed)
+    tensors = {
+        name: (random.standard_normal(shape, np.float32) * 0.1 if len(shape) == 2 else np.ones(shape, np.float32))
+        for name, shape in shapes.items()
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config))
+    _byte_tokenizer().save(str(folder / "tokenizer.json"))
+    special = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(special))
+
+
+def _byte_tokenizer() -> Tokenizer:
+    """One token per byte, 0 to 255, then <s> and </s>."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    return tokenizer
