@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import torch
+
 from hexport.qnn_sdk import use_qnn_sdk
 
 
@@ -20,11 +21,12 @@ from hexport.qnn_sdk import use_qnn_sdk
 @click.option("--length", default=512, help="tokens in each")
 def main(checkpoint: str, recipe: str, samples: int, length: int) -> None:
     use_qnn_sdk()
+    from transformers import AutoModelForCausalLM
+
     from hexport.decoder.weights import Checkpoint
     from hexport.progress import Progress
     from hexport.quantization.calibration import calibrate
     from hexport.quantization.recipe import load_recipe
-    from transformers import AutoModelForCausalLM
 
     canonical = Checkpoint(Path(checkpoint))
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import click
+
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import write_json, write_manifest

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import click
+
 from hexport.checkpoints.canonical import check_tensors, write_safetensors
 from hexport.checkpoints.source import read_checkpoint, source_files
 from hexport.errors import one_line_errors

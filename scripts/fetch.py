@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import click
+
 from hexport.checkpoints.fetch import fetch
 from hexport.errors import one_line_errors
 from hexport.progress import Progress

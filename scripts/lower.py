@@ -5,6 +5,7 @@ from importlib import metadata
 from pathlib import Path
 
 import click
+
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import atomic_path, write_manifest
@@ -20,9 +21,7 @@ SETTINGS = 'JSON: {"mode", "target", "soc", "emulator", "max_seq_len", "num_shar
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
-def main(
-    settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, output: Path, log: Path | None
-) -> None:
+def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
     with progress.library_output_in_log():
         from hexport.qnn_sdk import qnn_build_id

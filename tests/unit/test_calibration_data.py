@@ -3,9 +3,10 @@
 import json
 from types import SimpleNamespace
 
-import calibration
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+import calibration
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
 

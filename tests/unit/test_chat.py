@@ -3,12 +3,13 @@
 import json
 
 import pytest
-from hexport.errors import HexportError
-from hexport.tokenizers import load_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer
+
+from hexport.errors import HexportError
+from hexport.tokenizers import load_tokenizer
 
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

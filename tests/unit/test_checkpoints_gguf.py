@@ -5,13 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import checkpoint
 import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from gguf.quants import dequantize, quantize
 from transformers import AutoModelForCausalLM
+
+import checkpoint
 
 NAMES = {
     "model.embed_tokens": "token_embd",

@@ -3,13 +3,14 @@
 import json
 import pickle
 
-import checkpoint
 import pytest
 import torch
-from hexport.checkpoints.canonical import expected_shapes
-from hexport.errors import HexportError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+
+import checkpoint
+from hexport.checkpoints.canonical import expected_shapes
+from hexport.errors import HexportError
 
 
 def edit(folder, file="model.safetensors", **changes):

@@ -136,7 +136,7 @@ def test_settings_are_what_an_artifact_depends_on(config):
         "recipe_spec": config.recipes["mine"],
     }
     program = settings(matrix.program_settings(config, "local", "16a8w", "SM8650-emulator", "kv"))
-    assert program.pop("versions").keys() == {"executorch", "torch", "onnxruntime-qnn"}
+    assert program.pop("versions").keys() == {"executorch", "torch", "qnn"}
     assert program == {
         "mode": "kv",
         "target": "SM8650-emulator",

@@ -6,13 +6,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import ATTEND, MASKED, causal_mask
 from hexport.decoder.model import Decoder, empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
 from hexport.runtime.kv_cache import KVCache
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 CONTEXT = 16
 # Each differs from the base of `tiny_llama` (3 query heads per KV head, heads wider than the hidden size, untied head)
@@ -88,7 +89,7 @@ def block_by_block(checkpoint: Checkpoint, tokens: list[int], ar_len: int) -> np
     rows = []
     for start in range(0, len(tokens), ar_len):
         block = tokens[start : start + ar_len]
-        padded = np.array([block + [7] * (ar_len - len(block))], np.int32)
+        padded = np.array([block + [1] * (ar_len - len(block))], np.int32)
         positions = np.arange(start, start + ar_len, dtype=np.int32)[None]
         logits, new = graph.call(padded, cache.mask, positions, cache.arrays)
         cache.append(new, len(block))
@@ -133,20 +134,22 @@ def test_logits_equal_transformers_for_any_sizes(folder, data):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     kv_heads = data.draw(st.integers(1, 4), "num_key_value_heads")
+    heads = kv_heads * data.draw(st.integers(1, 4), "query heads per KV head")
     config = LlamaConfig(
         num_key_value_heads=kv_heads,
-        num_attention_heads=kv_heads * data.draw(st.integers(1, 4), "query heads per KV head"),
+        num_attention_heads=heads,
         head_dim=2 * data.draw(st.integers(1, 12), "head_dim / 2"),
-        hidden_size=data.draw(st.integers(1, 50), "hidden_size"),
+        hidden_size=heads * data.draw(st.integers(1, 8), "hidden_size / heads"),
         intermediate_size=data.draw(st.integers(1, 50), "intermediate_size"),
         num_hidden_layers=data.draw(st.integers(1, 3), "num_hidden_layers"),
         vocab_size=data.draw(st.integers(2, 50), "vocab_size"),
         tie_word_embeddings=data.draw(st.booleans(), "tie_word_embeddings"),
         rope_theta=data.draw(st.floats(2, 1e6), "rope_theta"),
         rms_norm_eps=data.draw(st.floats(1e-6, 1e-1), "rms_norm_eps"),
+        bos_token_id=None,
+        eos_token_id=None,
     )
     torch.manual_seed(0)
-    # In float64, transformers' own rounding has no part in the difference.
     model = LlamaForCausalLM(config).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
@@ -180,11 +183,13 @@ def test_theta_is_read_in_every_spelling(saved, tmp_path, spelling):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_checkpoints_are_computed_in_float32(saved, tmp_path, dtype):
-    model, _ = saved()
-    model.to(dtype).save_pretrained(tmp_path)
+    from transformers import LlamaForCausalLM
+
+    saved()[0].to(dtype).save_pretrained(tmp_path)
+    model = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = tokens_of(model, 12)
     result = whole_sequence(Checkpoint(tmp_path), tokens)
-    np.testing.assert_allclose(result, expected_logits(model.float(), tokens), atol=1e-4, rtol=0)
+    np.testing.assert_allclose(result, expected_logits(model, tokens), atol=1e-4, rtol=0)
 
 
 def test_a_masked_slot_has_no_influence_and_an_attended_one_has(saved):

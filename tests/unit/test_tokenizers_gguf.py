@@ -3,13 +3,14 @@
 import json
 
 import pytest
-import tokenizer as script
 from gguf import GGUFWriter, TokenType
-from hexport.tokenizers import load_tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_tokenizers import PIPELINES, SPECIAL, UNMERGED, USER_DEFINED, reference
 from transformers import AutoTokenizer
+
+import tokenizer as script
+from hexport.tokenizers import load_tokenizer
 
 TEXT = st.text() | st.lists(
     st.sampled_from(

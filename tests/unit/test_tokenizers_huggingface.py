@@ -3,11 +3,12 @@
 import json
 
 import pytest
-import tokenizer as script
 import tokenizers
-from hexport.tokenizers import load_tokenizer
 from small_tokenizers import CORPUS, reference
 from transformers import AutoTokenizer
+
+import tokenizer as script
+from hexport.tokenizers import load_tokenizer
 
 
 @pytest.fixture

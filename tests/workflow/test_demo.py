@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hexport.tokenizers import load_tokenizer
 from transformers import AutoModelForCausalLM
 from workflow_tree import REPOSITORY, Tree, copy_workflow
+
+from hexport.tokenizers import load_tokenizer
 
 MODEL = "artifacts/smollm2_135m"
 RUN = f"{MODEL}/16a8w/SM8650-emulator/emulator/kv"

@@ -118,6 +118,8 @@ def _mode_faults(model: Model) -> Iterator[str]:
     for mode in model.modes:
         if mode not in AVAILABLE_MODES:
             yield f".modes: {mode} is not supported in this version; available: {', '.join(AVAILABLE_MODES)}"
+    if model.num_sharding != 1:
+        yield f".num_sharding: {model.num_sharding} is not supported in this version; available: 1"
     if "lookahead" in model.modes:
         size = _next_power_of_2((model.window + model.gcap) * (model.ngram - 1))
         if size >= model.max_seq_len:

@@ -5,6 +5,7 @@ keys: it is what a script is given, and a change of it is what makes the artifac
 """
 
 import json
+import os
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
@@ -14,13 +15,14 @@ from hexport.config.checks import check_kv_bits
 from hexport.config.settings import Config, Device, Model
 from hexport.config.sources import checkpoint_files, download_name, is_remote, tokenizer_files
 from hexport.errors import HexportError
+from hexport.provenance import sha256
 
 PROGRAM_KEYS = {
     "kv": ("max_seq_len", "num_sharding"),
     "hybrid": ("max_seq_len", "num_sharding", "prefill_ar_len"),
     "lookahead": ("max_seq_len", "num_sharding", "prefill_ar_len", "ngram", "window", "gcap"),
 }
-TOOLCHAIN = ("executorch", "torch", "onnxruntime-qnn")
+TOOLCHAIN = ("executorch", "torch")
 
 
 def tokenizers(config: Config) -> list[str]:
@@ -161,9 +163,21 @@ def run_settings(config: Config, model: str, recipe: str, target: str, device: s
 def toolchain_versions() -> dict[str, str]:
     """Versions of what makes a program, without importing any of it."""
     try:
-        return {package: metadata.version(package) for package in TOOLCHAIN}
+        versions = {package: metadata.version(package) for package in TOOLCHAIN}
+        return versions | {"qnn": _sdk_identity() or f"onnxruntime-qnn {metadata.version('onnxruntime-qnn')}"}
     except metadata.PackageNotFoundError as error:
         raise HexportError(f"{error.name} is not installed: run `make setup`") from None
+
+
+def _sdk_identity() -> str | None:
+    """The HTP compiler of the SDK that QNN_SDK_ROOT names, if it names one, by its bytes."""
+    root = os.environ.get("QNN_SDK_ROOT")
+    if not root:
+        return None
+    library = Path(root, "lib/x86_64-linux-clang/libQnnHtp.so")
+    if not library.is_file():
+        raise HexportError(f"QNN_SDK_ROOT={root}: {library.relative_to(root)} is missing; unset it or name a QNN SDK")
+    return f"libQnnHtp.so {sha256(library)[:16]}"
 
 
 def _tokenizer(model: Model) -> str:

@@ -35,7 +35,6 @@ class DecoderConfig:
     norm_eps: float
     rope_theta: float
     tied_head: bool
-    max_positions: int
 
     @property
     def attention_scale(self) -> float:
@@ -75,7 +74,6 @@ def decoder_config(config: dict, where: str = "config.json") -> DecoderConfig:
             norm_eps=float(config.get("rms_norm_eps", 1e-6)),
             rope_theta=_rope_theta(config, where),
             tied_head=bool(config.get("tie_word_embeddings", False)),
-            max_positions=int(config.get("max_position_embeddings", 2048)),
         )
     except KeyError as error:
         raise HexportError(f"{where}: {error.args[0]} is missing") from None

@@ -1,4 +1,4 @@
-"""What the ExecuTorch QNN llama runner expects of a program: names, order and constant methods (release 1.4 and later)."""
+"""What the ExecuTorch QNN llama runner (1.4 and later) expects of a program: names, order and constant methods."""
 
 from hexport.decoder.config import DecoderConfig
 from hexport.quantization.quant_attrs import QuantAttrs

@@ -7,12 +7,20 @@ from hexport.errors import HexportError
 from hexport.lowering.recording import Wrappers
 from hexport.lowering.target import Target, compile_spec
 
+CONTEXT_LIMIT = 4 * 2**30  # bytes; the HTP's address space
+
 
 def compile_graphs(graphs: dict[str, Wrappers], target: Target) -> bytes:
     """Compile all graphs in one call, so that they share one context binary.
 
-    Raises HexportError when the compiler refuses; it prints its reason to stderr and returns nothing.
+    Raises HexportError when the compiler refuses: it prints its reason to stderr and returns nothing.
     """
+    for name, graph in graphs.items():
+        if graph.static_bytes > CONTEXT_LIMIT:
+            raise HexportError(
+                f"{name}: {graph.static_bytes / 2**30:.1f} GB of weights, but an HTP context addresses "
+                f"{CONTEXT_LIMIT // 2**30} GB; use a recipe with fewer bits"
+            )
     spec = compile_spec(target)
     names = list(graphs)
     with QnnManagerContext(dict.fromkeys(names, spec)):
@@ -21,5 +29,5 @@ def compile_graphs(graphs: dict[str, Wrappers], target: Target) -> bytes:
         binary = bytes(manager.Compile(names, [[op.GetOpWrapper() for op in graph.ops] for graph in graphs.values()]))
         manager.DestroyContext()
     if not binary:
-        raise HexportError(f"{target.soc}: the HTP compiler refused the program; its reason stands above, in its own words")
+        raise HexportError(f"{target.soc}: the HTP compiler refused the program; the log has its reason")
     return binary

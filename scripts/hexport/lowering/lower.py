@@ -24,7 +24,7 @@ SIGNATURE = slice(4, 12)  # of the header of a context binary: magic number (4 b
 
 @dataclass(frozen=True)
 class Lowered:
-    """A program, and the facts of its manifest. content_sha256 leaves out the signature that QNN makes from its clock."""
+    """A program and the facts of its manifest. content_sha256 leaves out the signature that QNN makes of its clock."""
 
     pte: bytes
     content_sha256: str
@@ -93,7 +93,7 @@ def kv_constants(
 
 def content_sha256(pte: bytes, binary: bytes) -> str:
     """SHA-256 of a program whose context binaries have a signature of zeros: equal inputs give equal programs then."""
-    header = binary[:SIGNATURE.stop]
+    header = binary[: SIGNATURE.stop]
     digest, rest = hashlib.sha256(), memoryview(pte)
     while (at := pte.find(header, len(pte) - len(rest))) >= 0:
         start = at - (len(pte) - len(rest))

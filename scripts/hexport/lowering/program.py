@@ -86,7 +86,7 @@ def _empty(tensor: Tensor, device: str) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _restored(module) -> Iterator[None]:
-    """Undo what happens to a module's globals: executorch's loader of context binaries puts all of torch's into them."""
+    """Undo changes of a module's globals: executorch's loader of context binaries puts all of torch's into them."""
     before = dict(vars(module))
     try:
         yield

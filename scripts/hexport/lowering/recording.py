@@ -80,11 +80,13 @@ class Wrappers:
     """Turns recorded ops into the compiler's own wrappers, each tensor once.
 
     outputs: the program's outputs in the order in which the context binary will have them.
+    static_bytes: size of all weights and tables.
     """
 
     def __init__(self):
         self.ops: list = []
         self.outputs: list[Tensor] = []
+        self.static_bytes = 0
         self._tensors: dict[Tensor, object] = {}
 
     def add(self, op: Op) -> None:
@@ -112,6 +114,7 @@ class Wrappers:
                 tensor.data if static else np.array([]),
                 static,
             )
+            self.static_bytes += tensor.data.nbytes if static else 0
             tensor.data = None  # the wrapper holds a copy
             if tensor.name.startswith("output_"):
                 self.outputs.append(tensor)

@@ -63,7 +63,15 @@ def stamp(template: Template, place: Place, program_outputs: dict[int, str]) -> 
         return [stamped[tensor] for tensor in tensors]
 
     ops = [
-        Op(f"{place.name}.{op.name}", op.package, op.type, of(op.inputs), of(op.outputs), op.tensor_params, op.scalar_params)
+        Op(
+            f"{place.name}.{op.name}",
+            op.package,
+            op.type,
+            of(op.inputs),
+            of(op.outputs),
+            op.tensor_params,
+            op.scalar_params,
+        )
         for op in template.ops
     ]
     outputs = [Wire(stamped[tensor], place.point(template.fillings[tensor].point)) for tensor in template.outputs]
@@ -104,7 +112,9 @@ def _fill(template: Template, tensor: Tensor, place: Place, quantised: dict[str,
         stamped.data = _per_tensor_codes(parameter, encoding, tensor.data.dtype)
     else:
         if filling.parameter not in quantised:
-            quantised[filling.parameter] = _quantise_channels(parameter, observer, tensor.quantization.get(QCOM_BITWIDTH))
+            quantised[filling.parameter] = _quantise_channels(
+                parameter, observer, tensor.quantization.get(QCOM_BITWIDTH)
+            )
         _set_channels(stamped, quantised[filling.parameter], filling.channels)
     assert list(stamped.data.shape) == list(tensor.data.shape), (tensor.name, stamped.data.shape, tensor.data.shape)
     return stamped

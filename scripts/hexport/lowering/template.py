@@ -131,14 +131,17 @@ class _Tags:
                 scales = _channel_tags(len(self.per_channel))
                 self.per_channel.append(parameter)
             else:
-                scales = np.float32(POINT_TAG * (1 + len(self.by_scale) / POINT_TAGS))
+                # Not from 0: POINT_TAG itself, a power of 2, is the scale that the backend gives 8-bit sigmoids.
+                scales = np.float32(POINT_TAG * (1 + (len(self.by_scale) + 1) / POINT_TAGS))
                 self.by_scale[float(scales)] = Filling(point, parameter)
             _answer_with(observer, scales)
 
     def filling(self, tensor: Tensor) -> Filling | None:
         quantization = tensor.quantization
         if QCOM_SCALE_OFFSET in quantization:
-            mantissas = np.rint((quantization[QCOM_SCALE_OFFSET]["scale"].astype(np.float64) / PARAMETER_TAG - 1) * 2**23)
+            mantissas = np.rint(
+                (quantization[QCOM_SCALE_OFFSET]["scale"].astype(np.float64) / PARAMETER_TAG - 1) * 2**23
+            )
             codes = mantissas.astype(np.int64)
             return Filling(None, self.per_channel[codes[0] >> CHANNEL_BITS], codes & (2**CHANNEL_BITS - 1))
         filling = self.by_scale.get(float(np.float32(quantization.get(QCOM_SCALE, 0.0))))
@@ -161,7 +164,9 @@ def _answer_with(observer: Observer, tags: np.ndarray) -> None:
         scale, zero_point = compute()
         tagged = torch.from_numpy(np.broadcast_to(tags, scale.shape) if tags.ndim == 0 else tags[: scale.numel()])
         affine = observer.qscheme == torch.per_tensor_affine
-        return tagged.to(scale.dtype).reshape(scale.shape), torch.full_like(zero_point, AFFINE_ZERO_POINT if affine else 0)
+        return tagged.to(scale.dtype).reshape(scale.shape), torch.full_like(
+            zero_point, AFFINE_ZERO_POINT if affine else 0
+        )
 
     observer.calculate_qparams = calculate_qparams
 

@@ -100,9 +100,7 @@ def prepare_epilogue(checkpoint: Checkpoint, ar_len: int, recipe: Recipe) -> Pre
 
 def _calibrate_prologue(checkpoint, samples, recipe, activations) -> list[State]:
     template = prepare_prologue(checkpoint, max(map(len, samples)), EXPORT_LENGTH, recipe)
-    states = [
-        (*template.module(*token_inputs(sample)), causal_mask(len(sample), len(sample), 0)) for sample in samples
-    ]
+    states = [(*template.module(*token_inputs(sample)), causal_mask(len(sample), len(sample), 0)) for sample in samples]
     for point, observer in template.points.items():
         activations[f"prologue.{point}"] = known_or_observed(f"prologue.{point}", observer)
     return states

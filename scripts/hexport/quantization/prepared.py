@@ -50,7 +50,7 @@ class PreparedGraph:
 
 
 def prepare(module: nn.Module, inputs: tuple, recipe: Recipe, input_names: list[str] | None = None) -> PreparedGraph:
-    """Export `module` and insert the recipe's observers. `input_names` are the inputs' points, by default their names."""
+    """Export `module` and insert the recipe's observers. `input_names` are the inputs' points; default: their names."""
     exported = torch.export.export(module, inputs, strict=True).module(check_guards=False)
     graph_module = prepare_pt2e(exported, quantizer(recipe))
     return name_points(graph_module, input_names)
@@ -113,7 +113,7 @@ def observe_once(prepared: PreparedGraph) -> None:
 
 
 def reset(prepared: PreparedGraph) -> None:
-    """Forget all ranges. The tensors are new ones, because a concatenation's observer shares its own with its inputs'."""
+    """Forget all ranges. The tensors are new, because a concatenation's observer shares its own with its inputs'."""
     for observer in prepared.points.values():
         observer.min_val, observer.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
 

@@ -13,8 +13,8 @@ from torchao.quantization.pt2e import MinMaxObserver
 from hexport.errors import HexportError
 
 RECIPES = Path(__file__).parent / "recipes"
-DTYPES = {"16a8w": QuantDtype.use_16a8w, "8a8w": QuantDtype.use_8a8w, "16a4w": QuantDtype.use_16a4w}
-GRANULARITIES = {"per_channel": QuantGranularity.PER_CHANNEL, "per_tensor": QuantGranularity.PER_TENSOR}
+DTYPES = {"16a8w": QuantDtype.use_16a8w, "16a4w": QuantDtype.use_16a4w}
+GRANULARITIES = {"per_channel": QuantGranularity.PER_CHANNEL}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,9 @@ def recipe_from(spec: dict, name: str) -> Recipe:
             raise HexportError(f"recipe {name}: dtype {part.dtype!r} is not supported; supported: {', '.join(DTYPES)}")
         if part.granularity not in GRANULARITIES:
             allowed = ", ".join(GRANULARITIES)
-            raise HexportError(f"recipe {name}: granularity {part.granularity!r} is not supported; supported: {allowed}")
+            raise HexportError(
+                f"recipe {name}: granularity {part.granularity!r} is not supported; supported: {allowed}"
+            )
     if recipe.kv_bits != 16:
         raise HexportError(f"recipe {name}: kv_bits {recipe.kv_bits} is not supported; supported: 16")
     return recipe

@@ -28,7 +28,7 @@ class KVCache:
         return [*self.k, *self.v]
 
     def append(self, new: list[np.ndarray], n: int) -> None:
-        """Store the first n columns of the graph's new k and v. What no longer fits is dropped: nothing can follow it."""
+        """Store the first n columns of the graph's new k and v. What no longer fits is dropped: nothing follows it."""
         n_stored = min(n, self.slots - self.n_past)
         where = slice(self.n_past, self.n_past + n_stored)
         for cache, column in zip(self.k, new[: len(self.k)], strict=True):

@@ -10,6 +10,9 @@ from executorch.runtime import Runtime, Verification
 from hexport.errors import HexportError
 from hexport.lowering.abi import KV_METHOD
 
+FILE_IDENTIFIER = b"ET"  # at byte 4, before the version of the format
+
+
 @dataclass
 class Graph:
     """One method of a program, with the sizes read from its inputs and outputs.
@@ -48,10 +51,13 @@ class Program:
 
     def __init__(self, path: Path):
         self.path = path
+        with open(path, "rb") as file:
+            if file.read(8)[4:6] != FILE_IDENTIFIER:
+                raise HexportError(f"{path}: not an ExecuTorch program")
         try:
-            self._program = Runtime.get().load_program(path, verification=Verification.Minimal)
+            self._program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
         except RuntimeError as error:
-            raise HexportError(f"{path}: not an ExecuTorch program: {error}") from None
+            raise HexportError(f"{path}: a broken ExecuTorch program: {error}") from None
         self.methods = self._program.method_names
 
     def constant(self, name: str):
@@ -70,7 +76,9 @@ class Program:
         meta = method.metadata
         mask = meta.input_tensor_meta(1).sizes()
         if len(mask) != 4:
-            raise HexportError(f"{self.path}: the mask has shape {list(mask)}; only programs with (1, 1, AR, CL) run here")
+            raise HexportError(
+                f"{self.path}: the mask has shape {list(mask)}; only programs with (1, 1, AR, CL) run here"
+            )
         logits, k = meta.output_tensor_meta(0), meta.output_tensor_meta(1)
         return Graph(
             method=method,
