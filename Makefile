@@ -34,3 +34,4 @@ benchmark: setup
 	$(BIN)/snakemake quantize
 	$(BIN)/python benchmarks/lowering.py
 	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python benchmarks/dry_run.py

@@ -1,6 +1,7 @@
 """Progress of a long stage, on the terminal and as plain lines in a log; time and peak memory of every stage."""
 
 import contextlib
+import ctypes
 import os
 import sys
 import time
@@ -20,6 +21,7 @@ class Progress:
     def __init__(self, log: Path | None = None):
         self.stages: dict[str, dict] = {}
         self._terminal = sys.stderr
+        self._line_open = False  # a passing line stands on the terminal
         self._file = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +33,7 @@ class Progress:
             self._file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
         if self._terminal.isatty():
             print(f"\r\x1b[2K{line}", end="" if passing else "\n", file=self._terminal, flush=True)
+            self._line_open = passing
         else:
             print(line, file=self._terminal, flush=True)
 
@@ -40,19 +43,20 @@ class Progress:
 
         Without an error it stays that way, since QNN also prints while the process ends.
         """
-        if self._file is None:
-            yield
-            return
         kept = [os.dup(descriptor) for descriptor in (1, 2)]
-        self._terminal = os.fdopen(os.dup(2), "w")
-        sys.stdout.flush()
-        os.dup2(self._file.fileno(), 1)
-        os.dup2(self._file.fileno(), 2)
+        if self._file is not None:
+            self._terminal = os.fdopen(os.dup(2), "w")
+            _flush()
+            for descriptor in (1, 2):
+                os.dup2(self._file.fileno(), descriptor)
         try:
             yield
         except BaseException:
-            os.dup2(kept[0], 1)
-            os.dup2(kept[1], 2)
+            _flush()
+            for descriptor, terminal in zip((1, 2), kept, strict=True):
+                os.dup2(terminal, descriptor)
+            if self._line_open:
+                print(file=sys.stderr)
             raise
 
     @contextlib.contextmanager
@@ -72,6 +76,13 @@ class Progress:
             left = f", {(time.perf_counter() - start) / i * (count - i):.0f} s left" if i else ""
             self.say(f"{name}: {unit} {i + 1} of {count}{left}", passing=True)
             yield item
+
+
+def _flush() -> None:
+    """Write out what Python and C hold back."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ctypes.CDLL(None).fflush(None)
 
 
 def peak_rss_mb() -> float:

@@ -1,17 +1,16 @@
 """The decoder against transformers, in float32: whole sequences, and blocks of tokens through the KV cache."""
 
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
+from float_graph import FloatGraph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hexport.decoder.config import DecoderConfig
-from hexport.decoder.masks import ATTEND, MASKED, causal_mask
-from hexport.decoder.model import Decoder, empty_caches
+from hexport.decoder.masks import causal_mask
+from hexport.decoder.model import empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
 from hexport.runtime.kv_cache import KVCache
 
@@ -28,27 +27,6 @@ CONFIGS = {
     "large epsilon": {"rms_norm_eps": 0.3},
     "one layer": {"num_hidden_layers": 1},
 }
-
-
-@dataclasses.dataclass
-class FloatGraph:
-    """The decoder behind the interface of a program's graph: a fixed AR length, mask codes, caches of a fixed size."""
-
-    decoder: Decoder
-    config: DecoderConfig
-    ar_len: int
-    context_len: int = CONTEXT
-    cache_dtype: type = np.float32
-
-    def __getattr__(self, name):
-        return self.context_len - self.ar_len if name == "cache_len" else getattr(self.config, name)
-
-    def call(self, tokens, mask, positions, caches):
-        additive = torch.from_numpy(np.where(mask == 65535, np.float32(ATTEND), np.float32(MASKED)))
-        inputs = [torch.from_numpy(array) for array in (tokens, positions, *caches)]
-        with torch.no_grad():
-            logits, *new = self.decoder(inputs[0], additive, *inputs[1:])
-        return logits[0].numpy(), [tensor.numpy() for tensor in new]
 
 
 @pytest.fixture
@@ -82,7 +60,7 @@ def whole_sequence(checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
 
 def block_by_block(checkpoint: Checkpoint, tokens: list[int], ar_len: int) -> np.ndarray:
     """As the runtime does it: the last block is padded, and what is not attended holds garbage."""
-    graph = FloatGraph(load_decoder(checkpoint, CONTEXT), checkpoint.config, ar_len)
+    graph = FloatGraph.of(checkpoint, ar_len, CONTEXT)
     cache = KVCache(graph)
     for array in cache.arrays:
         array[:] = np.random.default_rng(0).normal(0, 9, array.shape)
@@ -128,7 +106,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("checkpoint")
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_logits_equal_transformers_for_any_sizes(folder, data):
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -193,7 +171,7 @@ def test_half_precision_checkpoints_are_computed_in_float32(saved, tmp_path, dty
 
 
 def test_a_masked_slot_has_no_influence_and_an_attended_one_has(saved):
-    model, checkpoint = saved()
+    _, checkpoint = saved()
     decoder = load_decoder(checkpoint, CONTEXT)
     ids, positions = torch.tensor([[5]], dtype=torch.int32), torch.tensor([[3]], dtype=torch.int32)
     caches = [torch.randn_like(cache) for cache in empty_caches(checkpoint.config, CONTEXT - 1)]

@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 
 import pytest
 
@@ -44,9 +43,7 @@ def on(jobs: set[str], soc: str) -> set[str]:
 
 
 def test_nothing_is_stale_after_a_build(tree):
-    start = time.perf_counter()
     done = tree.snakemake("-n")
-    assert time.perf_counter() - start < 6
     assert "Nothing to be done" in done.stdout + done.stderr
 
 

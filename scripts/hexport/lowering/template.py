@@ -20,9 +20,12 @@ from executorch.backends.qualcomm.utils.constants import (
     QCOM_SCALE_OFFSET,
 )
 from executorch.backends.qualcomm.utils.utils import to_edge_transform_and_lower_to_qnn
+from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_leaves
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
+from hexport.errors import HexportError
 from hexport.lowering.recording import Op, Tensor, recording
 from hexport.lowering.target import Target, compile_spec
 from hexport.quantization.prepared import Observer, PreparedGraph
@@ -60,7 +63,7 @@ class Template:
 
 
 def lower_template(prepared: PreparedGraph, target: Target) -> Template:
-    """Lower a prepared graph to recorded ops. Raises HexportError where the QNN backend cannot take the whole graph."""
+    """Lower a prepared graph to recorded ops. Raises HexportError as `record_ops` does."""
     tags = _Tags(prepared)
     inputs = example_inputs(prepared.module)
     with torch.no_grad():
@@ -78,13 +81,24 @@ def example_inputs(graph_module: GraphModule) -> tuple[torch.Tensor, ...]:
 
 
 def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op]:
-    """Pass a quantised graph through executorch's whole QNN flow, up to the call of the HTP compiler."""
+    """Pass a quantised graph through executorch's whole QNN flow, up to the call of the HTP compiler.
+
+    Raises HexportError where the QNN backend cannot take every op, and so cuts the graph.
+    """
     recorded: list[list[Op]] = []
 
-    def record(*args) -> None:
+    def record(part: ExportedProgram, *args) -> None:
+        if io_names(part) != whole:
+            raise HexportError(
+                f"{target.soc}: the QNN backend does not take every op of the decoder; the log names them"
+            )
         with recording():
-            recorded.append(build_op_wrappers(*args))
+            recorded.append(build_op_wrappers(part, *args))
         raise _RecordedAll
+
+    output = converted.graph.output_node()
+    inputs_of_graph = {node.name for node in converted.graph.nodes if node.op == "placeholder"}
+    whole = inputs_of_graph, len(tree_leaves(output.args[0]))
 
     build_op_wrappers = QnnBackend._build_op_wrappers
     QnnBackend._build_op_wrappers = staticmethod(record)
@@ -97,6 +111,11 @@ def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op
     finally:
         QnnBackend._build_op_wrappers = staticmethod(build_op_wrappers)
     return recorded[0]
+
+
+def io_names(program: ExportedProgram) -> tuple[set[str], int]:
+    """The names of a program's inputs, and how many outputs it has."""
+    return set(program.graph_signature.user_inputs), len(program.graph_signature.user_outputs)
 
 
 class _RecordedAll(Exception):
@@ -132,8 +151,8 @@ class _Tags:
                 self.per_channel.append(parameter)
             else:
                 # Not from 0: POINT_TAG itself, a power of 2, is the scale that the backend gives 8-bit sigmoids.
-                scales = np.float32(POINT_TAG * (1 + (len(self.by_scale) + 1) / POINT_TAGS))
-                self.by_scale[float(scales)] = Filling(point, parameter)
+                scales = np.array([POINT_TAG * (1 + (len(self.by_scale) + 1) / POINT_TAGS)], dtype=np.float32)
+                self.by_scale[float(scales[0])] = Filling(point, parameter)
             _answer_with(observer, scales)
 
     def filling(self, tensor: Tensor) -> Filling | None:
@@ -162,7 +181,7 @@ def _answer_with(observer: Observer, tags: np.ndarray) -> None:
 
     def calculate_qparams():
         scale, zero_point = compute()
-        tagged = torch.from_numpy(np.broadcast_to(tags, scale.shape) if tags.ndim == 0 else tags[: scale.numel()])
+        tagged = torch.from_numpy(tags[: scale.numel()])
         affine = observer.qscheme == torch.per_tensor_affine
         return tagged.to(scale.dtype).reshape(scale.shape), torch.full_like(
             zero_point, AFFINE_ZERO_POINT if affine else 0

@@ -5,6 +5,7 @@ one kind in one module. So the same point has the same name in a one-layer templ
 any AR length and context length.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -125,6 +126,9 @@ def set_parameters(prepared: PreparedGraph, parameters: dict[str, torch.Tensor])
 
 
 def encoding_of(observer: Observer) -> Encoding:
+    """Of the observed range. The scale is NaN where a NaN was observed, of which torch itself makes an assertion."""
+    if getattr(observer, "min_val", torch.zeros(())).isnan().any():
+        return Encoding(math.nan, 0, observer.quant_min, observer.quant_max)
     scale, zero_point = observer.calculate_qparams()
     return Encoding(float(scale), int(zero_point), observer.quant_min, observer.quant_max)
 

@@ -41,10 +41,12 @@ class QuantAttrs:
     logits: Encoding
 
     def __post_init__(self):
-        for point, encoding in self.activations.items():
+        kv = {f"kv[{i}].{name}": encoding for i, layer in enumerate(self.kv) for name, encoding in layer.items()}
+        for point, encoding in {**self.activations, **kv, "mask": self.mask, "logits": self.logits}.items():
             if not (math.isfinite(encoding.scale) and encoding.scale > 0):
                 raise HexportError(
-                    f"quant attrs: {point}: scale {encoding.scale} after calibration; check the weights for NaN"
+                    f"quant attrs: {point}: scale {encoding.scale} is no positive number; "
+                    "check the weights for NaN and calibrate again"
                 )
 
     def encoding(self, point: str) -> Encoding:
@@ -74,15 +76,23 @@ def save_quant_attrs(path: Path, attrs: QuantAttrs, *, model: str, recipe: str, 
 
 
 def load_quant_attrs(path: Path) -> QuantAttrs:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content.get("schema") != SCHEMA:
-        raise HexportError(f"{path}: schema {content.get('schema')!r}, expected {SCHEMA}; calibrate again")
-    return QuantAttrs(
-        activations={point: _encoding(entry) for point, entry in content["activations"].items()},
-        kv=[{name: _encoding(entry) for name, entry in layer.items()} for layer in content["kv"]],
-        mask=_encoding(content["mask"]),
-        logits=_encoding(content["logits"]),
-    )
+    """Raises HexportError for a file that `save_quant_attrs` of this version did not write."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("schema") != SCHEMA:
+            raise HexportError(f"schema {content.get('schema')!r}, expected {SCHEMA}; calibrate again")
+        return QuantAttrs(
+            activations={point: _encoding(entry) for point, entry in content["activations"].items()},
+            kv=[{name: _encoding(layer[name]) for name in ("k", "v")} for layer in content["kv"]],
+            mask=_encoding(content["mask"]),
+            logits=_encoding(content["logits"]),
+        )
+    except HexportError as error:
+        raise HexportError(f"{path}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise HexportError(f"{path}: not JSON: {error}; calibrate again") from None
+    except KeyError as error:
+        raise HexportError(f"{path}: {error.args[0]} is missing; calibrate again") from None
 
 
 def _encoding(entry: dict) -> Encoding:

@@ -1,5 +1,6 @@
 """Recipes: which bit widths and granularity each part of the decoder gets. A recipe is data (recipes/*.yaml)."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,15 +16,25 @@ from hexport.errors import HexportError
 RECIPES = Path(__file__).parent / "recipes"
 DTYPES = {"16a8w": QuantDtype.use_16a8w, "16a4w": QuantDtype.use_16a4w}
 GRANULARITIES = {"per_channel": QuantGranularity.PER_CHANNEL}
+# What an override can name: the projections of a layer, alike in all layers, and the output projection.
+PROJECTIONS = (
+    *(f"attention.{name}_proj" for name in "qkvo"),
+    *(f"feed_forward.{name}_proj" for name in ("gate", "up", "down")),
+    "output",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """Another bit width for the modules whose path matches a regular expression, such as `feed_forward.down_proj`."""
+    """Another bit width for the projections in whose name a regular expression is found: `down_proj`, `attention`."""
 
     modules: str
     dtype: str
     granularity: str = "per_channel"
+
+    @property
+    def projections(self) -> list[str]:
+        return [name for name in PROJECTIONS if re.search(self.modules, name)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +65,21 @@ def recipe_from(spec: dict, name: str) -> Recipe:
             raise HexportError(
                 f"recipe {name}: granularity {part.granularity!r} is not supported; supported: {allowed}"
             )
+    for override in overrides:
+        _check_modules(override, name)
     if recipe.kv_bits != 16:
         raise HexportError(f"recipe {name}: kv_bits {recipe.kv_bits} is not supported; supported: 16")
     return recipe
+
+
+def _check_modules(override: Override, name: str) -> None:
+    try:
+        found = override.projections
+    except re.error as error:
+        raise HexportError(f"recipe {name}: modules {override.modules!r} is no regular expression: {error}") from None
+    if not found:
+        known = ", ".join(PROJECTIONS)
+        raise HexportError(f"recipe {name}: modules {override.modules!r} names none; known: {known}")
 
 
 def load_recipe(name: str) -> Recipe:
@@ -81,7 +104,7 @@ def quantizer(recipe: Recipe, soc: str = "SM8650") -> QnnQuantizer:
     )
     for override in recipe.overrides:
         rules.add_regex(
-            {override.modules},
+            {rf"(^|\.){re.escape(projection)}$" for projection in override.projections},
             DTYPES[override.dtype],
             False,
             act_observer=MinMaxObserver,

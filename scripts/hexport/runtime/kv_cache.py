@@ -29,7 +29,7 @@ class KVCache:
 
     def append(self, new: list[np.ndarray], n: int) -> None:
         """Store the first n columns of the graph's new k and v. What no longer fits is dropped: nothing follows it."""
-        n_stored = min(n, self.slots - self.n_past)
+        n_stored = max(0, min(n, self.slots - self.n_past))
         where = slice(self.n_past, self.n_past + n_stored)
         for cache, column in zip(self.k, new[: len(self.k)], strict=True):
             cache[..., where] = column[..., :n_stored]

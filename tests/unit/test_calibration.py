@@ -1,0 +1,158 @@
+"""Layer-by-layer calibration: equal to the whole prepared graph's, and true to what the float decoder computes."""
+
+import math
+
+import pytest
+import torch
+
+from hexport.decoder.masks import causal_mask
+from hexport.decoder.model import empty_caches
+from hexport.decoder.weights import Checkpoint, load_decoder
+from hexport.errors import HexportError
+from hexport.lowering.plain import calibrate_plain
+from hexport.progress import Progress
+from hexport.quantization.calibration import calibrate, token_inputs
+from hexport.quantization.quant_attrs import Encoding, save_quant_attrs
+from hexport.quantization.recipe import load_recipe
+
+pytestmark = pytest.mark.usefixtures("qnn_sdk")
+
+VOCABULARY, N_LAYERS = 60, 3
+SAMPLES = [[5, 59, 0, 17, 17, 3, 44, 8, 21, 30, 2, 9, 13], [7], [58, 1, 6, 33]]
+
+
+def save_model(folder, change=lambda model: None, **sizes):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": N_LAYERS, **sizes}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**sizes, **heads, vocab_size=VOCABULARY, eos_token_id=None))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+        change(model)
+    model.save_pretrained(folder)
+    return Checkpoint(folder)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return load_recipe("16a8w")
+
+
+@pytest.fixture(scope="module")
+def attrs(checkpoint, recipe):
+    return calibrate(checkpoint, SAMPLES, recipe, Progress())
+
+
+def encoding_of(*values: torch.Tensor) -> Encoding:
+    """16-bit codes over all values and zero."""
+    low = min(0.0, *(float(value.min()) for value in values))
+    high = max(0.0, *(float(value.max()) for value in values))
+    return Encoding((high - low) / 65535, round(-low / (high - low) * 65535), 0, 65535)
+
+
+def test_every_point_equals_the_whole_graphs(checkpoint, recipe, attrs):
+    whole = calibrate_plain(checkpoint, SAMPLES, recipe)
+    assert attrs.activations.keys() == whole.activations.keys()
+    assert [p for p in attrs.activations if attrs.activations[p] != whole.activations[p]] == []
+    assert attrs == whole
+
+
+def test_layers_have_encodings_of_their_own(attrs):
+    points = {point.split(".", 2)[2] for point in attrs.activations if point.startswith("layers.")}
+    scales = {point: {attrs.activations[f"layers.{i}.{point}"].scale for i in range(N_LAYERS)} for point in points}
+    assert len(points) > 20
+    fixed = {point for point in points if "sigmoid" in point or "softmax" in point or "silu" in point}
+    assert all(len(scales[point]) == N_LAYERS for point in points - fixed)
+
+
+def test_ranges_are_those_of_the_float_decoder(checkpoint, attrs):
+    decoder = load_decoder(checkpoint, 16)
+    results = []
+    for sample in SAMPLES:
+        tokens, positions = token_inputs(sample)
+        n = len(sample)
+        with torch.no_grad():
+            results.append(decoder(tokens, causal_mask(n, n, 0), positions, *empty_caches(checkpoint.config, 0)))
+    logits, *new = zip(*results, strict=True)
+    expected = [(attrs.logits, logits)]
+    expected += [(layer["k"], values) for layer, values in zip(attrs.kv, new[:N_LAYERS], strict=True)]
+    expected += [(layer["v"], values) for layer, values in zip(attrs.kv, new[N_LAYERS:], strict=True)]
+    for encoding, values in expected:
+        observed = encoding_of(*values)
+        assert math.isclose(encoding.scale, observed.scale, rel_tol=1e-4)
+        assert abs(encoding.zero_point - observed.zero_point) <= 8
+        assert (encoding.qmin, encoding.qmax, encoding.bits) == (0, 65535, 16)
+
+
+def test_each_sample_counts(checkpoint, recipe, attrs):
+    for left_out in range(len(SAMPLES)):
+        fewer = calibrate(checkpoint, SAMPLES[:left_out] + SAMPLES[left_out + 1 :], recipe, Progress())
+        assert fewer.activations.keys() == attrs.activations.keys()
+        assert fewer != attrs
+
+
+def test_the_cache_is_coded_as_what_is_added_to_it(attrs):
+    for i, layer in enumerate(attrs.kv):
+        assert attrs.encoding(f"layers.{i}.k_cache") == layer["k"]
+        assert attrs.encoding(f"layers.{i}.v_cache") == layer["v"]
+        assert layer["k"] != layer["v"]
+
+
+def test_mask_codes_are_those_of_the_runner(attrs):
+    def real(code):
+        return (code - attrs.mask.zero_point) * attrs.mask.scale
+
+    assert real(65535) == 0.0
+    assert math.isclose(real(0), -255.0, rel_tol=1e-6)
+    assert attrs.encoding("atten_mask") == attrs.mask
+
+
+def test_calibrating_twice_gives_the_same_bytes(checkpoint, recipe, attrs, tmp_path):
+    again = calibrate(checkpoint, SAMPLES, recipe, Progress())
+    facts = {"model": "m", "recipe": "16a8w", "checkpoint": "", "calibration": {}}
+    save_quant_attrs(tmp_path / "a.json", attrs, **facts)
+    save_quant_attrs(tmp_path / "b.json", again, **facts)
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("samples", "named"),
+    [
+        ([], "no tokens"),
+        ([[1], []], "no tokens"),
+        ([[1, VOCABULARY]], f"token id {VOCABULARY}, but the checkpoint's vocabulary has {VOCABULARY} entries"),
+    ],
+)
+def test_samples_that_cannot_be_read_are_refused(checkpoint, recipe, samples, named):
+    with pytest.raises(HexportError) as refusal:
+        calibrate(checkpoint, samples, recipe, Progress())
+    assert named in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused_by_their_layer(tmp_path, recipe, value):
+    def spoil(model):
+        model.model.layers[1].mlp.down_proj.weight[3, 5] = value
+
+    checkpoint = save_model(tmp_path, spoil, num_hidden_layers=2)
+    with pytest.raises(HexportError, match=r"layers\.1\.feed_forward\.") as refusal:
+        calibrate(checkpoint, SAMPLES, recipe, Progress())
+    assert "\n" not in str(refusal.value)
+
+
+def test_progress_counts_layers_and_stages(checkpoint, recipe, tmp_path):
+    progress = Progress(tmp_path / "log")
+    calibrate(checkpoint, SAMPLES, recipe, progress)
+    log = (tmp_path / "log").read_text()
+    for i in range(N_LAYERS):
+        assert f"layer {i + 1} of {N_LAYERS}" in log
+    assert progress.stages.keys() == {f"calibrate {part}" for part in ("prologue", "layers", "epilogue")}

@@ -1,0 +1,146 @@
+"""Progress as a user sees it: in a log, on a pipe, and on a terminal; each in a process of its own."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hexport.progress import Progress
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+# `fails` and `log` come before this text. The noises are those of Python, of C and of the system's calls.
+JOB = """
+import ctypes, os, sys
+from pathlib import Path
+from hexport.errors import HexportError, one_line_errors
+from hexport.progress import Progress
+
+@one_line_errors
+def main():
+    progress = Progress(Path(log) if log else None)
+    with progress.library_output_in_log():
+        with progress.stage("warm up"):
+            print("python noise")
+            print("python error noise", file=sys.stderr)
+            ctypes.CDLL(None).printf(b"C noise\\n")
+            os.system("echo noise of a process; echo error noise of a process >&2")
+        for i in progress.steps(range(3), "stamp", 3):
+            if fails and i == 1:
+                raise HexportError("the weights are broken; get others")
+    print("late noise")
+
+main()
+"""
+
+
+def command(log: Path | None, fails: bool) -> list[str]:
+    head = f"log, fails = {str(log) if log else None!r}, {fails}\n"
+    return [sys.executable, "-c", head + JOB]
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+
+
+def on_pipes(log: Path | None, fails: bool) -> subprocess.CompletedProcess:
+    return subprocess.run(command(log, fails), env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def on_terminal(log: Path | None, fails: bool) -> str:
+    """What a terminal gets from the job's stdout and stderr."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command(log, fails), env=ENVIRONMENT, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    received = b""
+    try:
+        while part := os.read(ours, 1 << 16):
+            received += part
+    except OSError:  # Linux reports the end of a terminal as an error
+        pass
+    os.close(ours)
+    process.wait()
+    return received.decode()
+
+
+def on_screen(received: str) -> list[str]:
+    """The lines that stay on a screen: one that is erased and written anew counts once."""
+    return [line.rsplit("\r\x1b[2K", 1)[-1] for line in received.replace("\r\n", "\n").split("\n") if line]
+
+
+STEPS = ["stamp: layer 1 of 3", "stamp: layer 2 of 3, 0 s left", "stamp: layer 3 of 3, 0 s left"]
+
+
+def test_the_log_has_plain_lines_with_stage_and_layer_and_all_that_libraries_print(tmp_path):
+    done = on_pipes(tmp_path / "folder" / "log", fails=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    log = (tmp_path / "folder" / "log").read_text()
+    said = re.findall(r"^\d\d:\d\d:\d\d (.*)$", log, re.MULTILINE)
+    assert said[0] == "warm up …"
+    assert re.fullmatch(r"warm up: \d+\.\d s, peak \d+ MB", said[1])
+    assert said[2:] == STEPS
+    for noise in ("python", "python error", "C", "late"):
+        assert f"\n{noise} noise\n" in log
+    assert "noise of a process\n" in log
+    assert "\x1b" not in log
+    assert "\r" not in log
+    assert done.stderr.splitlines() == said
+
+
+def test_an_error_is_one_line_behind_the_progress_and_the_noise_stays_in_the_log(tmp_path):
+    done = on_pipes(tmp_path / "log", fails=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    *progress, error = done.stderr.splitlines()
+    assert error == "error: the weights are broken; get others"
+    assert progress[2:] == STEPS[:2]
+    assert not any("noise" in line for line in progress)
+    assert "C noise" in (tmp_path / "log").read_text()
+    assert "error:" not in (tmp_path / "log").read_text()
+
+
+def test_on_a_terminal_steps_overwrite_each_other(tmp_path):
+    screen = on_screen(on_terminal(tmp_path / "log", fails=False))
+    assert re.fullmatch(r"warm up: \d+\.\d s, peak \d+ MB", screen[0])
+    assert screen[1:] == STEPS[-1:]
+
+
+@pytest.mark.parametrize("with_log", [True, False])
+def test_on_a_terminal_an_error_has_a_line_of_its_own(tmp_path, with_log):
+    screen = on_screen(on_terminal(tmp_path / "log" if with_log else None, fails=True))
+    assert screen[-2:] == [STEPS[1], "error: the weights are broken; get others"]
+    assert any("noise" in line for line in screen) != with_log
+
+
+def test_without_a_log_all_is_on_the_terminal():
+    done = on_pipes(None, fails=False)
+    assert "late noise\n" in done.stdout
+    assert "C noise\n" in done.stdout
+    assert STEPS[-1] in done.stderr.splitlines()
+
+
+def test_stages_record_seconds_and_peak_memory():
+    progress = Progress()
+    with progress.stage("small"):
+        pass
+    with progress.stage("large"):
+        block = bytearray(300 << 20)
+        block[:: 1 << 10] = b"x" * len(block[:: 1 << 10])
+    small, large = progress.stages["small"], progress.stages["large"]
+    assert list(progress.stages) == ["small", "large"]
+    assert 0 <= small["seconds"] < large["seconds"] < 60
+    assert large["peak_rss_mb"] >= max(300, small["peak_rss_mb"])
+
+
+def test_time_left_follows_from_the_steps_done(capsys, monkeypatch):
+    clock = iter([0.0, 10.0, 20.0, 30.0])
+    monkeypatch.setattr("hexport.progress.time.perf_counter", lambda: next(clock))
+    assert list(Progress().steps("abcd", "stamp", 4)) == list("abcd")
+    assert capsys.readouterr().err.splitlines() == [
+        "stamp: layer 1 of 4",
+        "stamp: layer 2 of 4, 30 s left",
+        "stamp: layer 3 of 4, 20 s left",
+        "stamp: layer 4 of 4, 10 s left",
+    ]
