@@ -25,7 +25,10 @@ SETTINGS = 'JSON: {"model", "recipe", "target", "mode", "prompts", "system_promp
 def main(
     settings: dict, devices: Path, device: str, program: Path, tokenizer: Path, output: Path, log: Path | None
 ) -> None:
-    if read_devices(str(devices))[device].kind != "emulator":
+    known = read_devices(str(devices))
+    if device not in known:
+        raise HexportError(f"{devices}: there is no device {device!r}; known: {', '.join(known)}")
+    if known[device].kind != "emulator":
         raise HexportError(f"{devices}: device {device}: this version runs programs on emulators only")
     progress = Progress(log)
     with progress.library_output_in_log():

@@ -39,11 +39,9 @@ class Progress:
 
     @contextlib.contextmanager
     def library_output_in_log(self) -> Iterator[None]:
-        """Send what libraries print, in Python and in native code, to the log only; after an error, no more.
-
-        Without an error it stays that way, since QNN also prints while the process ends.
+        """Send what libraries print, in Python and in native code, to the log only, to the end of the process: QNN also
+        prints while it ends. After an error, Python's stderr is the terminal again.
         """
-        kept = [os.dup(descriptor) for descriptor in (1, 2)]
         if self._file is not None:
             self._terminal = os.fdopen(os.dup(2), "w")
             _flush()
@@ -52,9 +50,8 @@ class Progress:
         try:
             yield
         except BaseException:
-            _flush()
-            for descriptor, terminal in zip((1, 2), kept, strict=True):
-                os.dup2(terminal, descriptor)
+            sys.stderr.flush()
+            sys.stderr = self._terminal
             if self._line_open:
                 print(file=sys.stderr)
             raise

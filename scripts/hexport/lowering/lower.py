@@ -57,6 +57,7 @@ def lower_kv(
 ) -> Lowered:
     """Mode kv: one decode graph, `kv_forward`, that reads one token per call."""
     check_context(context_len, ar_len=1)
+    check_layers(checkpoint, attrs)
     templates = lower_templates(checkpoint, recipe, target, 1, context_len, progress)
     graph = Wrappers()
     with progress.stage("stamp"):
@@ -92,7 +93,10 @@ def kv_constants(
 
 
 def content_sha256(pte: bytes, binary: bytes) -> str:
-    """SHA-256 of a program whose context binaries have a signature of zeros: equal inputs give equal programs then."""
+    """SHA-256 of a program whose context binaries have a signature of zeros.
+
+    Equal inputs give equal programs then, where each is the first of its process: the compiler counts its ops through.
+    """
     header = binary[: SIGNATURE.stop]
     digest, rest = hashlib.sha256(), memoryview(pte)
     while (at := pte.find(header, len(pte) - len(rest))) >= 0:
@@ -123,3 +127,9 @@ def io_table(method: Method, n_layers: int) -> dict[str, list[dict]]:
 def check_context(context_len: int, ar_len: int) -> None:
     if context_len <= ar_len:
         raise HexportError(f"max_seq_len {context_len} leaves no cache beside the AR length {ar_len}; use a larger one")
+
+
+def check_layers(checkpoint: Checkpoint, attrs: QuantAttrs) -> None:
+    found, expected = len(attrs.kv), checkpoint.config.n_layers
+    if found != expected:
+        raise HexportError(f"quant attrs are of {found} layers, the checkpoint has {expected}; calibrate again")

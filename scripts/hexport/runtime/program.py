@@ -47,7 +47,10 @@ class Graph:
 
 
 class Program:
-    """A loaded .pte. Raises HexportError if the file is no program, or not one that this runtime can drive."""
+    """A loaded .pte. Raises HexportError if the file is no program, or not one that this runtime can drive.
+
+    Load a program once at a time: when a graph of it goes, executorch ends all other loads of the same program too.
+    """
 
     def __init__(self, path: Path):
         self.path = path

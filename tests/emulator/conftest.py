@@ -1,0 +1,144 @@
+"""A tiny random llama, calibrated and lowered once by the real scripts, and once more in this process."""
+
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, Tiny, qdq_logits, save_llama, save_tokenizer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_libraries():
+    """torch.export logs thousands of debug lines, which pytest would collect."""
+    logging.disable(logging.WARNING)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, qnn_sdk) -> Tiny:
+    """Built by quantize.py and lower.py. Its files are never changed."""
+    from hexport.tokenizers import load_tokenizer
+
+    tiny = Tiny(tmp_path_factory.mktemp("tiny"))
+    save_llama(tiny.checkpoint.parent)
+    save_tokenizer(tiny.tokenizer.parent)
+    tokenizer = load_tokenizer(tiny.tokenizer.parent)
+    samples = [tokenizer.encode(text, bos=True) for text in SAMPLES]
+    tiny.tokens.parent.mkdir()
+    tokens = {"source": {"prompts": len(samples)}, "samples": samples, "tokens": sum(map(len, samples))}
+    tiny.tokens.write_text(json.dumps(tokens))
+    for done in (tiny.quantize(tiny.quant_attrs), tiny.lower(tiny.program)):
+        assert done.returncode == 0, done.stderr
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tiny):
+    from hexport.decoder.weights import Checkpoint
+
+    return Checkpoint(tiny.checkpoint.parent)
+
+
+@pytest.fixture(scope="session")
+def attrs(tiny):
+    from hexport.quantization.quant_attrs import load_quant_attrs
+
+    return load_quant_attrs(tiny.quant_attrs)
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    from hexport.quantization.recipe import recipe_from
+
+    return recipe_from(RECIPE, "16a8w")
+
+
+@pytest.fixture(scope="session")
+def special():
+    from hexport.lowering.lower import SpecialTokens
+
+    return SpecialTokens(bos_id=256, eos_id=257)
+
+
+class Lowerings:
+    """Programs of this process. Templates hold no weights, so one per SoC, recipe and context length serves all."""
+
+    def __init__(self, special):
+        from hexport.lowering import lower
+
+        self.lower, self.special = lower, special
+        self.make_templates, self.made = lower.lower_templates, {}
+
+    def templates(self, checkpoint, recipe, target, ar_len, context_len, progress):
+        key = checkpoint.config, recipe, target.soc, ar_len, context_len
+        if key not in self.made:
+            self.made[key] = self.make_templates(checkpoint, recipe, target, ar_len, context_len, progress)
+        return self.made[key]
+
+    def program(self, checkpoint, attrs, recipe) -> bytes:
+        """The .pte that `lower_kv` makes for the emulator."""
+        from hexport.lowering.target import target_named
+        from hexport.progress import Progress
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.lower, "lower_templates", self.templates)
+            model = checkpoint, attrs, recipe, target_named(EMULATOR), CONTEXT
+            return self.lower.lower_kv(*model, self.special, Progress()).pte
+
+
+@pytest.fixture(scope="session")
+def lowerings(special) -> Lowerings:
+    return Lowerings(special)
+
+
+@pytest.fixture(scope="session")
+def model(checkpoint, attrs, recipe) -> tuple:
+    """The tiny model's arguments for what lowers it."""
+    return checkpoint, attrs, recipe
+
+
+@pytest.fixture(scope="session")
+def variants(tiny, tmp_path_factory) -> dict[str, Path]:
+    """Programs of lower.py that differ from the tiny model's in what their names say; `again` in nothing."""
+
+    def nudge(llama):
+        llama.model.layers[2].mlp.up_proj.weight[0, 0] += 1
+
+    folder = tmp_path_factory.mktemp("variants")
+    save_llama(folder / "nudged", nudge)
+    changes = {
+        "again": ({}, {}),
+        "weight": ({}, {"checkpoint": folder / "nudged" / "model.safetensors"}),
+        "SM8650": ({"target": "SM8650", "emulator": False}, {}),
+        "SM8750": ({"target": "SM8750", "soc": "SM8750", "emulator": False, "max_seq_len": 12}, {}),
+    }
+    paths = {name: folder / name / "kv_llama_qnn.pte" for name in changes}
+    with ThreadPoolExecutor(2) as pool:
+        jobs = {
+            name: pool.submit(tiny.lower, paths[name], settings, **options)
+            for name, (settings, options) in changes.items()
+        }
+    for job in jobs.values():
+        assert job.result().returncode == 0, job.result().stderr
+    return paths
+
+
+@pytest.fixture
+def graph(tiny):
+    """The program of lower.py on the emulator. Not kept: it ends when another load of the same program does."""
+    from hexport.runtime.program import Program
+
+    return Program(tiny.program).graph()
+
+
+@pytest.fixture(scope="session")
+def qdq(model) -> Callable:
+    """`qdq(tokens)`: logits (n, vocab) of the plain flow's graph in fake-quantised floats."""
+    from hexport.lowering.plain import convert_decoder
+
+    converted, _ = convert_decoder(*model, CONTEXT)
+    return lambda tokens: qdq_logits(converted, model[0].config, tokens)

@@ -1,0 +1,130 @@
+"""Programs on the HTP emulator: the same logits and answers as the fake-quantised float graph."""
+
+import numpy as np
+import pytest
+from tiny_model import CONTEXT, VOCABULARY, sqnr_db
+
+from hexport.devices.emulator import answer_prompts
+from hexport.errors import HexportError
+from hexport.progress import Progress
+from hexport.runtime.decode import generate, step
+from hexport.runtime.kv_cache import KVCache
+from hexport.runtime.program import Program
+from hexport.runtime.sampling import sampler
+from hexport.tokenizers import load_tokenizer
+
+# A text of the calibration data, so that nothing is clipped; as long as the context, so that every slot is used.
+TOKENS = [256, *b"Once upon a time"][:CONTEXT]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny):
+    return load_tokenizer(tiny.tokenizer.parent)
+
+
+def logits_of(graph, cache: KVCache, tokens: list[int]) -> np.ndarray:
+    return np.stack([step(graph, cache, token) for token in tokens])
+
+
+def test_logits_of_every_position_equal_the_qdq_graphs_within_noise(graph, qdq):
+    expected = qdq(TOKENS)
+    found = logits_of(graph, KVCache(graph), TOKENS)
+    assert sqnr_db(expected, found) > 35
+    np.testing.assert_array_equal(found.argmax(axis=-1), expected.argmax(axis=-1))
+    # The model is one whose logits depend on what stands before a token.
+    alone = np.concatenate([qdq([token]) for token in TOKENS[1:]])
+    assert sqnr_db(expected[1:], alone) < 10
+
+
+def test_greedy_answers_equal_the_qdq_graphs(graph, qdq):
+    tokens = TOKENS[:6]
+    while len(tokens) < CONTEXT + 1:
+        tokens.append(int(qdq(tokens)[-1].argmax()))
+    assert generate(graph, TOKENS[:6], 100, frozenset(), sampler(0)).token_ids == tokens[6:]
+
+
+def test_what_is_masked_has_no_influence_and_what_is_attended_has(graph):
+    garbage, clean = KVCache(graph), KVCache(graph)
+    for array in garbage.arrays:
+        array[:] = np.random.default_rng(0).integers(0, 65536, array.shape, np.uint16)
+    expected = logits_of(graph, clean, TOKENS[:8])
+    np.testing.assert_array_equal(logits_of(graph, garbage, TOKENS[:8]), expected)
+    garbage.mask[..., 8] = 65535  # a slot that holds garbage
+    assert sqnr_db(step(graph, clean, TOKENS[8]), step(graph, garbage, TOKENS[8])) < 30
+
+
+def test_a_sampler_gets_dequantised_logits(graph, qdq):
+    heard = []
+
+    def sample(logits):
+        heard.append(logits.copy())
+        return TOKENS[4 + len(heard)]
+
+    generate(graph, TOKENS[:5], 8, frozenset(), sample)
+    assert sqnr_db(qdq(TOKENS[:7])[4:], np.stack(heard)) > 35
+
+
+def answers(tiny, tokenizer, prompts, seq_len=CONTEXT, **options):
+    options = {"system_prompt": "", "temperature": 0.0, "progress": Progress(), **options}
+    return answer_prompts(tiny.program, tokenizer, prompts, seq_len=seq_len, **options)
+
+
+def test_each_prompt_is_answered_from_an_empty_cache(tiny, tokenizer):
+    first, second, again = answers(tiny, tokenizer, ["Once", "The sea", "Once"])
+    assert first.prompt_ids == [256, *tokenizer.encode("Once")]
+    assert first.generation.token_ids == again.generation.token_ids != second.generation.token_ids
+    graph = Program(tiny.program).graph()
+    assert first.generation.token_ids == generate(graph, first.prompt_ids, CONTEXT, frozenset(), sampler(0)).token_ids
+    assert len(first.generation.token_ids) == CONTEXT - 5
+    assert first.text == tokenizer.decode(first.generation.token_ids)
+
+
+def test_a_stop_token_ends_the_answer_and_is_not_in_its_text(tiny, tokenizer):
+    import dataclasses
+
+    (whole,) = answers(tiny, tokenizer, ["Once"])
+    ids = whole.generation.token_ids
+    stop = next(token for token in ids[2:] if token not in ids[:2])
+    length = ids.index(stop) + 1
+    stopping = dataclasses.replace(tokenizer, stop_ids=frozenset({stop}))
+    (answer,) = answers(tiny, stopping, ["Once"])
+    assert answer.generation.token_ids == ids[:length]
+    assert answer.text == tokenizer.decode(ids[: length - 1])
+
+
+def test_a_temperature_draws_the_same_tokens_from_the_same_seed_and_not_the_greedy_ones(tiny, tokenizer):
+    (greedy,) = answers(tiny, tokenizer, ["Once"])
+    (drawn,), (again,) = (answers(tiny, tokenizer, ["Once"], temperature=5.0) for _ in range(2))
+    assert drawn.generation.token_ids == again.generation.token_ids != greedy.generation.token_ids
+
+
+def test_prompts_that_do_not_fit_are_refused_before_any_runs(tiny, tokenizer, capsys):
+    with pytest.raises(HexportError, match=r"prompts\[1\]: the prompt has 17 tokens, at most 15 fit") as refusal:
+        answers(tiny, tokenizer, ["Once", "Once upon a time"], seq_len=100)
+    assert "\n" not in str(refusal.value)
+    assert "prompt 1" not in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_another_model_is_refused(tiny, tokenizer):
+    import copy
+    import dataclasses
+
+    backend = copy.deepcopy(tokenizer.backend)
+    backend.add_tokens(["one token more"])
+    with pytest.raises(HexportError, match=f"knows {VOCABULARY} tokens, the tokenizer {VOCABULARY + 1}"):
+        answers(tiny, dataclasses.replace(tokenizer, backend=backend), ["Once"])
+
+
+@pytest.mark.parametrize("damage", ["cut short", "text", "empty"])
+def test_what_is_no_program_is_refused_in_one_line(tiny, tmp_path, damage):
+    content = tiny.program.read_bytes()
+    content = {"cut short": content[: len(content) // 2], "text": b"no program" * 100, "empty": b""}[damage]
+    (tmp_path / "broken.pte").write_bytes(content)
+    with pytest.raises(HexportError, match=r"broken\.pte: ") as refusal:
+        Program(tmp_path / "broken.pte").graph()
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_method_that_is_not_there_is_named(tiny):
+    with pytest.raises(HexportError, match=r"method prefill_forward is missing; found: .*kv_forward"):
+        Program(tiny.program).graph("prefill_forward")

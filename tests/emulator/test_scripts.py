@@ -1,0 +1,213 @@
+"""The scripts as the workflow calls them: what they write, and one line where the input is bad."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from tiny_model import CONTEXT, EMULATOR, RECIPE, VOCABULARY, log_of, run_script
+
+from hexport.progress import Progress
+from hexport.provenance import sha256
+from hexport.quantization.calibration import calibrate
+from hexport.quantization.quant_attrs import load_quant_attrs
+from hexport.tokenizers import load_tokenizer
+
+PROMPTS = ["Once", "The sea"]
+RUN_SETTINGS = {
+    "model": "tiny",
+    "recipe": "16a8w",
+    "target": EMULATOR,
+    "mode": "kv",
+    "prompts": PROMPTS,
+    "system_prompt": "",
+    "temperature": 0.0,
+    "seq_len": 12,
+}
+MANIFEST = {"artifact", "sha256", "inputs", "params", "versions", "stages"}
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def manifest_of(path) -> dict:
+    manifest = read(path.with_name(path.name + ".manifest.json"))
+    assert manifest["artifact"] == path.name
+    assert manifest["sha256"] == sha256(path)
+    assert len(manifest["stages"]) > 0
+    for stage in manifest["stages"].values():
+        assert stage.keys() == {"seconds", "peak_rss_mb"}
+        assert stage["seconds"] >= 0
+        assert stage["peak_rss_mb"] > 50
+    return manifest
+
+
+def test_quantize_writes_what_calibration_gives_with_its_origin(tiny, checkpoint, recipe):
+    content = read(tiny.quant_attrs)
+    samples = read(tiny.tokens)["samples"]
+    assert load_quant_attrs(tiny.quant_attrs) == calibrate(checkpoint, samples, recipe, Progress())
+    assert (content["model"], content["recipe"]) == ("tiny", "16a8w")
+    assert content["checkpoint_sha256"] == sha256(tiny.checkpoint)
+    assert content["calibration"] == {"prompts": 3, "samples": 3, "tokens": sum(map(len, samples))}
+    assert (content["scale"], content["zero_point"]) == (content["logits"]["scale"], content["logits"]["zero_point"])
+    assert len(content["kv"]) == 3
+
+
+def test_manifest_of_the_quant_attrs(tiny):
+    manifest = manifest_of(tiny.quant_attrs)
+    assert manifest.keys() == MANIFEST
+    assert manifest["inputs"].items() >= {
+        ("model.safetensors", sha256(tiny.checkpoint)),
+        ("tokens.json", sha256(tiny.tokens)),
+    }
+    assert manifest["versions"].keys() >= {"hexport", "executorch", "torch", "snakemake"}
+
+
+def test_manifest_of_a_program(tiny, attrs):
+    manifest = manifest_of(tiny.program)
+    own = {"soc", "htp_arch", "context_length", "ar_lengths", "kv_bits", "logits", "content_sha256", "graphs"}
+    assert manifest.keys() == MANIFEST | own
+    assert manifest["inputs"].items() >= {
+        ("model.safetensors", sha256(tiny.checkpoint)),
+        ("quant_attrs.json", sha256(tiny.quant_attrs)),
+        ("tokenizer.json", sha256(tiny.tokenizer)),
+    }
+    assert manifest["params"]["recipe_spec"] == RECIPE
+    assert manifest["versions"].keys() >= {"hexport", "executorch", "torch", "qnn", "snakemake"}
+    assert (manifest["soc"], manifest["htp_arch"], manifest["context_length"]) == ("SM8650", "V75", CONTEXT)
+    assert (manifest["ar_lengths"], manifest["kv_bits"]) == ({"kv_forward": 1}, 16)
+    assert (manifest["logits"]["scale"], manifest["logits"]["zero_point"]) == (
+        attrs.logits.scale,
+        attrs.logits.zero_point,
+    )
+    assert re.fullmatch("[0-9a-f]{64}", manifest["content_sha256"])
+    assert {"stamp", "compile", "assemble"} <= manifest["stages"].keys()
+
+
+def test_manifest_of_a_program_for_another_soc_and_context(variants):
+    manifest = manifest_of(variants["SM8750"])
+    assert (manifest["soc"], manifest["htp_arch"], manifest["context_length"]) == ("SM8750", "V79", 12)
+
+
+def test_logs_say_stage_and_layer(tiny):
+    quantize, lower = log_of(tiny.quant_attrs).read_text(), log_of(tiny.program).read_text()
+    for i in range(3):
+        assert f"calibrate: layer {i + 1} of 3" in quantize
+        assert f"stamp: layer {i + 1} of 3" in lower
+    assert re.search(r"^\d\d:\d\d:\d\d compile: \d+\.\d s, peak \d+ MB$", lower, re.MULTILINE)
+
+
+def run(tiny, folder, settings=None, **changes) -> subprocess.CompletedProcess:
+    devices = folder.with_name("devices.yaml")
+    devices.write_text(
+        "devices:\n  emulator: {kind: emulator, soc: SM8650}\n  phone: {kind: adb, serial: S, soc: SM8650}\n"
+    )
+    options = {"devices": devices, "device": "emulator", "program": tiny.program, "tokenizer": tiny.tokenizer}
+    options |= {"output": folder / "result.json", "log": log_of(folder / "result.json")}
+    return run_script("run.py", {**RUN_SETTINGS, **(settings or {})}, {**options, **changes})
+
+
+@pytest.fixture(scope="module")
+def results(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "kv"
+    done = run(tiny, folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_writes_result_outputs_and_log(tiny, results):
+    result = read(results / "result.json")
+    facts = {"model": "tiny", "recipe": "16a8w", "target": EMULATOR, "device": "emulator", "mode": "kv"}
+    assert {key: result[key] for key in facts} == facts
+    tokenizer = load_tokenizer(tiny.tokenizer.parent)
+    assert [entry["prompt"] for entry in result["prompts"]] == PROMPTS
+    for entry in result["prompts"]:
+        assert entry["prompt_tokens"] == 1 + len(entry["prompt"])
+        ended = entry["token_ids"][-1] == 257
+        assert ended or entry["prompt_tokens"] + entry["generated_tokens"] == 12
+        assert entry["generated_tokens"] == len(entry["token_ids"])
+        assert entry["text"] == tokenizer.decode(entry["token_ids"][: -1 if ended else None])
+        for measure in ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s"):
+            assert entry[measure] > 0
+    outputs = (results / "outputs.txt").read_text()
+    assert all(entry["prompt"] in outputs and entry["text"] in outputs for entry in result["prompts"])
+    log = log_of(results / "result.json").read_text()
+    assert "prompt 2 of 2" in log
+    assert "token: position 1 of 11" in log
+
+
+def test_manifest_of_a_run(tiny, results):
+    manifest = manifest_of(results / "result.json")
+    assert manifest["inputs"]["kv_llama_qnn.pte"] == sha256(tiny.program)
+    assert manifest["params"]["prompts"] == PROMPTS
+
+
+def assert_one_line_and_no_file(done: subprocess.CompletedProcess, folder, named: str) -> None:
+    """Progress may stand before it; the exit code is 1; not even a part of a file is left."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    *progress, error = done.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert named in error
+    assert not any("rror" in line or "Traceback" in line for line in progress)
+    assert not folder.exists() or list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "folder"
+
+
+def test_quantize_refuses_a_token_of_another_tokenizer(tiny, folder, tmp_path):
+    tokens = tmp_path / "tokens.json"
+    tokens.write_text(json.dumps({"source": {}, "samples": [[VOCABULARY]], "tokens": 1}))
+    done = tiny.quantize(folder / "quant_attrs.json", tokens=tokens)
+    assert_one_line_and_no_file(done, folder, f"token id {VOCABULARY}")
+
+
+def test_lower_refuses_a_scale_that_is_no_number(tiny, folder, tmp_path):
+    content = read(tiny.quant_attrs)
+    point = next(point for point in content["activations"] if point.startswith("layers.1.feed_forward"))
+    content["activations"][point]["scale"] = float("nan")
+    (tmp_path / "quant_attrs.json").write_text(json.dumps(content))
+    done = tiny.lower(folder / "kv.pte", **{"quant-attrs": tmp_path / "quant_attrs.json"})
+    assert_one_line_and_no_file(done, folder, f"{tmp_path / 'quant_attrs.json'}: quant attrs: {point}: scale nan")
+
+
+def test_lower_refuses_a_context_of_1(tiny, folder):
+    done = tiny.lower(folder / "kv.pte", {"max_seq_len": 1})
+    assert_one_line_and_no_file(done, folder, "max_seq_len 1 leaves no cache beside the AR length 1")
+
+
+def test_lower_refuses_quant_attrs_of_another_model(tiny, folder, tmp_path):
+    content = read(tiny.quant_attrs)
+    (tmp_path / "quant_attrs.json").write_text(json.dumps({**content, "kv": content["kv"][:2]}))
+    done = tiny.lower(folder / "kv.pte", **{"quant-attrs": tmp_path / "quant_attrs.json"})
+    assert_one_line_and_no_file(done, folder, "quant attrs are of 2 layers, the checkpoint has 3")
+
+
+def test_lower_refuses_a_checkpoint_without_one_of_its_tensors(tiny, folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(tiny.checkpoint)
+    del tensors["model.layers.2.mlp.gate_proj.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    shutil.copy(tiny.checkpoint.with_name("config.json"), tmp_path)
+    done = tiny.lower(folder / "kv.pte", checkpoint=tmp_path / "model.safetensors")
+    assert_one_line_and_no_file(
+        done, folder, "model.layers.2.mlp.gate_proj.weight: expected shape [80, 48], found none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "named"),
+    [
+        ({"prompts": ["Once", "Once upon a time"]}, {}, "prompts[1]: the prompt has 17 tokens, at most 11 fit"),
+        ({}, {"device": "phone"}, "runs programs on emulators only"),
+        ({}, {"device": "emulater"}, "there is no device 'emulater'; known: emulator, phone"),
+    ],
+)
+def test_run_refuses_what_it_cannot_do(tiny, folder, settings, options, named):
+    assert_one_line_and_no_file(run(tiny, folder, settings, **options), folder, named)

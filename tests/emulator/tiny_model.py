@@ -1,0 +1,133 @@
+"""The tiny model of these tests, and the scripts that turn it into a program."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+VOCABULARY = 258  # a token per byte, <s> and </s>
+CONTEXT = 16
+RECIPE = {"dtype": "16a8w", "granularity": "per_channel", "kv_bits": 16, "overrides": []}
+EMULATOR = "SM8650-emulator"
+# Texts of one token per character, of different lengths.
+SAMPLES = ["Once upon a time", "a", "The sea!"]
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Artifacts of the tiny model, where the workflow would have put them."""
+
+    folder: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint" / "model.safetensors"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.folder / "tokenizer" / "tokenizer.json"
+
+    @property
+    def tokens(self) -> Path:
+        return self.folder / "calibration" / "tokens.json"
+
+    @property
+    def quant_attrs(self) -> Path:
+        return self.folder / "16a8w" / "quant_attrs.json"
+
+    @property
+    def program(self) -> Path:
+        return self.folder / "16a8w" / EMULATOR / "kv_llama_qnn.pte"
+
+    def quantize(self, output: Path, **changes) -> subprocess.CompletedProcess:
+        paths = {"checkpoint": self.checkpoint, "tokens": self.tokens, "output": output, "log": log_of(output)}
+        settings = {"model": "tiny", "recipe": "16a8w", "recipe_spec": RECIPE}
+        return run_script("quantize.py", settings, {**paths, **changes})
+
+    def lower(self, output: Path, settings: dict | None = None, **changes) -> subprocess.CompletedProcess:
+        paths = {"checkpoint": self.checkpoint, "quant-attrs": self.quant_attrs, "tokenizer": self.tokenizer}
+        paths |= {"output": output, "log": log_of(output)}
+        return run_script("lower.py", {**LOWER_SETTINGS, **(settings or {})}, {**paths, **changes})
+
+
+LOWER_SETTINGS = {
+    "mode": "kv",
+    "target": EMULATOR,
+    "soc": "SM8650",
+    "emulator": True,
+    "max_seq_len": CONTEXT,
+    "num_sharding": 1,
+    "recipe_spec": RECIPE,
+}
+
+
+def log_of(output: Path) -> Path:
+    """In a folder of its own, so that a test sees all that a script leaves beside its output."""
+    return output.parent.with_name(output.parent.name + ".log") / "log"
+
+
+def run_script(name: str, settings: dict, options: dict) -> subprocess.CompletedProcess:
+    """As a rule of the workflow calls it."""
+    words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
+    command = [sys.executable, str(SCRIPTS / name), "--settings", json.dumps(settings), *words]
+    environment = {key: value for key, value in os.environ.items() if key != "QNN_SDK_ROOT"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def save_llama(folder: Path, change: Callable = lambda model: None, **sizes) -> None:
+    """A random llama: 3 query heads per KV head, heads wider than the hidden size, untied head."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16}
+    lengths = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "vocab_size": VOCABULARY}
+    ids = {"bos_token_id": 256, "eos_token_id": 257}
+    config = LlamaConfig(**{**heads, **lengths, **ids, "rope_theta": 5000.0, "rms_norm_eps": 1e-5, **sizes})
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms too, which start as ones
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+        change(model)
+    model.save_pretrained(folder)
+
+
+def save_tokenizer(folder: Path) -> None:
+    """One token per byte, 0 to 255, then <s> and </s>."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<s>", "</s>"])
+    folder.mkdir()
+    backend.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True, "stop_tokens": []}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def qdq_logits(converted, config, tokens: list[int]) -> np.ndarray:
+    """Logits (n, vocab) of a fake-quantised decoder, of the whole sequence in one call without a cache."""
+    import torch
+
+    from hexport.decoder.masks import causal_mask
+    from hexport.decoder.model import empty_caches
+    from hexport.quantization.calibration import token_inputs
+
+    n = len(tokens)
+    ids, positions = token_inputs(tokens)
+    with torch.no_grad():
+        return converted(ids, causal_mask(n, n, 0), positions, *empty_caches(config, 0))[0][0].numpy()
+
+
+def sqnr_db(expected: np.ndarray, found: np.ndarray) -> float:
+    """Of the worst row."""
+    noise = ((found - expected) ** 2).sum(axis=-1)
+    return float(10 * np.log10((expected**2).sum(axis=-1) / np.maximum(noise, 1e-30)).min())
