@@ -44,7 +44,13 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
             part.write_bytes(lowered.pte)
         write_manifest(
             output,
-            inputs={"model.safetensors": checkpoint, "quant_attrs.json": quant_attrs, "tokenizer.json": tokenizer},
+            inputs={
+                "model.safetensors": checkpoint,
+                "config.json": checkpoint.with_name("config.json"),
+                "quant_attrs.json": quant_attrs,
+                "tokenizer.json": tokenizer,
+                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+            },
             params=settings,
             stages=progress.stages,
             versions={**{name: metadata.version(name) for name in ("executorch", "torch")}, "qnn": build_id},

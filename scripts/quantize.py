@@ -44,7 +44,11 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         )
         write_manifest(
             output,
-            inputs={"model.safetensors": checkpoint, "tokens.json": tokens},
+            inputs={
+                "model.safetensors": checkpoint,
+                "config.json": checkpoint.with_name("config.json"),
+                "tokens.json": tokens,
+            },
             params=settings,
             stages=progress.stages,
             versions={package: metadata.version(package) for package in ("executorch", "torch")},

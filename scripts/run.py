@@ -1,6 +1,7 @@
 """Write result.json and outputs.txt: run a program on a device, on the prompts of the config."""
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 import click
@@ -56,10 +57,14 @@ def main(
         write_json(output, {**facts, "device": device, "prompts": [answer.as_json() for answer in answers]})
         write_manifest(
             output,
-            inputs={program.name: program, "tokenizer.json": tokenizer},
+            inputs={
+                program.name: program,
+                "tokenizer.json": tokenizer,
+                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+            },
             params=settings,
             stages=progress.stages,
-            versions={"qnn": build_id},
+            versions={**{name: metadata.version(name) for name in ("executorch", "torch")}, "qnn": build_id},
         )
 
 

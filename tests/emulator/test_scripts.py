@@ -32,6 +32,10 @@ def read(path):
     return json.loads(path.read_text())
 
 
+def digests(*paths) -> dict[str, str]:
+    return {path.name: sha256(path) for path in paths}
+
+
 def manifest_of(path) -> dict:
     manifest = read(path.with_name(path.name + ".manifest.json"))
     assert manifest["artifact"] == path.name
@@ -58,10 +62,7 @@ def test_quantize_writes_what_calibration_gives_with_its_origin(tiny, checkpoint
 def test_manifest_of_the_quant_attrs(tiny):
     manifest = manifest_of(tiny.quant_attrs)
     assert manifest.keys() == MANIFEST
-    assert manifest["inputs"].items() >= {
-        ("model.safetensors", sha256(tiny.checkpoint)),
-        ("tokens.json", sha256(tiny.tokens)),
-    }
+    assert manifest["inputs"] == digests(tiny.checkpoint, tiny.checkpoint.with_name("config.json"), tiny.tokens)
     assert manifest["versions"].keys() >= {"hexport", "executorch", "torch", "snakemake"}
 
 
@@ -69,11 +70,12 @@ def test_manifest_of_a_program(tiny, attrs):
     manifest = manifest_of(tiny.program)
     own = {"soc", "htp_arch", "context_length", "ar_lengths", "kv_bits", "logits", "content_sha256", "graphs"}
     assert manifest.keys() == MANIFEST | own
-    assert manifest["inputs"].items() >= {
-        ("model.safetensors", sha256(tiny.checkpoint)),
-        ("quant_attrs.json", sha256(tiny.quant_attrs)),
-        ("tokenizer.json", sha256(tiny.tokenizer)),
-    }
+    config, tokenizer_config = (
+        tiny.checkpoint.with_name("config.json"),
+        tiny.tokenizer.with_name("tokenizer_config.json"),
+    )
+    inputs = digests(tiny.checkpoint, config, tiny.quant_attrs, tiny.tokenizer, tokenizer_config)
+    assert manifest["inputs"] == inputs
     assert manifest["params"]["recipe_spec"] == RECIPE
     assert manifest["versions"].keys() >= {"hexport", "executorch", "torch", "qnn", "snakemake"}
     assert (manifest["soc"], manifest["htp_arch"], manifest["context_length"]) == ("SM8650", "V75", CONTEXT)
@@ -140,7 +142,9 @@ def test_a_run_writes_result_outputs_and_log(tiny, results):
 
 def test_manifest_of_a_run(tiny, results):
     manifest = manifest_of(results / "result.json")
-    assert manifest["inputs"]["kv_llama_qnn.pte"] == sha256(tiny.program)
+    config = tiny.tokenizer.with_name("tokenizer_config.json")
+    assert manifest["inputs"] == digests(tiny.program, tiny.tokenizer, config)
+    assert manifest["versions"].keys() >= {"hexport", "executorch", "torch", "qnn", "snakemake"}
     assert manifest["params"]["prompts"] == PROMPTS
 
 

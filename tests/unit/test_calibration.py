@@ -115,6 +115,15 @@ def test_mask_codes_are_those_of_the_runner(attrs):
     assert attrs.encoding("atten_mask") == attrs.mask
 
 
+def test_ranges_that_are_known_do_not_depend_on_the_samples(checkpoint, recipe, attrs):
+    """A single token attends to itself alone, at position 0: cosine 1, sine 0, nothing masked."""
+    single = calibrate(checkpoint, [[5]], recipe, Progress())
+    assert single.mask == attrs.mask
+    for table in ("prologue.index", "prologue.index_1"):
+        assert single.encoding(table) == attrs.encoding(table)
+        assert math.isclose(single.encoding(table).scale, 2 / 65535, rel_tol=1e-6)
+
+
 def test_calibrating_twice_gives_the_same_bytes(checkpoint, recipe, attrs, tmp_path):
     again = calibrate(checkpoint, SAMPLES, recipe, Progress())
     facts = {"model": "m", "recipe": "16a8w", "checkpoint": "", "calibration": {}}

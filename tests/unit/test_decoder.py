@@ -106,7 +106,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("checkpoint")
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_logits_equal_transformers_for_any_sizes(folder, data):
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -132,11 +132,13 @@ def test_logits_equal_transformers_for_any_sizes(folder, data):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0, 0.3)
     model.save_pretrained(folder)
-    tokens = tokens_of(model, data.draw(st.integers(1, CONTEXT), "tokens"))
+    largest_ar_len = 5
+    # The last block is padded, and its positions must still be positions of the context.
+    tokens = tokens_of(model, data.draw(st.integers(1, CONTEXT - largest_ar_len + 1), "tokens"))
     checkpoint = Checkpoint(folder)
     expected = expected_logits(model, tokens)
     np.testing.assert_allclose(whole_sequence(checkpoint, tokens), expected, atol=1e-4, rtol=1e-4)
-    ar_len = data.draw(st.integers(1, 5), "AR length")
+    ar_len = data.draw(st.integers(1, largest_ar_len), "AR length")
     np.testing.assert_allclose(block_by_block(checkpoint, tokens, ar_len), expected, atol=1e-4, rtol=1e-4)
 
 
