@@ -1,5 +1,6 @@
-"""Runs a script's command in this process, as the rules call it."""
+"""Runs a script's command in this process, as the rules call it; small random models, saved once."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -60,3 +61,18 @@ def tiny_llama() -> Callable:
         return model
 
     return build
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory) -> Callable:
+    """`small_model(name)`: one of `small_models.MODELS`, and the folder where it is saved."""
+    from small_models import MODELS, random_model
+
+    @functools.cache
+    def saved(name: str) -> tuple:
+        model_type, changes = MODELS[name]
+        model, folder = random_model(model_type, **changes), tmp_path_factory.mktemp("model")
+        model.save_pretrained(folder)
+        return model, folder
+
+    return saved

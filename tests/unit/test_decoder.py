@@ -1,18 +1,18 @@
-"""The decoder against transformers, in float32: whole sequences, and blocks of tokens through the KV cache."""
+"""Decoders of the llama family against transformers, in float32, at any sizes and in any dtype of the file."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-from float_graph import FloatGraph
+from float_graph import FloatGraph, block_by_block, whole_sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import random_tokens, transformers_logits
 
 from hexport.decoder.masks import causal_mask
 from hexport.decoder.model import empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
-from hexport.runtime.kv_cache import KVCache
 
 CONTEXT = 16
 # Each differs from the base of `tiny_llama` (3 query heads per KV head, heads wider than the hidden size, untied head)
@@ -41,47 +41,25 @@ def saved(tiny_llama, tmp_path):
     return build
 
 
+def whole(checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
+    return whole_sequence(load_decoder(checkpoint, CONTEXT), checkpoint.config, tokens)
+
+
+def blocks(checkpoint: Checkpoint, tokens: list[int], ar_len: int) -> np.ndarray:
+    return block_by_block(FloatGraph.of(checkpoint, ar_len, CONTEXT), tokens)
+
+
 def tokens_of(model, length: int) -> list[int]:
-    return torch.randint(model.config.vocab_size, (length,), generator=torch.Generator().manual_seed(1)).tolist()
-
-
-def expected_logits(model, tokens: list[int]) -> np.ndarray:
-    with torch.no_grad():
-        return model(torch.tensor([tokens])).logits[0].numpy()
-
-
-def whole_sequence(checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
-    n = len(tokens)
-    ids, positions = (torch.tensor([row], dtype=torch.int32) for row in (tokens, range(n)))
-    with torch.no_grad():
-        decoder = load_decoder(checkpoint, CONTEXT)
-        return decoder(ids, causal_mask(n, n, 0), positions, *empty_caches(checkpoint.config, 0))[0][0].numpy()
-
-
-def block_by_block(checkpoint: Checkpoint, tokens: list[int], ar_len: int) -> np.ndarray:
-    """As the runtime does it: the last block is padded, and what is not attended holds garbage."""
-    graph = FloatGraph.of(checkpoint, ar_len, CONTEXT)
-    cache = KVCache(graph)
-    for array in cache.arrays:
-        array[:] = np.random.default_rng(0).normal(0, 9, array.shape)
-    rows = []
-    for start in range(0, len(tokens), ar_len):
-        block = tokens[start : start + ar_len]
-        padded = np.array([block + [1] * (ar_len - len(block))], np.int32)
-        positions = np.arange(start, start + ar_len, dtype=np.int32)[None]
-        logits, new = graph.call(padded, cache.mask, positions, cache.arrays)
-        cache.append(new, len(block))
-        rows.append(logits[: len(block)])
-    return np.concatenate(rows)
+    return random_tokens(model.config.vocab_size, length)
 
 
 @pytest.mark.parametrize("changes", CONFIGS.values(), ids=CONFIGS)
 def test_logits_of_a_whole_sequence_equal_transformers(saved, changes):
     model, checkpoint = saved(**changes)
     tokens = tokens_of(model, 12)
-    expected = expected_logits(model, tokens)
+    expected = transformers_logits(model, tokens)
     assert expected.std() > 1
-    np.testing.assert_allclose(whole_sequence(checkpoint, tokens), expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(whole(checkpoint, tokens), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("ar_len", [1, 4])
@@ -89,16 +67,16 @@ def test_logits_of_a_whole_sequence_equal_transformers(saved, changes):
 def test_logits_through_the_cache_equal_transformers(saved, changes, ar_len):
     model, checkpoint = saved(**changes)
     tokens = tokens_of(model, 11)
-    result = block_by_block(checkpoint, tokens, ar_len)
-    np.testing.assert_allclose(result, expected_logits(model, tokens), atol=1e-4, rtol=0)
+    result = blocks(checkpoint, tokens, ar_len)
+    np.testing.assert_allclose(result, transformers_logits(model, tokens), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("ar_len", [1, 4])
 def test_every_position_of_the_context_can_be_read(saved, ar_len):
     model, checkpoint = saved()
     tokens = tokens_of(model, CONTEXT)
-    result = block_by_block(checkpoint, tokens, ar_len)
-    np.testing.assert_allclose(result, expected_logits(model, tokens), atol=1e-4, rtol=0)
+    result = blocks(checkpoint, tokens, ar_len)
+    np.testing.assert_allclose(result, transformers_logits(model, tokens), atol=1e-4, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +114,10 @@ def test_logits_equal_transformers_for_any_sizes(folder, data):
     # The last block is padded, and its positions must still be positions of the context.
     tokens = tokens_of(model, data.draw(st.integers(1, CONTEXT - largest_ar_len + 1), "tokens"))
     checkpoint = Checkpoint(folder)
-    expected = expected_logits(model, tokens)
-    np.testing.assert_allclose(whole_sequence(checkpoint, tokens), expected, atol=1e-4, rtol=1e-4)
+    expected = transformers_logits(model, tokens)
+    np.testing.assert_allclose(whole(checkpoint, tokens), expected, atol=1e-4, rtol=1e-4)
     ar_len = data.draw(st.integers(1, largest_ar_len), "AR length")
-    np.testing.assert_allclose(block_by_block(checkpoint, tokens, ar_len), expected, atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(blocks(checkpoint, tokens, ar_len), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("spelling", ["rope_theta", "rope_parameters", "rope_parameters alone", "default"])
@@ -157,8 +135,8 @@ def test_theta_is_read_in_every_spelling(saved, tmp_path, spelling):
     }[spelling]
     (tmp_path / "config.json").write_text(json.dumps(config))
     tokens = tokens_of(model, 12)
-    result = whole_sequence(Checkpoint(tmp_path), tokens)
-    np.testing.assert_allclose(result, expected_logits(model, tokens), atol=1e-4, rtol=0)
+    result = whole(Checkpoint(tmp_path), tokens)
+    np.testing.assert_allclose(result, transformers_logits(model, tokens), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -168,8 +146,8 @@ def test_half_precision_checkpoints_are_computed_in_float32(saved, tmp_path, dty
     saved()[0].to(dtype).save_pretrained(tmp_path)
     model = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = tokens_of(model, 12)
-    result = whole_sequence(Checkpoint(tmp_path), tokens)
-    np.testing.assert_allclose(result, expected_logits(model, tokens), atol=1e-4, rtol=0)
+    result = whole(Checkpoint(tmp_path), tokens)
+    np.testing.assert_allclose(result, transformers_logits(model, tokens), atol=1e-4, rtol=0)
 
 
 def test_a_masked_slot_has_no_influence_and_an_attended_one_has(saved):
@@ -181,7 +159,7 @@ def test_a_masked_slot_has_no_influence_and_an_attended_one_has(saved):
 
     def logits():
         with torch.no_grad():
-            return decoder(ids, mask, positions, *caches)[0]
+            return decoder(ids, (mask,), positions, *caches)[0]
 
     before = logits()
     n = len(caches) // 2

@@ -6,10 +6,23 @@ MASKED = -255.0  # far below any attention score, near enough that 16 bits still
 ATTEND = 0.0
 
 
-def causal_mask(ar_len: int, context_len: int, n_past: int) -> torch.Tensor:
-    """Return float32 (1, 1, AR, CL): row i sees cache slots [0, n_past) and the current tokens up to itself."""
+def causal_mask(ar_len: int, context_len: int, n_past: int, window: int | None = None) -> torch.Tensor:
+    """Return float32 (1, 1, AR, CL): row i sees cache slots [0, n_past) and the current tokens up to itself.
+
+    With a window, it sees only the last `window` of these tokens, itself among them.
+    """
     cache_len = context_len - ar_len
-    mask = torch.full((ar_len, context_len), MASKED)
-    mask[:, :n_past] = ATTEND
-    mask[:, cache_len:] = torch.full((ar_len, ar_len), MASKED).triu(1)
-    return mask[None, None]
+    query = n_past + torch.arange(ar_len)[:, None]
+    key = torch.cat([torch.arange(cache_len), n_past + torch.arange(ar_len)])[None]
+    filled = torch.ones(context_len, dtype=torch.bool)
+    filled[n_past:cache_len] = False
+    seen = filled & (key <= query)
+    if window is not None:
+        seen &= query - key < window
+    return torch.where(seen, ATTEND, MASKED)[None, None]
+
+
+def causal_masks(ar_len: int, context_len: int, n_past: int, window: int | None) -> tuple[torch.Tensor, ...]:
+    """The masks that a decoder reads: that of the full layers, and that of the sliding layers where it has any."""
+    full = causal_mask(ar_len, context_len, n_past)
+    return (full,) if window is None else (full, causal_mask(ar_len, context_len, n_past, window))

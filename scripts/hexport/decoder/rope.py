@@ -1,21 +1,47 @@
 """Rotary position embeddings (arXiv 2104.09864) in the half-split layout of Hugging Face checkpoints."""
 
+import math
+
 import torch
 from torch import nn
 
+from hexport.decoder.rope_scaling import Linear, Llama3, LongRope, Rope
 
-def rope_table(head_dim: int, theta: float, n_positions: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cos and sin, float32 (n_positions, head_dim / 2)."""
-    frequencies = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim)
-    angles = torch.outer(torch.arange(n_positions, dtype=torch.float32), frequencies)
-    return angles.cos(), angles.sin()
+
+def rope_table(rope: Rope, context_len: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cos and sin of every position, float32 (context_len, dims / 2)."""
+    angles = torch.outer(torch.arange(context_len, dtype=torch.float32), frequencies(rope, context_len))
+    return angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
+
+
+def frequencies(rope: Rope, context_len: int) -> torch.Tensor:
+    """Radians per position, float32 (dims / 2,)."""
+    plain = 1.0 / rope.theta ** (torch.arange(0, rope.dims, 2, dtype=torch.int64).float() / rope.dims)
+    match rope.scaling:
+        case None:
+            return plain
+        case Linear(factor):
+            return plain / factor
+        case Llama3():
+            return _llama3(plain, rope.scaling)
+        case LongRope():
+            return plain / torch.tensor(rope.scaling.divisors(context_len))
+
+
+def _llama3(plain: torch.Tensor, scaling: Llama3) -> torch.Tensor:
+    """As Meta's reference code for Llama 3.1 does (apply_scaling in llama-models)."""
+    turns = scaling.original_context_len * plain / (2 * math.pi)  # in the original context
+    smooth = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    kept = smooth.clamp(0, 1)
+    return kept * plain + (1 - kept) * plain / scaling.factor
 
 
 class Rotary(nn.Module):
     """Rotates queries or keys. A module, so that its quantisation points carry the name of its place."""
 
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """x (1, heads, AR, head_dim), cos and sin (1, 1, AR, head_dim / 2)"""
-        half = x.shape[-1] // 2
-        a, b = x[..., :half], x[..., half:]
-        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+        """x (1, heads, AR, head_dim), cos and sin (1, 1, AR, dims / 2): dimensions beyond dims pass unchanged."""
+        half = cos.shape[-1]
+        a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+        rotated = [a * cos - b * sin, a * sin + b * cos]
+        return torch.cat(rotated if 2 * half == x.shape[-1] else [*rotated, rest], dim=-1)

@@ -6,23 +6,10 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from hexport.decoder.config import DecoderConfig, load_config
+from hexport.decoder.config import load_config
 from hexport.decoder.model import Decoder, Epilogue, Layer, Prologue
+from hexport.decoder.tensors import Source, epilogue_sources, layer_sources, prologue_sources, tensor_shapes
 from hexport.errors import HexportError
-
-# Parameter of a decoder layer -> tensor of model.layers.<i> in the checkpoint.
-LAYER_TENSORS = {
-    "input_norm.weight": "input_layernorm.weight",
-    "attention.q_proj.weight": "self_attn.q_proj.weight",
-    "attention.k_proj.weight": "self_attn.k_proj.weight",
-    "attention.v_proj.weight": "self_attn.v_proj.weight",
-    "attention.o_proj.weight": "self_attn.o_proj.weight",
-    "post_attention_norm.weight": "post_attention_layernorm.weight",
-    "feed_forward.gate_proj.weight": "mlp.gate_proj.weight",
-    "feed_forward.up_proj.weight": "mlp.up_proj.weight",
-    "feed_forward.down_proj.weight": "mlp.down_proj.weight",
-}
-PROLOGUE_TENSORS = {"embedding.weight": "model.embed_tokens.weight"}
 
 
 class Checkpoint:
@@ -40,53 +27,43 @@ class Checkpoint:
         except Exception as error:  # safetensors has no public exception type for a file it cannot read
             raise HexportError(f"{self.path}: not a readable safetensors file: {error}") from None
         for name, shape in tensor_shapes(self.config).items():
-            if found.get(name) != shape:
+            if found.get(name) != list(shape):
                 raise HexportError(
-                    f"{self.path}: tensor {name}: expected shape {shape}, found {found.get(name, 'none')}"
+                    f"{self.path}: tensor {name}: expected shape {list(shape)}, found {found.get(name, 'none')}"
                 )
 
-    def tensor(self, name: str) -> torch.Tensor:
+    def tensor(self, source: Source) -> torch.Tensor:
         """A float32 tensor. It holds its own map of the file: pages that were read leave memory along with it."""
         with safe_open(self.path, framework="pt") as file:
-            return file.get_tensor(name).float()
+            if source.rows is None:
+                return file.get_tensor(source.tensor).float()
+            return file.get_slice(source.tensor)[slice(*source.rows)].float()
 
     def layer_parameters(self, layer: int) -> dict[str, torch.Tensor]:
         """Float32 parameters of one layer by their names in `Layer`, in the decoder's shapes."""
-        parameters = self._parameters(layer_tensors(layer))
-        # Not in place: the tensors may be the file's memory map.
-        parameters["attention.q_proj.weight"] = parameters["attention.q_proj.weight"] * self.config.attention_scale
+        parameters = self._parameters(layer_sources(self.config, layer))
+        # What the queries pass last before they are rotated takes the attention scale.
+        last = "attention.q_norm." if self.config.qk_norm else "attention.q_proj."
+        for name in parameters:
+            if name.startswith(last):
+                # Not in place: the tensors may be the file's memory map.
+                parameters[name] = parameters[name] * self.config.attention_scale
         return parameters
 
     def prologue_parameters(self) -> dict[str, torch.Tensor]:
-        return self._parameters(PROLOGUE_TENSORS)
+        (embedding,) = self._parameters(prologue_sources()).values()
+        return {"embedding.weight": embedding * self.config.embedding_scale}
 
     def epilogue_parameters(self) -> dict[str, torch.Tensor]:
-        return self._parameters(epilogue_tensors(self.config))
+        return self._parameters(epilogue_sources(self.config))
 
-    def _parameters(self, tensors: dict[str, str]) -> dict[str, torch.Tensor]:
-        return {name: as_convolution(name, self.tensor(source)) for name, source in tensors.items()}
-
-
-def layer_tensors(layer: int) -> dict[str, str]:
-    return {name: f"model.layers.{layer}.{source}" for name, source in LAYER_TENSORS.items()}
-
-
-def epilogue_tensors(config: DecoderConfig) -> dict[str, str]:
-    head = "model.embed_tokens.weight" if config.tied_head else "lm_head.weight"
-    return {"norm.weight": "model.norm.weight", "output.weight": head}
-
-
-def tensor_shapes(config: DecoderConfig) -> dict[str, list[int]]:
-    """Name in the checkpoint -> shape of every tensor that the decoder reads."""
-    with torch.device("meta"):
-        layer, prologue, epilogue = Layer(config), Prologue(config, 1), Epilogue(config)
-    modules = [(layer, layer_tensors(i)) for i in range(config.n_layers)]
-    modules += [(prologue, PROLOGUE_TENSORS), (epilogue, epilogue_tensors(config))]
-    return {
-        sources[name]: list(parameter.shape[:2])  # a 1x1 convolution is a matrix in the checkpoint
-        for module, sources in modules
-        for name, parameter in module.named_parameters()
-    }
+    def _parameters(self, sources: dict[str, Source]) -> dict[str, torch.Tensor]:
+        """Norms with their offset, projections as convolutions."""
+        parameters = {name: as_convolution(name, self.tensor(source)) for name, source in sources.items()}
+        return {
+            name: parameter + self.config.norm_offset if name.endswith("norm.weight") else parameter
+            for name, parameter in parameters.items()
+        }
 
 
 def as_convolution(name: str, weight: torch.Tensor) -> torch.Tensor:
@@ -109,7 +86,7 @@ def load_layer(checkpoint: Checkpoint, layer: int) -> Layer:
 def load_prologue(checkpoint: Checkpoint, context_len: int) -> Prologue:
     with torch.device("meta"):
         module = Prologue(checkpoint.config, context_len)
-    module.set_rope_table(checkpoint.config, context_len)
+    module.set_rope_tables(checkpoint.config, context_len)
     return with_parameters(module, checkpoint.prologue_parameters())
 
 
