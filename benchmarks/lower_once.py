@@ -21,15 +21,12 @@ from hexport.tokenizers import load_tokenizer  # noqa: E402
 
 def main(flow: str, checkpoint: str, attrs: str, tokenizer: str, recipe: str, target: str, context: str, output: str):
     special = SpecialTokens.of(load_tokenizer(Path(tokenizer)), Path(tokenizer))
-    arguments = (
-        Checkpoint(Path(checkpoint)),
-        load_quant_attrs(Path(attrs)),
-        load_recipe(recipe),
-        target_named(target),
-        int(context),
-        special,
-    )
-    pte = lower_kv(*arguments, Progress()).pte if flow == "stamped" else lower_plain(*arguments)
+    model = Checkpoint(Path(checkpoint)), load_quant_attrs(Path(attrs)), load_recipe(recipe)
+    program = target_named(target), int(context)
+    if flow == "stamped":
+        pte = lower_kv(*model, *program, 1, special, Progress()).pte
+    else:
+        pte = lower_plain(*model, *program, special)
     Path(output).write_bytes(pte)
 
 

@@ -38,8 +38,8 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
         attrs = load_quant_attrs(quant_attrs)
         recipe = recipe_from(settings["recipe_spec"], quant_attrs.parent.name)
         special = SpecialTokens.of(load_tokenizer(tokenizer.parent), tokenizer.parent)
-        model, context_len = Checkpoint(checkpoint.parent), settings["max_seq_len"]
-        lowered = lower_kv(model, attrs, recipe, target, context_len, special, progress)
+        model, context_len, n_shards = Checkpoint(checkpoint.parent), settings["max_seq_len"], settings["num_sharding"]
+        lowered = lower_kv(model, attrs, recipe, target, context_len, n_shards, special, progress)
         with atomic_path(output) as part:
             part.write_bytes(lowered.pte)
         write_manifest(

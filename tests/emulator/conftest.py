@@ -79,19 +79,30 @@ class Lowerings:
             self.made[key] = self.make_templates(checkpoint, recipe, target, ar_len, context_len, progress)
         return self.made[key]
 
-    def program(self, checkpoint, attrs, recipe) -> bytes:
+    def graph_arguments(self, checkpoint, attrs, recipe) -> tuple:
+        """What a `DecoderGraph` of AR length 1 for the emulator is made from."""
+        from hexport.lowering.target import target_named
+        from hexport.progress import Progress
+
+        return (
+            checkpoint,
+            self.templates(checkpoint, recipe, target_named(EMULATOR), 1, CONTEXT, Progress()),
+            attrs,
+        )
+
+    def program(self, checkpoint, attrs, recipe, n_shards: int = 1) -> bytes:
         """The .pte that `lower_kv` makes for the emulator."""
         from hexport.lowering.target import target_named
         from hexport.progress import Progress
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(self.lower, "lower_templates", self.templates)
-            model = checkpoint, attrs, recipe, target_named(EMULATOR), CONTEXT
+            model = checkpoint, attrs, recipe, target_named(EMULATOR), CONTEXT, n_shards
             return self.lower.lower_kv(*model, self.special, Progress()).pte
 
 
 @pytest.fixture(scope="session")
-def lowerings(special) -> Lowerings:
+def lowerings(special, qnn_sdk) -> Lowerings:
     return Lowerings(special)
 
 

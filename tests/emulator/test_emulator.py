@@ -49,7 +49,7 @@ def test_what_is_masked_has_no_influence_and_what_is_attended_has(graph):
         array[:] = np.random.default_rng(0).integers(0, 65536, array.shape, np.uint16)
     expected = logits_of(graph, clean, TOKENS[:8])
     np.testing.assert_array_equal(logits_of(graph, garbage, TOKENS[:8]), expected)
-    garbage.mask[..., 8] = 65535  # a slot that holds garbage
+    garbage.masks[0][..., 8] = 65535  # a slot that holds garbage
     assert sqnr_db(step(graph, clean, TOKENS[8]), step(graph, garbage, TOKENS[8])) < 30
 
 

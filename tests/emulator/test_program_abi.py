@@ -134,7 +134,7 @@ def test_the_program_of_a_soc_computes_what_the_emulators_does(variants, graph):
     random = np.random.default_rng(0)
     caches = [random.integers(20000, 45000, array.shape, np.uint16) for array in KVCache(graph).arrays]
     mask = np.full((1, 1, 1, CONTEXT), 65535, np.uint16)
-    inputs = np.array([[77]], np.int32), mask, np.array([[CONTEXT - 1]], np.int32), caches
+    inputs = np.array([[77]], np.int32), [mask], np.array([[CONTEXT - 1]], np.int32), caches
     (logits, new), (expected_logits, expected_new) = device.call(*inputs), graph.call(*inputs)
     np.testing.assert_array_equal(logits, expected_logits)
     for found, expected in zip(new, expected_new, strict=True):

@@ -1,17 +1,14 @@
 """The stamped program against the plain flow's: same ops, same encodings, connected alike, same outputs bit by bit."""
 
-import hashlib
-import re
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from executorch.backends.qualcomm.qnn_preprocess import QnnBackend
+from same_ops import assert_same_program, canonical, stamped_ops
 from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, qdq_logits, save_llama, sqnr_db
 
 from hexport.decoder.weights import Checkpoint
-from hexport.lowering.decoder_graph import stamp_decoder
 from hexport.lowering.plain import convert_decoder, lower_plain, record_plain
 from hexport.lowering.recording import Op, Tensor, recording
 from hexport.lowering.target import target_named
@@ -21,60 +18,6 @@ from hexport.quantization.recipe import recipe_from
 from hexport.runtime.decode import step
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Program
-
-
-def canonical(ops: list[Op], n_layers: int) -> Counter:
-    """Every op and output as a digest of all that it is and of all that it is computed from, names aside."""
-    made_by = {tensor: (op, i) for op in ops for i, tensor in enumerate(op.outputs)}
-    digests: dict[Tensor | Op, str] = {}
-
-    def of_tensor(tensor: Tensor) -> str:
-        if tensor not in digests:
-            if tensor in made_by:
-                op, i = made_by[tensor]
-                source = f"{of_op(op)} {i}"
-            elif tensor.data is not None:
-                source = f"{tensor.data.dtype} {tensor.data.shape} {digest(tensor.data.tobytes())}"
-            else:
-                source = input_name(tensor.name, n_layers)
-            facts = (tensor.kind, tensor.dtype, tensor.dims, tensor.dynamic_dims, tensor.encoding)
-            digests[tensor] = digest(f"{source} {facts} {plain_data(tensor.quantization)}")
-        return digests[tensor]
-
-    def of_op(op: Op) -> str:
-        if op not in digests:
-            params = plain_data(sorted([*op.scalar_params, *op.tensor_params], key=lambda param: param[0]))
-            digests[op] = digest(f"{op.type} {op.package} {params} {[of_tensor(tensor) for tensor in op.inputs]}")
-        return digests[op]
-
-    outputs = [tensor for tensor in made_by if tensor.name.startswith("output_")]
-    return Counter([*(f"op {op.type} {of_op(op)}" for op in ops), *(f"output {of_tensor(t)}" for t in outputs)])
-
-
-def input_name(name: str, n_layers: int) -> str:
-    """`input_<number>_<name>@0`, where the plain flow numbers the caches in the name: all k, then all v."""
-    number, name = re.fullmatch(r"input_(\d+)_(.*)@0", name).groups()
-    if name.startswith("caches_"):
-        which, layer = divmod(int(name.removeprefix("caches_")), n_layers)
-        return f"{'kv'[which]}_cache {layer}"
-    if name in ("k_cache", "v_cache"):
-        return f"{name} {int(number) - 3 - (n_layers if name == 'v_cache' else 0)}"
-    return name
-
-
-def plain_data(value):
-    """Nested parameters and encodings as something that prints in full."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, digest(value.tobytes())
-    if isinstance(value, dict):
-        return sorted((key, plain_data(part)) for key, part in value.items())
-    if isinstance(value, list | tuple):
-        return [plain_data(part) for part in value]
-    return repr(value)
-
-
-def digest(content: str | bytes) -> str:
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:16]
 
 
 @pytest.fixture(scope="module")
@@ -95,24 +38,8 @@ def plain(model, special, tmp_path_factory) -> tuple[list[Op], Path]:
     return ops, program
 
 
-def stamped_ops(lowerings, checkpoint, attrs, recipe) -> list[Op]:
-    ops: list[Op] = []
-    templates = lowerings.templates(checkpoint, recipe, target_named(EMULATOR), 1, CONTEXT, Progress())
-    stamp_decoder(checkpoint, templates, attrs, Progress(), ops.append)
-    names = [tensor.name for op in ops for tensor in op.outputs]
-    assert len(set(names)) == len(names)
-    return ops
-
-
-def assert_same_program(stamped: list[Op], plain: list[Op], n_layers: int) -> None:
-    expected, found = canonical(plain, n_layers), canonical(stamped, n_layers)
-    assert expected.total() == len(plain) + 1 + 2 * n_layers
-    assert found - expected == Counter()
-    assert expected - found == Counter()
-
-
 def test_stamped_ops_are_the_plain_flows(lowerings, model, plain):
-    stamped = stamped_ops(lowerings, *model)
+    stamped = stamped_ops(*lowerings.graph_arguments(*model))
     assert_same_program(stamped, plain[0], 3)
     # Layers differ in weights and encodings, so that a layer stamped with another's would show.
     assert len(canonical(stamped, 3)) > 0.9 * len(stamped)
@@ -127,8 +54,8 @@ def test_stamped_and_plain_programs_put_out_the_same_codes(graph, plain, seed):
     mask = (random.random((1, 1, 1, CONTEXT)) < (1, 0.5, 0.2)[seed]).astype(np.uint16) * np.uint16(65535)
     shapes = [(1, 2, 16, CONTEXT - 1)] * 3 + [(1, 2, CONTEXT - 1, 16)] * 3
     caches = [random.integers(20000, 45000, shape, np.uint16) for shape in shapes]
-    logits, new = graph.call(tokens, mask, positions, caches)
-    expected_logits, expected_new = Program(plain[1]).graph().call(tokens, mask, positions, caches)
+    logits, new = graph.call(tokens, [mask], positions, caches)
+    expected_logits, expected_new = Program(plain[1]).graph().call(tokens, [mask], positions, caches)
     np.testing.assert_array_equal(logits, expected_logits)
     assert len(np.unique(logits)) > graph.vocab_size / 2
     for found, expected in zip(new, expected_new, strict=True):
@@ -153,7 +80,7 @@ def other(tmp_path_factory, qnn_sdk) -> tuple:
 
 
 def test_stamped_ops_are_the_plain_flows_for_another_model_and_recipe(lowerings, other):
-    stamped = stamped_ops(lowerings, *other)
+    stamped = stamped_ops(*lowerings.graph_arguments(*other))
     assert_same_program(stamped, record_plain(*other, target_named(EMULATOR), CONTEXT), 2)
 
 
@@ -164,7 +91,12 @@ def test_an_override_gives_the_projections_that_it_names_4_bits_and_no_others(lo
         parameters = {name: weight[:, :, 0, 0].T for name, weight in projections(checkpoint, i).items()}
         expected += [parameters["feed_forward.down_proj.weight"]]
         expected += parameters["attention.q_proj.weight"].split(16, dim=1)
-    tensors = {tensor for op in stamped_ops(lowerings, *other) for tensor in op.inputs if tensor.data is not None}
+    tensors = {
+        tensor
+        for op in stamped_ops(*lowerings.graph_arguments(*other))
+        for tensor in op.inputs
+        if tensor.data is not None
+    }
     four_bits = [tensor for tensor in tensors if tensor.quantization.get("bitwidth") == 4]
     assert len(four_bits) == len(expected)
     for weight in expected:

@@ -117,14 +117,10 @@ def qdq_logits(converted, config, tokens: list[int]) -> np.ndarray:
     """Logits (n, vocab) of a fake-quantised decoder, of the whole sequence in one call without a cache."""
     import torch
 
-    from hexport.decoder.masks import causal_mask
-    from hexport.decoder.model import empty_caches
-    from hexport.quantization.calibration import token_inputs
+    from hexport.lowering.plain import decoder_inputs
 
-    n = len(tokens)
-    ids, positions = token_inputs(tokens)
     with torch.no_grad():
-        return converted(ids, causal_mask(n, n, 0), positions, *empty_caches(config, 0))[0][0].numpy()
+        return converted(*decoder_inputs(config, tokens, len(tokens)))[0][0].numpy()
 
 
 def sqnr_db(expected: np.ndarray, found: np.ndarray) -> float:

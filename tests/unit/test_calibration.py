@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hexport.decoder.masks import causal_mask
+from hexport.decoder.masks import causal_masks
 from hexport.decoder.model import empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
 from hexport.errors import HexportError
@@ -65,6 +65,21 @@ def test_every_point_equals_the_whole_graphs(checkpoint, recipe, attrs):
     assert attrs == whole
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gemma3, listed layers slide, full layers scaled",
+        "phi3, longrope on three quarters of a head",
+        "smollm3, listed layers without rope, all biases",
+    ],
+)
+def test_every_point_equals_the_whole_graphs_in_families_with_unlike_layers(small_model, recipe, name):
+    checkpoint = Checkpoint(small_model(name)[1])
+    samples = [[token % checkpoint.config.vocab_size for token in sample] for sample in SAMPLES]
+    attrs = calibrate(checkpoint, samples, recipe, Progress())
+    assert attrs == calibrate_plain(checkpoint, samples, recipe)
+
+
 def test_layers_have_encodings_of_their_own(attrs):
     points = {point.split(".", 2)[2] for point in attrs.activations if point.startswith("layers.")}
     scales = {point: {attrs.activations[f"layers.{i}.{point}"].scale for i in range(N_LAYERS)} for point in points}
@@ -80,7 +95,7 @@ def test_ranges_are_those_of_the_float_decoder(checkpoint, attrs):
         tokens, positions = token_inputs(sample)
         n = len(sample)
         with torch.no_grad():
-            results.append(decoder(tokens, causal_mask(n, n, 0), positions, *empty_caches(checkpoint.config, 0)))
+            results.append(decoder(tokens, causal_masks(n, n, 0, None), positions, *empty_caches(checkpoint.config, 0)))
     logits, *new = zip(*results, strict=True)
     expected = [(attrs.logits, logits)]
     expected += [(layer["k"], values) for layer, values in zip(attrs.kv, new[:N_LAYERS], strict=True)]

@@ -1,26 +1,33 @@
 """What the ExecuTorch QNN llama runner (1.4 and later) expects of a program: names, order and constant methods."""
 
 from hexport.decoder.config import DecoderConfig
+from hexport.quantization.calibration import MASKS
 from hexport.quantization.quant_attrs import QuantAttrs
 
 KV_METHOD = "kv_forward"
+SLIDING_WINDOW = "get_sliding_window"
 PROGRAM_NAME = "{mode}_llama_qnn.pte"
 
 
-def input_names(n_layers: int) -> list[str]:
-    """Inputs in the order of the runner: K of every layer, then V of every layer."""
-    caches = [f"{name}_{i}" for name in ("k_cache", "v_cache") for i in range(n_layers)]
-    return ["tokens", "atten_mask", "input_pos", *caches]
+def input_names(config: DecoderConfig) -> list[str]:
+    """Inputs in the order of the runner: K of every layer, then V of every layer.
+
+    The second mask is that of the sliding layers, in programs that have any.
+    """
+    masks = MASKS[:1] if config.sliding_window is None else MASKS
+    caches = [f"{name}_{i}" for name in ("k_cache", "v_cache") for i in range(config.n_layers)]
+    return ["tokens", *masks, "input_pos", *caches]
 
 
-def output_names(n_layers: int) -> list[str]:
-    return ["logits", *(f"{name}_{i}" for name in ("k", "v") for i in range(n_layers))]
+def output_names(config: DecoderConfig) -> list[str]:
+    return ["logits", *(f"{name}_{i}" for name in ("k", "v") for i in range(config.n_layers))]
 
 
 def constant_methods(
     config: DecoderConfig, attrs: QuantAttrs, *, ar_len: int, context_len: int, kv_bits: int, bos_id: int, eos_id: int
 ) -> dict[str, object]:
     """Constant methods by name. `ar_len` is that of the decode graph."""
+    window = {} if config.sliding_window is None else {SLIDING_WINDOW: config.sliding_window}
     return {
         "get_ar_len": ar_len,
         "get_bos_id": bos_id,
@@ -39,4 +46,5 @@ def constant_methods(
         "get_kv_io_bit_width": kv_bits,
         "get_logits_scale": attrs.logits.scale,
         "get_logits_zero_point": attrs.logits.zero_point,
+        **window,
     }

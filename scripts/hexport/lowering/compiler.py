@@ -10,7 +10,7 @@ from hexport.lowering.target import Target, compile_spec
 CONTEXT_LIMIT = 4 * 2**30  # bytes; the HTP's address space
 
 
-def compile_graphs(graphs: dict[str, Wrappers], target: Target) -> bytes:
+def compile_graphs(graphs: dict[str, Wrappers], target: Target, several_contexts: bool = False) -> bytes:
     """Compile all graphs in one call, so that they share one context binary.
 
     Raises HexportError when the compiler refuses: it prints its reason to stderr and returns nothing.
@@ -19,9 +19,9 @@ def compile_graphs(graphs: dict[str, Wrappers], target: Target) -> bytes:
         if graph.static_bytes > CONTEXT_LIMIT:
             raise HexportError(
                 f"{name}: {graph.static_bytes / 2**30:.1f} GB of weights, but an HTP context addresses "
-                f"{CONTEXT_LIMIT // 2**30} GB; use a recipe with fewer bits"
+                f"{CONTEXT_LIMIT // 2**30} GB; raise num_sharding or use a recipe with fewer bits"
             )
-    spec = compile_spec(target)
+    spec = compile_spec(target, several_contexts)
     names = list(graphs)
     with QnnManagerContext(dict.fromkeys(names, spec)):
         manager = get_current_qnn_manager(QnnExecuTorchBackendType.kHtpBackend, spec)

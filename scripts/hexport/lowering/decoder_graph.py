@@ -1,24 +1,28 @@
 """A decoder graph of one AR length, stamped from templates."""
 
-from collections.abc import Callable
+import itertools
 from dataclasses import dataclass
 
-from hexport.decoder.weights import Checkpoint, load_prologue
-from hexport.lowering.recording import Op, Tensor
+import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
+
+from hexport.decoder.model import rope_of
+from hexport.decoder.weights import Checkpoint
+from hexport.errors import HexportError
+from hexport.lowering.abi import input_names
+from hexport.lowering.recording import Tensor, Wrappers
 from hexport.lowering.stamping import Place, Wire, program_input, stamp
 from hexport.lowering.target import Target
 from hexport.lowering.template import Template, lower_template
 from hexport.progress import Progress
-from hexport.quantization.calibration import MASK, prepare_epilogue, prepare_layer, prepare_prologue
-from hexport.quantization.quant_attrs import QuantAttrs
+from hexport.quantization.calibration import MASK, MASKS, prepare_epilogue, prepare_layer, prepare_prologue
+from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import Recipe
 
-FIRST_CACHE_INPUT = 3  # after tokens, atten_mask and input_pos
+INPUT = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_APP_WRITE
 
 
 @dataclass
 class Templates:
-    context_len: int
     prologue: Template
     layers: dict[str, Template]  # by layer signature
     epilogue: Template
@@ -40,52 +44,124 @@ def lower_templates(
                 layers[signature] = lower_template(prepared, target)
     with progress.stage(f"template epilogue AR-{ar_len}"):
         epilogue = lower_template(prepare_epilogue(checkpoint, ar_len, recipe), target)
-    return Templates(context_len, prologue, layers, epilogue)
+    return Templates(prologue, layers, epilogue)
 
 
-def stamp_decoder(
-    checkpoint: Checkpoint, templates: Templates, attrs: QuantAttrs, progress: Progress, emit: Callable[[Op], None]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Stamp the whole decoder, handing its ops to `emit` one by one; weights are read and quantised layer by layer.
+def shard_ranges(n_layers: int, n_shards: int) -> list[range]:
+    """Consecutive layers of each shard; their numbers differ by one at most."""
+    if n_shards > n_layers:
+        raise HexportError(f"num_sharding {n_shards} is more than the {n_layers} layers of the model; use fewer")
+    bounds = [n_layers * i // n_shards for i in range(n_shards + 1)]
+    return [range(start, stop) for start, stop in itertools.pairwise(bounds)]
 
-    Returns the program's inputs and outputs in the order of the runner.
+
+@dataclass
+class Shard:
+    """What one context binary computes of a decoder graph.
+
+    feeds: inputs that an earlier shard puts out -> the output there.
     """
-    config = checkpoint.config
-    n = config.n_layers
-    some_layer = templates.layers[config.layer_signature(0)]
-    tokens = program_input(templates.prologue, "tokens", 0, None)
-    mask = program_input(some_layer, MASK, 1, attrs.mask)
-    positions = program_input(templates.prologue, "input_pos", 2, None)
 
-    def emit_stamp(template: Template, place: Place, outputs: dict[int, str]) -> list[Wire]:
-        ops, wires = stamp(template, place, outputs)
-        for op in ops:
-            emit(op)
-        return wires
+    ops: Wrappers
+    feeds: dict[Tensor, Tensor]
 
-    prologue = load_prologue(checkpoint, templates.context_len)
-    tables = {**dict(prologue.named_parameters()), **dict(prologue.named_buffers())}
-    embed = Place("prologue", attrs, tables, {"tokens": Wire(tokens), "input_pos": Wire(positions)})
-    hidden, cos, sin = emit_stamp(templates.prologue, embed, {})
-    caches: list[Tensor] = []
-    new_caches: list[Tensor] = []
-    for i in progress.steps(range(n), "stamp", n):
-        template = templates.layers[config.layer_signature(i)]
-        k = program_input(template, "k_cache", FIRST_CACHE_INPUT + i, attrs.kv[i]["k"])
-        v = program_input(template, "v_cache", FIRST_CACHE_INPUT + n + i, attrs.kv[i]["v"])
+
+class DecoderGraph:
+    """A decoder graph of one AR length, stamped shard by shard, first layers first.
+
+    Weights are read and quantised layer by layer. From shard to shard go the hidden states, and the cosines and sines.
+    `inputs` and `outputs` are the program's, in the order of the runner; outputs are complete after the last shard.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, templates: Templates, attrs: QuantAttrs):
+        self.checkpoint, self.config, self.templates, self.attrs = checkpoint, checkpoint.config, templates, attrs
+        some_layer = templates.layers[self.config.layer_signature(0)]
+        names = input_names(self.config)
+
+        def program_input_of(template: Template, input: str, name: str, encoding: Encoding | None = None) -> Tensor:
+            return program_input(template, input, names.index(name), name, encoding)
+
+        self.tokens = program_input_of(templates.prologue, "tokens", "tokens")
+        self.masks = [program_input_of(some_layer, MASK, name, attrs.mask) for name in names if name in MASKS]
+        self.positions = program_input_of(templates.prologue, "input_pos", "input_pos")
+        self.k_caches, self.v_caches = (
+            [program_input_of(some_layer, cache, f"{cache}_{i}", kv[cache[0]]) for i, kv in enumerate(attrs.kv)]
+            for cache in ("k_cache", "v_cache")
+        )
+        self.hidden: Wire | None = None  # of the last shard so far
+        self.ropes: list[Wire] = []  # of the prologue
+        self.new_k: list[Tensor] = []
+        self.new_v: list[Tensor] = []
+        self.logits: Tensor | None = None
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return [self.tokens, *self.masks, self.positions, *self.k_caches, *self.v_caches]
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        return [self.logits, *self.new_k, *self.new_v]
+
+    def shard(self, layers: range, progress: Progress) -> Shard:
+        """Stamp the next layers; with the prologue before the first one, with the epilogue after the last one."""
+        shard = Shard(Wrappers(), {})
+        ropes = self._prologue(shard, layers) if layers.start == 0 else self._enter(shard, layers)
+        ends_here = layers.stop == self.config.n_layers
+        for i in progress.steps(layers, "stamp", len(layers)):
+            self._layer(shard, i, ropes, leaves=i == layers[-1] and not ends_here)
+        if ends_here:
+            parameters = self.checkpoint.epilogue_parameters()
+            project = Place("epilogue", self.attrs, parameters, {"hidden": self.hidden})
+            (logits,) = _emit(shard, self.templates.epilogue, project, {0: "logits"})
+            self.logits = logits.tensor
+        return shard
+
+    def _prologue(self, shard: Shard, layers: range) -> list[Wire]:
+        """Returns the cosines and sines. Those that later shards need become outputs too."""
+        inputs = {"tokens": Wire(self.tokens), "input_pos": Wire(self.positions)}
+        leaving = {1 + i: f"rope_{i}" for i in self._ropes_from(layers.stop)}
+        place = Place("prologue", self.attrs, self.checkpoint.prologue_parameters(), inputs)
+        self.hidden, *self.ropes = _emit(shard, self.templates.prologue, place, leaving)
+        return self.ropes
+
+    def _enter(self, shard: Shard, layers: range) -> list[Wire]:
+        """Take the hidden states, and the cosines and sines, from earlier shards; returns the latter."""
+        self.hidden = self._entering(shard, self.hidden, "hidden")
+        ropes = list(self.ropes)
+        for i in self._ropes_from(layers.start):
+            ropes[i] = self._entering(shard, ropes[i], f"rope_{i}")
+        return ropes
+
+    def _entering(self, shard: Shard, wire: Wire, name: str) -> Wire:
+        number = len(self.inputs) + len(shard.feeds)
+        tensor = wire.tensor.copy(name=f"input_{number}_{name}@0", kind=INPUT)
+        shard.feeds[tensor] = wire.tensor
+        return Wire(tensor, wire.point)
+
+    def _ropes_from(self, layer: int) -> list[int]:
+        """Which of the prologue's cosines and sines the layers from `layer` on read."""
+        numbers = range(2 * len(self.config.ropes))
+        return sorted({i for kind in self.config.layers[layer:] for i in rope_of(kind, numbers)})
+
+    def _layer(self, shard: Shard, i: int, ropes: list[Wire], leaves: bool) -> None:
+        template, kind = self.templates.layers[self.config.layer_signature(i)], self.config.layers[i]
         inputs = {
-            "hidden": hidden,
-            "rope_cos": cos,
-            "rope_sin": sin,
-            MASK: Wire(mask, MASK),
-            "k_cache": Wire(k, f"layers.{i}.k_cache"),
-            "v_cache": Wire(v, f"layers.{i}.v_cache"),
+            "hidden": self.hidden,
+            MASK: Wire(self.masks[kind.sliding], MASK),
+            "k_cache": Wire(self.k_caches[i], f"layers.{i}.k_cache"),
+            "v_cache": Wire(self.v_caches[i], f"layers.{i}.v_cache"),
+            **{f"rope_{j}": wire for j, wire in enumerate(rope_of(kind, ropes))},
         }
-        layer = Place(f"layers.{i}", attrs, checkpoint.layer_parameters(i), inputs)
-        hidden, new_k, new_v = emit_stamp(template, layer, {1: f"k_{i}", 2: f"v_{i}"})
-        caches += [k, v]
-        new_caches += [new_k.tensor, new_v.tensor]
-    project = Place("epilogue", attrs, checkpoint.epilogue_parameters(), {"hidden": hidden})
-    (logits,) = emit_stamp(templates.epilogue, project, {0: "logits"})
-    inputs = [tokens, mask, positions, *caches[0::2], *caches[1::2]]
-    return inputs, [logits.tensor, *new_caches[0::2], *new_caches[1::2]]
+        place = Place(f"layers.{i}", self.attrs, self.checkpoint.layer_parameters(i), inputs)
+        leaving = {1: f"k_{i}", 2: f"v_{i}"} | ({0: f"hidden_{i}"} if leaves else {})
+        self.hidden, k, v = _emit(shard, template, place, leaving)
+        self.new_k.append(k.tensor)
+        self.new_v.append(v.tensor)
+
+
+def _emit(shard: Shard, template: Template, place: Place, leaving: dict[int, str]) -> list[Wire]:
+    """Stamp a template into a shard; `leaving` names the outputs that leave it."""
+    ops, wires = stamp(template, place, leaving)
+    for op in ops:
+        shard.ops.add(op)
+    return wires

@@ -1,18 +1,20 @@
 """Lowering: canonical checkpoint + quant attrs + target -> .pte."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from executorch.backends.qualcomm.utils.constants import QCOM_OFFSET, QCOM_SCALE
 
+from hexport.decoder.config import DecoderConfig
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.lowering.abi import KV_METHOD, constant_methods, input_names, output_names
 from hexport.lowering.compiler import compile_graphs
-from hexport.lowering.decoder_graph import lower_templates, stamp_decoder
-from hexport.lowering.program import DTYPES, Method, assemble
-from hexport.lowering.recording import Tensor, Wrappers
+from hexport.lowering.decoder_graph import DecoderGraph, lower_templates, shard_ranges
+from hexport.lowering.program import DTYPES, Method, Part, assemble
+from hexport.lowering.recording import Tensor
 from hexport.lowering.target import Target
 from hexport.progress import Progress
 from hexport.quantization.quant_attrs import QuantAttrs
@@ -52,29 +54,34 @@ def lower_kv(
     recipe: Recipe,
     target: Target,
     context_len: int,
+    n_shards: int,
     special: SpecialTokens,
     progress: Progress,
 ) -> Lowered:
     """Mode kv: one decode graph, `kv_forward`, that reads one token per call."""
     check_context(context_len, ar_len=1)
     check_layers(checkpoint, attrs)
-    templates = lower_templates(checkpoint, recipe, target, 1, context_len, progress)
-    graph = Wrappers()
-    with progress.stage("stamp"):
-        inputs, outputs = stamp_decoder(checkpoint, templates, attrs, progress, graph.add)
-    del templates
-    with progress.stage("compile"):
-        binary = compile_graphs({KV_METHOD: graph}, target)
-    method = Method(inputs, outputs, graph.outputs)
-    del graph
+    shards = shard_ranges(checkpoint.config.n_layers, n_shards)
+    graph = DecoderGraph(checkpoint, lower_templates(checkpoint, recipe, target, 1, context_len, progress), attrs)
+    parts = []
+    for i, layers in enumerate(shards):
+        which = f" shard {i + 1} of {n_shards}" if n_shards > 1 else ""
+        with progress.stage(f"stamp{which}"):
+            shard = graph.shard(layers, progress)
+        with progress.stage(f"compile{which}"):
+            binary = compile_graphs({KV_METHOD: shard.ops}, target, several_contexts=n_shards > 1)
+        fed = [shard.feeds.get(tensor, tensor) for tensor in shard.ops.inputs]
+        parts.append(Part(fed, shard.ops.outputs, binary))
+        del shard
+    method = Method(graph.inputs, graph.outputs, parts)
     with progress.stage("assemble"):
         constants = kv_constants(checkpoint, attrs, recipe, context_len, special)
-        pte = assemble(binary, {KV_METHOD: method}, target, constants)
+        pte = assemble({KV_METHOD: method}, target, constants)
     return Lowered(
         pte=pte,
-        content_sha256=content_sha256(pte, binary),
+        content_sha256=content_sha256(pte, [part.binary for part in parts]),
         ar_lengths={KV_METHOD: 1},
-        graphs={KV_METHOD: io_table(method, checkpoint.config.n_layers)},
+        graphs={KV_METHOD: io_table(method, checkpoint.config)},
     )
 
 
@@ -92,23 +99,28 @@ def kv_constants(
     )
 
 
-def content_sha256(pte: bytes, binary: bytes) -> str:
+def content_sha256(pte: bytes, binaries: list[bytes]) -> str:
     """SHA-256 of a program whose context binaries have a signature of zeros.
 
     Equal inputs give equal programs then, where each is the first of its process: the compiler counts its ops through.
     """
-    header = binary[: SIGNATURE.stop]
-    digest, rest = hashlib.sha256(), memoryview(pte)
-    while (at := pte.find(header, len(pte) - len(rest))) >= 0:
-        start = at - (len(pte) - len(rest))
-        digest.update(rest[: start + SIGNATURE.start])
+    digest, content, start = hashlib.sha256(), memoryview(pte), 0
+    for header in sorted(at for binary in binaries for at in _places(pte, binary[: SIGNATURE.stop])):
+        digest.update(content[start : header + SIGNATURE.start])
         digest.update(bytes(SIGNATURE.stop - SIGNATURE.start))
-        rest = rest[start + SIGNATURE.stop :]
-    digest.update(rest)
+        start = header + SIGNATURE.stop
+    digest.update(content[start:])
     return digest.hexdigest()
 
 
-def io_table(method: Method, n_layers: int) -> dict[str, list[dict]]:
+def _places(content: bytes, part: bytes) -> Iterator[int]:
+    at = content.find(part)
+    while at >= 0:
+        yield at
+        at = content.find(part, at + 1)
+
+
+def io_table(method: Method, config: DecoderConfig) -> dict[str, list[dict]]:
     """Name, shape, dtype and encoding of each input and output, in the order of the method."""
 
     def row(name: str, tensor: Tensor) -> dict:
@@ -119,8 +131,8 @@ def io_table(method: Method, n_layers: int) -> dict[str, list[dict]]:
         return row
 
     return {
-        "inputs": [row(name, tensor) for name, tensor in zip(input_names(n_layers), method.inputs, strict=True)],
-        "outputs": [row(name, tensor) for name, tensor in zip(output_names(n_layers), method.outputs, strict=True)],
+        "inputs": [row(name, tensor) for name, tensor in zip(input_names(config), method.inputs, strict=True)],
+        "outputs": [row(name, tensor) for name, tensor in zip(output_names(config), method.outputs, strict=True)],
     }
 
 

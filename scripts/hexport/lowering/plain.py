@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from hexport.decoder.config import DecoderConfig
-from hexport.decoder.masks import causal_mask
+from hexport.decoder.masks import causal_masks
 from hexport.decoder.model import empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
 from hexport.lowering.abi import KV_METHOD
@@ -17,58 +17,65 @@ from hexport.lowering.lower import SpecialTokens, kv_constants
 from hexport.lowering.program import executorch_config
 from hexport.lowering.recording import Op
 from hexport.lowering.target import Target, compile_spec
-from hexport.lowering.template import example_inputs, quantized_io_passes, record_ops
-from hexport.quantization.calibration import MASK, known_or_observed, token_inputs
+from hexport.lowering.template import quantized_io_passes, record_ops
+from hexport.quantization.calibration import MASK, MASKS, known_or_observed, token_inputs
 from hexport.quantization.prepared import PreparedGraph, observe_parameter, prepare
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import Recipe
 
 
+def decoder_inputs(config: DecoderConfig, tokens: list[int], context_len: int) -> tuple:
+    """Inputs of the decoder that read a whole sequence from position 0, with an empty cache of CL - n slots."""
+    ids, positions = token_inputs(tokens)
+    masks = causal_masks(len(tokens), context_len, 0, config.sliding_window)
+    return ids, masks, positions, *empty_caches(config, context_len - len(tokens))
+
+
 def prepare_decoder(checkpoint: Checkpoint, context_len: int, ar_len: int, recipe: Recipe) -> PreparedGraph:
     """The whole decoder with observers; its points have the names that they have in the templates."""
     config = checkpoint.config
-    tokens, positions = token_inputs([0] * ar_len)
-    mask, caches = causal_mask(ar_len, context_len, 0), empty_caches(config, context_len - ar_len)
-    names = ["tokens", MASK, "input_pos", *_cache_points(config)]
-    return prepare(load_decoder(checkpoint, context_len), (tokens, mask, positions, *caches), recipe, names)
+    inputs = decoder_inputs(config, [0] * ar_len, context_len)
+    names = ["tokens", *MASKS[: len(inputs[1])], "input_pos", *_cache_points(config)]
+    return prepare(load_decoder(checkpoint, context_len), inputs, recipe, names)
 
 
 def calibrate_plain(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe) -> QuantAttrs:
     """Observe the whole prepared decoder on all samples."""
+    config = checkpoint.config
     longest = max(map(len, samples))
     prepared = prepare_decoder(checkpoint, longest, longest, recipe)
     with torch.no_grad():
         for sample in samples:
-            tokens, positions = token_inputs(sample)
-            n = len(sample)
-            prepared.module(tokens, causal_mask(n, n, 0), positions, *empty_caches(checkpoint.config, 0))
-    encodings = {point: known_or_observed(point, observer) for point, observer in prepared.points.items()}
-    n_layers = checkpoint.config.n_layers
+            prepared.module(*decoder_inputs(config, sample, len(sample)))
+    encodings = {point: known_or_observed(point, observer, config) for point, observer in prepared.points.items()}
+    n_layers = config.n_layers
     logits, *kv = (encodings[point] for point in prepared.outputs)
+    masks = [encodings.pop(mask) for mask in MASKS if mask in encodings]  # all alike; a model need not read both
     return QuantAttrs(
-        activations=encodings,
+        activations=encodings | {MASK: masks[0]},
         kv=[{"k": k, "v": v} for k, v in zip(kv[:n_layers], kv[n_layers:], strict=True)],
-        mask=encodings[MASK],
+        mask=masks[0],
         logits=logits,
     )
 
 
 def convert_decoder(
     checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, context_len: int, ar_len: int = 1
-) -> tuple[GraphModule, tuple[torch.Tensor, ...]]:
+) -> tuple[GraphModule, tuple]:
     """The whole decoder as a QDQ graph with the encodings of `attrs`, and inputs of its shapes.
 
     It runs on the CPU as it is, at any AR length: what it computes is what a program should compute.
     """
     prepared = prepare_decoder(checkpoint, context_len, ar_len, recipe)
-    inputs = example_inputs(prepared.module)
+    inputs = decoder_inputs(checkpoint.config, [0] * ar_len, context_len)
     with torch.no_grad():
         prepared.module(*inputs)
+    tensors = {**dict(prepared.module.named_parameters()), **dict(prepared.module.named_buffers())}
     for name, observer in prepared.weights.items():
         if observer not in prepared.points.values():
-            observe_parameter(observer, prepared.module.get_parameter(name))
+            observe_parameter(observer, tensors[name])
     for point, observer in prepared.points.items():
-        _answer_with(observer, attrs.encoding(point))
+        _answer_with(observer, attrs.mask if point in MASKS else attrs.encoding(point))
     return convert_pt2e(prepared.module), inputs
 
 

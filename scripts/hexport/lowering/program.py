@@ -1,4 +1,4 @@
-"""The .pte: a context binary as an ExecuTorch program with named methods, in the I/O order of the QNN llama runner."""
+"""The .pte: context binaries as an ExecuTorch program with named methods, in the I/O order of the QNN llama runner."""
 
 import contextlib
 import itertools
@@ -10,9 +10,10 @@ import torch
 from executorch.backends.qualcomm import qnn_preprocess
 from executorch.backends.qualcomm._passes.build_quant_io import BuildQuantIo
 from executorch.backends.qualcomm.builders.qnn_constants import OpContextLoader
-from executorch.backends.qualcomm.partition.qnn_partitioner import QnnPartitioner
-from executorch.backends.qualcomm.utils.utils import qnn_edge_config
+from executorch.backends.qualcomm.utils.utils import qnn_edge_config, update_spill_fill_size
 from executorch.exir import ExecutorchBackendConfig, to_edge
+from executorch.exir.backend.compile_spec_schema import CompileSpec
+from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
 from executorch.exir.passes.memory_planning_pass import MemoryPlanningPass
 from torch import nn
 
@@ -29,26 +30,58 @@ _libraries: list[torch.library.Library] = []  # an op lives as long as its libra
 
 
 @dataclass(frozen=True)
-class Method:
-    """I/O of one graph. `binary_outputs` is the order in which the context binary has the outputs."""
+class Part:
+    """A graph of one context binary: what it is fed, inputs of the method or outputs of earlier parts, and puts out.
+
+    Both are in the order of the binary.
+    """
 
     inputs: list[Tensor]
     outputs: list[Tensor]
-    binary_outputs: list[Tensor]
+    binary: bytes
 
 
-def assemble(binary: bytes, methods: dict[str, Method], target: Target, constants: dict[str, object]) -> bytes:
-    """Wrap a context binary into a program. The methods share the one copy of the binary."""
-    spec = compile_spec(target)
+@dataclass(frozen=True)
+class Method:
+    """I/O of a method, and the parts that compute it one after the other."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    parts: list[Part]
+
+
+def assemble(methods: dict[str, Method], target: Target, constants: dict[str, object]) -> bytes:
+    """Wrap context binaries into a program. Methods with equal binaries share one copy of them."""
+    spec = compile_spec(target, several_contexts=any(len(method.parts) > 1 for method in methods.values()))
     exported = {name: _export(name, method) for name, method in methods.items()}
     edge = to_edge(exported, constant_methods=constants, compile_config=qnn_edge_config())
-    for name in methods:
-        for node in edge.exported_program(name).graph.nodes:
-            if OpContextLoader.namespace in str(node.target):
-                node.meta[OpContextLoader.meta_ctx_bin] = binary
+    for name, method in methods.items():
+        for node, part in zip(_context_nodes(edge.exported_program(name)), method.parts, strict=True):
+            node.meta[OpContextLoader.meta_ctx_bin] = part.binary
     with _restored(qnn_preprocess):
-        edge = edge.to_backend({name: QnnPartitioner(spec) for name in methods})
+        edge = edge.to_backend({name: _ContextPartitioner(spec) for name in methods})
+    update_spill_fill_size([edge.exported_program(name) for name in methods])
     return edge.to_executorch(executorch_config()).buffer
+
+
+class _ContextPartitioner(Partitioner):
+    """A delegate per context. executorch's own partitioner would merge those that feed each other."""
+
+    def __init__(self, spec: list[CompileSpec]):
+        super().__init__()
+        self.delegation_spec = DelegationSpec(qnn_preprocess.QnnBackend.__name__, spec)
+
+    def partition(self, exported_program: torch.export.ExportedProgram) -> PartitionResult:
+        tags = {}
+        for i, context in enumerate(_context_nodes(exported_program)):
+            tags[f"context_{i}"] = self.delegation_spec
+            for node in (context, *context.users):
+                node.meta["delegation_tag"] = f"context_{i}"
+        return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
+
+
+def _context_nodes(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
+    return [node for node in program.graph.nodes if OpContextLoader.namespace in str(node.target)]
 
 
 def executorch_config() -> ExecutorchBackendConfig:
@@ -60,16 +93,20 @@ def executorch_config() -> ExecutorchBackendConfig:
 
 
 def _export(name: str, method: Method) -> torch.export.ExportedProgram:
-    """A graph of one op, which stands for the context binary, with its outputs in the order of the method."""
-    op = _context_op(f"{name}_{next(_numbers)}", [_empty(tensor, "meta") for tensor in method.binary_outputs])
-    order = [method.binary_outputs.index(tensor) for tensor in method.outputs]
+    """A graph of one op per part, which stands for its context binary."""
+    ops = [
+        _context_op(f"{name}_{next(_numbers)}", [_empty(tensor, "meta") for tensor in part.outputs])
+        for part in method.parts
+    ]
 
-    class Context(nn.Module):
+    class Contexts(nn.Module):
         def forward(self, *inputs):
-            outputs = op(inputs)
-            return [outputs[i] for i in order]
+            values = dict(zip(method.inputs, inputs, strict=True))
+            for op, part in zip(ops, method.parts, strict=True):
+                values.update(zip(part.outputs, op([values[tensor] for tensor in part.inputs]), strict=True))
+            return [values[tensor] for tensor in method.outputs]
 
-    return torch.export.export(Context(), tuple(_empty(tensor, "cpu") for tensor in method.inputs), strict=True)
+    return torch.export.export(Contexts(), tuple(_empty(tensor, "cpu") for tensor in method.inputs), strict=True)
 
 
 def _context_op(name: str, outputs: list[torch.Tensor]):

@@ -79,15 +79,21 @@ def recording() -> Iterator[None]:
 class Wrappers:
     """Turns recorded ops into the compiler's own wrappers, each tensor once.
 
-    outputs: the program's outputs in the order in which the context binary will have them.
+    inputs, outputs: those of the context binary, in its order.
     static_bytes: size of all weights and tables.
     """
 
     def __init__(self):
         self.ops: list = []
         self.outputs: list[Tensor] = []
+        self._inputs: dict[int, Tensor] = {}
         self.static_bytes = 0
         self._tensors: dict[Tensor, object] = {}
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """By the number in their names, as executorch's runtime binds them."""
+        return [self._inputs[number] for number in sorted(self._inputs)]
 
     def add(self, op: Op) -> None:
         wrapper = REAL_OP(op.name, op.package, op.type)
@@ -118,4 +124,6 @@ class Wrappers:
             tensor.data = None  # the wrapper holds a copy
             if tensor.name.startswith("output_"):
                 self.outputs.append(tensor)
+            elif tensor.name.startswith("input_"):
+                self._inputs[int(tensor.name.split("_")[1])] = tensor
         return self._tensors[tensor]

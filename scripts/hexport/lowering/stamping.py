@@ -78,9 +78,9 @@ def stamp(template: Template, place: Place, program_outputs: dict[int, str]) -> 
     return ops, outputs
 
 
-def program_input(template: Template, name: str, number: int, encoding: Encoding | None) -> Tensor:
+def program_input(template: Template, template_name: str, number: int, name: str, encoding: Encoding | None) -> Tensor:
     """The program's input tensor for a template's input. The runtime binds inputs by the number in their names."""
-    tensor = template.inputs[name].copy(name=f"input_{number}_{name}@0")
+    tensor = template.inputs[template_name].copy(name=f"input_{number}_{name}@0")
     if encoding is not None:
         tensor.quantization |= {QCOM_SCALE: encoding.scale, QCOM_OFFSET: -encoding.zero_point}
     return tensor
@@ -104,17 +104,15 @@ def _fill(template: Template, tensor: Tensor, place: Place, quantised: dict[str,
     if filling.parameter is None:
         _set_encoding(stamped, place.attrs.encoding(place.point(filling.point)))
         return stamped
-    parameter = place.parameters[filling.parameter]
-    observer = template.weight_observers[filling.parameter]
+    parameter = {**template.constants, **place.parameters}[filling.parameter]
+    observer = template.weight_observers[filling.bias_of or filling.parameter]
     if filling.channels is None:
         encoding = _parameter_encoding(filling, place, observer, parameter)
         _set_encoding(stamped, encoding)
-        stamped.data = _per_tensor_codes(parameter, encoding, tensor.data.dtype)
+        stamped.data = _per_tensor_codes(parameter, encoding, tensor.data)
     else:
         if filling.parameter not in quantised:
-            quantised[filling.parameter] = _quantise_channels(
-                parameter, observer, tensor.quantization.get(QCOM_BITWIDTH)
-            )
+            quantised[filling.parameter] = _quantise(filling, tensor, place, parameter, observer)
         _set_channels(stamped, quantised[filling.parameter], filling.channels)
     assert list(stamped.data.shape) == list(tensor.data.shape), (tensor.name, stamped.data.shape, tensor.data.shape)
     return stamped
@@ -132,11 +130,30 @@ def _parameter_encoding(filling: Filling, place: Place, observer: Observer, para
     return encoding_of_parameter(observer, parameter)
 
 
-def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, dtype: np.dtype) -> np.ndarray:
+def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, like: np.ndarray) -> np.ndarray:
     codes = torch.ops.quantized_decomposed.quantize_per_tensor(
         parameter, encoding.scale, encoding.zero_point, encoding.qmin, encoding.qmax, torch.int32
     )
-    return codes.numpy().astype(dtype)
+    return codes.numpy().astype(like.dtype).reshape(like.shape)
+
+
+def _quantise(
+    filling: Filling, tensor: Tensor, place: Place, parameter: torch.Tensor, observer: Observer
+) -> _Quantised:
+    if filling.bias_of is None:
+        return _quantise_channels(parameter, observer, tensor.quantization.get(QCOM_BITWIDTH))
+    scales, _ = observe_parameter(observer, place.parameters[filling.bias_of])
+    return _quantise_bias(parameter, scales * place.attrs.encoding(place.point(filling.point)).scale)
+
+
+def _quantise_bias(bias: torch.Tensor, scales: torch.Tensor) -> _Quantised:
+    """A convolution adds its bias (out,) to sums of products: 32-bit codes in the scale of these products."""
+    scales, zero_points = scales.float(), torch.zeros_like(scales, dtype=torch.int32)
+    limits = torch.iinfo(torch.int32)
+    codes = torch.ops.quantized_decomposed.quantize_per_channel(
+        bias, scales, zero_points, 0, limits.min, limits.max, torch.int32
+    )
+    return _Quantised(codes.numpy(), scales.numpy(), zero_points.numpy())
 
 
 def _quantise_channels(parameter: torch.Tensor, observer: Observer, bits: int | None) -> _Quantised:

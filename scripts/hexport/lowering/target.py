@@ -28,11 +28,14 @@ def target_named(name: str) -> Target:
     return Target(name.removesuffix(EMULATOR_SUFFIX), name.endswith(EMULATOR_SUFFIX))
 
 
-def compile_spec(target: Target) -> list[CompileSpec]:
-    """Options of the HTP compiler. Device programs take their I/O from shared buffers, which the emulator has not."""
+def compile_spec(target: Target, several_contexts: bool = False) -> list[CompileSpec]:
+    """Options of the HTP compiler. Device programs take their I/O from shared buffers, which the emulator has not.
+
+    Several contexts of one program share the buffer that the NPU spills to.
+    """
     return generate_qnn_executorch_compiler_spec(
         soc_model=QcomChipset[target.soc],
-        backend_options=generate_htp_compiler_spec(use_fp16=False),
+        backend_options=generate_htp_compiler_spec(use_fp16=False, use_multi_contexts=several_contexts),
         shared_buffer=not target.emulator,
         use_mha2sha=True,
     )

@@ -34,6 +34,7 @@ POINT_TAG = 2.0**-8
 POINT_TAGS = 2**14  # float32 tells this many tags in [POINT_TAG, 2 POINT_TAG) apart, with bits to spare
 AFFINE_ZERO_POINT = 7  # any code but 0: symmetric points and zero biases keep 0, which the HTP demands of them
 PARAMETER_TAG = 2.0**-6
+CONVOLUTION = "Conv2d"
 CHANNEL_BITS = 18  # of the 23 bits of a float32 mantissa; the others number the parameters
 
 
@@ -44,22 +45,29 @@ class Filling:
     point: the quantisation point whose encoding it carries; None where the parameter itself decides.
     parameter: the parameter that it holds, if it is static data.
     channels: the output channels that it holds, where the parameter is quantised per channel.
+    bias_of: the weight beside which the parameter is a convolution's bias. Its scale is then that of `point`, the
+        convolution's input, times that of the weight, channel by channel.
     """
 
     point: str | None = None
     parameter: str | None = None
     channels: np.ndarray | None = None
+    bias_of: str | None = None
 
 
 @dataclass
 class Template:
-    """Recorded ops, and what fills their tensors. Inputs go by name; outputs are in the order of the graph's."""
+    """Recorded ops, and what fills their tensors. Inputs go by name; outputs are in the order of the graph's.
+
+    constants: quantised tensors that are the same at every place, by name: numbers in the decoder's code, rope tables.
+    """
 
     ops: list[Op]
     fillings: dict[Tensor, Filling]
     inputs: dict[str, Tensor]
     outputs: list[Tensor]
     weight_observers: dict[str, Observer]
+    constants: dict[str, torch.Tensor]
 
 
 def lower_template(prepared: PreparedGraph, target: Target) -> Template:
@@ -191,10 +199,12 @@ def _answer_with(observer: Observer, tags: np.ndarray) -> None:
 
 
 def _decode(ops: list[Op], prepared: PreparedGraph, tags: _Tags) -> Template:
-    template = Template(ops, {}, {}, [], prepared.weights)
+    constants = {name: buffer for name, buffer in prepared.module.named_buffers() if name in prepared.weights}
+    template = Template(ops, {}, {}, [], prepared.weights, constants)
     outputs: dict[str, Tensor] = {}
+    biases = _biases(ops, tags)
     for tensor in unique_tensors(ops):
-        filling = tags.filling(tensor)
+        filling = biases.get(tensor) or tags.filling(tensor)
         if filling is not None:
             template.fillings[tensor] = filling
         if tensor.name.startswith("input_"):
@@ -203,6 +213,18 @@ def _decode(ops: list[Op], prepared: PreparedGraph, tags: _Tags) -> Template:
             outputs[filling.point] = tensor
     template.outputs = [outputs[point] for point in prepared.outputs]
     return template
+
+
+def _biases(ops: list[Op], tags: _Tags) -> dict[Tensor, Filling]:
+    """The biases of convolutions. Their scales are products of tags, so their place tells what they are."""
+    biases = {}
+    for op in ops:
+        if op.type == CONVOLUTION and len(op.inputs) == 3:
+            x, weight, bias = op.inputs
+            of = tags.filling(weight)
+            name = of.parameter.removesuffix("weight") + "bias"
+            biases[bias] = Filling(tags.filling(x).point, name, of.channels, bias_of=of.parameter)
+    return biases
 
 
 def unique_tensors(ops: list[Op]) -> list[Tensor]:

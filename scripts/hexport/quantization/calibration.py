@@ -4,11 +4,14 @@ Memory holds one layer and the hidden states of the samples. The ranges are thos
 observe, because the templates run the same ops on the same values.
 """
 
+import re
+from dataclasses import dataclass
+
 import torch
 
 from hexport.decoder.config import DecoderConfig
-from hexport.decoder.masks import ATTEND, MASKED, causal_mask
-from hexport.decoder.model import empty_cache
+from hexport.decoder.masks import ATTEND, MASKED, causal_mask, causal_masks
+from hexport.decoder.model import empty_cache, rope_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.errors import HexportError
 from hexport.progress import Progress
@@ -25,19 +28,23 @@ from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import Recipe
 
 MASK = "atten_mask"
+MASKS = (MASK, "window_atten_mask")
 # Inputs of a layer that other layers share; the other points of a layer's template are the layer's own.
-SHARED_INPUTS = {"hidden", "rope_cos", "rope_sin", MASK}
-# Ranges that are known, whatever the samples are: those of the mask and of the cosines and sines of the rotary angles.
-KNOWN_RANGES = {
-    MASK: (MASKED, ATTEND),
-    "prologue.index": (-1.0, 1.0),
-    "prologue.index_1": (-1.0, 1.0),
-}
+SHARED_INPUTS = {"hidden", MASK, "rope_0", "rope_1"}
 # The templates are exported at this AR length and run at the length of each sample.
 EXPORT_LENGTH = 8
 
-# hidden (1, n, hidden), cos and sin (1, 1, n, head_dim / 2), mask (1, 1, n, n) of a sample of n tokens
-State = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+@dataclass
+class State:
+    """A sample of n tokens between two layers.
+
+    hidden (1, n, hidden), ropes: cos and sin (1, 1, n, dims / 2) of each rope, masks (1, 1, n, n) as of `causal_masks`
+    """
+
+    hidden: torch.Tensor
+    ropes: list[torch.Tensor]
+    masks: tuple[torch.Tensor, ...]
 
 
 def calibrate(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe, progress: Progress) -> QuantAttrs:
@@ -65,10 +72,16 @@ def check_samples(samples: list[list[int]], config: DecoderConfig) -> None:
         )
 
 
-def known_or_observed(point: str, observer: Observer) -> Encoding:
-    """The encoding of a point, from its known range if it has one."""
-    if point in KNOWN_RANGES:
-        observer.min_val, observer.max_val = map(torch.tensor, KNOWN_RANGES[point])
+def known_or_observed(point: str, observer: Observer, config: DecoderConfig) -> Encoding:
+    """The encoding of a point, from its known range if it has one: masks, and cosines and sines, whatever the data."""
+    if point in MASKS:
+        limits = MASKED, ATTEND
+    elif match := re.fullmatch(r"prologue\.index(?:_(\d+))?", point):  # cos and sin of the first rope, of the second …
+        amplitude = config.ropes[int(match[1] or 0) // 2].attention_factor
+        limits = -amplitude, amplitude
+    else:
+        return encoding_of(observer)
+    observer.min_val, observer.max_val = map(torch.tensor, limits)
     return encoding_of(observer)
 
 
@@ -84,12 +97,13 @@ def prepare_prologue(checkpoint: Checkpoint, n_positions: int, ar_len: int, reci
 
 def prepare_layer(checkpoint: Checkpoint, layer: int, context_len: int, ar_len: int, recipe: Recipe) -> PreparedGraph:
     config = checkpoint.config
+    kind = config.layers[layer]
+    angles = () if kind.rope is None else [torch.zeros(1, 1, ar_len, config.ropes[kind.rope].dims // 2) for _ in "cs"]
     inputs = (
         torch.zeros(1, ar_len, config.hidden_size),
-        torch.zeros(1, 1, ar_len, config.head_dim // 2),
-        torch.zeros(1, 1, ar_len, config.head_dim // 2),
         causal_mask(ar_len, context_len, 0),
         *empty_cache(config, context_len - ar_len),
+        *angles,
     )
     return prepare(load_layer(checkpoint, layer), inputs, recipe)
 
@@ -99,10 +113,14 @@ def prepare_epilogue(checkpoint: Checkpoint, ar_len: int, recipe: Recipe) -> Pre
 
 
 def _calibrate_prologue(checkpoint, samples, recipe, activations) -> list[State]:
+    config = checkpoint.config
     template = prepare_prologue(checkpoint, max(map(len, samples)), EXPORT_LENGTH, recipe)
-    states = [(*template.module(*token_inputs(sample)), causal_mask(len(sample), len(sample), 0)) for sample in samples]
+    states = []
+    for sample in samples:
+        hidden, *ropes = template.module(*token_inputs(sample))
+        states.append(State(hidden, ropes, causal_masks(len(sample), len(sample), 0, config.sliding_window)))
     for point, observer in template.points.items():
-        activations[f"prologue.{point}"] = known_or_observed(f"prologue.{point}", observer)
+        activations[f"prologue.{point}"] = known_or_observed(f"prologue.{point}", observer, config)
     return states
 
 
@@ -120,15 +138,17 @@ def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list
         template = templates[signature]
         set_parameters(template, checkpoint.layer_parameters(i))
         reset(template)
-        for s, (hidden, cos, sin, mask) in enumerate(states):
-            states[s] = (template.module(hidden, cos, sin, mask, *empty)[0], cos, sin, mask)
+        kind = config.layers[i]
+        for state in states:
+            angles = rope_of(kind, state.ropes)
+            state.hidden = template.module(state.hidden, state.masks[kind.sliding], *empty, *angles)[0]
         layer = {point: encoding_of(o) for point, o in template.points.items() if point not in SHARED_INPUTS}
         _, k, v = template.outputs
         # The runtime moves cache bytes without touching them, so the cache must be coded as the values added to it.
         layer |= {"k_cache": layer[k], "v_cache": layer[v]}
         kv.append({"k": layer[k], "v": layer[v]})
         activations |= {f"layers.{i}.{point}": encoding for point, encoding in layer.items()}
-        activations[MASK] = known_or_observed(MASK, template.points[MASK])
+        activations[MASK] = known_or_observed(MASK, template.points[MASK], config)
     return kv
 
 
@@ -136,8 +156,8 @@ def _calibrate_epilogue(checkpoint, states, recipe, activations) -> Encoding:
     """Return the encoding of the logits."""
     template = prepare_epilogue(checkpoint, EXPORT_LENGTH, recipe)
     observe_once(template)
-    for hidden, *_ in states:
-        template.module(hidden)
+    for state in states:
+        template.module(state.hidden)
     epilogue = {point: encoding_of(o) for point, o in template.points.items() if point not in SHARED_INPUTS}
     activations |= {f"epilogue.{point}": encoding for point, encoding in epilogue.items()}
     return epilogue[template.outputs[0]]

@@ -70,6 +70,6 @@ def generate(
 def step(graph: Graph, cache: KVCache, token: int) -> np.ndarray:
     """Read one token at the next position; return its logits (vocab,)."""
     position = np.array([[cache.n_past]], np.int32)
-    logits, new = graph.call(np.array([[token]], np.int32), cache.mask, position, cache.arrays)
+    logits, new = graph.call(np.array([[token]], np.int32), cache.masks, position, cache.arrays)
     cache.append(new, 1)
     return logits[0]

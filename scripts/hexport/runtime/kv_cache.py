@@ -13,14 +13,19 @@ MASKED = 0
 
 
 class KVCache:
-    """k (1, n_kv, head_dim, CL - AR) and v (1, n_kv, CL - AR, head_dim) of every layer, and the mask over them."""
+    """k (1, n_kv, head_dim, CL - AR) and v (1, n_kv, CL - AR, head_dim) of every layer, and the masks over them.
+
+    masks: uint16 (1, 1, AR, CL) of the next call; that of the full layers, and that of the sliding layers, if any.
+    """
 
     def __init__(self, graph: Graph):
         n, dim, slots, dtype = graph.n_kv_heads, graph.head_dim, graph.cache_len, graph.cache_dtype
         self.k = [np.zeros((1, n, dim, slots), dtype) for _ in range(graph.n_layers)]
         self.v = [np.zeros((1, n, slots, dim), dtype) for _ in range(graph.n_layers)]
-        self.slots, self.n_past = slots, 0
-        self.mask = causal_mask_codes(graph.ar_len, graph.context_len)
+        self.slots, self.n_past, self.window = slots, 0, graph.sliding_window
+        full = causal_mask_codes(graph.ar_len, graph.context_len)
+        self.masks = [full] if self.window is None else [full, full.copy()]
+        self._slide()
 
     @property
     def arrays(self) -> list[np.ndarray]:
@@ -35,8 +40,19 @@ class KVCache:
             cache[..., where] = column[..., :n_stored]
         for cache, row in zip(self.v, new[len(self.k) :], strict=True):
             cache[:, :, where] = row[:, :, :n_stored]
-        self.mask[..., where] = ATTEND
+        self.masks[0][..., where] = ATTEND
         self.n_past += n
+        self._slide()
+
+    def _slide(self) -> None:
+        """Row i of the window mask: the full mask, without what is `window` tokens or more behind token n_past + i."""
+        if self.window is None:
+            return
+        full, sliding = self.masks
+        ar_len = full.shape[2]
+        token = self.n_past + np.arange(ar_len)
+        seen = np.concatenate([np.arange(self.slots), token])
+        sliding[0, 0] = np.where(token[:, None] - seen < self.window, full[0, 0], MASKED)
 
 
 def causal_mask_codes(ar_len: int, context_len: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from executorch.runtime import Runtime, Verification
 
 from hexport.errors import HexportError
-from hexport.lowering.abi import KV_METHOD
+from hexport.lowering.abi import KV_METHOD, SLIDING_WINDOW
 
 FILE_IDENTIFIER = b"ET"  # at byte 4, before the version of the format
 
@@ -17,7 +17,8 @@ FILE_IDENTIFIER = b"ET"  # at byte 4, before the version of the format
 class Graph:
     """One method of a program, with the sizes read from its inputs and outputs.
 
-    logits = (codes - logits_zero_point) * logits_scale. The mask's highest code means attend, code 0 means masked.
+    logits = (codes - logits_zero_point) * logits_scale. A mask's highest code means attend, code 0 means masked.
+    With a sliding window, there is a second mask for the layers that have it.
     """
 
     method: object
@@ -30,17 +31,18 @@ class Graph:
     cache_dtype: np.dtype
     logits_scale: float
     logits_zero_point: int
+    sliding_window: int | None
 
     @property
     def cache_len(self) -> int:
         return self.context_len - self.ar_len
 
-    def call(self, tokens: np.ndarray, mask: np.ndarray, positions: np.ndarray, caches: list[np.ndarray]):
-        """Run once: tokens and positions int32 (1, AR), mask uint16 (1, 1, AR, CL), caches in the program's order.
+    def call(self, tokens: np.ndarray, masks: list[np.ndarray], positions: np.ndarray, caches: list[np.ndarray]):
+        """Run once: tokens and positions int32 (1, AR), masks uint16 (1, 1, AR, CL), caches in the program's order.
 
         Returns float32 logits (AR, vocab) and the new k and v of every layer, in codes.
         """
-        inputs = [torch.from_numpy(array) for array in (tokens, mask, positions, *caches)]
+        inputs = [torch.from_numpy(array) for array in (tokens, *masks, positions, *caches)]
         logits, *new = self.method.execute(inputs)
         codes = logits.numpy()[0].astype(np.float32)
         return (codes - self.logits_zero_point) * self.logits_scale, [array.numpy() for array in new]
@@ -64,6 +66,7 @@ class Program:
         self.methods = self._program.method_names
 
     def constant(self, name: str):
+        """Value of a constant method. Raises HexportError where the program has none of this name."""
         if name not in self.methods:
             raise HexportError(f"{self.path}: constant method {name} is missing; the program is not one of hexport's")
         return self._program.load_method(name).execute([])[0]
@@ -94,6 +97,7 @@ class Program:
             cache_dtype=cache_dtype(self.constant("get_kv_io_bit_width")),
             logits_scale=self.constant("get_logits_scale"),
             logits_zero_point=self.constant("get_logits_zero_point"),
+            sliding_window=self.constant(SLIDING_WINDOW) if SLIDING_WINDOW in self.methods else None,
         )
 
 
