@@ -1,4 +1,4 @@
-"""Write tokenizer.json and tokenizer_config.json of a GGUF file, a Hugging Face folder or a tokenizer.json."""
+"""Write tokenizer.json and tokenizer_config.json of a tokenizer.model, a tokenizer.json, a GGUF file or a folder."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,8 @@ import click
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import write_json, write_manifest, write_text
-from hexport.tokenizers.source import read_tokenizer, source_files
+from hexport.tokenizers.files import tokenizer_files
+from hexport.tokenizers.source import read_tokenizer
 
 
 @click.command(help=__doc__)
@@ -20,7 +21,7 @@ from hexport.tokenizers.source import read_tokenizer, source_files
 def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
     with progress.stage("tokenizer"):
-        inputs = source_files(source)
+        inputs = {file.name: file for file in tokenizer_files(source)}
         text, config = read_tokenizer(source)
         write_text(output, text)
         write_json(output.with_name("tokenizer_config.json"), config)

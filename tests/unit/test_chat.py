@@ -43,13 +43,32 @@ Today: {{ date_string }}
 {%- for m in messages %}{% set seen.roles = seen.roles + [m.role] %}{% endfor %}
 {{ seen.roles | join("|") }}
 """
-PICKY = (
+GEMMA = (
     "{{ bos_token }}"
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     "{% for m in messages %}{{ '<start_of_turn>' + m.role + '\n' + m.content | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
+LLAMA3 = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content | trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+PHI = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}"
+)
+# The chat formats of the built-in models, and a template with whatever else templates use.
+TEMPLATES = {"Qwen and SmolLM": CHATML, "Gemma": GEMMA, "Llama 3": LLAMA3, "Phi-4-mini": PHI, "any": HEADERS}
+# What "Hi", answered briefly, is in each of them. Gemma has no system role.
+CHATS = {
+    CHATML: "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+    LLAMA3: "<bos><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+    "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    PHI: "<|system|>Be brief.<|end|><|user|>Hi<|end|><|assistant|>",
+}
 SPECIAL = ["<unk>", "<bos>", "<eos>", "<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|end|>"]
+SPECIAL += ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
 def save(folder, template, **changes):
@@ -66,7 +85,7 @@ def save(folder, template, **changes):
     return load_tokenizer(folder)
 
 
-@pytest.fixture(scope="module", params=[CHATML, HEADERS, PICKY], ids=["chatml", "headers", "picky"])
+@pytest.fixture(scope="module", params=TEMPLATES.values(), ids=TEMPLATES)
 def both(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("chat")
     return save(folder, request.param), AutoTokenizer.from_pretrained(folder)
@@ -86,12 +105,13 @@ def test_prompts_equal_apply_chat_template(both, prompt):
 def test_system_prompts(both):
     ours, theirs = both
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    if ours.chat_template == PICKY:
+    if ours.chat_template == GEMMA:
         with pytest.raises(HexportError, match="the chat template fails: System role not supported"):
             ours.prompt_ids("Hi", "Be brief.")
     else:
         assert ours.prompt_ids("Hi", "Be brief.") == theirs_ids(theirs, messages)
-        assert "Be brief." in ours.decode(ours.prompt_ids("Hi", "Be brief."))
+        text = ours.decode(ours.prompt_ids("Hi", "Be brief."))
+        assert text == CHATS.get(ours.chat_template, text) and "Be brief." in text
 
 
 def test_whole_conversations(both):
@@ -103,12 +123,12 @@ def test_whole_conversations(both):
 
 def test_bos_comes_once(both):
     ours, _ = both
-    assert ours.prompt_ids("Hi").count(ours.bos_id) == (0 if ours.chat_template == CHATML else 1)
+    assert ours.prompt_ids("Hi").count(ours.bos_id) == (0 if ours.chat_template in (CHATML, PHI) else 1)
 
 
 def test_end_of_turn_tokens_stop(both):
     ours, _ = both
-    assert ours.decode(sorted(ours.stop_ids)) == "<eos><|im_end|><end_of_turn><|end|>"
+    assert ours.decode(sorted(ours.stop_ids)) == "<eos><|im_end|><end_of_turn><|end|><|eot_id|>"
 
 
 def test_without_a_template_the_prompt_is_the_text(tmp_path):

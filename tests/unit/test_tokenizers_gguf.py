@@ -1,12 +1,24 @@
 """Tokenizers from GGUF metadata encode and decode as the tokenizers that the metadata was made from."""
 
 import json
+import re
 
 import pytest
 from gguf import GGUFWriter, TokenType
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from small_tokenizers import PIPELINES, SPECIAL, UNMERGED, USER_DEFINED, reference
+from sentencepiece import SentencePieceProcessor
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+from small_tokenizers import (
+    PIPELINES,
+    SPECIAL,
+    SYMBOLS,
+    UNMERGED,
+    USER_DEFINED,
+    convert,
+    reference,
+    sentencepiece_model,
+)
 from transformers import AutoTokenizer
 
 import tokenizer as script
@@ -49,7 +61,7 @@ RECORDED = {
 }
 
 
-def write_gguf(path, backend, pre, padding=0, **metadata):
+def write_gguf(path, backend, pre, padding=0, architecture="llama", **metadata):
     """Write a vocabulary as llama.cpp's converter does; `metadata` is added below `tokenizer.`."""
     vocabulary = backend.get_vocab(with_added_tokens=True)
     tokens = sorted(vocabulary, key=vocabulary.get) + [f"[PAD{i}]" for i in range(padding)]
@@ -57,7 +69,7 @@ def write_gguf(path, backend, pre, padding=0, **metadata):
     for token in SPECIAL:
         types[vocabulary[token]] = TokenType.CONTROL
     types[vocabulary[USER_DEFINED]] = TokenType.USER_DEFINED
-    writer = GGUFWriter(path, "llama")
+    writer = GGUFWriter(path, architecture)
     keys = {
         "ggml.model": "gpt2",
         "ggml.pre": pre,
@@ -68,6 +80,10 @@ def write_gguf(path, backend, pre, padding=0, **metadata):
         "ggml.eos_token_id": vocabulary["<|im_end|>"],
         **{key.replace("__", "."): value for key, value in metadata.items()},
     }
+    return write_metadata(writer, keys)
+
+
+def write_metadata(writer, keys):
     add = {int: writer.add_uint32, bool: writer.add_bool, str: writer.add_string, list: writer.add_array}
     for key, value in keys.items():
         if value is not None:
@@ -76,21 +92,36 @@ def write_gguf(path, backend, pre, padding=0, **metadata):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return writer.path
+
+
+def write_sentencepiece_gguf(path, model, **metadata):
+    """As llama.cpp's _set_vocab_sentencepiece does, where tokenizer_config.json lists the user-defined symbols."""
+    pieces = ModelProto.FromString(model).pieces
+    user_defined = [piece.type == TokenType.USER_DEFINED for piece in pieces]
+    keys = {
+        "ggml.model": "llama",
+        "ggml.pre": "default",
+        "ggml.tokens": [
+            p.piece.replace("▁", " ") if is_ud else p.piece for p, is_ud in zip(pieces, user_defined, strict=True)
+        ],
+        "ggml.scores": [-1000.0 if is_ud else p.score for p, is_ud in zip(pieces, user_defined, strict=True)],
+        "ggml.token_type": [piece.type for piece in pieces],
+        "ggml.bos_token_id": 1,
+        "ggml.eos_token_id": 2,
+        "ggml.unknown_token_id": 0,
+        **{key.replace("__", "."): value for key, value in metadata.items()},
+    }
+    return write_metadata(GGUFWriter(path, "gemma"), keys)
 
 
 @pytest.fixture(scope="module", params=list(PIPELINES))
 def converted(request, tmp_path_factory):
     """(reference tokenizer, our Tokenizer, transformers' tokenizer of our folder) of one kind of GGUF vocabulary."""
-    from click.testing import CliRunner
-
     folder = tmp_path_factory.mktemp("tokenizer")
     backend = reference(request.param)
     source = write_gguf(folder / "model.gguf", backend, request.param, padding=5)
-    options = ["--settings", "{}", "--source", source, "--output", folder / "out" / "tokenizer.json"]
-    result = CliRunner().invoke(script.main, list(map(str, options)), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return backend, load_tokenizer(folder / "out"), AutoTokenizer.from_pretrained(folder / "out")
+    return backend, convert(source, folder / "out"), AutoTokenizer.from_pretrained(folder / "out")
 
 
 @QUICK
@@ -142,12 +173,47 @@ def test_a_bos_that_the_file_asks_for(run_script, tmp_path):
     assert ours.backend.encode("time").ids == ours.prompt_ids("time")  # tokenizer.json alone does it too
 
 
+@pytest.fixture(scope="module", params=["llama", "llama with symbols", "gemma"])
+def pieces(request, tmp_path_factory):
+    """(sentencepiece's processor, our Tokenizer of a GGUF file with its pieces) of one kind of model."""
+    folder, model = tmp_path_factory.mktemp("pieces"), sentencepiece_model(request.param)
+    prefix = None if request.param.startswith("llama") else False
+    source = write_sentencepiece_gguf(folder / "model.gguf", model, ggml__add_space_prefix=prefix)
+    return SentencePieceProcessor(model_proto=model), convert(source, folder / "out")
+
+
+@QUICK
+@given(text=TEXT | st.lists(st.sampled_from([*SYMBOLS, " ", "   ", "\t", "x", "<0x41>"])).map("".join))
+def test_pieces_of_gguf_files_equal_sentencepiece(pieces, text):
+    theirs, ours = pieces
+    assume(not re.search("<unk>|<s>|</s>", text))  # text to sentencepiece, tokens to us
+    ids = theirs.encode(text)
+    assert ours.encode(text) == ids
+    assert ours.decode(ids) == theirs.decode(ids)
+
+
+def test_special_tokens_among_pieces_of_gguf_files(pieces):
+    _, ours = pieces
+    assert (ours.bos_id, ours.eos_id, ours.adds_bos, ours.stop_ids) == (1, 2, True, {2})
+    assert ours.prompt_ids("time") == [1, *ours.encode("time")]
+
+
+@pytest.mark.parametrize(("architecture", "strips"), [("phi3", True), ("llama", False)])
+def test_control_tokens_of_phi_take_the_white_space_after_them(run_script, tmp_path, architecture, strips):
+    source = write_gguf(tmp_path / "model.gguf", reference("gpt-4o"), "gpt-4o", architecture=architecture)
+    run_script(script.main, {}, source=source, output=tmp_path / "out" / "tokenizer.json")
+    ours = load_tokenizer(tmp_path / "out")
+    assert (ours.encode("<|im_end|> \n time") == ours.encode("<|im_end|>time")) is strips
+    assert ours.encode("<|endoftext|> time") != ours.encode("<|endoftext|>time")
+
+
 @pytest.mark.parametrize(
     ("metadata", "part"),
     [
         ({"ggml__pre": "deepseek-v9"}, "tokenizer.ggml.pre is 'deepseek-v9'; supported: gpt-2, smollm"),
         ({"ggml__pre": None}, "tokenizer.ggml.pre is None"),
-        ({"ggml__model": "llama"}, "tokenizer.ggml.model is 'llama'"),
+        ({"ggml__model": "bert"}, "tokenizer.ggml.model is 'bert'; supported: 'gpt2'"),
+        ({"ggml__model": "llama"}, "tokenizer.ggml.scores do not fit"),
         ({"ggml__tokens": None}, "tokenizer.ggml.tokens"),
         ({"ggml__merges": None}, "merges are missing"),
         ({"ggml__merges": ["no such"]}, "tokenizer.ggml.merges do not fit"),

@@ -1,59 +1,89 @@
-"""Reads the tokenizer files of a Hugging Face folder."""
+"""The files beside a tokenizer in a Hugging Face folder: special tokens, chat template, tokens that end a turn."""
 
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from hexport.checkpoints.json_file import read_json
 from hexport.errors import HexportError
-from hexport.tokenizers.tokenizer import AS_IT_IS, load_backend, special_tokens
+from hexport.tokenizers.tokenizer import AS_IT_IS, special_tokens
+
+ADDED_TOKEN_KEYS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 
 
-def read_hf_tokenizer(file: Path) -> dict:
-    """The tokenizer_config.json to go with a tokenizer.json, from the files beside it.
+def read_tokenizer_config(backend: Tokenizer, folder: Path, defaults: dict) -> dict:
+    """The tokenizer_config.json to go with a tokenizer, from the files of its folder, over `defaults`.
 
     It has the chat template inside, wherever it was, and as `stop_tokens` the EOS tokens that generation_config.json
-    and config.json list. Raises HexportError for a file that is missing, malformed, or does not fit the others.
+    and config.json list. Raises HexportError for a file that is malformed or does not fit the others.
     """
-    backend = load_backend(file)
-    path = file.with_name("tokenizer_config.json")
-    config = read_json(path) if path.is_file() else {}
+    # special_tokens_map.json is what transformers wrote before tokenizer_config.json had it all.
+    config = {**defaults, **_read(folder / "special_tokens_map.json"), **_read(folder / "tokenizer_config.json")}
     special = special_tokens(config)
+    path = folder / "tokenizer_config.json"
     for key, token in special.items():
         if key in ("bos_token", "eos_token") and backend.token_to_id(token) is None:
-            raise HexportError(f"{path}: {key} {token!r} is not in the vocabulary of {file}")
+            raise HexportError(f"{path}: {key} {token!r} is not in the vocabulary")
     config |= special | AS_IT_IS
-    if template := _chat_template(config, file.parent):
-        config["chat_template"] = template
-    if config.get("add_bos_token") is None:
-        first = backend.encode("").ids[:1]
-        config["add_bos_token"] = bool(first) and first == [backend.token_to_id(special.get("bos_token", ""))]
-    config["stop_tokens"] = _stop_tokens(backend, file.parent)
-    return config
+    config["chat_template"] = _chat_template(config, folder)
+    config["add_bos_token"] = _adds_bos(backend, special, config.get("add_bos_token"), defaults.get("add_bos_token"))
+    config["stop_tokens"] = _stop_tokens(backend, folder)
+    return {key: value for key, value in config.items() if value is not None}
 
 
-def tokenizer_files(source: Path) -> dict[str, Path]:
-    """Name -> path of the tokenizer's files in a Hugging Face folder, or beside a tokenizer.json, that exist."""
-    folder = source if source.is_dir() else source.parent
-    names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json")
-    return {name: folder / name for name in names if (folder / name).is_file()}
+def add_listed_tokens(backend: Tokenizer, folder: Path) -> None:
+    """Add the tokens that tokenizer_config.json and added_tokens.json list and a tokenizer.model does not have.
+
+    Raises HexportError where an id is taken by another text, or leaves a gap behind the vocabulary.
+    """
+    path = folder / "tokenizer_config.json"
+    try:
+        listed = {int(id): AddedToken(text, special=True) for text, id in _read(folder / "added_tokens.json").items()}
+        for id, token in _read(path).get("added_tokens_decoder", {}).items():
+            listed[int(id)] = AddedToken(**{key: token[key] for key in ADDED_TOKEN_KEYS if key in token})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise HexportError(f"{path}: added_tokens_decoder, or added_tokens.json, is malformed: {error}") from error
+    size = backend.get_vocab_size()
+    for id, token in sorted(listed.items()):
+        if id >= size or token.special:
+            backend.add_tokens([token])
+        if (found := backend.id_to_token(id)) != token.content:
+            raise HexportError(f"{path}: lists token {id} as {token.content!r}, but tokenizer.model has {found!r}")
+
+
+def _read(path: Path) -> dict:
+    return read_json(path) if path.is_file() else {}
+
+
+def _adds_bos(backend: Tokenizer, special: dict[str, str], *said: bool | None) -> bool:
+    """What the files say, the first that does; else what the tokenizer does."""
+    if "bos_token" not in special:
+        return False
+    does = backend.encode("").ids[:1] == [backend.token_to_id(special["bos_token"])]
+    return next((bool(adds) for adds in said if adds is not None), does)
 
 
 def _chat_template(config: dict, folder: Path) -> str | None:
     """The default template: a file of its own, or a key of the config, which may hold several by name."""
     if (file := folder / "chat_template.jinja").is_file():
-        return file.read_text(encoding="utf-8")
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        return {entry["name"]: entry["template"] for entry in template}.get("default")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise HexportError(f"{file}: not UTF-8 text") from error
+    template = config.get("chat_template") or _read(folder / "chat_template.json").get("chat_template")
+    if isinstance(template, list) and all(isinstance(entry, dict) for entry in template):
+        template = {entry.get("name"): entry.get("template") for entry in template}.get("default")
+    if not isinstance(template, str | None):
+        raise HexportError(f"{folder}: chat_template is neither a text nor a list of name and template")
     return template
 
 
 def _stop_tokens(backend: Tokenizer, folder: Path) -> list[str]:
     ids: list[int] = []
     for name in ("generation_config.json", "config.json"):
-        if (path := folder / name).is_file():
-            eos = read_json(path).get("eos_token_id")
-            ids += eos if isinstance(eos, list) else [] if eos is None else [eos]
+        eos = _read(folder / name).get("eos_token_id")
+        ids += eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if wrong := [id for id in ids if not (isinstance(id, int) and 0 <= id < 2**32)]:
+        raise HexportError(f"{folder}: eos_token_id of generation_config.json or config.json has {wrong[0]!r}, no id")
     # Some published lists name an id beyond the vocabulary: nothing can ever emit it.
     return sorted({token for id in ids if (token := backend.id_to_token(id)) is not None})

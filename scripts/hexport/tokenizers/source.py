@@ -1,29 +1,32 @@
-"""A published tokenizer by its path: what kind it is, which files it has, what is in them."""
+"""A published tokenizer by its path: what kind it is, what is in it."""
 
 from pathlib import Path
 
-from hexport.errors import HexportError
+from tokenizers import Tokenizer, processors
+
+from hexport.tokenizers.files import folder_of, is_gguf, is_sentencepiece, tokenizer_files
 from hexport.tokenizers.gguf_tokenizer import read_gguf_tokenizer
-from hexport.tokenizers.huggingface import read_hf_tokenizer, tokenizer_files
+from hexport.tokenizers.huggingface import add_listed_tokens, read_tokenizer_config
+from hexport.tokenizers.sentencepiece_model import read_sentencepiece
+from hexport.tokenizers.tiktoken_model import read_tiktoken
+from hexport.tokenizers.tokenizer import load_backend
 
 
 def read_tokenizer(source: Path) -> tuple[str, dict]:
-    """Text of tokenizer.json and contents of tokenizer_config.json."""
-    if source.suffix == ".gguf":
-        backend, config = read_gguf_tokenizer(source)
-        return backend.to_str(pretty=True) + "\n", config
-    file = source / "tokenizer.json" if source.is_dir() else source
-    return file.read_text(encoding="utf-8"), read_hf_tokenizer(file)
+    """Text of tokenizer.json and contents of tokenizer_config.json. Raises HexportError."""
+    file = tokenizer_files(source)[0]
+    if file.suffix == ".json":
+        config = read_tokenizer_config(load_backend(file), file.parent, {})
+        return file.read_text(encoding="utf-8"), config
+    backend, config = read_gguf_tokenizer(file) if is_gguf(file) else _read_model(file, source)
+    if config["add_bos_token"]:
+        bos = config["bos_token"]
+        special = [(bos, backend.token_to_id(bos))]
+        backend.post_processor = processors.TemplateProcessing(single=[bos, "$A"], special_tokens=special)
+    return backend.to_str(pretty=True) + "\n", config
 
 
-def source_files(source: Path) -> dict[str, Path]:
-    """Name -> path of the files that the tokenizer is made from. Raises HexportError where it has none."""
-    if not source.exists():
-        raise HexportError(f"{source}: no such file or folder")
-    if source.is_file() and source.suffix == ".gguf":
-        return {source.name: source}
-    if source.is_dir() or source.name == "tokenizer.json":
-        if "tokenizer.json" in (files := tokenizer_files(source)):
-            return files
-        raise HexportError(f"{source}: no tokenizer.json in this folder")
-    raise HexportError(f"{source}: expected a .gguf file, a folder with tokenizer.json, or a tokenizer.json")
+def _read_model(file: Path, source: Path) -> tuple[Tokenizer, dict]:
+    backend, special = read_sentencepiece(file) if is_sentencepiece(file) else read_tiktoken(file)
+    add_listed_tokens(backend, folder_of(source))
+    return backend, read_tokenizer_config(backend, folder_of(source), special)

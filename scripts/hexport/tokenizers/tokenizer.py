@@ -9,7 +9,7 @@ from hexport.checkpoints.json_file import read_json
 from hexport.errors import HexportError
 from hexport.tokenizers.chat import render_chat
 
-# Special tokens that end a turn or a text in the chat formats of the known models.
+# Tokens that end a turn or a text in the chat formats of the known models.
 END_TOKENS = {
     "<|im_end|>",
     "<|eot_id|>",
@@ -92,8 +92,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     backend.add_special_tokens(
         [special[name] for name, id in ids.items() if id is not None and special[name] not in added]
     )
-    ends = {token.content for token in backend.get_added_tokens_decoder().values() if token.special} & END_TOKENS
-    stops = {backend.token_to_id(text) for text in ends.union(config["stop_tokens"])} | {ids.get("eos_token")}
+    stops = {backend.token_to_id(text) for text in END_TOKENS.union(config["stop_tokens"])} | {ids.get("eos_token")}
     bos_id = ids.get("bos_token")
     return Tokenizer(
         backend=backend,

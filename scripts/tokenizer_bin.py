@@ -1,0 +1,32 @@
+"""Write tokenizer.bin, the format of llama2.c, of a SentencePiece model."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from hexport.errors import one_line_errors
+from hexport.progress import Progress
+from hexport.provenance import atomic_path, write_manifest
+from hexport.tokenizers.llama2c import sentencepiece_file, write_tokenizer_bin
+
+
+@click.command(help=__doc__)
+@click.option("--settings", type=json.loads, required=True, help="JSON: {}")
+@click.option("--source", type=click.Path(path_type=Path), required=True)
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
+    progress = Progress(log)
+    with progress.stage("tokenizer.bin"):
+        model = sentencepiece_file(source)
+        with atomic_path(output) as temporary:
+            write_tokenizer_bin(model, temporary)
+    versions = {"pytorch_tokenizers": metadata.version("pytorch_tokenizers")}
+    write_manifest(output, inputs={model.name: model}, params=settings, stages=progress.stages, versions=versions)
+
+
+if __name__ == "__main__":
+    main()
