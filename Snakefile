@@ -6,7 +6,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from hexport.config import matrix
+from hexport.config import matrix, sources
 from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
 from hexport.config.settings import parse_config

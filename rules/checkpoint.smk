@@ -16,7 +16,7 @@ rule fetch:
 
 rule convert_checkpoint:
     input:
-        lambda wildcards: matrix.checkpoint_inputs(build, wildcards.model),
+        lambda wildcards: sources.checkpoint_inputs(build, wildcards.model),
     output:
         artifact="<artifacts>/{model}/checkpoint/model.safetensors",
         manifest="<artifacts>/{model}/checkpoint/model.safetensors.manifest.json",
@@ -28,7 +28,7 @@ rule convert_checkpoint:
         mem_mb=2000,
     params:
         settings=lambda wildcards: matrix.checkpoint_settings(build, wildcards.model),
-        source=lambda wildcards: matrix.checkpoint_source(build, wildcards.model),
+        source=lambda wildcards: sources.checkpoint_source(build, wildcards.model),
         code=code_digest("checkpoint.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/checkpoint.py"

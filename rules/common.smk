@@ -45,7 +45,7 @@ def names(known):
 
 
 wildcard_constraints:
-    download=names(matrix.downloads(build)),
+    download=names(sources.downloads(build)),
     model=names(build.models),
     recipe=names(build.recipes),
     target=f"({names(HTP_ARCH)})(-emulator)?",

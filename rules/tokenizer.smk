@@ -1,6 +1,13 @@
+def published_model(wildcards):
+    try:
+        return sources.tokenizer_model_inputs(build, wildcards.model)
+    except HexportError as error:
+        fail(error)
+
+
 rule extract_tokenizer:
     input:
-        lambda wildcards: matrix.tokenizer_inputs(build, wildcards.model),
+        lambda wildcards: sources.tokenizer_inputs(build, wildcards.model),
     output:
         artifact="<artifacts>/{model}/tokenizer/tokenizer.json",
         manifest="<artifacts>/{model}/tokenizer/tokenizer.json.manifest.json",
@@ -10,11 +17,50 @@ rule extract_tokenizer:
         "<artifacts>/{model}/tokenizer/tokenizer.log",
     params:
         settings=matrix.tokenizer_settings(),
-        source=lambda wildcards: matrix.tokenizer_source(build, wildcards.model),
+        source=lambda wildcards: sources.tokenizer_source(build, wildcards.model),
         code=code_digest("tokenizer.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/tokenizer.py"
         " --settings {params.settings:q}"
         " --source {params.source:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"
+
+
+rule copy_tokenizer_model:
+    input:
+        published_model,
+    output:
+        artifact="<artifacts>/{model}/tokenizer/tokenizer.model",
+        manifest="<artifacts>/{model}/tokenizer/tokenizer.model.manifest.json",
+    log:
+        "<artifacts>/{model}/tokenizer/tokenizer.model.log",
+    params:
+        settings=matrix.tokenizer_settings(),
+        source=lambda wildcards: sources.tokenizer_source(build, wildcards.model),
+        code=code_digest("tokenizer_model.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/tokenizer_model.py"
+        " --settings {params.settings:q}"
+        " --source {params.source:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"
+
+
+rule write_tokenizer_bin:
+    input:
+        model="<artifacts>/{model}/tokenizer/tokenizer.model",
+    output:
+        artifact="<artifacts>/{model}/tokenizer/tokenizer.bin",
+        manifest="<artifacts>/{model}/tokenizer/tokenizer.bin.manifest.json",
+    log:
+        "<artifacts>/{model}/tokenizer/tokenizer.bin.log",
+    params:
+        settings=matrix.tokenizer_settings(),
+        code=code_digest("tokenizer_bin.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/tokenizer_bin.py"
+        " --settings {params.settings:q}"
+        " --source {input.model:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"

@@ -1,4 +1,4 @@
-"""Write the canonical checkpoint, model.safetensors and config.json, of a GGUF file or a Hugging Face folder."""
+"""Write the canonical checkpoint, model.safetensors and config.json, of a published one in any format."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,15 @@ from pathlib import Path
 import click
 
 from hexport.checkpoints.canonical import check_tensors, write_safetensors
-from hexport.checkpoints.source import read_checkpoint, source_files
+from hexport.checkpoints.files import find_checkpoint
+from hexport.checkpoints.source import check_weights, read_checkpoint
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import write_json, write_manifest
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help='JSON: {"sha256": hex or null}')
+@click.option("--settings", type=json.loads, required=True, help='JSON: {"sha256": hex|null, "params": path|null}')
 @click.option("--source", type=click.Path(path_type=Path), required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--log", type=click.Path(path_type=Path))
@@ -21,12 +22,15 @@ from hexport.provenance import write_json, write_manifest
 def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
     with progress.stage("read"):
-        inputs = source_files(source, settings["sha256"])
-        config, tensors = read_checkpoint(source)
+        params = settings["params"]
+        published = find_checkpoint(source, None if params is None else Path(params))
+        check_weights(published, settings["sha256"])
+        config, tensors = read_checkpoint(published)
         tensors = check_tensors(tensors, config, str(source))
     with progress.stage("write"):
         write_safetensors(output, tensors, str(source))
         write_json(output.with_name("config.json"), config)
+    inputs = {file.name: file for file in published.files}
     for artifact in (output, output.with_name("config.json")):
         write_manifest(artifact, inputs=inputs, params=settings, stages=progress.stages)
 

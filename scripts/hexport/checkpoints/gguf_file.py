@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGUFReader, GGUFValueType
 from gguf.constants import GGUFEndian
+from gguf.gguf_reader import ReaderTensor
 
 from hexport.errors import HexportError
 
@@ -50,3 +51,8 @@ def metadata(file: GGUFReader, key: str, default: object = None) -> object:
     """Value of a metadata key as a Python object."""
     field = file.get_field(key)
     return default if field is None else field.contents()
+
+
+def tensor_shape(entry: ReaderTensor) -> tuple[int, ...]:
+    """Rows first: GGUF stores the fastest dimension first."""
+    return tuple(int(size) for size in reversed(entry.shape))

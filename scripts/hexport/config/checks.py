@@ -4,11 +4,13 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from hexport.checkpoints.files import checkpoint_files
 from hexport.config.schema import nearest
 from hexport.config.settings import Config, Model, raise_all
 from hexport.config.socs import HTP_ARCH, MIN_ARCH_16_BIT_KV
-from hexport.config.sources import check_uri, checkpoint_files, is_remote, tokenizer_files
+from hexport.config.sources import check_uri, is_remote, may_hold_tokenizer, tokenizer_of
 from hexport.errors import HexportError
+from hexport.tokenizers.files import tokenizer_files
 
 AVAILABLE_MODES = ("kv",)
 CALIBRATION_SOURCES = ("tasks", "prompts", "samples", "text")
@@ -89,27 +91,30 @@ def _sha256_faults(config: Config) -> Iterator[str]:
 def _checkpoint_faults(model: Model) -> Iterator[str]:
     if model.name in FOLDERS_OF_ARTIFACTS:
         yield ": the name is taken by a folder of artifacts; choose another"
-    for key in ("params", "pre_gen_pte"):
-        if getattr(model, key) is not None:
-            yield f".{key}: is not supported in this version"
+    if model.pre_gen_pte is not None:
+        yield ".pre_gen_pte: is not supported in this version"
+    if model.params is not None and not Path(model.params).is_file():
+        yield f".params: {model.params}: no such file"
+        return
     try:
         if is_remote(model.checkpoint):
-            check_uri(model.checkpoint)
+            check_uri(model.checkpoint, model.sha256)
+            if model.tokenizer is None and not may_hold_tokenizer(model.checkpoint):
+                yield f".tokenizer: missing, and {model.checkpoint} is one file, without a tokenizer"
         else:
-            checkpoint_files(Path(model.checkpoint))
+            checkpoint_files(Path(model.checkpoint), model.params and Path(model.params))
     except HexportError as error:
         yield f".checkpoint: {error}"
 
 
 def _tokenizer_faults(model: Model) -> Iterator[str]:
+    source = tokenizer_of(model)
     try:
-        if model.tokenizer is None:
-            if not is_remote(model.checkpoint) and Path(model.checkpoint).exists():
-                tokenizer_files(Path(model.checkpoint))
-        elif is_remote(model.tokenizer):
-            check_uri(model.tokenizer)
-        else:
-            tokenizer_files(Path(model.tokenizer))
+        if not is_remote(source):
+            if model.tokenizer is not None or Path(source).exists():
+                tokenizer_files(Path(source))
+        elif model.tokenizer is not None:
+            check_uri(source, None)
     except HexportError as error:
         yield f".tokenizer: {error}"
 
@@ -118,8 +123,6 @@ def _mode_faults(model: Model) -> Iterator[str]:
     for mode in model.modes:
         if mode not in AVAILABLE_MODES:
             yield f".modes: {mode} is not supported in this version; available: {', '.join(AVAILABLE_MODES)}"
-    if model.num_sharding != 1:
-        yield f".num_sharding: {model.num_sharding} is not supported in this version; available: 1"
     if "lookahead" in model.modes:
         size = _next_power_of_2((model.window + model.gcap) * (model.ngram - 1))
         if size >= model.max_seq_len:

@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 from hexport.config.checks import check_kv_bits
-from hexport.config.settings import Config, Device, Model
-from hexport.config.sources import checkpoint_files, download_name, is_remote, tokenizer_files
+from hexport.config.settings import Config, Device
+from hexport.config.sources import downloads, is_hub, is_remote, tokenizer_forms
 from hexport.errors import HexportError
 from hexport.provenance import sha256
 
@@ -26,7 +26,12 @@ TOOLCHAIN = ("executorch", "torch")
 
 
 def tokenizers(config: Config) -> list[str]:
-    return [f"{config.artifacts}/{model}/tokenizer/tokenizer.json" for model in config.models]
+    """Every model's tokenizer, in all forms that its source is known to have."""
+    return [
+        f"{config.artifacts}/{name}/tokenizer/{form}"
+        for name, model in config.models.items()
+        for form in tokenizer_forms(model)
+    ]
 
 
 def quant_attrs(config: Config) -> list[str]:
@@ -66,31 +71,6 @@ def _devices(config: Config) -> list[Device]:
     return [device for device in config.devices.values() if device.soc in config.socs]
 
 
-def downloads(config: Config) -> dict[str, str]:
-    """File name under artifacts/downloads -> URI."""
-    sources = [source for model in config.models.values() for source in (model.checkpoint, model.tokenizer)]
-    return {download_name(uri): uri for uri in sources if uri is not None and is_remote(uri)}
-
-
-def checkpoint_source(config: Config, model: str) -> str:
-    """The file or folder that the canonical checkpoint is made from."""
-    return _local(config, config.models[model].checkpoint)
-
-
-def checkpoint_inputs(config: Config, model: str) -> list[str]:
-    source = config.models[model].checkpoint
-    return [_local(config, source)] if is_remote(source) else _texts(checkpoint_files(Path(source)))
-
-
-def tokenizer_source(config: Config, model: str) -> str:
-    return _local(config, _tokenizer(config.models[model]))
-
-
-def tokenizer_inputs(config: Config, model: str) -> list[str]:
-    source = _tokenizer(config.models[model])
-    return [_local(config, source)] if is_remote(source) else _texts(tokenizer_files(Path(source)))
-
-
 def calibration_text(config: Config, model: str) -> str | None:
     """The text file that a model is calibrated on, if it is a text file."""
     return (config.models[model].calibration or {}).get("text")
@@ -98,13 +78,17 @@ def calibration_text(config: Config, model: str) -> str | None:
 
 def fetch_settings(config: Config, download: str) -> str:
     uri = downloads(config)[download]
-    expected = [model.sha256 for model in config.models.values() if model.checkpoint == uri and model.sha256]
-    return _settings({"uri": uri, "sha256": expected[0] if expected else None})
+    models = [model for model in config.models.values() if model.checkpoint == uri]
+    if is_hub(uri):
+        return _settings({"uri": uri, "weights": bool(models)})
+    return _settings({"uri": uri, "sha256": next((model.sha256 for model in models if model.sha256), None)})
 
 
 def checkpoint_settings(config: Config, model: str) -> str:
+    """`sha256` is checked here where `fetch` does not: where the checkpoint may have several files."""
     spec = config.models[model]
-    return _settings({"sha256": None if is_remote(spec.checkpoint) else spec.sha256})
+    fetch_checks = is_remote(spec.checkpoint) and not is_hub(spec.checkpoint)
+    return _settings({"sha256": None if fetch_checks else spec.sha256, "params": spec.params})
 
 
 def tokenizer_settings() -> str:
@@ -178,18 +162,6 @@ def _sdk_identity() -> str | None:
     if not library.is_file():
         raise HexportError(f"QNN_SDK_ROOT={root}: {library.relative_to(root)} is missing; unset it or name a QNN SDK")
     return f"libQnnHtp.so {sha256(library)[:16]}"
-
-
-def _tokenizer(model: Model) -> str:
-    return model.checkpoint if model.tokenizer is None else model.tokenizer
-
-
-def _local(config: Config, source: str) -> str:
-    return f"{config.artifacts}/downloads/{download_name(source)}" if is_remote(source) else source
-
-
-def _texts(paths: list[Path]) -> list[str]:
-    return [str(path) for path in paths]
 
 
 def _settings(projection: dict) -> str:

