@@ -2,7 +2,7 @@
 
 import pytest
 
-from hexport.decoder.weights import Checkpoint
+from hexport.decoder.weights import Checkpoint, load_epilogue
 from hexport.errors import HexportError
 from hexport.quantization.calibration import prepare_epilogue, prepare_layer
 from hexport.quantization.recipe import Override, Recipe, load_recipe, recipe_from
@@ -14,7 +14,7 @@ SPEC = {"dtype": "16a8w", "granularity": "per_channel", "kv_bits": 16}
 
 def weight_bits(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, int]:
     """Bits of every projection's weight, and of the output projection's, by its name in the decoder."""
-    prepared = prepare_layer(checkpoint, 0, 8, 1, recipe), prepare_epilogue(checkpoint, 1, recipe)
+    prepared = prepare_layer(checkpoint, 0, 8, 1, recipe), prepare_epilogue(load_epilogue(checkpoint), 1, recipe)
     observers = prepared[0].weights | prepared[1].weights
     return {
         name.removesuffix(".weight"): (observer.quant_max - observer.quant_min).bit_length()

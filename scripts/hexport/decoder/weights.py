@@ -51,8 +51,8 @@ class Checkpoint:
         return parameters
 
     def prologue_parameters(self) -> dict[str, torch.Tensor]:
-        (embedding,) = self._parameters(prologue_sources()).values()
-        return {"embedding.weight": embedding * self.config.embedding_scale}
+        parameters, scale = self._parameters(prologue_sources()), self.config.embedding_scale
+        return {name: tensor if scale == 1 else tensor * scale for name, tensor in parameters.items()}
 
     def epilogue_parameters(self) -> dict[str, torch.Tensor]:
         return self._parameters(epilogue_sources(self.config))

@@ -1,18 +1,19 @@
 """A decoder graph of one AR length, stamped from templates."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 
-from hexport.decoder.model import rope_of
+from hexport.decoder.config import DecoderConfig
+from hexport.decoder.model import Epilogue, Prologue, rope_of
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.lowering.abi import input_names
 from hexport.lowering.recording import Tensor, Wrappers
 from hexport.lowering.stamping import Place, Wire, program_input, stamp
 from hexport.lowering.target import Target
-from hexport.lowering.template import Template, lower_template
+from hexport.lowering.template import Template, lower_template, resize
 from hexport.progress import Progress
 from hexport.quantization.calibration import MASK, MASKS, prepare_epilogue, prepare_layer, prepare_prologue
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
@@ -33,8 +34,10 @@ def lower_templates(
 ) -> Templates:
     """Lower the prologue, the epilogue and one layer of each signature."""
     config = checkpoint.config
+    small = with_small_vocabulary(config, context_len, ar_len)
     with progress.stage(f"template prologue AR-{ar_len}"):
-        prologue = lower_template(prepare_prologue(checkpoint, context_len, ar_len, recipe), target)
+        module = Prologue(small, context_len).eval().requires_grad_(False)
+        prologue = lower_template(prepare_prologue(module, ar_len, recipe), target)
     layers: dict[str, Template] = {}
     for i in range(config.n_layers):
         signature = config.layer_signature(i)
@@ -43,8 +46,17 @@ def lower_templates(
                 prepared = prepare_layer(checkpoint, i, context_len, ar_len, recipe)
                 layers[signature] = lower_template(prepared, target)
     with progress.stage(f"template epilogue AR-{ar_len}"):
-        epilogue = lower_template(prepare_epilogue(checkpoint, ar_len, recipe), target)
+        module = Epilogue(small).eval().requires_grad_(False)
+        epilogue = lower_template(prepare_epilogue(module, ar_len, recipe), target)
+    for template in (prologue, epilogue):
+        resize(template, small.vocab_size, config.vocab_size)
     return Templates(prologue, layers, epilogue)
+
+
+def with_small_vocabulary(config: DecoderConfig, context_len: int, ar_len: int) -> DecoderConfig:
+    """A stand-in for templates, which then need no memory for vocabularies. No other size of them equals its own."""
+    taken = {config.hidden_size, context_len, ar_len, *(rope.dims // 2 for rope in config.ropes)}
+    return replace(config, vocab_size=next(size for size in itertools.count(97) if size not in taken))
 
 
 def shard_ranges(n_layers: int, n_shards: int) -> list[range]:

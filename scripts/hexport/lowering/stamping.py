@@ -17,6 +17,7 @@ from hexport.lowering.template import Filling, Template
 from hexport.quantization.prepared import Observer, encoding_of_parameter, observe_parameter
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 
+CHUNK = 1 << 24  # values quantised at a time: they pass through several float copies
 NATIVE = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_NATIVE
 
 
@@ -131,10 +132,17 @@ def _parameter_encoding(filling: Filling, place: Place, observer: Observer, para
 
 
 def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, like: np.ndarray) -> np.ndarray:
-    codes = torch.ops.quantized_decomposed.quantize_per_tensor(
-        parameter, encoding.scale, encoding.zero_point, encoding.qmin, encoding.qmax, torch.int32
-    )
-    return codes.numpy().astype(like.dtype).reshape(like.shape)
+    values, codes = parameter.reshape(-1), np.empty(parameter.numel(), like.dtype)
+    for start in range(0, len(codes), CHUNK):
+        codes[start : start + CHUNK] = torch.ops.quantized_decomposed.quantize_per_tensor(
+            values[start : start + CHUNK],
+            encoding.scale,
+            encoding.zero_point,
+            encoding.qmin,
+            encoding.qmax,
+            torch.int32,
+        )
+    return codes.reshape(like.shape)
 
 
 def _quantise(
@@ -159,9 +167,11 @@ def _quantise_bias(bias: torch.Tensor, scales: torch.Tensor) -> _Quantised:
 def _quantise_channels(parameter: torch.Tensor, observer: Observer, bits: int | None) -> _Quantised:
     """Quantise a convolution's weight (out, in, 1, 1) per output channel, in QNN's layout (1, 1, in, out)."""
     scales, zero_points = observe_parameter(observer, parameter)
-    codes = torch.ops.quantized_decomposed.quantize_per_channel(
-        parameter, scales.float(), zero_points, 0, observer.quant_min, observer.quant_max, torch.int8
-    ).permute(2, 3, 1, 0)
+    channels = max(1, CHUNK // parameter[0].numel())
+    parts = zip(*(tensor.split(channels) for tensor in (parameter, scales.float(), zero_points)), strict=True)
+    limits = observer.quant_min, observer.quant_max, torch.int8
+    codes = torch.cat([torch.ops.quantized_decomposed.quantize_per_channel(*part, 0, *limits) for part in parts])
+    codes = codes.permute(2, 3, 1, 0)
     if bits == 4:
         codes = codes & 0x0F
     return _Quantised(codes.contiguous().numpy(), scales.float().numpy(), zero_points.numpy())

@@ -227,5 +227,18 @@ def _biases(ops: list[Op], tags: _Tags) -> dict[Tensor, Filling]:
     return biases
 
 
+def resize(template: Template, old: int, new: int) -> None:
+    """Give a template's dimensions of one size another size, in tensors and in the channels that fill them."""
+    for tensor in unique_tensors(template.ops):
+        if old in tensor.dims:
+            tensor.dims = [new if size == old else size for size in tensor.dims]
+            if tensor.data is not None:  # stamping only asks for its type and shape
+                shape = [new if size == old else size for size in tensor.data.shape]
+                tensor.data = np.broadcast_to(np.zeros((), tensor.data.dtype), shape)
+    for tensor, filling in template.fillings.items():
+        if filling.channels is not None and len(filling.channels) == old:
+            template.fillings[tensor] = replace(filling, channels=np.arange(new))
+
+
 def unique_tensors(ops: list[Op]) -> list[Tensor]:
     return list(dict.fromkeys(tensor for op in ops for tensor in (*op.inputs, *op.outputs)))

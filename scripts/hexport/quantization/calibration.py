@@ -11,7 +11,7 @@ import torch
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import ATTEND, MASKED, causal_mask, causal_masks
-from hexport.decoder.model import empty_cache, rope_of
+from hexport.decoder.model import Epilogue, Prologue, empty_cache, rope_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.errors import HexportError
 from hexport.progress import Progress
@@ -90,8 +90,7 @@ def token_inputs(tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor([tokens], dtype=torch.int32), torch.arange(len(tokens), dtype=torch.int32)[None]
 
 
-def prepare_prologue(checkpoint: Checkpoint, n_positions: int, ar_len: int, recipe: Recipe) -> PreparedGraph:
-    prologue = load_prologue(checkpoint, n_positions)
+def prepare_prologue(prologue: Prologue, ar_len: int, recipe: Recipe) -> PreparedGraph:
     return prepare(prologue, token_inputs([0] * ar_len), recipe)
 
 
@@ -108,13 +107,13 @@ def prepare_layer(checkpoint: Checkpoint, layer: int, context_len: int, ar_len: 
     return prepare(load_layer(checkpoint, layer), inputs, recipe)
 
 
-def prepare_epilogue(checkpoint: Checkpoint, ar_len: int, recipe: Recipe) -> PreparedGraph:
-    return prepare(load_epilogue(checkpoint), (torch.zeros(1, ar_len, checkpoint.config.hidden_size),), recipe)
+def prepare_epilogue(epilogue: Epilogue, ar_len: int, recipe: Recipe) -> PreparedGraph:
+    return prepare(epilogue, (torch.zeros(1, ar_len, epilogue.output.in_channels),), recipe)
 
 
 def _calibrate_prologue(checkpoint, samples, recipe, activations) -> list[State]:
     config = checkpoint.config
-    template = prepare_prologue(checkpoint, max(map(len, samples)), EXPORT_LENGTH, recipe)
+    template = prepare_prologue(load_prologue(checkpoint, max(map(len, samples))), EXPORT_LENGTH, recipe)
     states = []
     for sample in samples:
         hidden, *ropes = template.module(*token_inputs(sample))
@@ -154,7 +153,7 @@ def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list
 
 def _calibrate_epilogue(checkpoint, states, recipe, activations) -> Encoding:
     """Return the encoding of the logits."""
-    template = prepare_epilogue(checkpoint, EXPORT_LENGTH, recipe)
+    template = prepare_epilogue(load_epilogue(checkpoint), EXPORT_LENGTH, recipe)
     observe_once(template)
     for state in states:
         template.module(state.hidden)
