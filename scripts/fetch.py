@@ -22,7 +22,8 @@ def main(settings: dict, output: Path, log: Path | None) -> None:
 
     progress = Progress(log)
     with progress.stage("fetch"):
-        facts = fetch(**{"sha256": None, **settings}, output=output, say=progress.say)
+        sha256, weights = settings.get("sha256"), settings.get("weights", True)
+        facts = fetch(settings["uri"], sha256, output, weights=weights, say=progress.say)
     write_manifest(output, inputs={}, params=settings, stages=progress.stages, **facts)
 
 

@@ -44,6 +44,12 @@ def _invoke(main: click.Command, settings: dict, paths: dict[str, Path]):
 
 
 @pytest.fixture
+def output(tmp_path) -> Path:
+    """Where a canonical checkpoint goes."""
+    return tmp_path / "checkpoint" / "model.safetensors"
+
+
+@pytest.fixture
 def tiny_llama() -> Callable:
     """`tiny_llama(**config changes)`: a random LlamaForCausalLM, grouped heads wider than the hidden size."""
     import torch

@@ -1,4 +1,4 @@
-"""Which files a checkpoint has, told from names alone."""
+"""Which files a checkpoint has, told without reading weights."""
 
 import json
 import subprocess

@@ -20,11 +20,6 @@ def logits(model, length=40) -> torch.Tensor:
         return model(torch.arange(3, 3 + length).reshape(1, -1)).logits
 
 
-@pytest.fixture
-def output(tmp_path):
-    return tmp_path / "checkpoint" / "model.safetensors"
-
-
 VARIANTS = {
     **{family: (family, {}, {}) for family in FAMILIES},
     "llama_biases": ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}, {}),
@@ -207,6 +202,15 @@ def test_damaged_files_are_refused(script_error, tiny_llama, tmp_path, output, k
     source = write_gguf(tmp_path / "model.gguf", tiny_llama())
     source.write_bytes(source.read_bytes()[:keep])
     assert "model.gguf" in script_error(checkpoint.main, SETTINGS, source=source, output=output)
+
+
+def test_metadata_that_is_no_text_is_refused(script_error, tiny_llama, tmp_path, output):
+    source = write_gguf(tmp_path / "model.gguf", tiny_llama(), arch="llama")
+    text = b"\x05\0\0\0\0\0\0\0llama"  # its length, then general.architecture
+    assert source.read_bytes().count(text) == 1
+    source.write_bytes(source.read_bytes().replace(text, text[:-1] + b"\xff"))
+    line = script_error(checkpoint.main, SETTINGS, source=source, output=output)
+    assert "model.gguf: general.architecture is not UTF-8" in line
 
 
 def test_another_digest_is_refused(script_error, tiny_llama, tmp_path, output):

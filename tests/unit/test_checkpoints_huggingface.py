@@ -34,11 +34,6 @@ def folder(tiny_llama, tmp_path):
     return tmp_path / "hf"
 
 
-@pytest.fixture
-def output(tmp_path):
-    return tmp_path / "checkpoint" / "model.safetensors"
-
-
 def save(model, folder, shards, pickled):
     """A folder as transformers writes it, or wrote it when weights were pickled."""
     model.save_pretrained(folder, max_shard_size="50KB" if shards else "1GB")
@@ -150,7 +145,7 @@ def test_files_that_torch_save_did_not_write_whole_are_refused(script_error, fol
                 archive.writestr(name, record)
     (folder / "model.safetensors").unlink()
     line = script_error(checkpoint.main, SETTINGS, source=folder, output=output)
-    assert "pytorch_model.bin" in line and ("torch.save" in line)
+    assert "pytorch_model.bin" in line and "torch.save" in line
 
 
 def test_a_tied_head_stored_twice_is_stored_once(run_script, folder, output):

@@ -15,11 +15,6 @@ PARTS = ["attention.wq", "attention.wk", "attention.wv", "attention.wo"]
 FEED_FORWARD = ["feed_forward.w1", "feed_forward.w2", "feed_forward.w3"]
 
 
-@pytest.fixture
-def output(tmp_path):
-    return tmp_path / "checkpoint" / "model.safetensors"
-
-
 def build(tiny_llama, tied):
     """rms_norm_eps and rope_theta are not in the file: llama2.c fixes them."""
     return meta_sized(tiny_llama, tie_word_embeddings=tied, rms_norm_eps=1e-5, rope_theta=10000.0)
@@ -105,6 +100,9 @@ def test_files_that_are_no_whole_model_are_refused(script_error, tiny_llama, tmp
         for damaged in (whole[:-4], whole + b"\0\0\0\0"):
             source.write_bytes(damaged)
             assert f"stories.bin: not a whole model of llama2.c: {len(damaged)} bytes" in error()
+    millions_of_layers = struct.pack("<7i", 64, 172, (1 << 24) - 1, 8, 4, 160, 16)
+    source.write_bytes(millions_of_layers + bytes(1000))
+    assert "stories.bin: not a whole model of llama2.c: 1028 bytes" in error()
     source.write_bytes(header(model, True, 2))
     assert "version 2 of llama2.c's format (2 is int8)" in error()
     for rubbish in (b"", b"x" * 100, b"x" * 1000, bytes(1000)):

@@ -158,7 +158,7 @@ def test_a_branch_that_moved_leaves_nothing_of_the_old_commit(hub, fetch, tmp_pa
     assert content(tmp_path / "d") == FILES
 
 
-def test_a_damaged_file_is_refused_and_not_kept(hub, fetch, tmp_path, monkeypatch):
+def test_a_damaged_file_is_refused_and_not_kept(hub, fetch, tmp_path):
     weights = tmp_path / "d/model.safetensors"
     assert fetch("hf://org/tiny").returncode == 0
     weights.write_bytes(WEIGHTS[:-1] + b"\0")
@@ -225,7 +225,7 @@ def test_a_repository_without_a_checkpoint_is_one_line(hub, fetch):
     assert "org/tiny has no tokenizer.json or tokenizer.model" in error(fetch("hf://org/tiny", weights=False))
 
 
-def test_offline_is_one_line(hub, fetch):
+def test_offline_is_one_line(fetch):
     assert "no connection: " in error(fetch("hf://org/tiny", HF_ENDPOINT="https://localhost:9"))
     assert error(fetch("hf://org/tiny", HF_HUB_OFFLINE="1")) == (
         "error: hf://org/tiny: HF_HUB_OFFLINE is set; unset it to download"

@@ -6,9 +6,11 @@ import sys
 import pytest
 from small_tokenizers import reference, sentencepiece_model
 
+from hexport.checkpoints.hub import needed_files
+from hexport.checkpoints.uri import HubFiles
 from hexport.errors import HexportError
 from hexport.provenance import SCRIPTS
-from hexport.tokenizers.files import is_sentencepiece, model_file, published_model, tokenizer_files
+from hexport.tokenizers.files import COMPANIONS, is_sentencepiece, model_file, published_model, tokenizer_files
 
 
 @pytest.fixture
@@ -82,6 +84,13 @@ def test_sources_without_a_tokenizer(folder):
         tokenizer_files(root / "nowhere")
     with pytest.raises(HexportError, match="no such file or folder"):
         published_model(root / "nowhere")
+
+
+@pytest.mark.parametrize("tokenizer", ["tokenizer.json", "tokenizer.model", "original/tokenizer.model"])
+def test_the_hub_is_asked_for_every_file_that_counts(folder, tokenizer):
+    root = folder(tokenizer, *COMPANIONS)
+    files = names(tokenizer_files(root), root)
+    assert set(needed_files("hf://org/repo", HubFiles("org/repo", "main", None), files, weights=False)) == {*files}
 
 
 @pytest.mark.parametrize(

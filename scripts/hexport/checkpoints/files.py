@@ -1,4 +1,4 @@
-"""Which files a published checkpoint has, told from names alone: the Snakefile asks, so nothing heavy is imported."""
+"""Which files a published checkpoint has, told without reading weights. Light: the Snakefile asks."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -13,7 +13,7 @@ from gguf.quants import dequantize
 from hexport.checkpoints.files import PublishedCheckpoint
 from hexport.checkpoints.gguf_architectures import ARCHITECTURES, TENSORS, Architecture
 from hexport.checkpoints.gguf_config import ROPE_TENSORS, gguf_config
-from hexport.checkpoints.gguf_file import HeaderReader, metadata, open_gguf, tensor_shape
+from hexport.checkpoints.gguf_file import metadata, open_gguf, tensor_shape
 from hexport.checkpoints.tensor import Tensor, half_split, read_blocks, rows_per_block, stored, torch_dtype
 from hexport.errors import HexportError
 
@@ -26,7 +26,7 @@ def read_gguf(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
     Raises HexportError for an architecture, a metadata key, a tensor or a type that is not known.
     """
     path = checkpoint.weights[0]
-    file = open_gguf(path, HeaderReader)
+    file = open_gguf(path)
     name = metadata(file, "general.architecture")
     if (architecture := ARCHITECTURES.get(name)) is None:
         known = ", ".join(ARCHITECTURES)

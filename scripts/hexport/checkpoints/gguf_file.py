@@ -31,15 +31,12 @@ class HeaderReader(GGUFReader):
         return 12 + values.nbytes, [item_type, length, values], [2], types
 
 
-def open_gguf(path: Path, reader: type[GGUFReader]) -> GGUFReader:
-    """Open with `HeaderReader`, or with `GGUFReader` where lists of strings are wanted.
-
-    Raises HexportError for what is not GGUF, damaged, big-endian, or one part of several.
-    """
+def open_gguf(path: Path) -> HeaderReader:
+    """Raises HexportError for what is not GGUF, damaged, big-endian, or one part of several."""
     try:
-        file = reader(path)
+        file = HeaderReader(path)
     except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
-        raise HexportError(f"{path}: not a whole GGUF file: {error}") from error
+        raise HexportError(f"{path}: not a whole GGUF file: {error}; fetch it again") from error
     if file.endianess != GGUFEndian.LITTLE:
         raise HexportError(f"{path}: a big-endian GGUF file; only little-endian ones are read")
     if (parts := metadata(file, "split.count", 1)) > 1:
@@ -48,9 +45,12 @@ def open_gguf(path: Path, reader: type[GGUFReader]) -> GGUFReader:
 
 
 def metadata(file: GGUFReader, key: str, default: object = None) -> object:
-    """Value of a metadata key as a Python object."""
+    """Value of a metadata key as a Python object. Raises HexportError for a text that is not UTF-8."""
     field = file.get_field(key)
-    return default if field is None else field.contents()
+    try:
+        return default if field is None else field.contents()
+    except UnicodeDecodeError as error:
+        raise HexportError(f"{file.data.filename}: {key} is not UTF-8; fetch the file again") from error
 
 
 def tensor_shape(entry: ReaderTensor) -> tuple[int, ...]:

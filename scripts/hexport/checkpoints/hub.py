@@ -63,7 +63,7 @@ def fetch_hub_files(uri: str, source: HubFiles, weights: bool, listing: Path, sa
             say(f"fetch: {name}, file {i + 1} of {len(names)}, {files[name].size / 1e6:.1f} MB")
             url = hf_hub_url(source.repo, name, revision=info.sha)
             download(url, folder / name, _digest(files[name]), build_hf_headers())
-    described = {name: {"size": files[name].size, "sha256": sha256(folder / name)} for name in names}
+    described = {name: {"size": files[name].size, "sha256": _sha256(files[name], folder)} for name in names}
     write_json(listing, {"uri": uri, "commit": info.sha, "files": described})
     return info.sha
 
@@ -81,7 +81,7 @@ def needed_files(uri: str, source: HubFiles, names: list[str], weights: bool) ->
         return [source.file]
     tokenizer = [name for name in TOKENIZER if name in names]
     if not weights:
-        if not {"tokenizer.json", "tokenizer.model"} & set(tokenizer):
+        if not any(name.endswith(("tokenizer.json", "tokenizer.model")) for name in tokenizer):
             raise HexportError(f"{uri}: {source.repo} has no tokenizer.json or tokenizer.model; name another tokenizer")
         return tokenizer
     for patterns in WEIGHTS:
@@ -96,6 +96,11 @@ def needed_files(uri: str, source: HubFiles, names: list[str], weights: bool) ->
 
 def _digest(file: RepoSibling) -> str:
     return file.lfs.sha256 if file.lfs else file.blob_id
+
+
+def _sha256(file: RepoSibling, folder: Path) -> str:
+    """`download` has compared a large file with the SHA-256 that the Hub knows it by."""
+    return file.lfs.sha256 if file.lfs else sha256(folder / file.rfilename)
 
 
 def _remove_all_but(folder: Path, listing: Path, files: list[RepoSibling]) -> None:

@@ -76,17 +76,17 @@ def _tensors(path: Path, header: Header) -> dict[str, Tensor]:
     shapes = {"tok_embeddings": (vocabulary, dim), "norm": (dim,), "output": (vocabulary, dim)}
     # cosines and sines, which follow from the sizes
     shapes |= {"freqs": (2 * length, dim // heads // 2)}
+    order = [part for part in header.order if part != "output" or not header.tied]
+    sizes = [layers * math.prod(layer_shapes[p]) if p in layer_shapes else math.prod(shapes[p]) for p in order]
+    # Before any name is made: a damaged header can say millions of layers.
+    if (size := path.stat().st_size) != (said := header.start + 4 * sum(sizes)):
+        raise HexportError(f"{path}: not a whole model of llama2.c: {size} bytes, its header says {said}")
     tensors, offset = {}, header.start
-    for part in header.order:
-        names = [f"layers.{i}.{part}" for i in range(layers)] if part in layer_shapes else [part]
-        for name in names:
-            if name == "output" and header.tied:
-                continue
-            shape = layer_shapes.get(part) or shapes[part]
+    for part in order:
+        shape = layer_shapes.get(part) or shapes[part]
+        for name in [f"layers.{i}.{part}" for i in range(layers)] if part in layer_shapes else [part]:
             if name != "freqs":
                 canonical, _ = canonical_name(f"{name}.weight", path)
                 tensors[canonical] = stored(canonical, path, offset, "F32", shape)
             offset += 4 * math.prod(shape)
-    if (size := path.stat().st_size) != offset:
-        raise HexportError(f"{path}: not a whole model of llama2.c: {size} bytes, its header says {offset}")
     return tensors

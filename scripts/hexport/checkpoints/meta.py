@@ -61,9 +61,11 @@ def llama_checkpoint(tensors: dict[str, Tensor], params: dict, path: Path, where
         if name not in tensors or len(tensors[name].shape) != 2 or not tensors[name].nbytes:
             raise HexportError(f"{path}: tensor {name} is missing or is no matrix")
     config = llama_config(params, tensors[first].shape[0], tensors[EMBEDDING].shape[0], where)
-    # Meta's files hold the head of a tied model too.
-    config["tie_word_embeddings"] = HEAD not in tensors or equal(tensors[HEAD], tensors[EMBEDDING])
     config["dtype"] = torch_dtype(tensors.values())
+    # Meta's files hold the head of a tied model too.
+    if HEAD in tensors and equal(tensors[HEAD], tensors[EMBEDDING]):
+        del tensors[HEAD]
+    config["tie_word_embeddings"] = HEAD not in tensors
     for name, tensor in tensors.items():
         if any(f".{part}." in name for part in PAIRWISE):
             tensors[name] = half_split(tensor, config["head_dim"])

@@ -21,5 +21,7 @@ def check_weights(checkpoint: PublishedCheckpoint, sha256: str | None) -> None:
     """Raises HexportError where the weights' SHA-256 is another one, or cannot be checked: it is that of one file."""
     weights = checkpoint.weights
     if sha256 is not None and len(weights) > 1:
-        raise HexportError(f"{weights[0].parent}: sha256 can check one file, but there are {len(weights)} weight files")
+        raise HexportError(
+            f"{weights[0].parent}: sha256 can check one file, but there are {len(weights)} weight files; remove sha256"
+        )
     check_sha256(weights[0], sha256, str(weights[0]))

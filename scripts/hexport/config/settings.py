@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from hexport.config.documents import read_yaml
@@ -91,6 +92,7 @@ def raise_all(source: str, faults: Iterator[str] | list[str]) -> None:
         raise HexportError("\n".join(lines))
 
 
+@cache
 def built_in_models() -> dict[str, dict]:
     return read_yaml(BUILT_IN_MODELS)
 

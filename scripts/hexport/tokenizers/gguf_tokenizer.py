@@ -9,7 +9,7 @@ from pathlib import Path
 from gguf import GGUFReader, GGUFValueType, TokenType
 from tokenizers import AddedToken, Tokenizer
 
-from hexport.checkpoints.gguf_file import HeaderReader, metadata, open_gguf
+from hexport.checkpoints.gguf_file import metadata, open_gguf
 from hexport.errors import HexportError
 from hexport.tokenizers.byte_level import PRE_TYPES, PreType, byte_level_tokenizer
 from hexport.tokenizers.pieces import SPACE, Pieces, build_tokenizer
@@ -22,7 +22,7 @@ KEEP_SPACE = {"<unk>", "<s>", "<|endoftext|>", "<|endofprompt|>"}
 
 def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict]:
     """The tokenizer and its tokenizer_config.json. Raises HexportError for a kind of vocabulary that is not known."""
-    file = open_gguf(path, HeaderReader)
+    file = open_gguf(path)
     model = metadata(file, "tokenizer.ggml.model")
     if model not in ("gpt2", "llama"):
         raise HexportError(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hexport.errors import HexportError
-from hexport.tokenizers.files import is_sentencepiece, model_file
+from hexport.tokenizers.files import is_sentencepiece, published_model
 
 
 def write_tokenizer_bin(model: Path, output: Path) -> None:
@@ -19,10 +19,7 @@ def write_tokenizer_bin(model: Path, output: Path) -> None:
 
 def sentencepiece_file(source: Path) -> Path:
     """The SentencePiece model of a source. Raises HexportError where there is none."""
-    if not source.exists():
-        raise HexportError(f"{source}: no such file or folder")
-    model = model_file(source)
-    if model is None or not is_sentencepiece(model):
-        what = "has no tokenizer.model" if model is None else f"{model.name} is not SentencePiece's"
-        raise HexportError(f"{source}: {what}; only SentencePiece models have a tokenizer.bin")
+    model = published_model(source)
+    if not is_sentencepiece(model):
+        raise HexportError(f"{model}: not a SentencePiece model; only these have a tokenizer.bin")
     return model
