@@ -16,7 +16,7 @@ from hexport.lowering.target import target_named  # noqa: E402
 from hexport.progress import Progress  # noqa: E402
 from hexport.quantization.quant_attrs import load_quant_attrs  # noqa: E402
 from hexport.quantization.recipe import load_recipe  # noqa: E402
-from hexport.tokenizers import load_tokenizer  # noqa: E402
+from hexport.tokenizers.tokenizer import load_tokenizer  # noqa: E402
 
 
 def main(flow: str, checkpoint: str, attrs: str, tokenizer: str, recipe: str, target: str, context: str, output: str):

@@ -9,7 +9,7 @@ from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import write_json, write_manifest
 from hexport.quantization.calibration_data import prompt_samples, text_samples
-from hexport.tokenizers import load_tokenizer
+from hexport.tokenizers.tokenizer import load_tokenizer
 
 SETTINGS = 'JSON: {"prompts": […], "system_prompt": ""} or {"text": name of the file}'
 

@@ -31,8 +31,7 @@ def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
         write_safetensors(output, tensors, str(source))
         write_json(output.with_name("config.json"), config)
     inputs = {file.name: file for file in published.files}
-    for artifact in (output, output.with_name("config.json")):
-        write_manifest(artifact, inputs=inputs, params=settings, stages=progress.stages)
+    write_manifest(output, output.with_name("config.json"), inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

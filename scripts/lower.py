@@ -32,7 +32,7 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
         from hexport.lowering.target import Target
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe import recipe_from
-        from hexport.tokenizers import load_tokenizer
+        from hexport.tokenizers.tokenizer import load_tokenizer
 
         target = Target(settings["soc"], settings["emulator"])
         attrs = load_quant_attrs(quant_attrs)

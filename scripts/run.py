@@ -37,7 +37,7 @@ def main(
 
         build_id = qnn_build_id()
         from hexport.devices.emulator import answer_prompts
-        from hexport.tokenizers import load_tokenizer
+        from hexport.tokenizers.tokenizer import load_tokenizer
 
         answers = answer_prompts(
             program,

@@ -25,8 +25,8 @@ def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
         text, config = read_tokenizer(source)
         write_text(output, text)
         write_json(output.with_name("tokenizer_config.json"), config)
-    for artifact in (output, output.with_name("tokenizer_config.json")):
-        write_manifest(artifact, inputs=inputs, params=settings, stages=progress.stages)
+    artifacts = output, output.with_name("tokenizer_config.json")
+    write_manifest(*artifacts, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

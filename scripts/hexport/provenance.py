@@ -57,8 +57,7 @@ def manifest_path(artifact: Path) -> Path:
 
 
 def write_manifest(
-    artifact: Path,
-    *,
+    *artifacts: Path,
     inputs: dict[str, Path],
     params: dict,
     stages: dict[str, dict],
@@ -67,21 +66,19 @@ def write_manifest(
 ) -> None:
     """Write `<artifact>.manifest.json`: what made the artifact, from what, with which versions, time and memory.
 
+    Several artifacts are those of one job, whose inputs are read once.
     `stages` maps a stage's name to {"seconds", "peak_rss_mb"} (see `progress.Progress.stages`); `facts` are further
     top-level keys of the stage at hand.
     """
-    write_json(
-        manifest_path(artifact),
-        {
-            "artifact": artifact.name,
-            "sha256": sha256(artifact),
-            "inputs": {name: sha256(path) for name, path in inputs.items()},
-            "params": params,
-            "versions": {"hexport": __version__, "snakemake": metadata.version("snakemake"), **(versions or {})},
-            "stages": stages,
-            **facts,
-        },
-    )
+    manifest = {
+        "inputs": {name: sha256(path) for name, path in inputs.items()},
+        "params": params,
+        "versions": {"hexport": __version__, "snakemake": metadata.version("snakemake"), **(versions or {})},
+        "stages": stages,
+        **facts,
+    }
+    for artifact in artifacts:
+        write_json(manifest_path(artifact), {"artifact": artifact.name, "sha256": sha256(artifact), **manifest})
 
 
 @functools.cache

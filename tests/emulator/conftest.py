@@ -21,7 +21,7 @@ def quiet_libraries():
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory, qnn_sdk) -> Tiny:
     """Built by quantize.py and lower.py. Its files are never changed."""
-    from hexport.tokenizers import load_tokenizer
+    from hexport.tokenizers.tokenizer import load_tokenizer
 
     tiny = Tiny(tmp_path_factory.mktemp("tiny"))
     save_llama(tiny.checkpoint.parent)

@@ -11,7 +11,7 @@ from hexport.runtime.decode import generate, step
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Program
 from hexport.runtime.sampling import sampler
-from hexport.tokenizers import load_tokenizer
+from hexport.tokenizers.tokenizer import load_tokenizer
 
 # A text of the calibration data, so that nothing is clipped; as long as the context, so that every slot is used.
 TOKENS = [256, *b"Once upon a time"][:CONTEXT]

@@ -12,7 +12,7 @@ from hexport.progress import Progress
 from hexport.provenance import sha256
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import load_quant_attrs
-from hexport.tokenizers import load_tokenizer
+from hexport.tokenizers.tokenizer import load_tokenizer
 
 PROMPTS = ["Once", "The sea"]
 RUN_SETTINGS = {

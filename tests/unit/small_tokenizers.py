@@ -8,8 +8,9 @@ from click.testing import CliRunner
 from sentencepiece import SentencePieceTrainer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-import hexport.tokenizers
 import tokenizer as script
+from hexport.tokenizers.tokenizer import Tokenizer as RunTimeTokenizer
+from hexport.tokenizers.tokenizer import load_tokenizer
 
 CORPUS = [
     "Once upon a time there was 1 fox, 22 hens and 1234567 ants; don't we'll I'VE they're x² ½ ٣.",
@@ -101,9 +102,9 @@ def train_sentencepiece(**settings) -> bytes:
     return trained.getvalue()
 
 
-def convert(source, folder) -> hexport.tokenizers.Tokenizer:
+def convert(source, folder) -> RunTimeTokenizer:
     """The Tokenizer that scripts/tokenizer.py makes of `source` in `folder`."""
     options = ["--settings", "{}", "--source", source, "--output", folder / "tokenizer.json"]
     result = CliRunner().invoke(script.main, list(map(str, options)), catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    return hexport.tokenizers.load_tokenizer(folder)
+    return load_tokenizer(folder)

@@ -109,6 +109,7 @@ PARAMS_FAULTS = {
     "feed_forward": ({"multiple_of": 256}, ["make 256 rows of w1, found 172"]),
     "scaled_rope": ({"use_scaled_rope": True}, ["use_scaled_rope", '"rope_scaling_factor"', "2 layers and dim 64"]),
     "factor_alone": ({"rope_scaling_factor": 8}, ["rope_scaling_factor is 8", "use_scaled_rope is not true"]),
+    "rope_text": ({"rope_scaling": "linear"}, ["expected one rope_scaling, an object"]),
     "rope_kind": ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, ["'yarn' is not supported"]),
     "heads": ({"n_kv_heads": 2}, ["layers.0.self_attn.k_proj", "expected shape [16, 64]", "found [32, 64]"]),
 }
@@ -175,6 +176,7 @@ TINY_SCALED = {**LLAMA_3_2_1B, "n_layers": 1}
         (STORIES_110M, 2048, 32000, None),
         ({**TINY_SCALED, "rope_scaling_factor": 16}, 8192, 128256, 16.0),
         ({**TINY_SCALED, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}, 8192, 128256, 4.0),
+        ({**TINY_SCALED, "my_rope_scaling": {"factor": 4.0}}, 8192, 128256, 4.0),
     ],
 )
 def test_published_params_give_the_published_hugging_face_config(params, ffn_size, vocab_size, factor):

@@ -55,6 +55,10 @@ def test_an_unknown_family_is_refused_with_the_known_ones(model_type):
     assert f"model_type {model_type!r} is not supported; supported: llama, gemma, gemma3_text, phi3, qwen2" in message
 
 
+def test_a_number_of_layers_beyond_any_model_is_refused_at_once():
+    assert "num_hidden_layers 1000000000 is more than 1000" in refused({"num_hidden_layers": 10**9})
+
+
 @pytest.mark.parametrize(
     ("model_type", "key", "value"),
     [

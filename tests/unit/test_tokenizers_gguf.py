@@ -22,7 +22,7 @@ from small_tokenizers import (
 from transformers import AutoTokenizer
 
 import tokenizer as script
-from hexport.tokenizers import load_tokenizer
+from hexport.tokenizers.tokenizer import load_tokenizer
 
 TEXT = st.text() | st.lists(
     st.sampled_from(
@@ -151,7 +151,7 @@ def test_padding_of_the_vocabulary_is_no_token(converted):
 def test_ids_of_special_tokens(converted):
     backend, ours, theirs = converted
     assert (ours.bos_id, ours.eos_id) == (1, 2) == (theirs.bos_token_id, theirs.eos_token_id)
-    assert ours.stop_ids == {0, 2}  # <|endoftext|> by its name, <|im_end|>
+    assert ours.stop_ids == {0, 1, 2}  # <|endoftext|> by its name, BOS without a chat template, <|im_end|>
     assert ours.adds_bos is (backend.encode("a").ids != theirs.encode("a"))
 
 
@@ -160,7 +160,7 @@ def test_end_of_turn_ids_of_gguf_metadata_stop_too(run_script, tmp_path):
     backend_id = backend.token_to_id("Ġt")
     source = write_gguf(tmp_path / "model.gguf", backend, "smollm", ggml__eot_token_id=backend_id)
     run_script(script.main, {}, source=source, output=tmp_path / "out" / "tokenizer.json")
-    assert load_tokenizer(tmp_path / "out").stop_ids == {0, 2, backend_id}
+    assert load_tokenizer(tmp_path / "out").stop_ids == {0, 1, 2, backend_id}
 
 
 def test_a_bos_that_the_file_asks_for(run_script, tmp_path):
@@ -194,7 +194,7 @@ def test_pieces_of_gguf_files_equal_sentencepiece(pieces, text):
 
 def test_special_tokens_among_pieces_of_gguf_files(pieces):
     _, ours = pieces
-    assert (ours.bos_id, ours.eos_id, ours.adds_bos, ours.stop_ids) == (1, 2, True, {2})
+    assert (ours.bos_id, ours.eos_id, ours.adds_bos, ours.stop_ids) == (1, 2, True, {1, 2})
     assert ours.prompt_ids("time") == [1, *ours.encode("time")]
 
 

@@ -82,7 +82,7 @@ def test_truncation_and_padding_of_published_files_are_off(converted, folder):
 def test_eos_lists_of_the_model_stop_generation(converted, folder, listed):
     write(folder / "generation_config.json", {"eos_token_id": listed})
     write(folder / "config.json", {"eos_token_id": 6})
-    assert converted(folder)[0].stop_ids == {0, 2, 5, 6}
+    assert converted(folder)[0].stop_ids == {0, 1, 2, 5, 6}
 
 
 def test_chat_templates_are_folded_in(converted, folder):
@@ -112,7 +112,7 @@ def test_tokens_that_end_a_turn_stop_generation_under_their_known_names(converte
     backend.add_special_tokens([end])
     backend.save(str(folder / "tokenizer.json"))
     ours, _ = converted(folder)
-    assert ours.stop_ids == {0, 2, backend.token_to_id(end)}
+    assert ours.stop_ids == {0, 1, 2, backend.token_to_id(end)}
 
 
 def test_missing_and_malformed_files(script_error, folder, tmp_path):

@@ -84,7 +84,11 @@ def test_written_samples_equal_sentencepiece(both, text):
 
 def test_bos_and_eos_come_from_the_model(both):
     theirs, ours, _ = both
-    assert (ours.bos_id, ours.eos_id, ours.stop_ids) == (theirs.bos_id(), theirs.eos_id(), {theirs.eos_id()})
+    assert (ours.bos_id, ours.eos_id, ours.stop_ids) == (
+        theirs.bos_id(),
+        theirs.eos_id(),
+        {theirs.bos_id(), theirs.eos_id()},
+    )
     assert ours.prompt_ids("time") == theirs.encode("time", add_bos=True)
     assert ours.vocab_size == theirs.vocab_size()
 

@@ -79,7 +79,7 @@ def test_special_tokens_of_llama_3(both):
     theirs, ours, _ = both
     ranks = len(small_ranks())
     assert (ours.bos_id, ours.eos_id, ours.adds_bos) == (ranks, ranks + 1, True)
-    assert ours.stop_ids == {ranks + 1, ranks + 8, ranks + 9}
+    assert ours.stop_ids == {ranks, ranks + 1, ranks + 8, ranks + 9}
     assert ours.vocab_size == ranks + 256
     assert ours.prompt_ids("time") == [ours.bos_id, *theirs.encode("time")]
 

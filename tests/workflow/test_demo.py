@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from workflow_tree import REPOSITORY, Tree, copy_workflow
 
-from hexport.tokenizers import load_tokenizer
+from hexport.tokenizers.tokenizer import load_tokenizer
 
 MODEL = "artifacts/smollm2_135m"
 RUN = f"{MODEL}/16a8w/SM8650-emulator/emulator/kv"

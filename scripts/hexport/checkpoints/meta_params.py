@@ -34,7 +34,7 @@ def llama_config(params: dict, ffn_size: int, vocab_size: int, where: str) -> di
     Raises HexportError for an unknown, missing or contradicting value.
     """
     for key, value in params.items():
-        if key not in KNOWN | IGNORED and value:
+        if key not in KNOWN | IGNORED and not key.endswith("rope_scaling") and value:
             raise HexportError(f"{where}: {key}: {value!r} is not supported; remove it if it does not change the model")
     for key in NUMBERS & params.keys():
         if params[key] is not None and not (isinstance(params[key], int | float) and params[key] > 0):
@@ -84,8 +84,11 @@ def _ffn_size(params: dict, dim: int) -> int | None:
 
 
 def _rope_scaling(params: dict, layers: int, dim: int, where: str) -> dict | None:
-    if params.get("rope_scaling"):
-        return params["rope_scaling"]
+    # Meta's format has no key for this object of Hugging Face's; who adds one may call it `my_rope_scaling` too.
+    if given := [value for key, value in params.items() if key.endswith("rope_scaling") and value]:
+        if not isinstance(given[0], dict) or len(given) > 1:
+            raise HexportError(f"{where}: expected one rope_scaling, an object of rotary parameters, found {given!r}")
+        return {"rope_type": "llama3", **given[0]} if "type" not in given[0] else given[0]
     factor = params.get("rope_scaling_factor")
     if not params.get("use_scaled_rope"):
         if factor:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from hexport.checkpoints.json_file import read_json
 from hexport.decoder.config_values import integer, positive_number
-from hexport.decoder.families import COMMON_KEYS, FAMILIES, IRRELEVANT_KEYS, USUAL_VALUES, Family
+from hexport.decoder.families import COMMON_KEYS, FAMILIES, FULL, IRRELEVANT_KEYS, SLIDING, USUAL_VALUES, Family
 from hexport.decoder.rope_scaling import Rope, read_ropes
 from hexport.errors import HexportError
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+MAX_LAYERS = 1000  # far beyond any model
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,8 @@ def _layers(
 ) -> tuple[int | None, tuple[LayerKind, ...], tuple[Rope, ...]]:
     """The sliding window, the kind of every layer, and the distinct rotary embeddings that these name."""
     n = integer(config, "num_hidden_layers", where)
+    if n > MAX_LAYERS:
+        raise HexportError(f"{where}: num_hidden_layers {n} is more than {MAX_LAYERS}; the file is damaged")
     window = _sliding_window(config, family)
     types = _layer_types(config, family, window, n, where)
     by_type = read_ropes(config, family, head_dim, where)

@@ -46,6 +46,7 @@ class Family:
     tied_head: bool = False
 
 
+FULL, SLIDING = "full_attention", "sliding_attention"  # values of layer_types
 WINDOW_KEYS = {"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"}
 # Gemma's published configs say "gelu" and mean the tanh approximation; transformers reads them so too.
 GEMMA_ACTIVATIONS = (("gelu", "gelu_tanh"), ("gelu_pytorch_tanh", "gelu_tanh"))

@@ -4,6 +4,9 @@ import torch
 
 MASKED = -255.0  # far below any attention score, near enough that 16 bits still resolve the scores
 ATTEND = 0.0
+# Names, as inputs of a program and as quantisation points: the mask of the full layers, and of the sliding ones.
+MASK = "atten_mask"
+MASKS = (MASK, "window_atten_mask")
 
 
 def causal_mask(ar_len: int, context_len: int, n_past: int, window: int | None = None) -> torch.Tensor:

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 
 from hexport.decoder.config_values import integer, positive_number
-from hexport.decoder.families import Family
+from hexport.decoder.families import FULL, SLIDING, Family
 from hexport.errors import HexportError
 
 ROPE_KEYS = {
@@ -72,7 +72,7 @@ class Rope:
 
 
 def read_ropes(config: dict, family: Family, head_dim: int, where: str) -> dict[str, Rope]:
-    """Rotary embeddings by layer type, `full_attention` and `sliding_attention`.
+    """Rotary embeddings by layer type, FULL and SLIDING.
 
     Raises HexportError for a kind of scaling that is not computed, and for a missing or misfitting parameter.
     """
@@ -80,18 +80,18 @@ def read_ropes(config: dict, family: Family, head_dim: int, where: str) -> dict[
     theta = positive_number(config, "rope_theta", where, family.rope_theta)
     if not family.layer_ropes:
         rope = _rope(config, scaling or parameters, theta, family, head_dim, where)
-        return {"full_attention": rope, "sliding_attention": rope}
-    if unknown := parameters.keys() - {"full_attention", "sliding_attention"}:
+        return {FULL: rope, SLIDING: rope}
+    if unknown := parameters.keys() - {FULL, SLIDING}:
         raise HexportError(
             f"{where}: rope_parameters: {min(unknown)!r} is not supported for model_type {config['model_type']!r}, "
-            "whose rope_parameters are by layer type: full_attention, sliding_attention"
+            f"whose rope_parameters are by layer type: {FULL}, {SLIDING}"
         )
-    full, sliding = (_dictionary(parameters, key, where) for key in ("full_attention", "sliding_attention"))
+    full, sliding = (_dictionary(parameters, key, where) for key in (FULL, SLIDING))
     local_theta = positive_number(config, "rope_local_base_freq", where, 10000.0)
     return {
         # rope_scaling is of transformers 4, which scaled the full layers alone.
-        "full_attention": _rope(config, full | scaling, theta, family, head_dim, where),
-        "sliding_attention": _rope(config, sliding, local_theta, family, head_dim, where),
+        FULL: _rope(config, full | scaling, theta, family, head_dim, where),
+        SLIDING: _rope(config, sliding, local_theta, family, head_dim, where),
     }
 
 

@@ -9,7 +9,7 @@ from hexport.progress import Progress
 from hexport.runtime.decode import Generation, check_prompt, generate
 from hexport.runtime.program import Program
 from hexport.runtime.sampling import sampler
-from hexport.tokenizers import Tokenizer
+from hexport.tokenizers.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

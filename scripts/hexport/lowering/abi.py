@@ -1,12 +1,11 @@
 """What the ExecuTorch QNN llama runner (1.4 and later) expects of a program: names, order and constant methods."""
 
 from hexport.decoder.config import DecoderConfig
-from hexport.quantization.calibration import MASKS
+from hexport.decoder.masks import MASKS
 from hexport.quantization.quant_attrs import QuantAttrs
 
 KV_METHOD = "kv_forward"
 SLIDING_WINDOW = "get_sliding_window"
-PROGRAM_NAME = "{mode}_llama_qnn.pte"
 
 
 def input_names(config: DecoderConfig) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 
 from hexport.decoder.config import DecoderConfig
+from hexport.decoder.masks import MASK, MASKS
 from hexport.decoder.model import Epilogue, Prologue, rope_of
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
@@ -15,7 +16,7 @@ from hexport.lowering.stamping import Place, Wire, program_input, stamp
 from hexport.lowering.target import Target
 from hexport.lowering.template import Template, lower_template, resize
 from hexport.progress import Progress
-from hexport.quantization.calibration import MASK, MASKS, prepare_epilogue, prepare_layer, prepare_prologue
+from hexport.quantization.calibration import prepare_epilogue, prepare_layer, prepare_prologue
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import Recipe
 
@@ -90,15 +91,15 @@ class DecoderGraph:
         some_layer = templates.layers[self.config.layer_signature(0)]
         names = input_names(self.config)
 
-        def program_input_of(template: Template, input: str, name: str, encoding: Encoding | None = None) -> Tensor:
-            return program_input(template, input, names.index(name), name, encoding)
+        def program_input_of(template: Template, own: str, name: str, encoding: Encoding | None = None) -> Tensor:
+            return program_input(template, own, names.index(name), name, encoding)
 
         self.tokens = program_input_of(templates.prologue, "tokens", "tokens")
         self.masks = [program_input_of(some_layer, MASK, name, attrs.mask) for name in names if name in MASKS]
         self.positions = program_input_of(templates.prologue, "input_pos", "input_pos")
         self.k_caches, self.v_caches = (
-            [program_input_of(some_layer, cache, f"{cache}_{i}", kv[cache[0]]) for i, kv in enumerate(attrs.kv)]
-            for cache in ("k_cache", "v_cache")
+            [program_input_of(some_layer, cache, f"{cache}_{i}", kv[key]) for i, kv in enumerate(attrs.kv)]
+            for cache, key in (("k_cache", "k"), ("v_cache", "v"))
         )
         self.hidden: Wire | None = None  # of the last shard so far
         self.ropes: list[Wire] = []  # of the prologue

@@ -19,7 +19,7 @@ from hexport.lowering.target import Target
 from hexport.progress import Progress
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
-from hexport.tokenizers import Tokenizer
+from hexport.tokenizers.tokenizer import Tokenizer
 
 SIGNATURE = slice(4, 12)  # of the header of a context binary: magic number (4 bytes), signature (8), size (8)
 
@@ -105,7 +105,7 @@ def content_sha256(pte: bytes, binaries: list[bytes]) -> str:
     Equal inputs give equal programs then, where each is the first of its process: the compiler counts its ops through.
     """
     digest, content, start = hashlib.sha256(), memoryview(pte), 0
-    for header in sorted(at for binary in binaries for at in _places(pte, binary[: SIGNATURE.stop])):
+    for header in sorted({at for binary in binaries for at in _places(pte, binary[: SIGNATURE.stop])}):
         digest.update(content[start : header + SIGNATURE.start])
         digest.update(bytes(SIGNATURE.stop - SIGNATURE.start))
         start = header + SIGNATURE.stop

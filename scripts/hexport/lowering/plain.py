@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from hexport.decoder.config import DecoderConfig
-from hexport.decoder.masks import causal_masks
+from hexport.decoder.masks import MASK, MASKS, causal_masks
 from hexport.decoder.model import empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
 from hexport.lowering.abi import KV_METHOD
@@ -18,7 +18,7 @@ from hexport.lowering.program import executorch_config
 from hexport.lowering.recording import Op
 from hexport.lowering.target import Target, compile_spec
 from hexport.lowering.template import quantized_io_passes, record_ops
-from hexport.quantization.calibration import MASK, MASKS, known_or_observed, token_inputs
+from hexport.quantization.calibration import known_or_observed, token_inputs
 from hexport.quantization.prepared import PreparedGraph, observe_parameter, prepare
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import Recipe

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from hexport.decoder.config import DecoderConfig
-from hexport.decoder.masks import ATTEND, MASKED, causal_mask, causal_masks
+from hexport.decoder.masks import ATTEND, MASK, MASKED, MASKS, causal_mask, causal_masks
 from hexport.decoder.model import Epilogue, Prologue, empty_cache, rope_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.errors import HexportError
@@ -27,8 +27,6 @@ from hexport.quantization.prepared import (
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import Recipe
 
-MASK = "atten_mask"
-MASKS = (MASK, "window_atten_mask")
 # Inputs of a layer that other layers share; the other points of a layer's template are the layer's own.
 SHARED_INPUTS = {"hidden", MASK, "rope_0", "rope_1"}
 # The templates are exported at this AR length and run at the length of each sample.
@@ -147,7 +145,7 @@ def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list
         layer |= {"k_cache": layer[k], "v_cache": layer[v]}
         kv.append({"k": layer[k], "v": layer[v]})
         activations |= {f"layers.{i}.{point}": encoding for point, encoding in layer.items()}
-        activations[MASK] = known_or_observed(MASK, template.points[MASK], config)
+    activations[MASK] = known_or_observed(MASK, template.points[MASK], config)
     return kv
 
 

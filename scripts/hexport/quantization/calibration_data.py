@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hexport.errors import HexportError
-from hexport.tokenizers import Tokenizer
+from hexport.tokenizers.tokenizer import Tokenizer
 
 SAMPLE_TOKENS = 512  # longest sample cut from a text
 

@@ -94,6 +94,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     )
     stops = {backend.token_to_id(text) for text in END_TOKENS.union(config["stop_tokens"])} | {ids.get("eos_token")}
     bos_id = ids.get("bos_token")
+    if config.get("chat_template") is None:
+        stops.add(bos_id)  # a text ends where another one starts: llama2.c's stories have no other end
     return Tokenizer(
         backend=backend,
         special=special,
