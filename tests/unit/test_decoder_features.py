@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from small_models import ORIGINAL_CONTEXT, random_tokens, transformers_logits
 from torch import nn
 
-from hexport.decoder.config import DecoderConfig, LayerKind
+from hexport.decoder.config import DecoderConfig
+from hexport.decoder.layer_kinds import LayerKind
 from hexport.decoder.model import Decoder
 from hexport.decoder.rope_scaling import Linear, Rope
 from hexport.decoder.weights import Checkpoint, load_decoder

@@ -3,7 +3,8 @@
 import pytest
 from small_models import FULL, SLIDING
 
-from hexport.decoder.config import DecoderConfig, LayerKind, decoder_config
+from hexport.decoder.config import DecoderConfig, decoder_config
+from hexport.decoder.layer_kinds import LayerKind
 from hexport.decoder.rope_scaling import Llama3, LongRope, Rope
 
 NOISE = {

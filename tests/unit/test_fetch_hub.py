@@ -158,6 +158,17 @@ def test_a_branch_that_moved_leaves_nothing_of_the_old_commit(hub, fetch, tmp_pa
     assert content(tmp_path / "d") == FILES
 
 
+def test_a_tokenizer_of_a_branch_that_moved_has_nothing_of_the_old_commit(hub, fetch, tmp_path):
+    tiny = hub.repositories["org/tiny"]
+    tiny.commits[FIRST] = {**FILES, "chat_template.json": b"{}"}
+    assert fetch("hf://org/tiny", weights=False).returncode == 0
+    assert (tmp_path / "d/chat_template.json").is_file()
+    tiny.commits[SECOND] = FILES
+    tiny.branches["main"] = SECOND
+    assert fetch("hf://org/tiny", weights=False).returncode == 0
+    assert not (tmp_path / "d/chat_template.json").exists()
+
+
 def test_a_damaged_file_is_refused_and_not_kept(hub, fetch, tmp_path):
     weights = tmp_path / "d/model.safetensors"
     assert fetch("hf://org/tiny").returncode == 0

@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -57,8 +57,9 @@ def fetch_hub_files(uri: str, source: HubFiles, weights: bool, listing: Path, sa
         info = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
         files = {file.rfilename: file for file in info.siblings}
         names = needed_files(uri, source, list(files), weights)
-        if weights:
-            _remove_all_but(folder, listing, [files[name] for name in names])
+        # Weights that are there may be wanted again, when a model of this checkpoint is added.
+        there = folder.rglob("*") if weights else map(folder.joinpath, TOKENIZER)
+        _remove_others(there, listing, [files[name] for name in names])
         for i, name in enumerate(names):
             say(f"fetch: {name}, file {i + 1} of {len(names)}, {files[name].size / 1e6:.1f} MB")
             url = hf_hub_url(source.repo, name, revision=info.sha)
@@ -103,11 +104,11 @@ def _sha256(file: RepoSibling, folder: Path) -> str:
     return file.lfs.sha256 if file.lfs else sha256(folder / file.rfilename)
 
 
-def _remove_all_but(folder: Path, listing: Path, files: list[RepoSibling]) -> None:
+def _remove_others(there: Iterable[Path], listing: Path, files: list[RepoSibling]) -> None:
     """Remove the files of an earlier commit, which would be taken for parts of this one."""
-    paths = {folder / file.rfilename: _digest(file) for file in files}
+    paths = {listing.parent / file.rfilename: _digest(file) for file in files}
     kept = {*paths, *(partial_path(path, digest) for path, digest in paths.items())}
-    for path in folder.rglob("*"):
+    for path in there:
         if path.is_file() and path not in kept and not path.name.startswith(listing.name):
             path.unlink()
 

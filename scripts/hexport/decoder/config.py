@@ -5,22 +5,10 @@ from pathlib import Path
 
 from hexport.checkpoints.json_file import read_json
 from hexport.decoder.config_values import integer, positive_number
-from hexport.decoder.families import COMMON_KEYS, FAMILIES, FULL, IRRELEVANT_KEYS, SLIDING, USUAL_VALUES, Family
-from hexport.decoder.rope_scaling import Rope, read_ropes
+from hexport.decoder.families import COMMON_KEYS, FAMILIES, IRRELEVANT_KEYS, USUAL_VALUES, Family
+from hexport.decoder.layer_kinds import LayerKind, read_layers
+from hexport.decoder.rope_scaling import Rope
 from hexport.errors import HexportError
-
-MAX_LAYERS = 1000  # far beyond any model
-
-
-@dataclass(frozen=True)
-class LayerKind:
-    """What a layer attends to, all of the past or a sliding window of it, and how it is told positions.
-
-    `rope` is an index into the ropes of the config, or None in layers without rotary embeddings.
-    """
-
-    sliding: bool
-    rope: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +64,7 @@ def decoder_config(config: dict, where: str = "config.json") -> DecoderConfig:
     head_dim = _size_or(hidden // heads, config, "head_dim", family.head_dim, where)
     if heads % kv_heads:
         raise HexportError(f"{where}: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
-    window, layers, ropes = _layers(config, family, head_dim, where)
+    window, layers, ropes = read_layers(config, family, head_dim, where)
     return DecoderConfig(
         family=name,
         n_layers=len(layers),
@@ -138,82 +126,8 @@ def _attention_scale(config: dict, family: Family, head_dim: int, where: str) ->
 
 def _biases(config: dict, family: Family) -> frozenset[str]:
     biases = {"q_proj", "k_proj", "v_proj"} if family.qkv_bias else set()
-    if "attention_bias" in family.keys and config.get("attention_bias"):
+    if config.get("attention_bias"):
         biases |= {"q_proj", "k_proj", "v_proj", "o_proj"}
-    if "mlp_bias" in family.keys and config.get("mlp_bias"):
+    if config.get("mlp_bias"):
         biases |= {"gate_proj", "up_proj", "down_proj"}
     return frozenset(biases)
-
-
-def _layers(
-    config: dict, family: Family, head_dim: int, where: str
-) -> tuple[int | None, tuple[LayerKind, ...], tuple[Rope, ...]]:
-    """The sliding window, the kind of every layer, and the distinct rotary embeddings that these name."""
-    n = integer(config, "num_hidden_layers", where)
-    if n > MAX_LAYERS:
-        raise HexportError(f"{where}: num_hidden_layers {n} is more than {MAX_LAYERS}; the file is damaged")
-    window = _sliding_window(config, family)
-    types = _layer_types(config, family, window, n, where)
-    by_type = read_ropes(config, family, head_dim, where)
-    rotated = _rotated_layers(config, family, n, where)
-    of_layer = [by_type[kind] if has_rope else None for kind, has_rope in zip(types, rotated, strict=True)]
-    ropes = tuple(dict.fromkeys(rope for rope in of_layer if rope is not None))
-    if SLIDING in types:
-        window = integer({"sliding_window": window}, "sliding_window", where)
-    # A window as wide as the longest context hides nothing.
-    slides = SLIDING in types and window < integer(config, "max_position_embeddings", where, window + 1)
-    layers = tuple(
-        LayerKind(slides and kind == SLIDING, None if rope is None else ropes.index(rope))
-        for kind, rope in zip(types, of_layer, strict=True)
-    )
-    return window if slides else None, layers, ropes
-
-
-def _sliding_window(config: dict, family: Family) -> int | None:
-    """None where windows are switched off. A list of layer types decides by itself."""
-    if "sliding_window" not in family.keys:
-        return None
-    if "use_sliding_window" in family.keys and not (config.get("use_sliding_window") or config.get("layer_types")):
-        return None
-    return config.get("sliding_window", family.sliding_window)
-
-
-def _layer_types(config: dict, family: Family, window: int | None, n: int, where: str) -> list[str]:
-    if config.get("layer_types") and "layer_types" in family.keys:
-        return _per_layer(config, "layer_types", n, (FULL, SLIDING), where)
-    if family.sliding_layers == "pattern":
-        pattern = integer(config, "sliding_window_pattern", where, 6)
-        return [SLIDING if (i + 1) % pattern else FULL for i in range(n)]
-    if window is None:
-        return [FULL] * n
-    match family.sliding_layers:
-        case "all":
-            return [SLIDING] * n
-        case "upper":
-            first = integer(config, "max_window_layers", where, 28, minimum=0)
-            return [SLIDING if i >= first else FULL for i in range(n)]
-        case "unrotated":
-            return [FULL if rotated else SLIDING for rotated in _rotated_layers(config, family, n, where)]
-    raise AssertionError(family.sliding_layers)
-
-
-def _rotated_layers(config: dict, family: Family, n: int, where: str) -> list[bool]:
-    """In `no_rope_layers`, 1 means that a layer has rotary embeddings, whatever the name says."""
-    if "no_rope_layers" not in family.keys:
-        return [True] * n
-    if config.get("no_rope_layers"):
-        return [bool(rotated) for rotated in _per_layer(config, "no_rope_layers", n, (0, 1), where)]
-    interval = integer(config, "no_rope_layer_interval", where, 4)
-    return [(i + 1) % interval != 0 for i in range(n)]
-
-
-def _per_layer(config: dict, key: str, n: int, allowed: tuple, where: str) -> list:
-    values = config[key]
-    if not isinstance(values, list) or len(values) != n:
-        raise HexportError(f"{where}: {key} must be a list of {n} values, one per layer")
-    for value in values:
-        if value not in allowed:
-            raise HexportError(
-                f"{where}: {key}: {value!r} is not supported; supported: {', '.join(map(repr, allowed))}"
-            )
-    return values

@@ -15,7 +15,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from hexport.decoder.config import DecoderConfig, LayerKind
+from hexport.decoder.config import DecoderConfig
+from hexport.decoder.layer_kinds import LayerKind
 from hexport.decoder.rope import Rotary, rope_table
 
 T = TypeVar("T")
