@@ -16,7 +16,7 @@ def rope_table(rope: Rope, context_len: int) -> tuple[torch.Tensor, torch.Tensor
 
 def frequencies(rope: Rope, context_len: int) -> torch.Tensor:
     """Radians per position, float32 (dims / 2,)."""
-    plain = 1.0 / rope.theta ** (torch.arange(0, rope.dims, 2, dtype=torch.int64).float() / rope.dims)
+    plain = rope.theta ** -(torch.arange(0, rope.dims, 2, dtype=torch.int64).float() / rope.dims)
     match rope.scaling:
         case None:
             return plain
