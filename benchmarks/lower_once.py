@@ -1,6 +1,8 @@
 """Lower a model by one flow and write the program: the process that benchmarks/lowering.py measures.
 
-python benchmarks/lower_once.py stamped|plain CHECKPOINT QUANT_ATTRS TOKENIZER RECIPE TARGET MAX_SEQ_LEN OUTPUT
+python benchmarks/lower_once.py FLOW CHECKPOINT QUANT_ATTRS TOKENIZER RECIPE TARGET MAX_SEQ_LEN OUTPUT [DECODE PREFILL]
+
+FLOW is stamped or plain. DECODE and PREFILL are AR lengths; without them, the program is one of mode kv.
 """
 
 import sys
@@ -10,7 +12,8 @@ from hexport.qnn_sdk import use_qnn_sdk
 
 use_qnn_sdk()
 from hexport.decoder.weights import Checkpoint  # noqa: E402 - after the QNN libraries
-from hexport.lowering.lower import SpecialTokens, lower_kv  # noqa: E402
+from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD  # noqa: E402
+from hexport.lowering.lower import SpecialTokens, lower  # noqa: E402
 from hexport.lowering.plain import lower_plain  # noqa: E402
 from hexport.lowering.target import target_named  # noqa: E402
 from hexport.progress import Progress  # noqa: E402
@@ -19,14 +22,14 @@ from hexport.quantization.recipe import load_recipe  # noqa: E402
 from hexport.tokenizers.tokenizer import load_tokenizer  # noqa: E402
 
 
-def main(flow: str, checkpoint: str, attrs: str, tokenizer: str, recipe: str, target: str, context: str, output: str):
+def main(flow, checkpoint, attrs, tokenizer, recipe, target, context, output, decode=1, prefill=None):
     special = SpecialTokens.of(load_tokenizer(Path(tokenizer)), Path(tokenizer))
     model = Checkpoint(Path(checkpoint)), load_quant_attrs(Path(attrs)), load_recipe(recipe)
-    program = target_named(target), int(context)
     if flow == "stamped":
-        pte = lower_kv(*model, *program, 1, special, Progress()).pte
+        lengths = {KV_METHOD: int(decode)} | ({PREFILL_METHOD: int(prefill)} if prefill else {})
+        pte = lower(*model, target_named(target), lengths, int(context), 1, special, Progress()).pte
     else:
-        pte = lower_plain(*model, *program, special)
+        pte = lower_plain(*model, target_named(target), int(context), special)
     Path(output).write_bytes(pte)
 
 

@@ -1,3 +1,8 @@
+@one_line_errors
+def checkpoint_files(wildcards):
+    return sources.checkpoint_inputs(build, wildcards.model)
+
+
 rule fetch:
     output:
         artifact="<artifacts>/downloads/{download}",
@@ -16,7 +21,7 @@ rule fetch:
 
 rule convert_checkpoint:
     input:
-        lambda wildcards: sources.checkpoint_inputs(build, wildcards.model),
+        checkpoint_files,
     output:
         artifact="<artifacts>/{model}/checkpoint/model.safetensors",
         manifest="<artifacts>/{model}/checkpoint/model.safetensors.manifest.json",

@@ -1,3 +1,4 @@
+import functools
 import os
 import re
 
@@ -9,6 +10,19 @@ PYTHON = sys.executable
 def fail(error):
     # Leaving here keeps Snakemake from wrapping the lines in its own.
     sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+
+
+def one_line_errors(function):
+    """For input and params functions: a HexportError ends Snakemake with its line."""
+
+    @functools.wraps(function)
+    def wrapper(wildcards):
+        try:
+            return function(wildcards)
+        except HexportError as error:
+            fail(error)
+
+    return wrapper
 
 
 def load_build():
@@ -50,4 +64,4 @@ wildcard_constraints:
     recipe=names(build.recipes),
     target=f"({names(HTP_ARCH)})(-emulator)?",
     device=names(build.devices),
-    mode="kv",
+    mode=names(matrix.PROGRAM_KEYS),

@@ -7,18 +7,21 @@ def device_slot(device):
     return lambda wildcards: int(wildcards.device == device)
 
 
+@one_line_errors
+def program(wildcards):
+    return matrix.program(build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.mode)
+
+
+@one_line_errors
 def run_settings(wildcards):
-    try:
-        return matrix.run_settings(
-            build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.device, wildcards.mode
-        )
-    except HexportError as error:
-        fail(error)
+    return matrix.run_settings(
+        build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.device, wildcards.mode
+    )
 
 
 rule run_program:
     input:
-        program="<artifacts>/{model}/{recipe}/{target}/{mode}_llama_qnn.pte",
+        program=program,
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
     output:

@@ -1,8 +1,6 @@
+@one_line_errors
 def program_settings(wildcards):
-    try:
-        return matrix.program_settings(build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.mode)
-    except HexportError as error:
-        fail(error)
+    return matrix.program_settings(build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.mode)
 
 
 rule lower:

@@ -1,8 +1,6 @@
+@one_line_errors
 def published_model(wildcards):
-    try:
-        return sources.tokenizer_model_inputs(build, wildcards.model)
-    except HexportError as error:
-        fail(error)
+    return sources.tokenizer_model_inputs(build, wildcards.model)
 
 
 rule extract_tokenizer:

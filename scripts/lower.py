@@ -10,7 +10,10 @@ from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import atomic_path, write_manifest
 
-SETTINGS = 'JSON: {"mode", "target", "soc", "emulator", "max_seq_len", "num_sharding", "recipe_spec", "versions"}'
+SETTINGS = (
+    'JSON: {"mode", "target", "soc", "emulator", "max_seq_len", "num_sharding", "recipe_spec", "versions"}, for hybrid '
+    'also "prefill_ar_len", for lookahead also "prefill_ar_len", "ngram", "window", "gcap"'
+)
 
 
 @click.command(help=__doc__)
@@ -28,7 +31,7 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
 
         build_id = qnn_build_id()
         from hexport.decoder.weights import Checkpoint
-        from hexport.lowering.lower import SpecialTokens, lower_kv
+        from hexport.lowering.lower import SpecialTokens, ar_lengths_of, lower
         from hexport.lowering.target import Target
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe import recipe_from
@@ -38,8 +41,9 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
         attrs = load_quant_attrs(quant_attrs)
         recipe = recipe_from(settings["recipe_spec"], quant_attrs.parent.name)
         special = SpecialTokens.of(load_tokenizer(tokenizer.parent), tokenizer.parent)
-        model, context_len, n_shards = Checkpoint(checkpoint.parent), settings["max_seq_len"], settings["num_sharding"]
-        lowered = lower_kv(model, attrs, recipe, target, context_len, n_shards, special, progress)
+        model, lengths = Checkpoint(checkpoint.parent), ar_lengths_of(settings)
+        context_len, n_shards = settings["max_seq_len"], settings["num_sharding"]
+        lowered = lower(model, attrs, recipe, target, lengths, context_len, n_shards, special, progress)
         with atomic_path(output) as part:
             part.write_bytes(lowered.pte)
         write_manifest(

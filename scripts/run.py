@@ -11,7 +11,10 @@ from hexport.errors import HexportError, one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import write_json, write_manifest, write_text
 
-SETTINGS = 'JSON: {"model", "recipe", "target", "mode", "prompts", "system_prompt", "temperature", "seq_len"}'
+SETTINGS = (
+    'JSON: {"model", "recipe", "target", "mode", "prompts", "system_prompt", "temperature", "seq_len"}, '
+    'and in mode lookahead {"ngram", "window", "gcap"}'
+)
 
 
 @click.command(help=__doc__)
@@ -36,25 +39,18 @@ def main(
         from hexport.qnn_sdk import qnn_build_id
 
         build_id = qnn_build_id()
-        from hexport.devices.emulator import answer_prompts
+        from hexport.devices.emulator import Run, answer_prompts, result_facts
         from hexport.tokenizers.tokenizer import load_tokenizer
 
         answers = answer_prompts(
-            program,
-            load_tokenizer(tokenizer.parent),
-            settings["prompts"],
-            system_prompt=settings["system_prompt"],
-            temperature=settings["temperature"],
-            seq_len=settings["seq_len"],
-            progress=progress,
+            program, load_tokenizer(tokenizer.parent), settings["prompts"], Run.of(settings), progress
         )
-        for answer in answers:
-            progress.say(f"{answer.prompt!r} -> {answer.text!r}")
-        write_text(
-            output.with_name("outputs.txt"), "".join(f"{answer.prompt}\n{answer.text}\n\n" for answer in answers)
-        )
+        turns = [answer.turn for answer in answers]
+        for turn in turns:
+            progress.say(f"{turn.prompt!r} -> {turn.text!r}")
+        write_text(output.with_name("outputs.txt"), "".join(f"{turn.prompt}\n{turn.text}\n\n" for turn in turns))
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode")}
-        write_json(output, {**facts, "device": device, "prompts": [answer.as_json() for answer in answers]})
+        write_json(output, {**facts, "device": device, **result_facts(answers)})
         write_manifest(
             output,
             inputs={

@@ -79,26 +79,29 @@ class Lowerings:
             self.made[key] = self.make_templates(checkpoint, recipe, target, ar_len, context_len, progress)
         return self.made[key]
 
-    def graph_arguments(self, checkpoint, attrs, recipe) -> tuple:
-        """What a `DecoderGraph` of AR length 1 for the emulator is made from."""
+    def graph_arguments(self, checkpoint, attrs, recipe, ar_len: int = 1) -> tuple:
+        """What a `DecoderGraph` for the emulator is made from."""
         from hexport.lowering.target import target_named
         from hexport.progress import Progress
 
         return (
             checkpoint,
-            self.templates(checkpoint, recipe, target_named(EMULATOR), 1, CONTEXT, Progress()),
+            self.templates(checkpoint, recipe, target_named(EMULATOR), ar_len, CONTEXT, Progress()),
             attrs,
         )
 
-    def program(self, checkpoint, attrs, recipe, n_shards: int = 1) -> bytes:
-        """The .pte that `lower_kv` makes for the emulator."""
+    def program(
+        self, checkpoint, attrs, recipe, n_shards: int = 1, prefill: int | None = None, decode: int = 1
+    ) -> bytes:
+        """The .pte that `lower` makes for the emulator, of graphs with these AR lengths."""
         from hexport.lowering.target import target_named
         from hexport.progress import Progress
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(self.lower, "lower_templates", self.templates)
-            model = checkpoint, attrs, recipe, target_named(EMULATOR), CONTEXT, n_shards
-            return self.lower.lower_kv(*model, self.special, Progress()).pte
+            lengths = {"kv_forward": decode} | ({"prefill_forward": prefill} if prefill else {})
+            model = checkpoint, attrs, recipe, target_named(EMULATOR), lengths, CONTEXT, n_shards
+            return self.lower.lower(*model, self.special, Progress()).pte
 
 
 @pytest.fixture(scope="session")

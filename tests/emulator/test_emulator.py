@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from tiny_model import CONTEXT, VOCABULARY, sqnr_db
 
-from hexport.devices.emulator import answer_prompts
+from hexport.devices.emulator import Run, answer_prompts, result_facts
 from hexport.errors import HexportError
 from hexport.progress import Progress
-from hexport.runtime.decode import generate, step
+from hexport.runtime.decode import Generator, step
 from hexport.runtime.kv_cache import KVCache
+from hexport.runtime.masks import causal_masks
 from hexport.runtime.program import Program
 from hexport.runtime.sampling import sampler
 from hexport.tokenizers.tokenizer import load_tokenizer
@@ -26,6 +27,10 @@ def logits_of(graph, cache: KVCache, tokens: list[int]) -> np.ndarray:
     return np.stack([step(graph, cache, token) for token in tokens])
 
 
+def generate(graph, tokens: list[int], end: int, sample=None) -> list[int]:
+    return Generator(graph, graph, sample or sampler(0)).generate(tokens, end, frozenset()).token_ids
+
+
 def test_logits_of_every_position_equal_the_qdq_graphs_within_noise(graph, qdq):
     expected = qdq(TOKENS)
     found = logits_of(graph, KVCache(graph), TOKENS)
@@ -40,7 +45,7 @@ def test_greedy_answers_equal_the_qdq_graphs(graph, qdq):
     tokens = TOKENS[:6]
     while len(tokens) < CONTEXT + 1:
         tokens.append(int(qdq(tokens)[-1].argmax()))
-    assert generate(graph, TOKENS[:6], 100, frozenset(), sampler(0)).token_ids == tokens[6:]
+    assert generate(graph, TOKENS[:6], 100) == tokens[6:]
 
 
 def test_what_is_masked_has_no_influence_and_what_is_attended_has(graph):
@@ -49,8 +54,10 @@ def test_what_is_masked_has_no_influence_and_what_is_attended_has(graph):
         array[:] = np.random.default_rng(0).integers(0, 65536, array.shape, np.uint16)
     expected = logits_of(graph, clean, TOKENS[:8])
     np.testing.assert_array_equal(logits_of(graph, garbage, TOKENS[:8]), expected)
-    garbage.masks[0][..., 8] = 65535  # a slot that holds garbage
-    assert sqnr_db(step(graph, clean, TOKENS[8]), step(graph, garbage, TOKENS[8])) < 30
+    (mask,) = causal_masks(graph, 8)
+    mask[..., 8] = 65535  # a slot that holds garbage
+    logits, _ = graph.call(np.array([[TOKENS[8]]], np.int32), [mask], np.array([[8]], np.int32), garbage.arrays)
+    assert sqnr_db(step(graph, clean, TOKENS[8]), logits) < 30
 
 
 def test_a_sampler_gets_dequantised_logits(graph, qdq):
@@ -60,46 +67,71 @@ def test_a_sampler_gets_dequantised_logits(graph, qdq):
         heard.append(logits.copy())
         return TOKENS[4 + len(heard)]
 
-    generate(graph, TOKENS[:5], 8, frozenset(), sample)
+    generate(graph, TOKENS[:5], 8, sample)
     assert sqnr_db(qdq(TOKENS[:7])[4:], np.stack(heard)) > 35
 
 
-def answers(tiny, tokenizer, prompts, seq_len=CONTEXT, **options):
-    options = {"system_prompt": "", "temperature": 0.0, "progress": Progress(), **options}
-    return answer_prompts(tiny.program, tokenizer, prompts, seq_len=seq_len, **options)
+def answers(tiny, tokenizer, prompts, **changes):
+    settings = {"mode": "kv", "system_prompt": "", "temperature": 0.0, "seq_len": CONTEXT, **changes}
+    return answer_prompts(tiny.program, tokenizer, prompts, Run.of(settings), Progress())
 
 
-def test_each_prompt_is_answered_from_an_empty_cache(tiny, tokenizer):
-    first, second, again = answers(tiny, tokenizer, ["Once", "The sea", "Once"])
-    assert first.prompt_ids == [256, *tokenizer.encode("Once")]
-    assert first.generation.token_ids == again.generation.token_ids != second.generation.token_ids
+def test_prompts_are_turns_of_one_conversation(tiny, tokenizer):
+    import dataclasses
+
+    endless = dataclasses.replace(tokenizer, stop_ids=frozenset())
+    first, second = (answer.turn for answer in answers(tiny, endless, ["Once", " the"]))
     graph = Program(tiny.program).graph()
-    assert first.generation.token_ids == generate(graph, first.prompt_ids, CONTEXT, frozenset(), sampler(0)).token_ids
-    assert len(first.generation.token_ids) == CONTEXT - 5
-    assert first.text == tokenizer.decode(first.generation.token_ids)
+    read = [256, *tokenizer.encode("Once")]
+    for turn, room in ((first, 3), (second, 4)):  # 9 tokens are the prompts'
+        assert turn.generation.token_ids == generate(graph, read, len(read) + room)
+        assert turn.text == tokenizer.decode(turn.generation.token_ids)
+        read += [*turn.generation.token_ids, *tokenizer.encode(" the")]
+    assert (first.prompt_tokens, second.prompt_tokens) == (5, 4)
+    assert second.generation.tokens_read == 5  # the last token of the answer too
+
+
+def test_what_result_json_says_of_an_answer(tiny, tokenizer):
+    facts = result_facts(answers(tiny, tokenizer, ["Once"]))
+    assert facts.keys() == {"prompts"}
+    (entry,) = facts["prompts"]
+    assert (entry["prompt"], entry["prompt_tokens"], entry["generated_tokens"]) == ("Once", 5, len(entry["token_ids"]))
+    assert entry.keys() == {
+        *("prompt", "prompt_tokens", "generated_tokens", "text", "token_ids"),
+        *("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s"),
+    }
+    assert entry["prefill_tokens_per_s"] == pytest.approx(5e3 / entry["ttft_ms"], rel=1e-3)
 
 
 def test_a_stop_token_ends_the_answer_and_is_not_in_its_text(tiny, tokenizer):
     import dataclasses
 
     (whole,) = answers(tiny, tokenizer, ["Once"])
-    ids = whole.generation.token_ids
+    ids = whole.turn.generation.token_ids
     stop = next(token for token in ids[2:] if token not in ids[:2])
     length = ids.index(stop) + 1
     stopping = dataclasses.replace(tokenizer, stop_ids=frozenset({stop}))
     (answer,) = answers(tiny, stopping, ["Once"])
-    assert answer.generation.token_ids == ids[:length]
-    assert answer.text == tokenizer.decode(ids[: length - 1])
+    assert answer.turn.generation.token_ids == ids[:length]
+    assert answer.turn.text == tokenizer.decode(ids[: length - 1])
 
 
 def test_a_temperature_draws_the_same_tokens_from_the_same_seed_and_not_the_greedy_ones(tiny, tokenizer):
-    (greedy,) = answers(tiny, tokenizer, ["Once"])
-    (drawn,), (again,) = (answers(tiny, tokenizer, ["Once"], temperature=5.0) for _ in range(2))
-    assert drawn.generation.token_ids == again.generation.token_ids != greedy.generation.token_ids
+    runs = [answers(tiny, tokenizer, ["Once"], temperature=temperature) for temperature in (0.0, 5.0, 5.0)]
+    greedy, drawn, again = (run[0].turn.generation.token_ids for run in runs)
+    assert drawn == again != greedy
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "lookahead"])
+def test_a_mode_that_the_program_was_not_made_for_is_refused(tiny, tokenizer, mode):
+    with pytest.raises(HexportError, match=rf"mode {mode} needs prefill_forward, which this program lacks") as refusal:
+        answers(tiny, tokenizer, ["Once"], mode=mode, ngram=2, window=1, gcap=1)
+    assert "\n" not in str(refusal.value)
 
 
 def test_prompts_that_do_not_fit_are_refused_before_any_runs(tiny, tokenizer, capsys):
-    with pytest.raises(HexportError, match=r"prompts\[1\]: the prompt has 17 tokens, at most 15 fit") as refusal:
+    named = r"^prompts\[1\]: the conversation up to this prompt has 22 tokens, at most 15 fit"
+    with pytest.raises(HexportError, match=named) as refusal:
         answers(tiny, tokenizer, ["Once", "Once upon a time"], seq_len=100)
     assert "\n" not in str(refusal.value)
     assert "prompt 1" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every family at small size: checkpoint -> quant attrs -> program -> emulator."""
+"""Every family at small size: checkpoint -> quant attrs -> programs of all modes -> emulator."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,16 @@ from small_models import MODELS, random_model, random_tokens, transformers_logit
 from tiny_model import CONTEXT, EMULATOR, RECIPE, qdq_logits, sqnr_db
 
 from hexport.decoder.weights import Checkpoint
+from hexport.devices.emulator import Run, load_generator
 from hexport.lowering.plain import calibrate_plain, convert_decoder, lower_plain, record_plain
 from hexport.lowering.target import target_named
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import recipe_from
-from hexport.runtime.decode import step
 from hexport.runtime.kv_cache import KVCache
+from hexport.runtime.lookahead import Size
+from hexport.runtime.masks import causal_masks
 from hexport.runtime.program import Graph, Program
 
 # With windows and contexts that the 16 tokens of these tests go beyond.
@@ -37,6 +39,10 @@ ALL_SLIDING = "phi3, longrope with an attention factor, window, tied"
 # With one KV head, executorch's pass that splits heads looks up cosines and sines in each layer anew in the plain flow.
 ONE_KV_HEAD = ["gemma, one KV head", "phi3, longrope on three quarters of a head"]
 SHARDED = "gemma3, listed layers slide, full layers scaled"
+BLOCK, WHOLE = 8, CONTEXT
+LOOKAHEAD = Size(ngram=3, window=2, gcap=2)  # 8 tokens a call
+# Mode -> AR lengths of its prefill and decode graphs.
+MODES = {"kv": (None, 1), "hybrid": (BLOCK, 1), "lookahead": (BLOCK, BLOCK)}
 
 
 @dataclass
@@ -45,7 +51,11 @@ class Small:
     samples: list[list[int]]
     attrs: QuantAttrs
     expected: np.ndarray  # transformers' float32 logits of the first sample
-    program: Path
+    programs: dict[str, Path]  # by mode
+
+    @property
+    def program(self) -> Path:
+        return self.programs["kv"]
 
     @property
     def model(self) -> tuple:
@@ -62,9 +72,10 @@ def small(request, lowerings, tmp_path_factory) -> Small:
     tokens = random_tokens(checkpoint.config.vocab_size, CONTEXT)
     samples, recipe = [tokens, tokens[::-1]], recipe_from(RECIPE, "16a8w")
     attrs = calibrate(checkpoint, samples, recipe, Progress())
-    program = folder / "kv_llama_qnn.pte"
-    program.write_bytes(lowerings.program(checkpoint, attrs, recipe))
-    return Small(checkpoint, samples, attrs, transformers_logits(model, tokens), program)
+    programs = {mode: folder / f"{mode}_llama_qnn.pte" for mode in MODES}
+    for mode, (prefill, decode) in MODES.items():
+        programs[mode].write_bytes(lowerings.program(checkpoint, attrs, recipe, prefill=prefill, decode=decode))
+    return Small(checkpoint, samples, attrs, transformers_logits(model, tokens), programs)
 
 
 def round_to_8_bits(model) -> None:
@@ -76,8 +87,15 @@ def round_to_8_bits(model) -> None:
 
 
 def logits_of(graph: Graph, tokens: list[int]) -> np.ndarray:
-    cache = KVCache(graph)
-    return np.stack([step(graph, cache, token) for token in tokens])
+    """Of every token, read in blocks of the graph's AR length, which divides their number."""
+    cache, rows = KVCache(graph), []
+    for start in range(0, len(tokens), graph.ar_len):
+        positions = np.arange(start, start + graph.ar_len, dtype=np.int32)[None]
+        block = np.array([tokens[start : start + graph.ar_len]], np.int32)
+        logits, new = graph.call(block, causal_masks(graph, start), positions, cache.arranged_for(graph))
+        cache.append(new, graph.ar_len)
+        rows.append(logits)
+    return np.concatenate(rows)
 
 
 def test_the_emulators_logits_are_transformers_as_far_as_16_bit_activations_allow(small):
@@ -93,9 +111,10 @@ def test_the_emulators_logits_are_those_of_the_fake_quantised_graph(small):
 
 
 @pytest.mark.parametrize("small", [name for name in SMALL if name not in (ALL_SLIDING, *ONE_KV_HEAD)], indirect=True)
-def test_stamped_ops_are_the_plain_flows(small, lowerings):
-    plain = record_plain(*small.model, target_named(EMULATOR), CONTEXT)
-    stamped = stamped_ops(*lowerings.graph_arguments(*small.model))
+@pytest.mark.parametrize("ar_len", [1, BLOCK])
+def test_stamped_ops_are_the_plain_flows(small, lowerings, ar_len):
+    plain = record_plain(*small.model, target_named(EMULATOR), CONTEXT, ar_len)
+    stamped = stamped_ops(*lowerings.graph_arguments(*small.model, ar_len))
     assert_same_program(stamped, plain, small.checkpoint.config.n_layers)
 
 
@@ -113,14 +132,50 @@ def test_layer_by_layer_calibration_observes_what_the_whole_model_does(small):
     assert (plain.kv, plain.mask, plain.logits) == (small.attrs.kv, small.attrs.mask, small.attrs.logits)
 
 
+def test_all_graphs_put_out_the_same_codes(small):
+    """Bit by bit, whatever the AR length: only so are hybrid and lookahead sure to give the answers of mode kv."""
+    tokens = small.samples[0]
+    expected = logits_of(Program(small.program).graph(), tokens)
+    for mode in ("hybrid", "lookahead"):
+        np.testing.assert_array_equal(
+            logits_of(Program(small.programs[mode]).graph("prefill_forward"), tokens), expected
+        )
+    np.testing.assert_array_equal(logits_of(Program(small.programs["lookahead"]).graph(), tokens), expected)
+
+
+def test_all_modes_give_the_same_answers(small):
+    answers = {}
+    for mode, path in small.programs.items():
+        size = LOOKAHEAD if mode == "lookahead" else None
+        generator = load_generator(path, Run(mode, size, system_prompt="", temperature=0, seq_len=CONTEXT))
+        for n in (1, BLOCK - 1, BLOCK):
+            generator.cache.keep(0)
+            answers[mode, n] = generator.generate(small.samples[0][:n], CONTEXT + 1, frozenset()).token_ids
+        del generator  # a program is loaded once at a time
+    for mode, n in answers:
+        assert len(answers[mode, n]) == CONTEXT + 1 - n
+        assert answers[mode, n] == answers["kv", n]
+
+
 @pytest.mark.parametrize("small", [SHARDED], indirect=True)
+@pytest.mark.parametrize("prefill", [BLOCK, WHOLE])
 @pytest.mark.parametrize("n_shards", [2, 4])
-def test_a_program_in_shards_puts_out_the_same_codes(small, lowerings, tmp_path, n_shards):
-    (tmp_path / "sharded.pte").write_bytes(lowerings.program(*small.model, n_shards=n_shards))
-    program = deserialize_pte_binary((tmp_path / "sharded.pte").read_bytes()).program
-    (plan,) = (plan for plan in program.execution_plan if plan.name == "kv_forward")
-    assert [delegate.id for delegate in plan.delegates] == ["QnnBackend"] * n_shards
+def test_a_program_in_shards_puts_out_the_same_codes(small, lowerings, tmp_path, n_shards, prefill):
+    path = tmp_path / "sharded.pte"
+    path.write_bytes(lowerings.program(*small.model, n_shards=n_shards, prefill=prefill))
+    program = deserialize_pte_binary(path.read_bytes()).program
+    plans = [plan for plan in program.execution_plan if plan.name in ("kv_forward", "prefill_forward")]
+    assert [[delegate.id for delegate in plan.delegates] for plan in plans] == [["QnnBackend"] * n_shards] * 2
     assert len(program.backend_delegate_data) == n_shards
     tokens = small.samples[0]
     expected = logits_of(Program(small.program).graph(), tokens)
-    np.testing.assert_array_equal(logits_of(Program(tmp_path / "sharded.pte").graph(), tokens), expected)
+    sharded = Program(path)
+    for method in ("kv_forward", "prefill_forward"):
+        np.testing.assert_array_equal(logits_of(sharded.graph(method), tokens), expected)
+
+
+@pytest.mark.parametrize("small", ONE_KV_HEAD, indirect=True)
+def test_a_prefill_graph_as_long_as_the_context_puts_out_the_same_codes(small, lowerings, tmp_path):
+    (tmp_path / "whole.pte").write_bytes(lowerings.program(*small.model, prefill=WHOLE))
+    found = logits_of(Program(tmp_path / "whole.pte").graph("prefill_forward"), small.samples[0])
+    np.testing.assert_array_equal(found, logits_of(Program(small.program).graph(), small.samples[0]))

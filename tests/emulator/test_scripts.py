@@ -14,7 +14,7 @@ from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import load_quant_attrs
 from hexport.tokenizers.tokenizer import load_tokenizer
 
-PROMPTS = ["Once", "The sea"]
+PROMPTS = ["On", "ce"]
 RUN_SETTINGS = {
     "model": "tiny",
     "recipe": "16a8w",
@@ -125,10 +125,10 @@ def test_a_run_writes_result_outputs_and_log(tiny, results):
     assert {key: result[key] for key in facts} == facts
     tokenizer = load_tokenizer(tiny.tokenizer.parent)
     assert [entry["prompt"] for entry in result["prompts"]] == PROMPTS
-    for entry in result["prompts"]:
-        assert entry["prompt_tokens"] == 1 + len(entry["prompt"])
+    assert [entry["prompt_tokens"] for entry in result["prompts"]] == [3, 2]  # turns of one conversation: BOS once
+    for entry, room in zip(result["prompts"], (3, 4), strict=True):
         ended = entry["token_ids"][-1] == 257
-        assert ended or entry["prompt_tokens"] + entry["generated_tokens"] == 12
+        assert ended or entry["generated_tokens"] == room  # seq_len is 12
         assert entry["generated_tokens"] == len(entry["token_ids"])
         assert entry["text"] == tokenizer.decode(entry["token_ids"][: -1 if ended else None])
         for measure in ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s"):
@@ -137,7 +137,8 @@ def test_a_run_writes_result_outputs_and_log(tiny, results):
     assert all(entry["prompt"] in outputs and entry["text"] in outputs for entry in result["prompts"])
     log = log_of(results / "result.json").read_text()
     assert "prompt 2 of 2" in log
-    assert "token: position 1 of 11" in log
+    assert "prefill: token 3 of 3" in log
+    assert "answer: token 1 of 3" in log
 
 
 def test_manifest_of_a_run(tiny, results):
@@ -208,7 +209,11 @@ def test_lower_refuses_a_checkpoint_without_one_of_its_tensors(tiny, folder, tmp
 @pytest.mark.parametrize(
     ("settings", "options", "named"),
     [
-        ({"prompts": ["Once", "Once upon a time"]}, {}, "prompts[1]: the prompt has 17 tokens, at most 11 fit"),
+        (
+            {"prompts": ["Once", "Once upon a time"]},
+            {},
+            "prompts[1]: the conversation up to this prompt has 22 tokens, at most 11 fit",
+        ),
         ({}, {"device": "phone"}, "runs programs on emulators only"),
         ({}, {"device": "emulater"}, "there is no device 'emulater'; known: emulator, phone"),
     ],

@@ -10,21 +10,34 @@ from hexport.decoder.masks import ATTEND, MASKED, causal_masks
 from hexport.decoder.model import Decoder, empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
 from hexport.runtime.kv_cache import KVCache
+from hexport.runtime.masks import CODES
+from hexport.runtime.masks import causal_masks as causal_mask_codes
 
 
 @dataclasses.dataclass
 class FloatGraph:
-    """A fixed AR length, mask codes, caches of a fixed size: what `runtime.program.Graph` has, without codes."""
+    """A fixed AR length, mask codes, caches of a fixed size: what `runtime.program.Graph` has, without codes.
+
+    In float64, near ties do not depend on how many tokens a call reads.
+    """
 
     decoder: Decoder
     config: DecoderConfig
     ar_len: int
     context_len: int
     cache_dtype: type = np.float32
+    mask_dtype: type = np.uint16
+    n_calls: int = 0
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, ar_len: int, context_len: int) -> "FloatGraph":
-        return cls(load_decoder(checkpoint, context_len), checkpoint.config, ar_len, context_len)
+    def of(cls, checkpoint: Checkpoint, ar_len: int, context_len: int, dtype: type = np.float32) -> "FloatGraph":
+        decoder = load_decoder(checkpoint, context_len)
+        decoder = decoder.double() if dtype == np.float64 else decoder
+        return cls(decoder, checkpoint.config, ar_len, context_len, dtype)
+
+    def resized(self, ar_len: int, context_len: int | None = None) -> "FloatGraph":
+        """Another graph of the same program; or one of a program with a shorter context."""
+        return dataclasses.replace(self, ar_len=ar_len, context_len=context_len or self.context_len, n_calls=0)
 
     @property
     def cache_len(self) -> int:
@@ -33,12 +46,20 @@ class FloatGraph:
     def __getattr__(self, name: str) -> int:
         return getattr(self.config, name)
 
-    def call(self, tokens, masks, positions, caches):
-        additive = [torch.from_numpy(np.where(mask == 65535, np.float32(ATTEND), np.float32(MASKED))) for mask in masks]
+    def call(self, tokens, masks, positions, caches, rows=slice(None)):
+        assert [mask.shape for mask in masks] == [(1, 1, self.ar_len, self.context_len)] * len(masks)
+        assert tokens.shape == positions.shape == (1, self.ar_len)
+        assert (tokens.dtype, positions.dtype) == (np.int32, np.int32)
+        assert positions.max() < self.context_len
+        assert all(array.flags.c_contiguous and self.cache_len in array.shape for array in caches)
+        attend, masked = CODES[np.dtype(self.mask_dtype)]
+        assert all(np.isin(mask, [attend, masked]).all() for mask in masks)
+        additive = [np.where(mask == attend, ATTEND, MASKED).astype(self.cache_dtype) for mask in masks]
         ids, positions, *caches = (torch.from_numpy(array) for array in (tokens, positions, *caches))
         with torch.no_grad():
-            logits, *new = self.decoder(ids, additive, positions, *caches)
-        return logits[0].numpy(), [tensor.numpy() for tensor in new]
+            logits, *new = self.decoder(ids, [torch.from_numpy(mask) for mask in additive], positions, *caches)
+        self.n_calls += 1
+        return logits[0].numpy()[rows], [tensor.numpy() for tensor in new]
 
 
 def whole_sequence(decoder: Decoder, config: DecoderConfig, tokens: list[int]) -> np.ndarray:
@@ -50,17 +71,24 @@ def whole_sequence(decoder: Decoder, config: DecoderConfig, tokens: list[int]) -
         return decoder(ids, masks, positions, *empty_caches(config, 0))[0][0].numpy()
 
 
-def block_by_block(graph: FloatGraph, tokens: list[int]) -> np.ndarray:
-    """Logits (n, vocab) as the runtime gets them: the last block is padded, and free cache slots hold garbage."""
-    cache = KVCache(graph)
+def garbage_cache(*graphs: FloatGraph) -> KVCache:
+    """An empty cache whose free slots hold garbage."""
+    cache = KVCache(*graphs)
     for array in cache.arrays:
         array[:] = np.random.default_rng(0).normal(0, 9, array.shape)
+    return cache
+
+
+def block_by_block(graph: FloatGraph, tokens: list[int]) -> np.ndarray:
+    """Logits (n, vocab) of all rows as the runtime gets them: the last block is padded, free slots hold garbage."""
+    cache = garbage_cache(graph)
     rows = []
     for start in range(0, len(tokens), graph.ar_len):
         block = tokens[start : start + graph.ar_len]
         padded = np.array([block + [1] * (graph.ar_len - len(block))], np.int32)
-        positions = np.arange(start, start + graph.ar_len, dtype=np.int32)[None]
-        logits, new = graph.call(padded, cache.masks, positions, cache.arrays)
+        positions = np.arange(start, start + graph.ar_len, dtype=np.int32).clip(max=graph.context_len - 1)[None]
+        masks = causal_mask_codes(graph, min(start, graph.cache_len))
+        logits, new = graph.call(padded, masks, positions, cache.arrays)
         cache.append(new, len(block))
         rows.append(logits[: len(block)])
     return np.concatenate(rows)

@@ -1,6 +1,7 @@
 """Layer-by-layer calibration: equal to the whole prepared graph's, and true to what the float decoder computes."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -97,14 +98,21 @@ def test_ranges_are_those_of_the_float_decoder(checkpoint, attrs):
         with torch.no_grad():
             results.append(decoder(tokens, causal_masks(n, n, 0, None), positions, *empty_caches(checkpoint.config, 0)))
     logits, *new = zip(*results, strict=True)
-    expected = [(attrs.logits, logits)]
-    expected += [(layer["k"], values) for layer, values in zip(attrs.kv, new[:N_LAYERS], strict=True)]
-    expected += [(layer["v"], values) for layer, values in zip(attrs.kv, new[N_LAYERS:], strict=True)]
-    for encoding, values in expected:
-        observed = encoding_of(*values)
-        assert math.isclose(encoding.scale, observed.scale, rel_tol=1e-4)
-        assert abs(encoding.zero_point - observed.zero_point) <= 8
-        assert (encoding.qmin, encoding.qmax, encoding.bits) == (0, 65535, 16)
+    observed = encoding_of(*logits)
+    assert math.isclose(attrs.logits.scale, observed.scale, rel_tol=1e-4)
+    assert abs(attrs.logits.zero_point - observed.zero_point) <= 8
+    k, v = ([layer[name] for layer in attrs.kv] for name in "kv")
+    for encoding, values in zip(k + v, new, strict=True):
+        # Around the middle code, so that the HTP multiplies with them as they are.
+        assert math.isclose(encoding.scale, max(value.abs().max() for value in values) / 32767, rel_tol=1e-4)
+        assert encoding.zero_point == 32768
+    assert {(e.qmin, e.qmax, e.bits) for e in (attrs.logits, *k, *v)} == {(0, 65535, 16)}
+
+
+def test_matmuls_read_the_caches_in_the_scale_in_which_these_are_coded(attrs):
+    for i, layer in enumerate(attrs.kv):
+        operands = [e for point, e in attrs.activations.items() if re.fullmatch(rf"layers\.{i}\..*for_matmul", point)]
+        assert [(e.scale, e.zero_point) for e in operands] == [(layer[name].scale, 0) for name in "kv"]
 
 
 def test_each_sample_counts(checkpoint, recipe, attrs):

@@ -7,6 +7,7 @@ import pytest
 from hexport.checkpoints.uri import FORMS
 from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
+from hexport.config.schema import schema
 from hexport.config.settings import built_in_models, parse_config
 from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
@@ -14,6 +15,7 @@ from hexport.errors import HexportError
 DEVICES = "devices: {emulator: {kind: emulator, soc: SM8650}}"
 SOCS = ", ".join(HTP_ARCH)
 SHA256 = "a" * 64
+KEYS = schema("config")["$defs"]["model"]["properties"]
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +95,12 @@ def test_yaml(text, expected):
         (
             "models: {../m: {checkpoint: a.gguf, prompts: [a]}}",
             "models.../m: not a name: use letters, digits, dots, dashes and underscores, a letter or digit first",
+        ),
+        # A rotation of queries and keys (R3), which the compiler cannot split by heads, is in no decoder built here.
+        (model("r3: true"), "models.m.r3: unknown key; known: " + ", ".join(KEYS)),
+        (
+            "recipes: {r: {based_on: 16a8w, r3: true}}\n" + model(""),
+            "recipes.r.r3: unknown key; known: based_on, overrides",
         ),
         ("recipes: {r: {}}\n" + model(""), "recipes.r.based_on: missing"),
         (
@@ -209,8 +217,6 @@ def test_keys_and_values(text, expected):
             model('checkpoint: "hf://org/repo", params: params.json'),
             "models.m.params: params.json: no such file",
         ),
-        (model("pre_gen_pte: ready"), "models.m.pre_gen_pte: is not supported in this version"),
-        (model("modes: [kv, hybrid]"), "models.m.modes: hybrid is not supported in this version; available: kv"),
         (
             model("max_seq_len: 64, prefill_ar_len: 65"),
             "models.m.prefill_ar_len: 65 is more than max_seq_len, 64",
@@ -260,15 +266,6 @@ def test_what_does_not_go_together(text, expected):
 def test_a_path_that_cannot_be_read(keys, start):
     (line,) = errors(model(keys))
     assert line.startswith(f"config.yaml: models.m.{start}")
-
-
-def test_lookahead_step_must_fit_the_context():
-    assert errors(model("modes: [lookahead], max_seq_len: 64, ngram: 5, window: 4, gcap: 5")) == [
-        "config.yaml: models.m.modes: lookahead is not supported in this version; available: kv",
-        "config.yaml: models.m.ngram: a lookahead step of 64 tokens, (window + gcap) * (ngram - 1) up to a power of 2, "
-        "must be less than max_seq_len, 64",
-    ]
-    assert len(errors(model("modes: [lookahead], max_seq_len: 64, ngram: 5, window: 4, gcap: 4"))) == 1
 
 
 def test_one_checkpoint_has_one_sha256():

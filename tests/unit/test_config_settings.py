@@ -169,8 +169,16 @@ def test_settings_are_what_an_artifact_depends_on(config):
     ],
 )
 def test_keys_that_a_program_of_a_mode_depends_on(config, mode, keys):
-    program = json.loads(matrix.program_settings(config, "local", "16a8w", "SM8650", mode))
+    program = json.loads(matrix.program_settings(config, "smollm2_135m", "16a8w", "SM8650", mode))
     assert program.keys() - {"mode", "target", "soc", "emulator", "recipe_spec", "versions"} == keys
+
+
+def test_a_run_in_mode_lookahead_knows_the_sizes_of_its_steps(config):
+    def run(mode: str) -> dict:
+        return json.loads(matrix.run_settings(config, "smollm2_135m", "more", "SM8650-emulator", "emulator", mode))
+
+    assert run("lookahead") == {**run("kv"), "mode": "lookahead", "ngram": 5, "window": 8, "gcap": 8}
+    assert run("hybrid") == {**run("kv"), "mode": "hybrid"}
 
 
 def test_what_cannot_be_made_is_one_line(config):

@@ -1,12 +1,11 @@
-"""The loop of mode kv, on the float decoder: greedy answers equal transformers', and end where they should."""
+"""Plain decoding, on the float decoder: greedy answers equal transformers', and end where they should."""
 
 import pytest
 import torch
 from float_graph import FloatGraph
 
 from hexport.decoder.weights import Checkpoint
-from hexport.errors import HexportError
-from hexport.runtime.decode import check_prompt, generate
+from hexport.runtime.decode import Generation, Generator
 from hexport.runtime.sampling import sampler
 
 CONTEXT = 12
@@ -30,61 +29,53 @@ def continuation(model, n: int) -> list[int]:
     return output[0, len(PROMPT) :].tolist()
 
 
-def answer(graph, seq_len: int, stop_ids=frozenset()) -> list[int]:
-    return generate(graph, PROMPT, seq_len, stop_ids, sampler(0)).token_ids
+def generate(graph, prompt: list[int], end: int, stop_ids=frozenset(), heard: list | None = None) -> Generation:
+    generator = Generator(graph, graph, sampler(0))
+    return generator.generate(prompt, end, stop_ids, on_token=(heard if heard is not None else []).append)
 
 
-@pytest.mark.parametrize("seq_len", [5, 9, CONTEXT])
-def test_prompt_and_answer_have_seq_len_tokens(model, graph, seq_len):
-    assert answer(graph, seq_len) == continuation(model, seq_len - len(PROMPT))
+@pytest.mark.parametrize("end", [5, 9, CONTEXT])
+def test_prompt_and_answer_have_as_many_tokens_as_asked(model, graph, end):
+    assert generate(graph, PROMPT, end).token_ids == continuation(model, end - len(PROMPT))
 
 
 def test_the_whole_context_can_be_read_and_nothing_beyond(model, graph):
     """The last token that is read stands at position CL - 1; the one that it gives still belongs to the answer."""
     heard = []
-    result = generate(graph, PROMPT, 100, frozenset(), sampler(0), lambda *call: heard.append(call))
-    assert result.token_ids == continuation(model, CONTEXT + 1 - len(PROMPT))
-    assert heard == list(enumerate([*PROMPT, *result.token_ids[:-1]]))
-    assert heard[-1][0] == CONTEXT - 1
+    result = generate(graph, PROMPT, 100, heard=heard)
+    assert result.token_ids == heard == continuation(model, CONTEXT + 1 - len(PROMPT))
+    assert graph.n_calls == CONTEXT
+    assert (result.tokens_read, result.decode_steps, result.accepted_tokens) == (4, CONTEXT - 4, 0)
 
 
 def test_a_stop_token_ends_the_answer_and_is_its_last_token(model, graph):
     expected = continuation(model, 6)
     stop = next(token for token in expected[2:] if token not in expected[:2])
     ended = expected[: expected.index(stop) + 1]
-    assert answer(graph, CONTEXT, frozenset({stop, 159})) == ended
+    assert generate(graph, PROMPT, CONTEXT, frozenset({stop, 159})).token_ids == ended
+
+
+def test_a_stop_token_may_be_the_whole_answer(model, graph):
+    (first,) = continuation(model, 1)
+    result = generate(graph, PROMPT, CONTEXT, frozenset({first}))
+    assert result.token_ids == [first]
+    assert graph.n_calls == len(PROMPT)
 
 
 def test_stop_tokens_in_the_prompt_do_not_stop(model, graph):
     expected = continuation(model, 3)
     assert not set(PROMPT) & set(expected)
-    assert answer(graph, len(PROMPT) + 3, frozenset(PROMPT)) == expected
+    assert generate(graph, PROMPT, len(PROMPT) + 3, frozenset(PROMPT)).token_ids == expected
 
 
-def test_an_answer_starts_from_an_empty_cache(graph):
-    first = answer(graph, CONTEXT)
-    generate(graph, [1, 2, 3], CONTEXT, frozenset(), sampler(0))
-    assert answer(graph, CONTEXT) == first
+def test_what_the_cache_holds_of_the_text_is_not_read_again(graph):
+    generator = Generator(graph, graph, sampler(0))
+    first = generator.generate(PROMPT, 8, frozenset())
+    generator.cache.keep(3)
+    again = generator.generate(PROMPT, 8, frozenset())
+    assert again.token_ids == first.token_ids
+    assert (first.tokens_read, again.tokens_read) == (4, 1)
 
 
 def test_the_longest_prompt_leaves_room_for_an_answer(graph):
-    longest = [5] * (CONTEXT - 1)
-    check_prompt(graph, longest, 100, "prompts[0]")
-    assert len(generate(graph, longest, 100, frozenset(), sampler(0)).token_ids) == 2
-
-
-@pytest.mark.parametrize(
-    ("prompt", "seq_len", "named"),
-    [
-        ([5] * CONTEXT, 100, "the prompt has 12 tokens, at most 11 fit (max_seq_len 12, AR length 1, seq_len 100)"),
-        ([5] * 6, 6, "the prompt has 6 tokens, at most 5 fit"),
-        ([], 8, "the prompt has no tokens"),
-        ([5, 160], 8, "token id 160 is outside the program's vocabulary of 160"),
-    ],
-)
-def test_a_prompt_that_does_not_fit_is_refused(graph, prompt, seq_len, named):
-    with pytest.raises(HexportError) as refusal:
-        check_prompt(graph, prompt, seq_len, "prompts[3]")
-    assert str(refusal.value).startswith("prompts[3]: ")
-    assert named in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert len(generate(graph, [5] * (CONTEXT - 1), 100).token_ids) == 2

@@ -1,4 +1,4 @@
-"""The cache against the rules of the ExecuTorch runner's smart mask, spelled out slot by slot."""
+"""The cache, column by column: what is appended stays, in order, whichever graph reads it."""
 
 from types import SimpleNamespace
 
@@ -7,16 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hexport.decoder.masks import ATTEND, MASKED, causal_masks
 from hexport.runtime.kv_cache import KVCache
 
 N_LAYERS, N_KV_HEADS, HEAD_DIM = 2, 3, 4
 
 
-def new_cache(ar_len: int, context_len: int, window: int | None = None, dtype=np.uint16) -> KVCache:
+def graph(ar_len: int, context_len: int, dtype=np.uint16) -> SimpleNamespace:
     sizes = {"n_layers": N_LAYERS, "n_kv_heads": N_KV_HEADS, "head_dim": HEAD_DIM, "cache_dtype": np.dtype(dtype)}
-    lengths = {"ar_len": ar_len, "context_len": context_len, "cache_len": context_len - ar_len}
-    return KVCache(SimpleNamespace(**sizes, **lengths, sliding_window=window))
+    return SimpleNamespace(**sizes, ar_len=ar_len, context_len=context_len, cache_len=context_len - ar_len)
 
 
 def outputs(random, ar_len: int) -> list[np.ndarray]:
@@ -26,65 +24,83 @@ def outputs(random, ar_len: int) -> list[np.ndarray]:
     return k + v
 
 
-def check_masks(cache: KVCache, ar_len: int, context_len: int, window: int | None) -> None:
-    slots = context_len - ar_len
-    for row in range(ar_len):
-        for column in range(context_len):
-            attended = column < min(cache.n_past, slots) if column < slots else column - slots <= row
-            assert cache.masks[0][0, 0, row, column] == (65535 if attended else 0), (row, column)
-            if window is not None:
-                token = column if column < slots else cache.n_past + column - slots
-                attended = attended and cache.n_past + row - token < window
-                assert cache.masks[1][0, 0, row, column] == (65535 if attended else 0), (row, column)
-    assert len(cache.masks) == (1 if window is None else 2)
+def columns_of(arrays: list[np.ndarray], n: int) -> np.ndarray:
+    """k and v of each layer of tokens 0 to n - 1: (n, 2 * layers, n_kv, head_dim)."""
+    k, v = arrays[:N_LAYERS], arrays[N_LAYERS:]
+    return np.array([[a[0, :, :, i] for a in k] + [a[0, :, i] for a in v] for i in range(n)]).reshape(
+        n, 2 * N_LAYERS, N_KV_HEADS, HEAD_DIM
+    )
+
+
+def check_shapes(arrays: list[np.ndarray], slots: int) -> None:
+    assert [array.shape for array in arrays] == (
+        [(1, N_KV_HEADS, HEAD_DIM, slots)] * N_LAYERS + [(1, N_KV_HEADS, slots, HEAD_DIM)] * N_LAYERS
+    )
+    assert all(array.flags.c_contiguous for array in arrays)
 
 
 @given(
-    ar_len=st.integers(1, 4),
-    slots=st.integers(1, 9),
-    window=st.none() | st.integers(1, 12),
-    appended=st.lists(st.integers(1, 4), max_size=6),
-    seed=st.integers(0, 9),
+    context_len=st.integers(4, 12),
+    ar_lens=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    steps=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["first", "listed", "keep"]), st.integers(0, 99))),
 )
-def test_the_cache_holds_the_appended_columns_in_order_and_attends_only_these(ar_len, slots, window, appended, seed):
-    random = np.random.default_rng(seed)
-    cache = new_cache(ar_len, ar_len + slots, window)
-    assert [array.shape for array in cache.arrays] == (
-        [(1, N_KV_HEADS, HEAD_DIM, slots)] * N_LAYERS + [(1, N_KV_HEADS, slots, HEAD_DIM)] * N_LAYERS
-    )
-    check_masks(cache, ar_len, ar_len + slots, window)
-    columns: list[list[np.ndarray]] = []  # per token: k and v of each layer, (n_kv, head_dim)
-    for n in appended:
-        new = outputs(random, ar_len)
-        cache.append(new, min(n, ar_len))
-        for i in range(min(n, ar_len)):
-            k, v = new[:N_LAYERS], new[N_LAYERS:]
-            columns.append([array[0, :, :, i].copy() for array in k] + [array[0, :, i].copy() for array in v])
+def test_tokens_stay_in_order_through_appending_forgetting_and_other_graphs(context_len, ar_lens, steps):
+    graphs = [graph(ar_len, context_len) for ar_len in ar_lens]
+    cache, held = KVCache(*graphs), []
+    capacity = context_len - min(ar_lens)
+    check_shapes(cache.arrays, capacity)
+    for which, action, seed in steps:
+        random, caller = np.random.default_rng(seed), graphs[which % len(graphs)]
+        if cache.n_past > caller.cache_len:
+            cache.keep(caller.cache_len)
+            del held[caller.cache_len :]
+        arrays = cache.arranged_for(caller)
+        check_shapes(arrays, caller.cache_len)
+        np.testing.assert_array_equal(columns_of(arrays, cache.n_past), columns_or_none(held))
+        if action == "keep":
+            n = int(random.integers(0, cache.n_past + 1))
+            cache.keep(n)
+            del held[n:]
+            continue
+        new = outputs(random, caller.ar_len)
+        chosen = sorted(random.choice(caller.ar_len, random.integers(0, caller.ar_len + 1), replace=False).tolist())
+        if action == "first":
+            chosen = list(range(len(chosen)))
+        held += list(columns_of(new, caller.ar_len)[chosen])
+        del held[capacity:]  # what does not fit is dropped
+        cache.append(new, len(chosen) if action == "first" else chosen)
         for array in new:
             array[:] = 0  # the program may reuse its output buffers
-        check_masks(cache, ar_len, ar_len + slots, window)
-    assert cache.n_past == len(columns)
-    for slot, column in enumerate(columns[:slots]):
-        for layer in range(N_LAYERS):
-            np.testing.assert_array_equal(cache.arrays[layer][0, :, :, slot], column[layer])
-            np.testing.assert_array_equal(cache.arrays[N_LAYERS + layer][0, :, slot], column[N_LAYERS + layer])
+        assert cache.n_past == len(held)
+    np.testing.assert_array_equal(columns_of(cache.arrays, cache.n_past), columns_or_none(held))
 
 
-@pytest.mark.parametrize("ar_len", [1, 4])
-@pytest.mark.parametrize("window", [None, 1, 3, 5, 12, 40])
-def test_masks_are_codes_of_those_that_the_decoder_was_calibrated_with(ar_len, window):
-    context_len = 16
-    cache = new_cache(ar_len, context_len, window)
-    for n in [ar_len] * ((context_len - ar_len) // ar_len) + [1]:
-        expected = causal_masks(ar_len, context_len, cache.n_past, window)
-        assert len(cache.masks) == len(expected)
-        for codes, mask in zip(cache.masks, expected, strict=True):
-            assert codes.dtype == np.uint16
-            np.testing.assert_array_equal(codes == 65535, mask.numpy() == ATTEND)
-            np.testing.assert_array_equal(codes == 0, mask.numpy() == MASKED)
-        cache.append(outputs(np.random.default_rng(0), ar_len), n)
+def columns_or_none(held: list[np.ndarray]) -> np.ndarray:
+    return np.array(held, np.uint16).reshape(len(held), 2 * N_LAYERS, N_KV_HEADS, HEAD_DIM)
+
+
+def test_a_graph_as_long_as_the_context_fills_the_cache_of_the_decode_graph():
+    whole, decode = graph(8, 8), graph(1, 8)
+    cache, new = KVCache(whole, decode), outputs(np.random.default_rng(0), 8)
+    check_shapes(cache.arranged_for(whole), 0)
+    cache.append(new, 5)
+    arrays = cache.arranged_for(decode)
+    check_shapes(arrays, 7)
+    np.testing.assert_array_equal(columns_of(arrays, 5), columns_of(new, 5))
+
+
+def test_a_graph_with_too_few_slots_does_not_lose_tokens_silently():
+    wide, narrow = graph(1, 8), graph(4, 8)
+    cache = KVCache(wide, narrow)
+    for seed in range(5):
+        cache.append(outputs(np.random.default_rng(seed), 1), 1)
+    with pytest.raises(ValueError, match="5 tokens do not fit into 4 slots"):
+        cache.arranged_for(narrow)
+    with pytest.raises(ValueError, match="6 tokens of 5"):
+        cache.keep(6)
+    cache.keep(4)
+    check_shapes(cache.arranged_for(narrow), 4)
 
 
 def test_codes_of_the_cache_have_the_dtype_of_the_program():
-    assert {array.dtype for array in new_cache(1, 8, dtype=np.uint8).arrays} == {np.dtype(np.uint8)}
-    assert {mask.dtype for mask in new_cache(1, 8, window=2).masks} == {np.dtype(np.uint16)}
+    assert {array.dtype for array in KVCache(graph(1, 8, np.uint8)).arrays} == {np.dtype(np.uint8)}

@@ -42,6 +42,10 @@ def on(jobs: set[str], soc: str) -> set[str]:
     return {job.replace("SM8650", soc) for job in jobs}
 
 
+def in_mode(jobs: set[str], mode: str) -> set[str]:
+    return {job.removesuffix("kv") + mode for job in jobs}
+
+
 def test_nothing_is_stale_after_a_build(tree):
     done = tree.snakemake("-n")
     assert "Nothing to be done" in done.stdout + done.stderr
@@ -59,6 +63,8 @@ def test_nothing_is_stale_after_a_build(tree):
         ("max_seq_len: 32\n    calibration: {text", "max_seq_len: 48\n    calibration: {text", PROGRAMS_B),
         ("seq_len: 8", "seq_len: 8\n    prefill_ar_len: 16", set()),
         ("seq_len: 8", "seq_len: 8\n    ngram: 3\n    window: 2\n    gcap: 2", set()),
+        ("seq_len: 8", "seq_len: 8\n    modes: [hybrid, kv]", in_mode(PROGRAMS_A | RUN, "hybrid")),
+        ("seq_len: 8", "seq_len: 8\n    ngram: 2\n    modes: [lookahead]", in_mode(PROGRAMS_A | RUN, "lookahead")),
         ("socs: [SM8650]", "socs: [SM8650, SM8750]", on(PROGRAMS_B | {"lower a/16a8w/SM8650/kv"}, "SM8750")),
         ("socs: [SM8650]", "socs: [SM8750]", on(PROGRAMS_B | {"lower a/16a8w/SM8650/kv"}, "SM8750")),
         ("  b:\n", "  c:\n", {job.replace(" b", " c") for job in ALL_B}),

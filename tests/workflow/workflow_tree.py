@@ -15,6 +15,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 REPOSITORY = Path(__file__).parents[2]
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
 WORKFLOW = ("Snakefile", "rules", "schemas", "scripts", "profiles")
+STAND_IN = """\
+import sys
+from pathlib import Path
+
+options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+output = Path(options["--output"])
+for file in (output, output.with_name(f"{output.name}.manifest.json"), output.with_name("outputs.txt")):
+    file.write_text(options["--settings"])
+"""
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,12 @@ def write_checkpoint(folder: Path, seed: int = 0, *, vocabulary: int = 260, hidd
     _byte_tokenizer().save(str(folder / "tokenizer.json"))
     special = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
     (folder / "tokenizer_config.json").write_text(json.dumps(special))
+
+
+def stand_in(tree: Tree, *scripts: str) -> None:
+    """Put a tool in place of these scripts that writes down its settings, for tests of what runs."""
+    for script in scripts:
+        (tree.path / "scripts" / script).write_text(STAND_IN)
 
 
 def _byte_tokenizer() -> Tokenizer:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hexport.checkpoints.files import checkpoint_files
+from hexport.config.modes import lookahead_ar_len
+from hexport.config.ready_programs import ready_program
 from hexport.config.schema import nearest
 from hexport.config.settings import Config, Model, raise_all
 from hexport.config.socs import HTP_ARCH, MIN_ARCH_16_BIT_KV
@@ -12,7 +14,6 @@ from hexport.config.sources import check_uri, is_remote, may_hold_tokenizer, tok
 from hexport.errors import HexportError
 from hexport.tokenizers.files import tokenizer_files
 
-AVAILABLE_MODES = ("kv",)
 CALIBRATION_SOURCES = ("tasks", "prompts", "samples", "text")
 AVAILABLE_CALIBRATION = ("prompts", "text")
 # Names that the layout of artifacts/ gives another meaning.
@@ -23,9 +24,12 @@ FOLDERS_OF_MODELS = ("checkpoint", "tokenizer", "calibration", "evaluation")
 def check_config(config: Config, source: str) -> None:
     """Raises HexportError with a line for each fault; `source` names the file that the config is from."""
     raise_all(config.devices_file, _device_faults(config))
-    faults = [*_soc_faults(config), *_recipe_faults(config), *_sha256_faults(config)]
+    faults = [*_soc_faults(config), *_recipe_faults(config), *_sha256_faults(config), *_artifacts_faults(config)]
     for model in config.models.values():
-        checks = (_checkpoint_faults, _tokenizer_faults, _mode_faults, _length_faults, _data_faults)
+        if model.pre_gen_pte is None:
+            checks = (_checkpoint_faults, _tokenizer_faults, _mode_faults, _length_faults, _data_faults)
+        else:
+            checks = (_ready_program_faults, _tokenizer_faults, _mode_faults)
         faults += [f"models.{model.name}{fault}" for check in checks for fault in check(model)]
     raise_all(source, faults)
 
@@ -36,6 +40,25 @@ def check_kv_bits(recipe: str, spec: dict, soc: str) -> None:
         raise HexportError(
             f"{recipe} has a 16-bit KV cache, which needs V{MIN_ARCH_16_BIT_KV} or newer; "
             f"{soc} is V{HTP_ARCH[soc]}: remove {soc} from socs or choose another recipe"
+        )
+
+
+def check_lookahead_size(model: Model) -> None:
+    """Raises HexportError where a step of lookahead decoding does not fit the context."""
+    size = lookahead_ar_len(model.ngram, model.window, model.gcap)
+    if size >= model.max_seq_len:
+        raise HexportError(
+            f"a lookahead step of {size} tokens, (window + gcap) * (ngram - 1) up to a power of 2, "
+            f"must be less than max_seq_len, {model.max_seq_len}; lower ngram, window or gcap, or raise it"
+        )
+
+
+def check_greedy(model: Model) -> None:
+    """Raises HexportError where lookahead decoding would have to sample."""
+    if model.temperature > 0:
+        raise HexportError(
+            "mode lookahead answers greedily, since only such answers can be compared with those of mode kv; "
+            f"set temperature, {model.temperature:g}, to 0, or leave lookahead out of modes"
         )
 
 
@@ -73,7 +96,7 @@ def _recipe_faults(config: Config) -> Iterator[str]:
             continue
         for soc in config.socs:
             try:
-                if soc in HTP_ARCH:
+                if soc in HTP_ARCH and model.pre_gen_pte is None:
                     check_kv_bits(model.recipe, config.recipes[model.recipe], soc)
             except HexportError as error:
                 yield f"{where}: {error}"
@@ -82,27 +105,42 @@ def _recipe_faults(config: Config) -> Iterator[str]:
 def _sha256_faults(config: Config) -> Iterator[str]:
     expected: dict[str, str] = {}
     for model in config.models.values():
-        if model.sha256 is not None and is_remote(model.checkpoint):
+        if model.sha256 is not None and model.checkpoint and is_remote(model.checkpoint):
             first = expected.setdefault(model.checkpoint, model.name)
             if config.models[first].sha256 != model.sha256:
                 yield f"models.{model.name}.sha256: differs from that of {first}, which has the same checkpoint"
 
 
+def _artifacts_faults(config: Config) -> Iterator[str]:
+    for model in config.models.values():
+        where = f"models.{model.name}"
+        if model.name in FOLDERS_OF_ARTIFACTS:
+            yield f"{where}: the name is taken by a folder of artifacts; choose another"
+        if model.pre_gen_pte and Path(model.pre_gen_pte).resolve().is_relative_to(Path(config.artifacts).resolve()):
+            yield (
+                f"{where}.pre_gen_pte: {model.pre_gen_pte} is in {config.artifacts}, where programs are built anew; "
+                "copy those to be kept elsewhere"
+            )
+
+
 def _checkpoint_faults(model: Model) -> Iterator[str]:
-    if model.name in FOLDERS_OF_ARTIFACTS:
-        yield ": the name is taken by a folder of artifacts; choose another"
-    if model.pre_gen_pte is not None:
-        yield ".pre_gen_pte: is not supported in this version"
     if model.params is not None and not Path(model.params).is_file():
         yield f".params: {model.params}: no such file"
         return
+    if is_remote(model.checkpoint):
+        yield from _download_faults(model)
+        return
     try:
-        if is_remote(model.checkpoint):
-            check_uri(model.checkpoint, model.sha256)
-            if model.tokenizer is None and not may_hold_tokenizer(model.checkpoint):
-                yield f".tokenizer: missing, and {model.checkpoint} is one file, without a tokenizer"
-        else:
-            checkpoint_files(Path(model.checkpoint), model.params and Path(model.params))
+        checkpoint_files(Path(model.checkpoint), model.params and Path(model.params))
+    except HexportError as error:
+        yield f".checkpoint: {error}"
+
+
+def _download_faults(model: Model) -> Iterator[str]:
+    try:
+        check_uri(model.checkpoint, model.sha256)
+        if model.tokenizer is None and not may_hold_tokenizer(model.checkpoint):
+            yield f".tokenizer: missing, and {model.checkpoint} is one file, without a tokenizer"
     except HexportError as error:
         yield f".checkpoint: {error}"
 
@@ -111,7 +149,7 @@ def _tokenizer_faults(model: Model) -> Iterator[str]:
     source = tokenizer_of(model)
     try:
         if not is_remote(source):
-            if model.tokenizer is not None or Path(source).exists():
+            if model.tokenizer is not None or model.pre_gen_pte is not None or Path(source).exists():
                 tokenizer_files(Path(source))
         elif model.tokenizer is not None:
             check_uri(source, None)
@@ -119,25 +157,39 @@ def _tokenizer_faults(model: Model) -> Iterator[str]:
         yield f".tokenizer: {error}"
 
 
-def _mode_faults(model: Model) -> Iterator[str]:
+def _ready_program_faults(model: Model) -> Iterator[str]:
+    faults = []
     for mode in model.modes:
-        if mode not in AVAILABLE_MODES:
-            yield f".modes: {mode} is not supported in this version; available: {', '.join(AVAILABLE_MODES)}"
-    if "lookahead" in model.modes:
-        size = _next_power_of_2((model.window + model.gcap) * (model.ngram - 1))
-        if size >= model.max_seq_len:
-            yield (
-                f".ngram: a lookahead step of {size} tokens, (window + gcap) * (ngram - 1) up to a power of 2, "
-                f"must be less than max_seq_len, {model.max_seq_len}"
-            )
+        try:
+            ready_program(model.pre_gen_pte, mode)
+        except HexportError as error:
+            faults.append(f".pre_gen_pte: {error}")
+    yield from dict.fromkeys(faults)  # a missing folder is one fault
+    if not model.prompts:
+        yield ".prompts: missing; the programs of pre_gen_pte are only run"
+    if model.tokenizer is None and is_remote(model.checkpoint):
+        yield from _download_faults(model)
+
+
+def _mode_faults(model: Model) -> Iterator[str]:
+    if not math.isfinite(model.temperature):
+        yield f".temperature: expected a finite number, got {model.temperature}"
+    elif "lookahead" in model.modes:
+        try:
+            check_greedy(model)
+        except HexportError as error:
+            yield f".temperature: {error}"
 
 
 def _length_faults(model: Model) -> Iterator[str]:
     for key in ("prefill_ar_len", "seq_len"):
         if getattr(model, key) > model.max_seq_len:
             yield f".{key}: {getattr(model, key)} is more than max_seq_len, {model.max_seq_len}"
-    if not math.isfinite(model.temperature):
-        yield f".temperature: expected a finite number, got {model.temperature}"
+    if "lookahead" in model.modes:
+        try:
+            check_lookahead_size(model)
+        except HexportError as error:
+            yield f".ngram: {error}"
 
 
 def _data_faults(model: Model) -> Iterator[str]:
@@ -157,7 +209,3 @@ def _data_faults(model: Model) -> Iterator[str]:
         yield f".calibration.{unused[0]}: goes with tasks, not with {sources[0]}"
     if sources[0] == "text" and not Path(model.calibration["text"]).is_file():
         yield f".calibration.text: {model.calibration['text']}: no such file"
-
-
-def _next_power_of_2(value: int) -> int:
-    return 1 << (value - 1).bit_length()

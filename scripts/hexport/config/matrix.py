@@ -11,16 +11,19 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from hexport.config.checks import check_kv_bits
+from hexport.config.checks import check_greedy, check_kv_bits, check_lookahead_size
+from hexport.config.ready_programs import program_name, ready_program
 from hexport.config.settings import Config, Device
 from hexport.config.sources import downloads, is_hub, is_remote, tokenizer_forms
 from hexport.errors import HexportError
 from hexport.provenance import sha256
 
+LOOKAHEAD_KEYS = ("ngram", "window", "gcap")
+# What a program of each mode depends on, beside its target, recipe and toolchain.
 PROGRAM_KEYS = {
     "kv": ("max_seq_len", "num_sharding"),
     "hybrid": ("max_seq_len", "num_sharding", "prefill_ar_len"),
-    "lookahead": ("max_seq_len", "num_sharding", "prefill_ar_len", "ngram", "window", "gcap"),
+    "lookahead": ("max_seq_len", "num_sharding", "prefill_ar_len", *LOOKAHEAD_KEYS),
 }
 TOOLCHAIN = ("executorch", "torch")
 
@@ -35,17 +38,30 @@ def tokenizers(config: Config) -> list[str]:
 
 
 def quant_attrs(config: Config) -> list[str]:
-    return [f"{config.artifacts}/{name}/{model.recipe}/quant_attrs.json" for name, model in config.models.items()]
+    """Those of every model that has no ready programs."""
+    return [
+        f"{config.artifacts}/{name}/{model.recipe}/quant_attrs.json"
+        for name, model in config.models.items()
+        if model.pre_gen_pte is None
+    ]
 
 
 def programs(config: Config) -> list[str]:
-    """Every model and mode, for every SoC."""
+    """Those to build: every model that has no ready ones, in every mode, for every SoC."""
     return [
-        f"{config.artifacts}/{name}/{model.recipe}/{soc}/{mode}_llama_qnn.pte"
+        program(config, name, model.recipe, soc, mode)
         for name, model in config.models.items()
+        if model.pre_gen_pte is None
         for soc in config.socs
         for mode in model.modes
     ]
+
+
+def program(config: Config, model: str, recipe: str, target: str, mode: str) -> str:
+    """The program of a run. Raises HexportError where a model's ready programs lack the mode."""
+    if folder := config.models[model].pre_gen_pte:
+        return ready_program(folder, mode)
+    return f"{config.artifacts}/{model}/{recipe}/{target}/{program_name(mode)}"
 
 
 def runs(config: Config) -> list[str]:
@@ -61,7 +77,10 @@ def runs(config: Config) -> list[str]:
 
 
 def left_out(config: Config) -> Iterator[str]:
-    """Why a device of a SoC that is exported for is not in `run`."""
+    """Why a model is not in `quantize` and `export`, or a device of a SoC that is exported for not in `run`."""
+    for model in config.models.values():
+        if model.pre_gen_pte is not None:
+            yield f"model {model.name} is left out of quantize and export: it runs the programs in {model.pre_gen_pte}"
     for device in _devices(config):
         if device.kind == "adb":
             yield f"device {device.name} is left out of run: this version runs on emulators only"
@@ -80,7 +99,7 @@ def fetch_settings(config: Config, download: str) -> str:
     uri = downloads(config)[download]
     models = [model for model in config.models.values() if model.checkpoint == uri]
     if is_hub(uri):
-        return _settings({"uri": uri, "weights": bool(models)})
+        return _settings({"uri": uri, "weights": any(model.pre_gen_pte is None for model in models)})
     return _settings({"uri": uri, "sha256": next((model.sha256 for model in models if model.sha256), None)})
 
 
@@ -106,7 +125,10 @@ def quant_attrs_settings(config: Config, model: str, recipe: str) -> str:
 
 
 def program_settings(config: Config, model: str, recipe: str, target: str, mode: str) -> str:
-    """Raises HexportError where the target cannot run the recipe."""
+    """Raises HexportError where the target cannot run the recipe, or the mode does not fit the context."""
+    spec = config.models[model]
+    if mode == "lookahead":
+        check_lookahead_size(spec)
     soc = target.removesuffix("-emulator")
     check_kv_bits(f"recipe {recipe}", config.recipes[recipe], soc)
     return _settings(
@@ -118,17 +140,19 @@ def program_settings(config: Config, model: str, recipe: str, target: str, mode:
             "recipe_spec": config.recipes[recipe],
             "versions": toolchain_versions(),
         }
-        | {key: getattr(config.models[model], key) for key in PROGRAM_KEYS[mode]}
+        | {key: getattr(spec, key) for key in PROGRAM_KEYS[mode]}
     )
 
 
 def run_settings(config: Config, model: str, recipe: str, target: str, device: str, mode: str) -> str:
-    """Raises HexportError where the device cannot run a program of this target."""
+    """Raises HexportError where the device cannot run a program of this target, or the mode cannot sample."""
     if config.devices[device].kind != "emulator":
         raise HexportError(f"device {device}: this version runs on emulators only")
     if config.devices[device].target != target:
         raise HexportError(f"device {device} runs programs for {config.devices[device].target}, not for {target}")
     spec = config.models[model]
+    if mode == "lookahead":
+        check_greedy(spec)
     return _settings(
         {
             "model": model,
@@ -140,6 +164,7 @@ def run_settings(config: Config, model: str, recipe: str, target: str, device: s
             "temperature": spec.temperature,
             "seq_len": spec.seq_len,
         }
+        | {key: getattr(spec, key) for key in LOOKAHEAD_KEYS if mode == "lookahead"}
     )
 
 

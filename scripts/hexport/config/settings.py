@@ -18,7 +18,7 @@ class Model:
     """An entry of `models`; the keys are those of config.yaml."""
 
     name: str
-    checkpoint: str
+    checkpoint: str | None = None
     sha256: str | None
     params: str | None
     tokenizer: str | None
@@ -99,9 +99,13 @@ def built_in_models() -> dict[str, dict]:
 
 def _missing_checkpoints(entries: dict[str, dict]) -> Iterator[str]:
     for name, entry in entries.items():
-        if name not in built_in_models() and "checkpoint" not in entry:
+        if name in built_in_models() or "checkpoint" in entry:
+            continue
+        if entry.get("pre_gen_pte") is None:
             hint = nearest(name, built_in_models()).replace("known:", "built-in models:")
             yield f"models.{name}.checkpoint: missing, and there is no built-in model of this name{hint}"
+        elif entry.get("tokenizer") is None:
+            yield f"models.{name}.tokenizer: missing; pre_gen_pte needs a tokenizer, or a checkpoint that has one"
 
 
 def _model(name: str, entry: dict) -> Model:
@@ -109,9 +113,10 @@ def _model(name: str, entry: dict) -> Model:
     if "checkpoint" in entry:  # the built-in SHA-256 is that of the built-in checkpoint
         built_in = {key: value for key, value in built_in.items() if key != "sha256"}
     values = defaults(schema("config")["$defs"]["model"]["properties"]) | built_in | entry
-    for key in ("prefill_ar_len", "seq_len"):
-        if key not in entry:
-            values[key] = min(values[key], values["max_seq_len"])
+    if values["pre_gen_pte"] is None:  # a ready program has a context length of its own
+        for key in ("prefill_ar_len", "seq_len"):
+            if key not in entry:
+                values[key] = min(values[key], values["max_seq_len"])
     values["temperature"] = float(values["temperature"])  # 0 and 0.0 are the same setting
     return Model(name=name, **values)
 

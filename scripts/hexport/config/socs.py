@@ -10,3 +10,4 @@ SOCS_OF_ARCH = {
 }
 HTP_ARCH = {soc: arch for arch, socs in SOCS_OF_ARCH.items() for soc in socs}
 MIN_ARCH_16_BIT_KV = 73
+MIN_ARCH_WEIGHT_SHARING = 73

@@ -51,8 +51,9 @@ def download_name(uri: str) -> str:
 
 def downloads(config: Config) -> dict[str, str]:
     """What `fetch` writes for each URI of the config, as in `download_name` -> URI."""
-    sources = [source for model in config.models.values() for source in (model.checkpoint, tokenizer_of(model))]
-    return {download_name(uri): uri for uri in sources if is_remote(uri)}
+    models = config.models.values()
+    checkpoints = [model.checkpoint for model in models if model.pre_gen_pte is None]
+    return {download_name(uri): uri for uri in [*checkpoints, *map(tokenizer_of, models)] if is_remote(uri)}
 
 
 def checkpoint_source(config: Config, model: str) -> str:
@@ -61,7 +62,13 @@ def checkpoint_source(config: Config, model: str) -> str:
 
 
 def checkpoint_inputs(config: Config, model: str) -> list[str]:
+    """Raises HexportError for a model with ready programs, of whose checkpoint nothing is made."""
     spec = config.models[model]
+    if spec.pre_gen_pte is not None:
+        raise HexportError(
+            f"models.{model} runs the programs in {spec.pre_gen_pte}, and nothing is built from its checkpoint; "
+            "remove pre_gen_pte to build it"
+        )
     if is_remote(spec.checkpoint):
         return [_download(config, spec.checkpoint), *([spec.params] if spec.params else [])]
     return _texts(checkpoint_files(Path(spec.checkpoint), spec.params and Path(spec.params)))

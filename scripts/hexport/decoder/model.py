@@ -17,7 +17,7 @@ from torch import nn
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.layer_kinds import LayerKind
-from hexport.decoder.rope import Rotary, rope_table
+from hexport.decoder.rope import TABLES, Rotary, rope_tables
 
 T = TypeVar("T")
 
@@ -69,8 +69,10 @@ class Attention(nn.Module):
             q, k = self.q_rope(q, *rope), self.k_rope(k, *rope)
         k = k.transpose(2, 3)
 
-        keys = repeat_heads(torch.cat([k_cache, k], dim=3), self.n_heads, (self.head_dim, -1))
-        values = repeat_heads(torch.cat([v_cache, v], dim=2), self.n_heads, (-1, self.head_dim))
+        keys = torch.cat([k] if k_cache is None else [k_cache, k], dim=3)
+        values = torch.cat([v] if v_cache is None else [v_cache, v], dim=2)
+        keys = repeat_heads(keys, self.n_heads, (self.head_dim, -1))
+        values = repeat_heads(values, self.n_heads, (-1, self.head_dim))
         weights = torch.softmax(q @ keys + mask, dim=-1)
         y = (weights @ values).transpose(1, 2)
         y = self.o_proj(y.reshape(1, -1, 1, self.n_heads * self.head_dim).transpose(1, 3))
@@ -123,11 +125,18 @@ class Layer(nn.Module):
     def forward(self, hidden, atten_mask, k_cache, v_cache, *rope):
         """Return hidden (1, AR, hidden), the new k (1, n_kv, head_dim, AR) and the new v (1, n_kv, AR, head_dim).
 
-        `rope` are the cosines and sines of the positions, (1, 1, AR, dims / 2), in layers that rotate.
+        `rope` are cos, sin and -sin of the positions, (1, 1, AR, dims / 2), in layers that rotate.
         """
         attended, k, v = self.attention(self.input_norm(hidden), atten_mask, k_cache, v_cache, *rope)
         hidden = hidden + self.post_attention_norm(attended)
         return hidden + self.post_feed_forward_norm(self.feed_forward(self.pre_feed_forward_norm(hidden))), k, v
+
+
+class UncachedLayer(Layer):
+    """A layer of a graph that reads the whole context in one call."""
+
+    def forward(self, hidden, atten_mask, *rope):
+        return super().forward(hidden, atten_mask, None, None, *rope)
 
 
 class Prologue(nn.Module):
@@ -141,13 +150,12 @@ class Prologue(nn.Module):
     def set_rope_tables(self, config: DecoderConfig, context_len: int) -> None:
         self.n_ropes = len(config.ropes)
         for i, rope in enumerate(config.ropes):
-            cos, sin = rope_table(rope, context_len)
-            self.register_buffer(f"cos_{i}", cos, persistent=False)
-            self.register_buffer(f"sin_{i}", sin, persistent=False)
+            for name, table in zip(TABLES, rope_tables(rope, context_len), strict=True):
+                self.register_buffer(f"{name}_{i}", table, persistent=False)
 
     def forward(self, tokens, input_pos):
-        """tokens, input_pos int32 (1, AR) -> hidden (1, AR, hidden), then cos and sin (1, 1, AR, dims / 2) per rope"""
-        tables = [getattr(self, f"{name}_{i}") for i in range(self.n_ropes) for name in ("cos", "sin")]
+        """tokens, input_pos int32 (1, AR) -> hidden (1, AR, hidden); per rope cos, sin, -sin (1, 1, AR, dims / 2)"""
+        tables = [getattr(self, f"{name}_{i}") for i in range(self.n_ropes) for name in TABLES]
         return self.embedding(tokens), *(table[input_pos].unsqueeze(1) for table in tables)
 
 
@@ -192,8 +200,8 @@ class Decoder(nn.Module):
 
 
 def rope_of(kind: LayerKind, ropes: Sequence[T]) -> Sequence[T]:
-    """What a layer of this kind needs of the prologue's cosines and sines: two of them, or none."""
-    return () if kind.rope is None else ropes[2 * kind.rope : 2 * kind.rope + 2]
+    """What a layer of this kind needs of the prologue's tables of all ropes: those of one rope, or none."""
+    return () if kind.rope is None else ropes[len(TABLES) * kind.rope : len(TABLES) * (kind.rope + 1)]
 
 
 def empty_cache(config: DecoderConfig, cache_len: int) -> tuple[torch.Tensor, torch.Tensor]:

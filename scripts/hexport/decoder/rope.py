@@ -7,11 +7,14 @@ from torch import nn
 
 from hexport.decoder.rope_scaling import Linear, Llama3, LongRope, Rope
 
+TABLES = ("cos", "sin", "minus_sin")
 
-def rope_table(rope: Rope, context_len: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cos and sin of every position, float32 (context_len, dims / 2)."""
+
+def rope_tables(rope: Rope, context_len: int) -> tuple[torch.Tensor, ...]:
+    """Return cos, sin and -sin of every position, float32 (context_len, dims / 2)."""
     angles = torch.outer(torch.arange(context_len, dtype=torch.float32), frequencies(rope, context_len))
-    return angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
+    cos, sin = angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
+    return cos, sin, -sin
 
 
 def frequencies(rope: Rope, context_len: int) -> torch.Tensor:
@@ -37,11 +40,14 @@ def _llama3(plain: torch.Tensor, scaling: Llama3) -> torch.Tensor:
 
 
 class Rotary(nn.Module):
-    """Rotates queries or keys. A module, so that its quantisation points carry the name of its place."""
+    """Rotates queries or keys. A module, so that its quantisation points carry the name of its place.
 
-    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """x (1, heads, AR, head_dim), cos and sin (1, 1, AR, dims / 2): dimensions beyond dims pass unchanged."""
+    It adds products with -sin. The HTP's subtraction rounds a few results by the AR length; its addition does not.
+    """
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, minus_sin: torch.Tensor) -> torch.Tensor:
+        """x (1, heads, AR, head_dim), the others (1, 1, AR, dims / 2): dimensions beyond dims pass unchanged."""
         half = cos.shape[-1]
         a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-        rotated = [a * cos - b * sin, a * sin + b * cos]
+        rotated = [a * cos + b * minus_sin, a * sin + b * cos]
         return torch.cat(rotated if 2 * half == x.shape[-1] else [*rotated, rest], dim=-1)

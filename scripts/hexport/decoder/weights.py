@@ -77,9 +77,9 @@ def with_parameters(module: nn.Module, parameters: dict[str, torch.Tensor]) -> n
     return module.eval().requires_grad_(False)
 
 
-def load_layer(checkpoint: Checkpoint, layer: int) -> Layer:
+def load_layer(checkpoint: Checkpoint, layer: int, kind: type[Layer] = Layer) -> Layer:
     with torch.device("meta"):
-        module = Layer(checkpoint.config)
+        module = kind(checkpoint.config)
     return with_parameters(module, checkpoint.layer_parameters(layer))
 
 

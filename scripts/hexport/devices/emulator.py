@@ -5,76 +5,101 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hexport.errors import HexportError
+from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
 from hexport.progress import Progress
-from hexport.runtime.decode import Generation, check_prompt, generate
+from hexport.runtime.conversation import Script, Turn, converse
+from hexport.runtime.decode import Generator
+from hexport.runtime.lookahead import Size, check_lookahead
 from hexport.runtime.program import Program
 from hexport.runtime.sampling import sampler
 from hexport.tokenizers.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a prompt gave: its ids, the generation, and the seconds that loading the program took."""
+class Run:
+    """How a program is run. `lookahead` is the size in mode lookahead, and None in the others."""
 
-    prompt: str
-    prompt_ids: list[int]
-    generation: Generation
-    text: str
+    mode: str
+    lookahead: Size | None
+    system_prompt: str
+    temperature: float
+    seq_len: int
+
+    @classmethod
+    def of(cls, settings: dict) -> "Run":
+        """From the settings of scripts/run.py."""
+        mode = settings["mode"]
+        size = Size(settings["ngram"], settings["window"], settings["gcap"]) if mode == "lookahead" else None
+        return cls(mode, size, settings["system_prompt"], settings["temperature"], settings["seq_len"])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A turn of the conversation, the mode it was had in, and the seconds that loading the program took."""
+
+    turn: Turn
+    mode: str
     load_s: float
 
     def as_json(self) -> dict:
         """An entry of `prompts` in result.json. Rates are per second; times are in ms."""
-        prompt, answer = len(self.prompt_ids), self.generation
+        answer = self.turn.generation
         decode_s = answer.total_s - answer.first_token_s
         decoded = len(answer.token_ids) - 1
+        lookahead = {"accepted_tokens": answer.accepted_tokens, "decode_steps": answer.decode_steps}
         return {
-            "prompt": self.prompt,
-            "prompt_tokens": prompt,
+            "prompt": self.turn.prompt,
+            "prompt_tokens": self.turn.prompt_tokens,
             "generated_tokens": len(answer.token_ids),
-            "text": self.text,
+            "text": self.turn.text,
             "token_ids": answer.token_ids,
             "load_ms": round(self.load_s * 1e3, 3),
             "ttft_ms": round(answer.first_token_s * 1e3, 3),
-            "prefill_tokens_per_s": round(prompt / answer.first_token_s, 3),
+            "prefill_tokens_per_s": round(answer.tokens_read / answer.first_token_s, 3),
             "decode_tokens_per_s": round(decoded / decode_s, 3) if decoded else None,
+            **(lookahead if self.mode == "lookahead" else {}),
         }
 
 
-def answer_prompts(
-    program: Path,
-    tokenizer: Tokenizer,
-    prompts: list[str],
-    *,
-    system_prompt: str,
-    temperature: float,
-    seq_len: int,
-    progress: Progress,
-) -> list[Answer]:
-    """Answer each prompt from an empty cache. All prompts are checked before the first one runs."""
+def result_facts(answers: list[Answer]) -> dict:
+    """What result.json says of all answers together: the prompts, and in mode lookahead what it gained."""
+    prompts = [answer.as_json() for answer in answers]
+    counts = [key for key in ("accepted_tokens", "decode_steps") if key in prompts[0]]
+    return {"prompts": prompts, **{key: sum(prompt[key] for prompt in prompts) for key in counts}}
+
+
+def answer_prompts(path: Path, tokenizer: Tokenizer, prompts: list[str], run: Run, progress: Progress) -> list[Answer]:
+    """Answer prompts as the turns of one conversation. All are checked before the first one runs."""
     start = time.perf_counter()
     with progress.stage("load"):
-        graph = Program(program).graph()
+        generator = load_generator(path, run)
     load_s = time.perf_counter() - start
-    encoded = [tokenizer.prompt_ids(prompt, system_prompt) for prompt in prompts]
-    for i, ids in enumerate(encoded):
-        check_prompt(graph, ids, seq_len, f"prompts[{i}]")
-    if tokenizer.vocab_size > graph.vocab_size:
+    vocab_size = generator.decode_graph.vocab_size
+    if tokenizer.vocab_size > vocab_size:
         raise HexportError(
-            f"{program}: the program knows {graph.vocab_size} tokens, the tokenizer {tokenizer.vocab_size}; "
+            f"{path}: the program knows {vocab_size} tokens, the tokenizer {tokenizer.vocab_size}; "
             "they belong to different models"
         )
-    answers = []
-    for prompt, ids in zip(prompts, encoded, strict=True):
-        with progress.stage(f"prompt {len(answers) + 1} of {len(prompts)}"):
-            steps = iter(progress.steps(range(seq_len), "token", seq_len - 1, unit="position"))
-            generation = generate(
-                graph, ids, seq_len, tokenizer.stop_ids, sampler(temperature), lambda *_, steps=steps: next(steps)
-            )
-        answers.append(Answer(prompt, ids, generation, _text(tokenizer, generation), load_s))
-    return answers
+    script = Script(tokenizer, run.system_prompt, prompts)
+    turns = converse(generator, script, run.seq_len, tokenizer.stop_ids, progress)
+    return [Answer(turn, run.mode, load_s) for turn in turns]
 
 
-def _text(tokenizer: Tokenizer, generation: Generation) -> str:
-    """The answer without the stop token that ended it."""
-    ids = generation.token_ids
-    return tokenizer.decode(ids[:-1] if ids[-1] in tokenizer.stop_ids else ids)
+def load_generator(path: Path, run: Run) -> Generator:
+    """Load the graphs of a mode. Raises HexportError for a program that has not got them."""
+    program = Program(path)
+    if run.mode != "kv" and PREFILL_METHOD not in program.methods:
+        raise HexportError(
+            f"{path}: mode {run.mode} needs {PREFILL_METHOD}, which this program lacks; "
+            "run it in mode kv, or export it for this mode"
+        )
+    decode_graph = program.graph(KV_METHOD)
+    if run.lookahead:
+        check_lookahead(decode_graph, run.lookahead, run.temperature, str(path))
+    elif decode_graph.ar_len != 1:
+        raise HexportError(
+            f"{path}: mode {run.mode} needs {KV_METHOD} with AR length 1, here it has {decode_graph.ar_len}; "
+            "run this program in mode lookahead, or export it for this mode"
+        )
+    prefill_graph = decode_graph if run.mode == "kv" else program.graph(PREFILL_METHOD)
+    return Generator(prefill_graph, decode_graph, sampler(run.temperature), run.lookahead)

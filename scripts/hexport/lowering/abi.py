@@ -5,21 +5,41 @@ from hexport.decoder.masks import MASKS
 from hexport.quantization.quant_attrs import QuantAttrs
 
 KV_METHOD = "kv_forward"
+PREFILL_METHOD = "prefill_forward"
 SLIDING_WINDOW = "get_sliding_window"
 
 
-def input_names(config: DecoderConfig) -> list[str]:
+def input_names(config: DecoderConfig, cached: bool = True) -> list[str]:
     """Inputs in the order of the runner: K of every layer, then V of every layer.
 
-    The second mask is that of the sliding layers, in programs that have any.
+    The second mask is that of the sliding layers, in programs that have any. A graph that reads the whole context in
+    one call has no caches, and knows the positions.
     """
     masks = MASKS[:1] if config.sliding_window is None else MASKS
     caches = [f"{name}_{i}" for name in ("k_cache", "v_cache") for i in range(config.n_layers)]
-    return ["tokens", *masks, "input_pos", *caches]
+    return ["tokens", *masks, *(("input_pos", *caches) if cached else ())]
 
 
 def output_names(config: DecoderConfig) -> list[str]:
     return ["logits", *(f"{name}_{i}" for name in ("k", "v") for i in range(config.n_layers))]
+
+
+def names_by_count(n_inputs: int, n_outputs: int) -> tuple[list[str], list[str]] | None:
+    """Names of the inputs and outputs of a graph that has so many; None where the runner knows no such graph.
+
+    Logits, and k and v of every layer come out. Tokens and one or two masks go in; and, unless one call reads the whole
+    context, positions and the caches.
+    """
+    n_layers, odd = divmod(n_outputs - 1, 2)
+    if odd or n_layers < 1:
+        return None
+    outputs = ["logits", *(f"{name}_{i}" for name in ("k", "v") for i in range(n_layers))]
+    caches = ["input_pos", *(f"{name}_cache_{i}" for name in ("k", "v") for i in range(n_layers))]
+    for masks in (MASKS[:1], MASKS):
+        for inputs in (["tokens", *masks], ["tokens", *masks, *caches]):
+            if len(inputs) == n_inputs:
+                return inputs, outputs
+    return None
 
 
 def constant_methods(

@@ -15,13 +15,14 @@ def compile_graphs(graphs: dict[str, Wrappers], target: Target, several_contexts
 
     Raises HexportError when the compiler refuses: it prints its reason to stderr and returns nothing.
     """
-    for name, graph in graphs.items():
-        if graph.static_bytes > CONTEXT_LIMIT:
-            raise HexportError(
-                f"{name}: {graph.static_bytes / 2**30:.1f} GB of weights, but an HTP context addresses "
-                f"{CONTEXT_LIMIT // 2**30} GB; raise num_sharding or use a recipe with fewer bits"
-            )
-    spec = compile_spec(target, several_contexts)
+    sizes = [graph.static_bytes for graph in graphs.values()]
+    size = max(sizes) if target.shares_weights else sum(sizes)
+    if size > CONTEXT_LIMIT:
+        raise HexportError(
+            f"{' + '.join(graphs)}: {size / 2**30:.1f} GB of weights, but an HTP context addresses "
+            f"{CONTEXT_LIMIT // 2**30} GB; raise num_sharding or use a recipe with fewer bits"
+        )
+    spec = compile_spec(target, several_contexts, several_graphs=len(graphs) > 1)
     names = list(graphs)
     with QnnManagerContext(dict.fromkeys(names, spec)):
         manager = get_current_qnn_manager(QnnExecuTorchBackendType.kHtpBackend, spec)

@@ -4,10 +4,12 @@ import itertools
 from dataclasses import dataclass, replace
 
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
+import numpy as np
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import MASK, MASKS
 from hexport.decoder.model import Epilogue, Prologue, rope_of
+from hexport.decoder.rope import TABLES
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.lowering.abi import input_names
@@ -21,6 +23,7 @@ from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import Recipe
 
 INPUT = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_APP_WRITE
+STATIC = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_STATIC
 
 
 @dataclass
@@ -44,7 +47,7 @@ def lower_templates(
         signature = config.layer_signature(i)
         if signature not in layers:
             with progress.stage(f"template layer AR-{ar_len} {signature}"):
-                prepared = prepare_layer(checkpoint, i, context_len, ar_len, recipe)
+                prepared = prepare_layer(checkpoint, i, context_len, ar_len, recipe, cached=ar_len < context_len)
                 layers[signature] = lower_template(prepared, target)
     with progress.stage(f"template epilogue AR-{ar_len}"):
         module = Epilogue(small).eval().requires_grad_(False)
@@ -89,18 +92,26 @@ class DecoderGraph:
     def __init__(self, checkpoint: Checkpoint, templates: Templates, attrs: QuantAttrs):
         self.checkpoint, self.config, self.templates, self.attrs = checkpoint, checkpoint.config, templates, attrs
         some_layer = templates.layers[self.config.layer_signature(0)]
-        names = input_names(self.config)
+        self.cached = "k_cache" in some_layer.inputs
+        names = input_names(self.config, self.cached)
 
         def program_input_of(template: Template, own: str, name: str, encoding: Encoding | None = None) -> Tensor:
             return program_input(template, own, names.index(name), name, encoding)
 
         self.tokens = program_input_of(templates.prologue, "tokens", "tokens")
         self.masks = [program_input_of(some_layer, MASK, name, attrs.mask) for name in names if name in MASKS]
-        self.positions = program_input_of(templates.prologue, "input_pos", "input_pos")
-        self.k_caches, self.v_caches = (
-            [program_input_of(some_layer, cache, f"{cache}_{i}", kv[key]) for i, kv in enumerate(attrs.kv)]
-            for cache, key in (("k_cache", "k"), ("v_cache", "v"))
-        )
+        self.k_caches: list[Tensor] = []
+        self.v_caches: list[Tensor] = []
+        if self.cached:
+            self.positions = program_input_of(templates.prologue, "input_pos", "input_pos")
+            self.k_caches, self.v_caches = (
+                [program_input_of(some_layer, cache, f"{cache}_{i}", kv[key]) for i, kv in enumerate(attrs.kv)]
+                for cache, key in (("k_cache", "k"), ("v_cache", "v"))
+            )
+        else:  # all positions of the context, always
+            recorded = templates.prologue.inputs["input_pos"]
+            data = np.arange(recorded.dims[-1], dtype=np.int32).reshape(recorded.dims)
+            self.positions = recorded.copy(name="positions@0", kind=STATIC, data=data)
         self.hidden: Wire | None = None  # of the last shard so far
         self.ropes: list[Wire] = []  # of the prologue
         self.new_k: list[Tensor] = []
@@ -109,7 +120,8 @@ class DecoderGraph:
 
     @property
     def inputs(self) -> list[Tensor]:
-        return [self.tokens, *self.masks, self.positions, *self.k_caches, *self.v_caches]
+        positions = [self.positions] if self.cached else []
+        return [self.tokens, *self.masks, *positions, *self.k_caches, *self.v_caches]
 
     @property
     def outputs(self) -> list[Tensor]:
@@ -153,7 +165,7 @@ class DecoderGraph:
 
     def _ropes_from(self, layer: int) -> list[int]:
         """Which of the prologue's cosines and sines the layers from `layer` on read."""
-        numbers = range(2 * len(self.config.ropes))
+        numbers = range(len(TABLES) * len(self.config.ropes))
         return sorted({i for kind in self.config.layers[layer:] for i in rope_of(kind, numbers)})
 
     def _layer(self, shard: Shard, i: int, ropes: list[Wire], leaves: bool) -> None:
@@ -161,10 +173,13 @@ class DecoderGraph:
         inputs = {
             "hidden": self.hidden,
             MASK: Wire(self.masks[kind.sliding], MASK),
-            "k_cache": Wire(self.k_caches[i], f"layers.{i}.k_cache"),
-            "v_cache": Wire(self.v_caches[i], f"layers.{i}.v_cache"),
             **{f"rope_{j}": wire for j, wire in enumerate(rope_of(kind, ropes))},
         }
+        if self.cached:
+            inputs |= {
+                "k_cache": Wire(self.k_caches[i], f"layers.{i}.k_cache"),
+                "v_cache": Wire(self.v_caches[i], f"layers.{i}.v_cache"),
+            }
         place = Place(f"layers.{i}", self.attrs, self.checkpoint.layer_parameters(i), inputs)
         leaving = {1: f"k_{i}", 2: f"v_{i}"} | ({0: f"hidden_{i}"} if leaves else {})
         self.hidden, k, v = _emit(shard, template, place, leaving)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from executorch.backends.qualcomm.utils.constants import QCOM_OFFSET, QCOM_SCALE
 
+from hexport.config.modes import lookahead_ar_len
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
-from hexport.lowering.abi import KV_METHOD, constant_methods, input_names, output_names
+from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD, constant_methods, input_names, output_names
 from hexport.lowering.compiler import compile_graphs
 from hexport.lowering.decoder_graph import DecoderGraph, lower_templates, shard_ranges
 from hexport.lowering.program import DTYPES, Method, Part, assemble
@@ -48,50 +49,72 @@ class SpecialTokens:
         return cls(tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id, tokenizer.eos_id)
 
 
-def lower_kv(
+def ar_lengths_of(settings: dict) -> dict[str, int]:
+    """AR length of each graph of a mode, by method name. Settings are the keys of config.yaml and the mode."""
+    mode = settings["mode"]
+    sizes = [settings[key] for key in ("ngram", "window", "gcap")] if mode == "lookahead" else []
+    lengths = {KV_METHOD: lookahead_ar_len(*sizes) if sizes else 1}
+    return lengths if mode == "kv" else lengths | {PREFILL_METHOD: settings["prefill_ar_len"]}
+
+
+def lower(
     checkpoint: Checkpoint,
     attrs: QuantAttrs,
     recipe: Recipe,
     target: Target,
+    ar_lengths: dict[str, int],
     context_len: int,
     n_shards: int,
     special: SpecialTokens,
     progress: Progress,
 ) -> Lowered:
-    """Mode kv: one decode graph, `kv_forward`, that reads one token per call."""
-    check_context(context_len, ar_len=1)
+    """A program with a graph of each AR length, by method name. Its graphs share context binaries: one per shard."""
+    check_context(context_len, ar_lengths[KV_METHOD])
     check_layers(checkpoint, attrs)
     shards = shard_ranges(checkpoint.config.n_layers, n_shards)
-    graph = DecoderGraph(checkpoint, lower_templates(checkpoint, recipe, target, 1, context_len, progress), attrs)
-    parts = []
+    if len(ar_lengths) > 1 and not target.shares_weights:
+        why = "the emulator" if target.emulator else f"{target.soc} ({target.htp_arch})"
+        progress.say(f"{why} cannot share weights between graphs: {len(ar_lengths)} copies are stored")
+    graphs = {
+        method: DecoderGraph(
+            checkpoint, lower_templates(checkpoint, recipe, target, ar_len, context_len, progress), attrs
+        )
+        for method, ar_len in ar_lengths.items()
+    }
+    parts: dict[str, list[Part]] = {method: [] for method in graphs}
     for i, layers in enumerate(shards):
         which = f" shard {i + 1} of {n_shards}" if n_shards > 1 else ""
-        with progress.stage(f"stamp{which}"):
-            shard = graph.shard(layers, progress)
+        stamped = {}
+        for method, graph in graphs.items():
+            with progress.stage(f"stamp AR-{ar_lengths[method]}{which}"):
+                stamped[method] = graph.shard(layers, progress)
         with progress.stage(f"compile{which}"):
-            binary = compile_graphs({KV_METHOD: shard.ops}, target, several_contexts=n_shards > 1)
-        fed = [shard.feeds.get(tensor, tensor) for tensor in shard.ops.inputs]
-        parts.append(Part(fed, shard.ops.outputs, binary))
-        del shard
-    method = Method(graph.inputs, graph.outputs, parts)
+            ops = {method: shard.ops for method, shard in stamped.items()}
+            binary = compile_graphs(ops, target, several_contexts=n_shards > 1)
+        for method, shard in stamped.items():
+            fed = [shard.feeds.get(tensor, tensor) for tensor in shard.ops.inputs]
+            parts[method].append(Part(fed, shard.ops.outputs, binary))
+        del stamped, ops, shard
+    methods = {name: Method(graph.inputs, graph.outputs, parts[name]) for name, graph in graphs.items()}
     with progress.stage("assemble"):
-        constants = kv_constants(checkpoint, attrs, recipe, context_len, special)
-        pte = assemble({KV_METHOD: method}, target, constants)
+        constants = program_constants(checkpoint, attrs, recipe, ar_lengths[KV_METHOD], context_len, special)
+        pte = assemble(methods, target, constants)
     return Lowered(
         pte=pte,
-        content_sha256=content_sha256(pte, [part.binary for part in parts]),
-        ar_lengths={KV_METHOD: 1},
-        graphs={KV_METHOD: io_table(method, checkpoint.config)},
+        content_sha256=content_sha256(pte, [part.binary for part in parts[KV_METHOD]]),
+        ar_lengths=ar_lengths,
+        graphs={name: io_table(method, checkpoint.config) for name, method in methods.items()},
     )
 
 
-def kv_constants(
-    checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, context_len: int, special: SpecialTokens
+def program_constants(
+    checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, ar_len: int, context_len: int, special: SpecialTokens
 ) -> dict[str, object]:
+    """Constant methods of a program whose decode graph has this AR length."""
     return constant_methods(
         checkpoint.config,
         attrs,
-        ar_len=1,
+        ar_len=ar_len,
         context_len=context_len,
         kv_bits=recipe.kv_bits,
         bos_id=special.bos_id,
@@ -130,8 +153,9 @@ def io_table(method: Method, config: DecoderConfig) -> dict[str, list[dict]]:
             row |= {"scale": tensor.quantization[QCOM_SCALE], "zero_point": -tensor.quantization[QCOM_OFFSET]}
         return row
 
+    names = input_names(config, cached=len(method.inputs) == len(input_names(config)))
     return {
-        "inputs": [row(name, tensor) for name, tensor in zip(input_names(config), method.inputs, strict=True)],
+        "inputs": [row(name, tensor) for name, tensor in zip(names, method.inputs, strict=True)],
         "outputs": [row(name, tensor) for name, tensor in zip(output_names(config), method.outputs, strict=True)],
     }
 

@@ -13,12 +13,12 @@ from hexport.decoder.masks import MASK, MASKS, causal_masks
 from hexport.decoder.model import empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
 from hexport.lowering.abi import KV_METHOD
-from hexport.lowering.lower import SpecialTokens, kv_constants
+from hexport.lowering.lower import SpecialTokens, program_constants
 from hexport.lowering.program import executorch_config
 from hexport.lowering.recording import Op
 from hexport.lowering.target import Target, compile_spec
 from hexport.lowering.template import quantized_io_passes, record_ops
-from hexport.quantization.calibration import known_or_observed, token_inputs
+from hexport.quantization.calibration import known_or_observed, layer_encodings, token_inputs
 from hexport.quantization.prepared import PreparedGraph, observe_parameter, prepare
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import Recipe
@@ -49,6 +49,9 @@ def calibrate_plain(checkpoint: Checkpoint, samples: list[list[int]], recipe: Re
             prepared.module(*decoder_inputs(config, sample, len(sample)))
     encodings = {point: known_or_observed(point, observer, config) for point, observer in prepared.points.items()}
     n_layers = config.n_layers
+    for i, k, v in zip(range(n_layers), prepared.outputs[1:], prepared.outputs[1 + n_layers :], strict=False):
+        layer = {point: observer for point, observer in prepared.points.items() if point.startswith(f"layers.{i}.")}
+        encodings |= layer_encodings(layer, k, v)
     logits, *kv = (encodings[point] for point in prepared.outputs)
     masks = [encodings.pop(mask) for mask in MASKS if mask in encodings]  # all alike; a model need not read both
     return QuantAttrs(
@@ -89,13 +92,13 @@ def record_plain(
 def lower_plain(
     checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, target: Target, context_len: int, special: SpecialTokens
 ) -> bytes:
-    """The program that `lower_kv` makes, by executorch's own flow from end to end."""
+    """The program of mode kv that `lower` makes, by executorch's own flow from end to end."""
     converted, inputs = convert_decoder(checkpoint, attrs, recipe, context_len)
     edge = to_edge_transform_and_lower_to_qnn(
         {KV_METHOD: converted},
         {KV_METHOD: inputs},
         compile_spec(target),
-        constant_methods=kv_constants(checkpoint, attrs, recipe, context_len, special),
+        constant_methods=program_constants(checkpoint, attrs, recipe, 1, context_len, special),
         passes_job=quantized_io_passes(converted),
     )
     return edge.to_executorch(executorch_config()).buffer

@@ -52,7 +52,8 @@ class Method:
 
 def assemble(methods: dict[str, Method], target: Target, constants: dict[str, object]) -> bytes:
     """Wrap context binaries into a program. Methods with equal binaries share one copy of them."""
-    spec = compile_spec(target, several_contexts=any(len(method.parts) > 1 for method in methods.values()))
+    several_contexts = any(len(method.parts) > 1 for method in methods.values())
+    spec = compile_spec(target, several_contexts, several_graphs=len(methods) > 1)
     exported = {name: _export(name, method) for name, method in methods.items()}
     edge = to_edge(exported, constant_methods=constants, compile_config=qnn_edge_config())
     for name, method in methods.items():

@@ -9,6 +9,8 @@ from executorch.backends.qualcomm.utils.utils import (
 )
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 
+from hexport.config.socs import HTP_ARCH, MIN_ARCH_WEIGHT_SHARING
+
 EMULATOR_SUFFIX = "-emulator"
 
 
@@ -22,20 +24,30 @@ class Target:
         """The HTP version, such as V75."""
         return _soc_info_table[QcomChipset[self.soc]].htp_info.htp_arch.name
 
+    @property
+    def shares_weights(self) -> bool:
+        """Whether several graphs of one context can store their weights once."""
+        return not self.emulator and HTP_ARCH[self.soc] >= MIN_ARCH_WEIGHT_SHARING
+
 
 def target_named(name: str) -> Target:
     """SM8650 or SM8650-emulator"""
     return Target(name.removesuffix(EMULATOR_SUFFIX), name.endswith(EMULATOR_SUFFIX))
 
 
-def compile_spec(target: Target, several_contexts: bool = False) -> list[CompileSpec]:
+def compile_spec(target: Target, several_contexts: bool = False, several_graphs: bool = False) -> list[CompileSpec]:
     """Options of the HTP compiler. Device programs take their I/O from shared buffers, which the emulator has not.
 
-    Several contexts of one program share the buffer that the NPU spills to.
+    Several contexts of one program share the buffer that the NPU spills to. Several graphs of one context share their
+    weights, where the target can.
     """
     return generate_qnn_executorch_compiler_spec(
         soc_model=QcomChipset[target.soc],
-        backend_options=generate_htp_compiler_spec(use_fp16=False, use_multi_contexts=several_contexts),
+        backend_options=generate_htp_compiler_spec(
+            use_fp16=False,
+            use_multi_contexts=several_contexts,
+            use_weight_sharing=several_graphs and target.shares_weights,
+        ),
         shared_buffer=not target.emulator,
         use_mha2sha=True,
     )

@@ -11,13 +11,15 @@ import torch
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import ATTEND, MASK, MASKED, MASKS, causal_mask, causal_masks
-from hexport.decoder.model import Epilogue, Prologue, empty_cache, rope_of
+from hexport.decoder.model import Epilogue, Layer, Prologue, UncachedLayer, empty_cache, rope_of
+from hexport.decoder.rope import TABLES
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.quantization.prepared import (
     Observer,
     PreparedGraph,
+    centred,
     encoding_of,
     observe_once,
     prepare,
@@ -28,7 +30,7 @@ from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import Recipe
 
 # Inputs of a layer that other layers share; the other points of a layer's template are the layer's own.
-SHARED_INPUTS = {"hidden", MASK, "rope_0", "rope_1"}
+SHARED_INPUTS = {"hidden", MASK, *(f"rope_{i}" for i in range(len(TABLES)))}
 # The templates are exported at this AR length and run at the length of each sample.
 EXPORT_LENGTH = 8
 
@@ -37,7 +39,7 @@ EXPORT_LENGTH = 8
 class State:
     """A sample of n tokens between two layers.
 
-    hidden (1, n, hidden), ropes: cos and sin (1, 1, n, dims / 2) of each rope, masks (1, 1, n, n) as of `causal_masks`
+    hidden (1, n, hidden); ropes: cos, sin, -sin (1, 1, n, dims / 2) of each; masks (1, 1, n, n) as of `causal_masks`
     """
 
     hidden: torch.Tensor
@@ -74,13 +76,30 @@ def known_or_observed(point: str, observer: Observer, config: DecoderConfig) -> 
     """The encoding of a point, from its known range if it has one: masks, and cosines and sines, whatever the data."""
     if point in MASKS:
         limits = MASKED, ATTEND
-    elif match := re.fullmatch(r"prologue\.index(?:_(\d+))?", point):  # cos and sin of the first rope, of the second …
-        amplitude = config.ropes[int(match[1] or 0) // 2].attention_factor
+    elif match := re.fullmatch(r"prologue\.index(?:_(\d+))?", point):  # the tables of the first rope, of the second …
+        amplitude = config.ropes[int(match[1] or 0) // len(TABLES)].attention_factor
         limits = -amplitude, amplitude
     else:
         return encoding_of(observer)
     observer.min_val, observer.max_val = map(torch.tensor, limits)
     return encoding_of(observer)
+
+
+def layer_encodings(points: dict[str, Observer], k: str, v: str) -> dict[str, Encoding]:
+    """Encodings of a layer's points, of which `k` and `v` name those that it adds to the caches.
+
+    The HTP multiplies with 16-bit keys and values in signed codes around 0. It reads the caches as they are where these
+    are coded around the middle of the unsigned codes, in the same scale. From any other encoding it converts, and
+    rounds by the place of a token among the columns: answers would then depend on the AR length.
+    """
+    cached = [_range(points[name]) for name in (k, v)]
+    return {
+        point: centred(o) if o.quant_min == 0 and _range(o) in cached else encoding_of(o) for point, o in points.items()
+    }
+
+
+def _range(observer: Observer) -> tuple[float, float]:
+    return float(observer.min_val), float(observer.max_val)
 
 
 def token_inputs(tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,17 +111,20 @@ def prepare_prologue(prologue: Prologue, ar_len: int, recipe: Recipe) -> Prepare
     return prepare(prologue, token_inputs([0] * ar_len), recipe)
 
 
-def prepare_layer(checkpoint: Checkpoint, layer: int, context_len: int, ar_len: int, recipe: Recipe) -> PreparedGraph:
+def prepare_layer(
+    checkpoint: Checkpoint, layer: int, context_len: int, ar_len: int, recipe: Recipe, cached: bool = True
+) -> PreparedGraph:
+    """Not cached, the layer has no caches among its inputs; otherwise they have CL - AR slots, which may be none."""
     config = checkpoint.config
     kind = config.layers[layer]
-    angles = () if kind.rope is None else [torch.zeros(1, 1, ar_len, config.ropes[kind.rope].dims // 2) for _ in "cs"]
+    angles = () if kind.rope is None else [torch.zeros(1, 1, ar_len, config.ropes[kind.rope].dims // 2) for _ in TABLES]
     inputs = (
         torch.zeros(1, ar_len, config.hidden_size),
         causal_mask(ar_len, context_len, 0),
-        *empty_cache(config, context_len - ar_len),
+        *(empty_cache(config, context_len - ar_len) if cached else ()),
         *angles,
     )
-    return prepare(load_layer(checkpoint, layer), inputs, recipe)
+    return prepare(load_layer(checkpoint, layer, Layer if cached else UncachedLayer), inputs, recipe)
 
 
 def prepare_epilogue(epilogue: Epilogue, ar_len: int, recipe: Recipe) -> PreparedGraph:
@@ -139,8 +161,8 @@ def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list
         for state in states:
             angles = rope_of(kind, state.ropes)
             state.hidden = template.module(state.hidden, state.masks[kind.sliding], *empty, *angles)[0]
-        layer = {point: encoding_of(o) for point, o in template.points.items() if point not in SHARED_INPUTS}
         _, k, v = template.outputs
+        layer = layer_encodings({p: o for p, o in template.points.items() if p not in SHARED_INPUTS}, k, v)
         # The runtime moves cache bytes without touching them, so the cache must be coded as the values added to it.
         layer |= {"k_cache": layer[k], "v_cache": layer[v]}
         kv.append({"k": layer[k], "v": layer[v]})

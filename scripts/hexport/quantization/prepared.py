@@ -133,6 +133,14 @@ def encoding_of(observer: Observer) -> Encoding:
     return Encoding(float(scale), int(zero_point), observer.quant_min, observer.quant_max)
 
 
+def centred(observer: Observer) -> Encoding:
+    """Unsigned codes around their middle, in the scale that signed codes around 0 of as many bits have."""
+    largest = torch.max(-observer.min_val.clamp(max=0), observer.max_val.clamp(min=0))
+    half = (observer.quant_max - observer.quant_min) // 2
+    scale = torch.max(largest / half, observer.eps)
+    return Encoding(float(scale), observer.quant_min + half + 1, observer.quant_min, observer.quant_max)
+
+
 def observe_parameter(observer: Observer, parameter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Scales and zero points of a parameter. Asks the observer's class, since an instance may hand out tags."""
     if isinstance(observer, PerChannelParamObserver):

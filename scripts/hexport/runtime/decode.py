@@ -1,4 +1,4 @@
-"""Mode kv: prompt and answer, one token per call of the decode graph."""
+"""Answering: the prompt is read in blocks, then tokens are generated, one a call or, by lookahead, several."""
 
 import time
 from collections.abc import Callable
@@ -6,70 +6,93 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hexport.errors import HexportError
+from hexport.runtime import lookahead
 from hexport.runtime.kv_cache import KVCache
+from hexport.runtime.prefill import prefill, read_block
 from hexport.runtime.program import Graph
 from hexport.runtime.sampling import Sampler
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Generated ids, with the stop token if one ended the answer. Times in seconds from the start of the prompt."""
+    """Generated ids, with the stop token if one ended the answer. Times in seconds from the start of the prompt.
+
+    `tokens_read` counts the prompt's tokens that were not in the cache, `decode_steps` the calls of the decode graph.
+    """
 
     token_ids: list[int]
+    tokens_read: int
+    decode_steps: int
     first_token_s: float
     total_s: float
 
-
-def check_prompt(graph: Graph, prompt_ids: list[int], seq_len: int, where: str) -> None:
-    """Raise HexportError, before anything runs, for a prompt that leaves no room for an answer."""
-    limit = min(graph.cache_len, seq_len - 1)
-    if not prompt_ids:
-        raise HexportError(f"{where}: the prompt has no tokens")
-    if len(prompt_ids) > limit:
-        raise HexportError(
-            f"{where}: the prompt has {len(prompt_ids)} tokens, at most {limit} fit "
-            f"(max_seq_len {graph.context_len}, AR length {graph.ar_len}, seq_len {seq_len}); shorten it or raise them"
-        )
-    if max(prompt_ids) >= graph.vocab_size:
-        raise HexportError(
-            f"{where}: token id {max(prompt_ids)} is outside the program's vocabulary of {graph.vocab_size}; "
-            "the tokenizer belongs to another model"
-        )
+    @property
+    def accepted_tokens(self) -> int:
+        """Tokens gained beyond the one of each call. The first token is the prefill's."""
+        return len(self.token_ids) - 1 - self.decode_steps
 
 
-def generate(
+class Generator:
+    """The graphs of a mode, and the cache that they share. In mode kv, one AR-1 graph reads the prompt too.
+
+    With a lookahead size, the decode graph has an AR length of size.rows or more, and answers are greedy.
+    """
+
+    def __init__(
+        self, prefill_graph: Graph, decode_graph: Graph, sample: Sampler, lookahead_size: lookahead.Size | None = None
+    ):
+        self.prefill_graph, self.decode_graph = prefill_graph, decode_graph
+        self.sample, self.lookahead_size = sample, lookahead_size
+        self.cache = KVCache(prefill_graph, decode_graph)
+
+    def generate(
+        self,
+        tokens: list[int],
+        end: int,
+        stop_ids: frozenset[int],
+        on_block: Callable[[], None] = lambda: None,
+        on_token: Callable[[int], None] = lambda token: None,
+    ) -> Generation:
+        """Continue tokens, of which the cache holds the first ones, until a stop token, or until there are `end` in
+        all, or until the context is full.
+
+        `on_block` is called before each block of the prompt, `on_token` with each new token.
+        """
+        start, n_prompt, n_past = time.perf_counter(), len(tokens), self.cache.n_past
+        tokens, end = list(tokens), min(end, self.decode_graph.context_len + 1)
+        tokens.append(self.sample(prefill(self.prefill_graph, self.cache, tokens[n_past:], on_block)))
+        on_token(tokens[-1])
+        first_token_s = time.perf_counter() - start
+        arguments = self.decode_graph, self.cache, tokens, end, stop_ids
+        if self.lookahead_size is None:
+            steps = decode(*arguments, self.sample, on_token)
+        else:
+            steps = lookahead.decode(*arguments, self.lookahead_size, on_token)
+        return Generation(tokens[n_prompt:], n_prompt - n_past, steps, first_token_s, time.perf_counter() - start)
+
+
+def decode(
     graph: Graph,
-    prompt_ids: list[int],
-    seq_len: int,
+    cache: KVCache,
+    tokens: list[int],
+    end: int,
     stop_ids: frozenset[int],
     sample: Sampler,
-    on_token: Callable[[int, int], None] = lambda position, token: None,
-) -> Generation:
-    """Answer a prompt until a stop token, or until prompt and answer have seq_len tokens or fill the context.
+    on_token: Callable[[int], None] = lambda token: None,
+) -> int:
+    """Append tokens, one a call of an AR-1 graph, until there are `end`, or the last is a stop token.
 
-    `on_token` hears of every call of the graph: the position, and the token that was read there.
+    The cache holds all but the last token. `end` is at most CL + 1: the last token that can be read stands at position
+    CL - 1, and the one that it gives still belongs to the answer. Returns the number of calls.
     """
-    cache = KVCache(graph)
-    tokens, answer = list(prompt_ids), []
-    start, first_token_s = time.perf_counter(), 0.0
-    for position in range(min(seq_len - 1, graph.context_len)):
-        on_token(position, tokens[position])
-        logits = step(graph, cache, tokens[position])
-        if position < len(prompt_ids) - 1:
-            continue
-        if not answer:
-            first_token_s = time.perf_counter() - start
-        answer.append(sample(logits))
-        tokens.append(answer[-1])
-        if answer[-1] in stop_ids:
-            break
-    return Generation(answer, first_token_s, time.perf_counter() - start)
+    steps = 0
+    while len(tokens) < end and tokens[-1] not in stop_ids:
+        tokens.append(sample(step(graph, cache, tokens[-1])))
+        on_token(tokens[-1])
+        steps += 1
+    return steps
 
 
 def step(graph: Graph, cache: KVCache, token: int) -> np.ndarray:
-    """Read one token at the next position; return its logits (vocab,)."""
-    position = np.array([[cache.n_past]], np.int32)
-    logits, new = graph.call(np.array([[token]], np.int32), cache.masks, position, cache.arrays)
-    cache.append(new, 1)
-    return logits[0]
+    """Read one token behind those of the cache; return its logits (vocab,)."""
+    return read_block(graph, cache, [token])

@@ -1,62 +1,80 @@
-"""The KV cache of a static graph, with the smart mask: a slot that is not attended may hold anything.
+"""The KV cache that the graphs of a program share.
 
-Cache slots hold the graph's codes. The graph puts out only the k and v of the current tokens; the runtime copies them
-into the next free slots and unmasks these, so nothing is ever shifted.
+Cache slots hold the graphs' codes. A graph puts out only the k and v of its own tokens; the runtime copies those to
+keep into the next free slots, and masks say which slots are taken, so nothing is shifted and a free slot may hold
+anything.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from hexport.runtime.program import Graph
 
-ATTEND = 65535
-MASKED = 0
-
 
 class KVCache:
-    """k (1, n_kv, head_dim, CL - AR) and v (1, n_kv, CL - AR, head_dim) of every layer, and the masks over them.
+    """k and v of every layer for the first n_past tokens of a conversation; slot c holds token c.
 
-    masks: uint16 (1, 1, AR, CL) of the next call; that of the full layers, and that of the sliding layers, if any.
+    A graph reads k (1, n_kv, head_dim, CL - AR) and v (1, n_kv, CL - AR, head_dim). As the number of slots is a stride
+    of these arrays, the cache is arranged for one graph at a time; its bytes are moved when another one is called.
+    There is room for CL - AR tokens of the graph with the smallest AR length.
     """
 
-    def __init__(self, graph: Graph):
-        n, dim, slots, dtype = graph.n_kv_heads, graph.head_dim, graph.cache_len, graph.cache_dtype
-        self.k = [np.zeros((1, n, dim, slots), dtype) for _ in range(graph.n_layers)]
-        self.v = [np.zeros((1, n, slots, dim), dtype) for _ in range(graph.n_layers)]
-        self.slots, self.n_past, self.window = slots, 0, graph.sliding_window
-        full = causal_mask_codes(graph.ar_len, graph.context_len)
-        self.masks = [full] if self.window is None else [full, full.copy()]
-        self._slide()
+    def __init__(self, *graphs: Graph):
+        first = graphs[0]
+        self.capacity, self.n_past = max(graph.cache_len for graph in graphs), 0
+        self._heads, self._dim = first.n_kv_heads, first.head_dim
+        size = first.n_kv_heads * first.head_dim * self.capacity
+        self._memory = [np.zeros(size, first.cache_dtype) for _ in range(2 * first.n_layers)]
+        self._set_views(self.capacity)
 
     @property
     def arrays(self) -> list[np.ndarray]:
-        """In the order of the graph's inputs."""
-        return [*self.k, *self.v]
+        """k, then v of every layer, as the last graph read them."""
+        return [*self._k, *self._v]
 
-    def append(self, new: list[np.ndarray], n: int) -> None:
-        """Store the first n columns of the graph's new k and v. What no longer fits is dropped: nothing follows it."""
-        n_stored = max(0, min(n, self.slots - self.n_past))
-        where = slice(self.n_past, self.n_past + n_stored)
-        for cache, column in zip(self.k, new[: len(self.k)], strict=True):
-            cache[..., where] = column[..., :n_stored]
-        for cache, row in zip(self.v, new[len(self.k) :], strict=True):
-            cache[:, :, where] = row[:, :, :n_stored]
-        self.masks[0][..., where] = ATTEND
+    def arranged_for(self, graph: Graph) -> list[np.ndarray]:
+        """k, then v of every layer, as the graph's inputs. Valid until the cache is arranged for another graph."""
+        self._arrange(graph.cache_len)
+        return self.arrays
+
+    def append(self, new: list[np.ndarray], columns: int | Sequence[int]) -> None:
+        """Store columns of a graph's new k (1, n_kv, head_dim, AR) and v (1, n_kv, AR, head_dim): the first n, or those
+        that are listed, in this order. What no longer fits is dropped: a token at position CL - 1 is followed by none.
+        """
+        room = self.capacity - self.n_past
+        n = min(columns if isinstance(columns, int) else len(columns), room)
+        if self.n_past + n > self._slots:  # a graph with few slots, or none, has put out more than it could read
+            self._arrange(self.capacity)
+        chosen = slice(n) if isinstance(columns, int) else list(columns[:n])
+        free = slice(self.n_past, self.n_past + n)
+        for cache, column in zip(self._k, new[: len(self._k)], strict=True):
+            cache[..., free] = column[..., chosen]
+        for cache, row in zip(self._v, new[len(self._k) :], strict=True):
+            cache[:, :, free] = row[:, :, chosen]
         self.n_past += n
-        self._slide()
 
-    def _slide(self) -> None:
-        """Row i of the window mask: the full mask, without what is `window` tokens or more behind token n_past + i."""
-        if self.window is None:
+    def keep(self, n: int) -> None:
+        """Forget all but the first n tokens."""
+        if not 0 <= n <= self.n_past:
+            raise ValueError(f"{n} tokens of {self.n_past} cannot be kept")
+        self.n_past = n
+
+    def _arrange(self, slots: int) -> None:
+        if slots == self._slots:
             return
-        full, sliding = self.masks
-        ar_len = full.shape[2]
-        token = self.n_past + np.arange(ar_len)
-        seen = np.concatenate([np.arange(self.slots), token])
-        sliding[0, 0] = np.where(token[:, None] - seen < self.window, full[0, 0], MASKED)
+        if self.n_past > slots:
+            raise ValueError(f"{self.n_past} tokens do not fit into {slots} slots; keep fewer first")
+        k = [cache[..., : self.n_past].copy() for cache in self._k]
+        v = [cache[:, :, : self.n_past].copy() for cache in self._v]
+        self._set_views(slots)
+        for cache, held in zip(self._k, k, strict=True):
+            cache[..., : self.n_past] = held
+        for cache, held in zip(self._v, v, strict=True):
+            cache[:, :, : self.n_past] = held
 
-
-def causal_mask_codes(ar_len: int, context_len: int) -> np.ndarray:
-    """uint16 (1, 1, AR, CL) with an empty cache: row i attends the current tokens up to itself."""
-    mask = np.full((1, 1, ar_len, context_len), MASKED, np.uint16)
-    mask[0, 0, :, context_len - ar_len :] = np.tri(ar_len, dtype=np.uint16) * ATTEND
-    return mask
+    def _set_views(self, slots: int) -> None:
+        self._slots, size = slots, self._heads * self._dim * slots
+        k_memory, v_memory = self._memory[: len(self._memory) // 2], self._memory[len(self._memory) // 2 :]
+        self._k = [memory[:size].reshape(1, self._heads, self._dim, slots) for memory in k_memory]
+        self._v = [memory[:size].reshape(1, self._heads, slots, self._dim) for memory in v_memory]

@@ -76,7 +76,11 @@ class Tokenizer:
                 raise HexportError("system_prompt is set, but this model has no chat template to put it in")
             return self.encode(prompt, bos=self.adds_bos)
         system = [{"role": "system", "content": system_prompt}] if system_prompt else []
-        return self.encode(self.render([*system, {"role": "user", "content": prompt}]))
+        return self.chat_ids([*system, {"role": "user", "content": prompt}])
+
+    def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
+        """Ids of a chat, up to where the assistant answers. Raises HexportError as `render` does."""
+        return self.encode(self.render(messages))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -1,0 +1,21 @@
+"""Programs that are not built here: those in the folder that a model's `pre_gen_pte` names."""
+
+from pathlib import Path
+
+from hexport.errors import HexportError
+
+
+def program_name(mode: str) -> str:
+    """The file name of a mode's program, built or ready."""
+    return f"{mode}_llama_qnn.pte"
+
+
+def ready_program(folder: str, mode: str) -> str:
+    """The program of a mode in a folder of ready ones. Raises HexportError where it is missing."""
+    file = Path(folder) / program_name(mode)
+    if not file.parent.is_dir():
+        raise HexportError(f"{folder}: {'expected a folder, got a file' if file.parent.exists() else 'no such folder'}")
+    if not file.is_file():
+        there = ", ".join(sorted(path.name for path in file.parent.glob("*.pte"))) or "no .pte"
+        raise HexportError(f"{file}: no such file, and mode {mode} needs it; in {folder}: {there}")
+    return str(file)

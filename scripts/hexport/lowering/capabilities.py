@@ -1,0 +1,62 @@
+"""Where a program can run, and in which modes; told from its facts, without loading it."""
+
+from executorch.runtime import Runtime
+
+from hexport.config.socs import HTP_ARCH
+from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
+from hexport.lowering.layout import layout_of
+from hexport.lowering.program_facts import Part, ProgramFacts
+
+EMULATOR_BYTES = 4e9  # of context binaries; the emulator is one process domain
+
+
+def modes(program: ProgramFacts) -> list[str]:
+    """Modes of the runner that have the graphs they need, of a program that obeys the ABI."""
+    one_token = layout_of(program.methods[KV_METHOD]).ar_len == 1
+    if PREFILL_METHOD not in program.methods:
+        return ["kv"] if one_token else []
+    return ["kv", "hybrid"] if one_token else ["lookahead"]
+
+
+def shares_weights(program: ProgramFacts, part: Part) -> bool:
+    """Does its context binary hold several graphs with one copy of their weights?"""
+    graphs = program.delegate_data[part.data].graphs or []
+    return part.options is not None and part.options.weight_sharing and len(graphs) > 1
+
+
+def emulator_refusal(program: ProgramFacts) -> str | None:
+    """Why this host cannot run a program, in one line; None if nothing is known against it."""
+    parts = [part for method in program.methods.values() for part in method.parts]
+    sharing = next((part for part in parts if shares_weights(program, part)), None)
+    if sharing:
+        return (
+            "its graphs share weights, which phones can load and the emulator cannot; "
+            f"run it on a phone, or export it for {sharing.options.soc}-emulator"
+        )
+    other = next((part.options.backend for part in parts if part.options and part.options.backend != "htp"), None)
+    if other:
+        return f"it is compiled for QNN's {other} backend, and this host has the HTP emulator only; run it on a phone"
+    if any(part.options and program.delegate_data[part.data].graphs is None for part in parts):
+        return "it holds no context binary that this host's QNN can read: damaged, or of a newer QNN; export it again"
+    n_bytes = sum(data.n_bytes for data in program.delegate_data)
+    if n_bytes >= EMULATOR_BYTES:
+        return (
+            f"its context binaries have {n_bytes / 1e9:.1f} GB, and the emulator holds less than 4; run it on a phone"
+        )
+    runtime = Runtime.get()
+    missing = {part.backend for part in parts} - set(runtime.backend_registry.registered_backend_names)
+    missing |= {name for method in program.methods.values() for name in method.operators} - set(
+        runtime.operator_registry.operator_names
+    )
+    if missing:
+        return f"executorch's runtime for Python lacks {', '.join(sorted(missing))}; run it with a runner that has it"
+    return None
+
+
+def phones(program: ProgramFacts) -> list[str]:
+    """SoCs whose HTP has the architecture that the program was compiled for; its own SoC first."""
+    options = program.options
+    if options is None:
+        return []
+    alike = [soc for soc, arch in HTP_ARCH.items() if f"V{arch}" == options.htp_arch and soc != options.soc]
+    return [options.soc, *alike]

@@ -1,0 +1,214 @@
+"""What a QNN context binary says of its graphs, read by the SDK's system library without loading it anywhere.
+
+executorch's QnnManager would tell the same, but it sets up the HTP for that and takes the binary as a copy.
+The structures are those of the SDK's QnnSystemInterface.h, QnnSystemContext.h and QnnTypes.h.
+"""
+
+import ctypes
+import functools
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_uint32, c_uint64, c_void_p
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from hexport.qnn_sdk import HOST_LIBRARIES, use_qnn_sdk
+
+# Where the bytes of a delegate start with this number, a header of executorch stands before the context binary.
+HEADER_MAGIC = 0x5678ABCD
+HEADER_BYTES = 256
+HEADER_SIZE_AT = slice(12, 20)
+KNOWN_VERSIONS = (1, 2, 3)
+PER_TENSOR = (1, 0)  # QNN_DEFINITION_DEFINED, QNN_QUANTIZATION_ENCODING_SCALE_OFFSET
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """value = (code - zero_point) * scale"""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class QnnTensor:
+    """An input or output of a graph. Without an encoding it holds plain numbers."""
+
+    name: str
+    shape: tuple[int, ...]
+    encoding: Encoding | None
+
+    @property
+    def n_elements(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class QnnGraph:
+    """Inputs and outputs in the order of the binary."""
+
+    inputs: list[QnnTensor]
+    outputs: list[QnnTensor]
+
+
+@dataclass(frozen=True)
+class QnnContext:
+    """build_id: that of the QNN libraries which compiled it."""
+
+    build_id: str
+    graphs: dict[str, QnnGraph]
+
+
+def context_binary(delegate_data: np.ndarray) -> np.ndarray:
+    """The context binary in the uint8 data of a delegate: without executorch's header, if it has one."""
+    if bytes(delegate_data[:4]) != HEADER_MAGIC.to_bytes(4, "little"):
+        return delegate_data
+    size = int.from_bytes(bytes(delegate_data[HEADER_SIZE_AT]), "little")
+    return delegate_data[HEADER_BYTES : HEADER_BYTES + size]
+
+
+def read_context(binary: np.ndarray) -> QnnContext | None:
+    """Graphs of a context binary (uint8, may be memory-mapped); None where QNN does not know it for one."""
+    create, get_metadata, free = _system_functions()
+    handle, info = c_void_p(), POINTER(_BinaryInfo)()
+    if create(ctypes.byref(handle)):
+        raise MemoryError("QNN gave no system context")
+    try:
+        data = binary.ctypes.data_as(c_void_p)
+        if get_metadata(handle, data, binary.nbytes, ctypes.byref(info)) or not info:
+            return None
+        return _context(info.contents)
+    finally:
+        free(handle)
+
+
+class _Version(Structure):
+    _fields_ = (("major", c_uint32), ("minor", c_uint32), ("patch", c_uint32))
+
+
+class _Provider(Structure):
+    _fields_ = (
+        ("backend", c_uint32),
+        ("name", c_char_p),
+        ("api", _Version),
+        ("create", ctypes.CFUNCTYPE(c_uint64, POINTER(c_void_p))),
+        ("get_binary_info", c_void_p),
+        ("get_metadata", ctypes.CFUNCTYPE(c_uint64, c_void_p, c_void_p, c_uint64, c_void_p)),
+        ("free", ctypes.CFUNCTYPE(c_uint64, c_void_p)),
+    )
+
+
+class _Quantization(Structure):
+    """The scale and offset of a tensor as a whole; other kinds of encodings fill the 32 bytes otherwise."""
+
+    _fields_ = (
+        ("definition", c_uint32),
+        ("kind", c_uint32),
+        ("scale", c_float),
+        ("offset", c_int32),
+        ("rest", c_uint64 * 3),
+    )
+
+
+class _Tensor(Structure):
+    """Versions 1 and 2 differ in the rest only. The version stands before a union, which 8-byte pointers align."""
+
+    _fields_ = (
+        ("version", c_uint32),
+        ("padding", c_uint32),
+        ("id", c_uint32),
+        ("name", c_char_p),
+        ("type", c_uint32),
+        ("format", c_uint32),
+        ("data_type", c_uint32),
+        ("_align", c_uint32),
+        ("quantization", _Quantization),
+        ("rank", c_uint32),
+        ("dimensions", POINTER(c_uint32)),
+        ("rest", c_uint64 * 6),
+    )
+
+
+class _GraphInfo(Structure):
+    """Versions 1 to 3 differ in the rest only."""
+
+    _fields_ = (
+        ("version", c_uint32),
+        ("padding", c_uint32),
+        ("name", c_char_p),
+        ("n_inputs", c_uint32),
+        ("inputs", POINTER(_Tensor)),
+        ("n_outputs", c_uint32),
+        ("outputs", POINTER(_Tensor)),
+        ("rest", c_uint64 * 5),
+    )
+
+
+_COMMON = (
+    ("version", c_uint32),
+    ("padding", c_uint32),
+    ("backend", c_uint32),
+    ("build_id", c_char_p),
+    ("core_api", _Version),
+    ("backend_api", _Version),
+    ("soc_version", c_char_p),
+)
+_GRAPHS = (
+    ("blob_size", c_uint64),
+    ("n_tensors", c_uint32),
+    ("tensors", c_void_p),
+    ("n_graphs", c_uint32),
+    ("graphs", POINTER(_GraphInfo)),
+)
+
+
+class _BinaryInfo(Structure):
+    _fields_ = (*_COMMON, ("blob_version", _Version), *_GRAPHS)
+
+
+class _BinaryInfoWithHardware(Structure):
+    """Versions 1 and 2."""
+
+    _fields_ = (
+        *_COMMON,
+        ("hardware_version", _Version),
+        ("blob_version", _Version),
+        ("hardware_size", c_uint32),
+        ("hardware", c_void_p),
+        *_GRAPHS,
+    )
+
+
+def _context(info: _BinaryInfo) -> QnnContext | None:
+    if info.version not in KNOWN_VERSIONS:
+        return None
+    if info.version < 3:
+        info = _BinaryInfoWithHardware.from_address(ctypes.addressof(info))
+    graphs = info.graphs[: info.n_graphs]
+    if any(graph.version not in KNOWN_VERSIONS for graph in graphs):
+        return None
+    found = {
+        graph.name.decode(errors="replace"): QnnGraph(
+            [_tensor(tensor) for tensor in graph.inputs[: graph.n_inputs]],
+            [_tensor(tensor) for tensor in graph.outputs[: graph.n_outputs]],
+        )
+        for graph in graphs
+    }
+    return QnnContext((info.build_id or b"").decode(errors="replace"), found)
+
+
+def _tensor(tensor: _Tensor) -> QnnTensor:
+    quantization, encoding = tensor.quantization, None
+    if (quantization.definition, quantization.kind) == PER_TENSOR:
+        encoding = Encoding(quantization.scale, -quantization.offset)
+    return QnnTensor(tensor.name.decode(errors="replace"), tuple(tensor.dimensions[: tensor.rank]), encoding)
+
+
+@functools.cache
+def _system_functions() -> tuple:
+    library = ctypes.CDLL(str(use_qnn_sdk() / HOST_LIBRARIES / "libQnnSystem.so"))
+    providers, count = POINTER(POINTER(_Provider))(), c_uint32()
+    if library.QnnSystemInterface_getProviders(ctypes.byref(providers), ctypes.byref(count)) or not count.value:
+        raise OSError("libQnnSystem.so provides no system interface")
+    provider = providers[0].contents
+    return provider.create, provider.get_metadata, provider.free

@@ -1,0 +1,201 @@
+"""Reads the facts of a .pte from the file, without running it.
+
+The file is memory-mapped, and of its gigabytes only the program's tables are parsed, which executorch's
+`deserialize_pte_binary` does not offer.
+"""
+
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from executorch.backends.qualcomm.serialization.qc_schema_serialize import flatbuffer_to_option
+from executorch.exir import schema
+from executorch.exir._serialize._program import _flatbuffer_to_program, _get_extended_header
+
+from hexport.errors import HexportError
+from hexport.lowering.abi import names_by_count
+from hexport.lowering.context_binary import Encoding, QnnContext, QnnGraph, QnnTensor, context_binary, read_context
+from hexport.lowering.program_facts import DelegateData, MethodFacts, Part, ProgramFacts, QnnOptions, TensorFacts
+
+FILE_IDENTIFIER = b"ET"  # at byte 4, before the version of the format
+HEAD_BYTES = 64
+QNN_BACKEND = "QnnBackend"
+QNN_OPTIONS = "qnn_compile_spec"
+# Scalar types of executorch whose numpy names differ from their own.
+DTYPES = {
+    "BYTE": "uint8",
+    "CHAR": "int8",
+    "SHORT": "int16",
+    "INT": "int32",
+    "LONG": "int64",
+    "HALF": "float16",
+    "FLOAT": "float32",
+    "DOUBLE": "float64",
+}
+
+
+def inspect_program(path: Path) -> ProgramFacts:
+    """Raises HexportError for a file that is no ExecuTorch program, or a damaged one."""
+    with open(path, "rb") as file:
+        if file.read(8)[4:6] != FILE_IDENTIFIER:
+            raise HexportError(f"{path}: not an ExecuTorch program")
+    content = np.memmap(path, np.uint8, "r")
+    header = _get_extended_header(bytes(content[:HEAD_BYTES]))
+    size = header.program_size if header else content.size
+    try:
+        program = _flatbuffer_to_program(bytes(content[:size]))
+        segments = _segments(content, program, header.segment_base_offset if header else 0)
+        return _facts(path, content.size, program, segments)
+    except HexportError:
+        raise
+    except Exception as error:  # the parser checks nothing, so damage shows as any error at all
+        raise HexportError(
+            f"{path}: a broken ExecuTorch program ({type(error).__name__}); copy or export it again"
+        ) from error
+
+
+def _segments(content: np.ndarray, program: schema.Program, base: int) -> list[np.ndarray]:
+    segments = [content[base + part.offset : base + part.offset + part.size] for part in program.segments]
+    missing = max((base + part.offset + part.size for part in program.segments), default=0) - content.size
+    if missing > 0:
+        raise HexportError(
+            f"{content.filename}: a broken ExecuTorch program: its last {missing} bytes are missing; copy it again"
+        )
+    return segments
+
+
+def _facts(path: Path, n_bytes: int, program: schema.Program, segments: list[np.ndarray]) -> ProgramFacts:
+    constants = {plan.name: _constant(plan) for plan in program.execution_plan if _is_constant(plan)}
+    plans = [plan for plan in program.execution_plan if plan.name not in constants]
+    delegates = {_place(delegate): delegate for plan in plans for delegate in plan.delegates}
+    blobs = {place: _delegate_data(program, segments, delegate) for place, delegate in delegates.items()}
+    contexts = {place: read_context(blobs[place]) for place, each in delegates.items() if each.id == QNN_BACKEND}
+    options: dict[bytes, QnnOptions] = {}
+    methods = {plan.name: _method(plan, list(blobs), contexts, options) for plan in plans}
+    data = []
+    for number, (place, blob) in enumerate(blobs.items()):
+        users = [name for name, method in methods.items() if any(part.data == number for part in method.parts)]
+        context = contexts.get(place)
+        graphs, build = (sorted(context.graphs), context.build_id) if context else (None, None)
+        data.append(DelegateData(int(blob.nbytes), users, graphs, build))
+    return ProgramFacts(path, int(n_bytes), methods, dict(sorted(constants.items())), data)
+
+
+def _is_constant(plan: schema.ExecutionPlan) -> bool:
+    return not plan.inputs and not any(chain.instructions for chain in plan.chains)
+
+
+def _place(delegate: schema.BackendDelegate) -> tuple[int, int]:
+    """Equal where delegates share their data."""
+    return delegate.processed.location, delegate.processed.index
+
+
+def _delegate_data(program: schema.Program, segments: list[np.ndarray], delegate: schema.BackendDelegate) -> np.ndarray:
+    location, index = _place(delegate)
+    if location == schema.DataLocation.SEGMENT:
+        return context_binary(segments[index])
+    return context_binary(np.frombuffer(program.backend_delegate_data[index].data, np.uint8))
+
+
+def _method(
+    plan: schema.ExecutionPlan,
+    places: list[tuple[int, int]],
+    contexts: dict[tuple[int, int], QnnContext | None],
+    options: dict[bytes, QnnOptions],
+) -> MethodFacts:
+    parts, operators, encodings = [], set(), {}
+    for instruction in (each.instr_args for chain in plan.chains for each in chain.instructions):
+        if isinstance(instruction, schema.DelegateCall):
+            delegate = plan.delegates[instruction.delegate_index]
+            part = Part(delegate.id, places.index(_place(delegate)), _options(delegate, options))
+            parts.append(part)
+            context = contexts.get(_place(delegate))
+            if context and plan.name in context.graphs:
+                encodings |= _encodings(plan, instruction.args, context.graphs[plan.name], part.options)
+        elif isinstance(instruction, schema.KernelCall):
+            operator = plan.operators[instruction.op_index]
+            operators.add(f"{operator.name}.{operator.overload}".rstrip("."))
+    names = names_by_count(len(plan.inputs), len(plan.outputs))
+    input_names, output_names = names or ([None] * len(plan.inputs), [None] * len(plan.outputs))
+    return MethodFacts(
+        [_tensor(plan, *each, encodings) for each in zip(input_names, plan.inputs, strict=True)],
+        [_tensor(plan, *each, encodings) for each in zip(output_names, plan.outputs, strict=True)],
+        parts,
+        sorted(operators),
+    )
+
+
+def _tensor(
+    plan: schema.ExecutionPlan, name: str | None, index: int, encodings: dict[int, Encoding | None]
+) -> TensorFacts:
+    value = plan.values[index].val
+    if not isinstance(value, schema.Tensor):
+        return TensorFacts(name, (), type(value).__name__.lower(), False, None)
+    planned = value.allocation_info is not None
+    return TensorFacts(name, tuple(value.sizes), _dtype(value), planned, encodings.get(index))
+
+
+def _encodings(
+    plan: schema.ExecutionPlan, arguments: list[int], graph: QnnGraph, options: QnnOptions | None
+) -> dict[int, Encoding | None]:
+    """Encodings of a delegate's arguments, by the numbers of the values. Empty where graph and call do not fit.
+
+    executorch binds the inputs by the number in their names (input_3_…), and the outputs in the order of the binary;
+    the inputs too, where the binary comes from elsewhere.
+    """
+    bound = [
+        [tensor for tensor in tensors if "mutbuf_" not in tensor.name] for tensors in (graph.inputs, graph.outputs)
+    ]
+    inputs, outputs = bound
+    if options and not options.from_context_binary and all(_number(tensor) is not None for tensor in inputs):
+        inputs = sorted(inputs, key=_number)
+    sizes = [prod(plan.values[index].val.sizes) for index in arguments]
+    if sizes != [tensor.n_elements for tensor in (*inputs, *outputs)]:
+        return {}
+    return {index: tensor.encoding for index, tensor in zip(arguments, (*inputs, *outputs), strict=True)}
+
+
+def _number(tensor: QnnTensor) -> int | None:
+    prefix, _, rest = tensor.name.partition("_")
+    number = rest.partition("_")[0]
+    return int(number) if prefix == "input" and number.isdigit() else None
+
+
+def _dtype(tensor: schema.Tensor) -> str:
+    return DTYPES.get(tensor.scalar_type.name, tensor.scalar_type.name.lower())
+
+
+def _options(delegate: schema.BackendDelegate, known: dict[bytes, QnnOptions]) -> QnnOptions | None:
+    """Options of a QNN delegate. Reading them starts a process, so equal ones are read once."""
+    written = next((spec.value for spec in delegate.compile_specs if spec.key == QNN_OPTIONS), None)
+    if delegate.id != QNN_BACKEND or written is None:
+        return None
+    if written not in known:
+        options = flatbuffer_to_option(written)
+        htp = options.backend_options.htp_options
+        known[written] = QnnOptions(
+            backend=str(options.backend_options.backend_type),
+            soc=options.soc_info.soc_model.name,
+            htp_arch=options.soc_info.htp_info.htp_arch.name,
+            shared_buffer=options.shared_buffer,
+            weight_sharing=htp is not None and htp.use_weight_sharing,
+            multi_contexts=htp is not None and htp.use_multi_contexts,
+            online_prepare=options.online_prepare,
+            from_context_binary=options.is_from_context_binary,
+        )
+    return known[written]
+
+
+def _constant(plan: schema.ExecutionPlan) -> object:
+    """One value, or the list of several outputs."""
+    values = [_value(plan, index) for index in plan.outputs]
+    return values[0] if len(values) == 1 else values
+
+
+def _value(plan: schema.ExecutionPlan, index: int) -> object:
+    value = plan.values[index].val
+    if isinstance(value, schema.Tensor):
+        return f"{_dtype(value)} tensor of shape {tuple(value.sizes)}"
+    if isinstance(value, schema.IntList):
+        return [_value(plan, item) for item in value.items]
+    return next(iter(vars(value).values()), None)

@@ -1,0 +1,140 @@
+"""The sizes of a decoder's graph, from its inputs and outputs; and the names of layouts that are not the runner's."""
+
+from dataclasses import dataclass
+
+from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
+from hexport.lowering.program_facts import MethodFacts, ProgramFacts, TensorFacts
+
+EXPORT_AGAIN = "export it again with hexport"
+GRAPHS = (KV_METHOD, PREFILL_METHOD)
+SINGLE_METHOD = "forward"  # of kv programs before kv_forward
+FLOATS = ("float32", "float16")
+TOKEN_DTYPES = ("int32", "int64")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a graph is called with. Lengths are in tokens, dtypes numpy's names. n_masks: 2 with a sliding window."""
+
+    ar_len: int
+    context_len: int
+    n_layers: int
+    n_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    n_masks: int
+    token_dtype: str
+    mask_dtype: str
+    cache_dtype: str
+    logits_dtype: str
+
+    @property
+    def cache_len(self) -> int:
+        return self.context_len - self.ar_len
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of the input or output of this name."""
+        kind = name.rstrip("0123456789")
+        return {
+            "tokens": (1, self.ar_len),
+            "atten_mask": (1, 1, self.ar_len, self.context_len),
+            "window_atten_mask": (1, 1, self.ar_len, self.context_len),
+            "input_pos": (1, self.ar_len),
+            "k_cache_": (1, self.n_kv_heads, self.head_dim, self.cache_len),
+            "v_cache_": (1, self.n_kv_heads, self.cache_len, self.head_dim),
+            "logits": (1, self.ar_len, self.vocab_size),
+            "k_": (1, self.n_kv_heads, self.head_dim, self.ar_len),
+            "v_": (1, self.n_kv_heads, self.ar_len, self.head_dim),
+        }[kind]
+
+
+def layout_of(method: MethodFacts) -> Layout:
+    """Of a graph whose inputs and outputs have the runner's number and ranks: `other_layout` knows of none.
+
+    AR and context length are those of the mask, as the runner reads them; k_0 gives heads and their width.
+    """
+    (tokens, mask), (logits, k) = method.inputs[:2], method.outputs[:2]
+    return Layout(
+        ar_len=mask.shape[2],
+        context_len=mask.shape[3],
+        n_layers=(len(method.outputs) - 1) // 2,
+        n_kv_heads=k.shape[1],
+        head_dim=k.shape[2],
+        vocab_size=logits.shape[2],
+        n_masks=sum(str(tensor.name).endswith("mask") for tensor in method.inputs),
+        token_dtype=tokens.dtype,
+        mask_dtype=mask.dtype,
+        cache_dtype=k.dtype,
+        logits_dtype=logits.dtype,
+    )
+
+
+def other_layout(program: ProgramFacts) -> str | None:
+    """In one line, what a program is that the runner of executorch 1.4 and later cannot know; None if it could."""
+    if "get_eviction_batch_size" in program.constants:
+        return (
+            "an attention sink program, which only turns the caches of another one; pass it to the runner as "
+            "--attention_sink_rope_path, and name the decoder's program here"
+        )
+    names = [name for name in (*GRAPHS, SINGLE_METHOD) if name in program.methods]
+    known = next((fault for name in names if (fault := _era(name, program.methods[name]))), None)
+    if known:
+        return known
+    if KV_METHOD not in program.methods:
+        found = ", ".join([*program.methods, *program.constants][:6]) or "none"
+        return f"method {KV_METHOD} is missing (found: {found}); this is no decoder for the QNN runner; {EXPORT_AGAIN}"
+    checks = ((name, program.methods[name]) for name in GRAPHS if name in program.methods)
+    return next((fault for name, method in checks if (fault := _unknown(name, method))), None)
+
+
+def _era(name: str, method: MethodFacts) -> str | None:
+    """Layouts of older releases."""
+    inputs, new = method.inputs, method.outputs[1:]
+    if len(inputs) < 2 or inputs[0].dtype not in TOKEN_DTYPES or not new or len(new) % 2:
+        return None
+    mask, shapes = inputs[1], f"caches such as {method.outputs[-1].shape}"
+    if _ranks(new) == {3}:
+        return (
+            f"{name}: one cache per head ({shapes}), the layout of executorch 0.6 to 1.0; "
+            f"run it with a runner of its release, or {EXPORT_AGAIN}"
+        )
+    if _ranks(new) == {4} and len(mask.shape) in (2, 3):
+        return (
+            f"{name}: a mask of shape {mask.shape}, the layout of executorch 1.1 to 1.3 (now (1, 1, AR, CL)); "
+            f"run it with a runner of these releases, or {EXPORT_AGAIN}"
+        )
+    if name == SINGLE_METHOD and _ranks(new) == {4}:
+        return (
+            f"its decoder is called {name}, as before there was {KV_METHOD}; run it with a runner of its release, "
+            f"or {EXPORT_AGAIN}"
+        )
+    return None
+
+
+def _unknown(name: str, method: MethodFacts) -> str | None:
+    """A graph whose inputs and outputs do not even have the number and ranks of the runner's."""
+    if len(method.outputs) == 1:
+        return f"{name}: logits are all that comes out; without k and v it cannot be continued; {EXPORT_AGAIN}"
+    if method.outputs[0].name is None:
+        return (
+            f"{name}: {len(method.inputs)} inputs and {len(method.outputs)} outputs; expected are tokens, one or two "
+            f"masks, positions, and k and v of each layer, then logits and new k and v; {EXPORT_AGAIN}"
+        )
+    if len(method.inputs[0].shape) == 3 and method.inputs[0].dtype in FLOATS:
+        return (
+            f"{name}: takes embeddings of shape {method.inputs[0].shape}, not token ids; "
+            "use a decoder with an embedding table of its own"
+        )
+    ranks: tuple[tuple[str, TensorFacts, int], ...] = (
+        ("the mask", method.inputs[1], 4),
+        ("logits", method.outputs[0], 3),
+        ("new k", method.outputs[1], 4),
+    )
+    for what, tensor, rank in ranks:
+        if len(tensor.shape) != rank:
+            return f"{name}: {what} has shape {tensor.shape}, expected are {rank} dimensions; {EXPORT_AGAIN}"
+    return None
+
+
+def _ranks(tensors: list[TensorFacts]) -> set[int]:
+    return {len(tensor.shape) for tensor in tensors}

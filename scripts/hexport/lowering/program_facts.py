@@ -1,0 +1,88 @@
+"""What a .pte holds: methods, their inputs and outputs, constants, and the context binaries behind them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hexport.lowering.context_binary import Encoding
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """An input or output of a method.
+
+    name: by its place in the runner's order, None where the method has another order. planned: the program brings its
+    buffer. encoding: None for plain numbers, and where the program does not record it.
+    """
+
+    name: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    planned: bool
+    encoding: Encoding | None
+
+
+@dataclass(frozen=True)
+class QnnOptions:
+    """What a QNN delegate was compiled with.
+
+    htp_arch: such as V75. online_prepare: the device compiles when it loads. from_context_binary: executorch did not
+    compile it.
+    """
+
+    backend: str
+    soc: str
+    htp_arch: str
+    shared_buffer: bool
+    weight_sharing: bool
+    multi_contexts: bool
+    online_prepare: bool
+    from_context_binary: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """A delegate of a method. data: its place in `ProgramFacts.delegate_data`; options: of QNN delegates only."""
+
+    backend: str
+    data: int
+    options: QnnOptions | None
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """parts: the delegates in the order of their calls. operators: what the CPU computes between them, each once."""
+
+    inputs: list[TensorFacts]
+    outputs: list[TensorFacts]
+    parts: list[Part]
+    operators: list[str]
+
+
+@dataclass(frozen=True)
+class DelegateData:
+    """The bytes that methods hand to a backend; a context binary, in QNN's case. executorch stores equal ones once.
+
+    graphs and qnn_build: None where QNN does not know it for a context binary.
+    """
+
+    n_bytes: int
+    methods: list[str]
+    graphs: list[str] | None
+    qnn_build: str | None
+
+
+@dataclass(frozen=True)
+class ProgramFacts:
+    """methods: those that compute. constants: values of the constant methods, sorted by name."""
+
+    path: Path
+    n_bytes: int
+    methods: dict[str, MethodFacts]
+    constants: dict[str, object]
+    delegate_data: list[DelegateData]
+
+    @property
+    def options(self) -> QnnOptions | None:
+        """Those of the first QNN delegate; the whole program is compiled with one set."""
+        parts = [part for method in self.methods.values() for part in method.parts]
+        return next((part.options for part in parts if part.options), None)

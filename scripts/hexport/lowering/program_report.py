@@ -1,0 +1,184 @@
+"""What scripts/inspect_pte.py says of a program: as tables for the terminal, and as one JSON document."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from rich.table import Table
+
+from hexport.lowering.capabilities import emulator_refusal, modes, phones, shares_weights
+from hexport.lowering.layout import GRAPHS, layout_of
+from hexport.lowering.program_facts import DelegateData, ProgramFacts, TensorFacts
+
+RELEASES = "1.4 and later"
+NOT_RECORDED = "not recorded in the program"
+CODES = ("uint8", "uint16")  # dtypes that mean nothing without an encoding
+FOLDED = 4  # more rows than this that differ in their layer only become one
+
+
+def as_json(program: ProgramFacts, faults: list[str]) -> dict:
+    """All facts, nothing folded."""
+    facts = asdict(program)
+    for method in facts["methods"].values():
+        for tensor in (*method["inputs"], *method["outputs"]):
+            encoding = tensor.pop("encoding")
+            tensor |= encoding or {"scale": None, "zero_point": None}
+            tensor["shape"] = list(tensor["shape"])
+    for data, each in zip(facts["delegate_data"], program.delegate_data, strict=True):
+        data["weights_shared"] = _weights(program, each) == "shared"
+    refusal = emulator_refusal(program)
+    return {
+        **facts,
+        "path": str(program.path),
+        "options": asdict(program.options) if program.options else None,
+        **_lengths(program),
+        "modes": [] if faults else modes(program),
+        "runners": None if faults else RELEASES,
+        "phones": phones(program),
+        "emulator": {"runs": not (refusal or faults), "reason": refusal or (faults[0] if faults else None)},
+        "abi": {"obeyed": not faults, "faults": faults},
+    }
+
+
+def as_tables(program: ProgramFacts, faults: list[str]) -> list[Table]:
+    """Methods, constant methods, context binaries; and last, where the program runs. Rows of layers are folded."""
+    tables = [_methods(program), _constants(program), _delegates(program), _summary(program, faults)]
+    return [table for table in tables if table.row_count]
+
+
+def _methods(program: ProgramFacts) -> Table:
+    table = _table("method", "", "name", "shape", "dtype", "scale", "zero point")
+    for name, method in program.methods.items():
+        for kind, tensors in (("in", method.inputs), ("out", method.outputs)):
+            for rows in _folded(tensors):
+                table.add_row(name, kind, *_cells(rows))
+        table.add_section()
+    return table
+
+
+def _folded(tensors: list[TensorFacts]) -> Iterable[list[TensorFacts]]:
+    """Neighbours of equal shape and dtype whose names differ in a number at the end."""
+    groups: list[list[TensorFacts]] = []
+    for tensor in tensors:
+        if groups and _kind(groups[-1][-1]) == _kind(tensor):
+            groups[-1].append(tensor)
+        else:
+            groups.append([tensor])
+    for group in groups:
+        yield from [group] if len(group) > FOLDED else ([tensor] for tensor in group)
+
+
+def _kind(tensor: TensorFacts) -> tuple:
+    return re.sub(r"\d+$", "", tensor.name or "?"), tensor.shape, tensor.dtype, tensor.encoding is None
+
+
+def _cells(tensors: list[TensorFacts]) -> list[str]:
+    names = [tensor.name or "?" for tensor in tensors]
+    encodings = [tensor.encoding for tensor in tensors if tensor.encoding]
+    facts = [_range(names), str(tensors[0].shape), tensors[0].dtype]
+    if not encodings:
+        return [*facts, NOT_RECORDED if tensors[0].dtype in CODES else ""]
+    return [
+        *facts,
+        _range([f"{scale:.6g}" for scale in sorted(encoding.scale for encoding in encodings)]),
+        _range([str(point) for point in sorted(encoding.zero_point for encoding in encodings)]),
+    ]
+
+
+def _range(values: list[str]) -> str:
+    """First and last of values in their order."""
+    return " … ".join(dict.fromkeys((values[0], values[-1])))
+
+
+def _constants(program: ProgramFacts) -> Table:
+    table = _table("constant method", "value")
+    for name, value in program.constants.items():
+        table.add_row(name, str(value))
+    return table
+
+
+def _delegates(program: ProgramFacts) -> Table:
+    table = _table("context binary", "size", "methods", "graphs", "weights", "QNN")
+    for i, data in enumerate(program.delegate_data):
+        graphs = NOT_RECORDED if data.graphs is None else ", ".join(data.graphs)
+        table.add_row(
+            f"{i + 1} of {len(program.delegate_data)}",
+            _size(data.n_bytes),
+            ", ".join(data.methods),
+            graphs,
+            _weights(program, data),
+            data.qnn_build or NOT_RECORDED,
+        )
+    return table
+
+
+def _weights(program: ProgramFacts, data: DelegateData) -> str:
+    if data.graphs is None:
+        return NOT_RECORDED
+    users = [part for method in program.methods.values() for part in method.parts]
+    if any(program.delegate_data[part.data] is data and shares_weights(program, part) for part in users):
+        return "shared"
+    return "one copy per graph" if len(data.graphs) > 1 else "of one graph"
+
+
+def _summary(program: ProgramFacts, faults: list[str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    options, refusal, alike = program.options, emulator_refusal(program), phones(program)
+    lengths = _lengths(program)
+    table.add_row("file", f"{program.path}, {_size(program.n_bytes)}")
+    if options:
+        table.add_row("compiled for", f"{options.soc} ({options.htp_arch}), {_option_words(program)}")
+    else:
+        backends = {part.backend for method in program.methods.values() for part in method.parts}
+        table.add_row("compiled for", ", ".join(sorted(backends)) or "the CPU")
+    if lengths["context_length"]:
+        ar = ", ".join(f"{name} {length}" for name, length in lengths["ar_lengths"].items())
+        table.add_row("AR lengths", f"{ar}; context length {lengths['context_length']}")
+    for name, method in program.methods.items():
+        if method.operators:
+            table.add_row("on the CPU", f"{name}: {', '.join(method.operators)}")
+    table.add_row("modes", "none" if faults else ", ".join(modes(program)))
+    table.add_row("runners", "none" if faults else f"qnn_llama_runner of executorch {RELEASES}; hexport")
+    if alike:
+        others = f", others of {options.htp_arch} ({', '.join(alike[1:])})" if alike[1:] else ""
+        table.add_row("phones", f"{alike[0]}{others}")
+    reason = refusal or (faults[0] if faults else None)
+    table.add_row("emulator", f"no: {reason}" if reason else "yes")
+    table.add_row("ABI", f"broken: {len(faults)} fault{'s' if faults[1:] else ''}" if faults else "obeyed")
+    return table
+
+
+def _lengths(program: ProgramFacts) -> dict:
+    """AR length of each graph and their context length, where they can be told."""
+    try:
+        layouts = {name: layout_of(program.methods[name]) for name in GRAPHS if name in program.methods}
+    except (IndexError, ValueError):  # a graph of another layout
+        layouts = {}
+    lengths = {name: layout.ar_len for name, layout in layouts.items()}
+    return {
+        "ar_lengths": lengths,
+        "context_length": max((layout.context_len for layout in layouts.values()), default=None),
+    }
+
+
+def _option_words(program: ProgramFacts) -> str:
+    options = program.options
+    words = [
+        "I/O in shared buffers" if options.shared_buffer else "I/O in copied buffers",
+        "weight sharing" if options.weight_sharing else "no weight sharing",
+    ]
+    words += ["several contexts"] * options.multi_contexts + ["compiled on the device"] * options.online_prepare
+    return ", ".join(words)
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.1f} kB"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

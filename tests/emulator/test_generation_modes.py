@@ -1,0 +1,107 @@
+"""Programs of every mode on the HTP emulator: the same greedy answers, and what a run says of them."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tiny_model import CONTEXT
+
+from hexport.devices.emulator import Answer, Run, answer_prompts, load_generator, result_facts
+from hexport.errors import HexportError
+from hexport.progress import Progress
+from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
+
+BLOCK = 5
+LOOKAHEAD = {"ngram": 3, "window": 2, "gcap": 1}  # 6 tokens a call, in a graph of AR length 8
+PROGRAMS = {
+    "hybrid": {"mode": "hybrid", "prefill_ar_len": BLOCK},
+    "whole prompt": {"mode": "hybrid", "prefill_ar_len": CONTEXT},
+    "lookahead": {"mode": "lookahead", "prefill_ar_len": BLOCK, **LOOKAHEAD},
+}
+TEXT = b"Once upon a time"
+
+
+@pytest.fixture(scope="module")
+def programs(tiny, tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("modes")
+    paths = {name: folder / name / "program.pte" for name in PROGRAMS}
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(tiny.lower, paths[name], settings) for name, settings in PROGRAMS.items()]
+    for job in jobs:
+        assert job.result().returncode == 0, job.result().stderr
+    return {"kv": tiny.program, **paths}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny) -> Tokenizer:
+    return load_tokenizer(tiny.tokenizer.parent)
+
+
+def run_of(name: str, **changes) -> Run:
+    mode = PROGRAMS.get(name, {"mode": "kv"})["mode"]
+    return Run.of({"mode": mode, "system_prompt": "", "temperature": 0.0, "seq_len": CONTEXT, **LOOKAHEAD, **changes})
+
+
+def ask(path: Path, tokenizer: Tokenizer, prompts: list[str], run: Run) -> list[Answer]:
+    return answer_prompts(path, tokenizer, prompts, run, Progress())
+
+
+def test_answers_do_not_depend_on_the_mode(programs):
+    """At every block boundary, and up to the last position of the context."""
+    found = {}
+    for name, path in programs.items():
+        generator = load_generator(path, run_of(name))
+        for n in (1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, CONTEXT - BLOCK):
+            generator.cache.keep(0)
+            answer = generator.generate([256, *TEXT][:n], 100, frozenset())
+            found.setdefault(n, {})[name] = answer.token_ids
+            assert len(answer.token_ids) == CONTEXT + 1 - n
+        del generator, answer  # a program is loaded once at a time
+    for n, answers in found.items():
+        assert len({tuple(ids) for ids in answers.values()}) == 1, (n, answers)
+
+
+def test_conversations_do_not_depend_on_the_mode(programs, tokenizer):
+    found = {
+        name: [answer.turn.generation.token_ids for answer in ask(path, tokenizer, ["On", "ce"], run_of(name))]
+        for name, path in programs.items()
+    }
+    assert all(answers == found["kv"] for answers in found.values())
+
+
+def test_what_lookahead_gained_is_in_the_result_and_only_there(programs, tokenizer):
+    facts = result_facts(ask(programs["lookahead"], tokenizer, ["On", "ce"], run_of("lookahead")))
+    for key in ("accepted_tokens", "decode_steps"):
+        assert facts[key] == sum(entry[key] for entry in facts["prompts"])
+    for entry in facts["prompts"]:
+        assert entry["generated_tokens"] == 1 + entry["decode_steps"] + entry["accepted_tokens"]
+    facts = result_facts(ask(programs["hybrid"], tokenizer, ["On"], run_of("hybrid")))
+    assert not {"accepted_tokens", "decode_steps"} & (facts.keys() | facts["prompts"][0].keys())
+
+
+def test_a_hybrid_program_runs_in_mode_kv(programs, tokenizer):
+    (answer,) = ask(programs["hybrid"], tokenizer, ["Once upon a t"], run_of("kv"))  # too long for its blocks
+    (expected,) = ask(programs["kv"], tokenizer, ["Once upon a t"], run_of("kv"))
+    assert answer.turn.generation.token_ids == expected.turn.generation.token_ids
+
+
+@pytest.mark.parametrize(
+    ("name", "run", "named"),
+    [
+        ("hybrid", run_of("lookahead"), "the program's decode graph has AR length 1"),
+        ("lookahead", run_of("lookahead", gcap=3), "ngram 3, window 2 and gcap 3 take 10 tokens a call"),
+        ("lookahead", run_of("lookahead", temperature=0.5), "temperature 0.5: lookahead decoding"),
+        ("lookahead", run_of("kv"), "mode kv needs kv_forward with AR length 1, here it has 8"),
+        ("lookahead", run_of("hybrid"), "mode hybrid needs kv_forward with AR length 1, here it has 8"),
+        (
+            "hybrid",
+            run_of("hybrid"),
+            "prompts[0]: the prompt has 13 tokens, at most 11 fit (max_seq_len 16, AR length 5",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_program_is_one_line(programs, tokenizer, name, run, named):
+    with pytest.raises(HexportError) as refusal:
+        ask(programs[name], tokenizer, ["Once upon a "], run)
+    assert named in str(refusal.value)
+    assert "\n" not in str(refusal.value)
