@@ -18,6 +18,8 @@ from hexport.quantization.prepared import Observer, encoding_of_parameter, obser
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 
 CHUNK = 1 << 24  # values quantised at a time: they pass through several float copies
+CONVERT, CAST = "Convert", "Cast"
+HALF_OF_16_BITS = 32768
 NATIVE = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_NATIVE
 
 
@@ -63,20 +65,20 @@ def stamp(template: Template, place: Place, program_outputs: dict[int, str]) -> 
                 stamped[tensor] = _fill(template, tensor, place, quantised)
         return [stamped[tensor] for tensor in tensors]
 
-    ops = [
-        Op(
-            f"{place.name}.{op.name}",
-            op.package,
-            op.type,
-            of(op.inputs),
-            of(op.outputs),
-            op.tensor_params,
-            op.scalar_params,
-        )
-        for op in template.ops
-    ]
+    ops = [_stamped_op(op, place, of(op.inputs), of(op.outputs)) for op in template.ops]
     outputs = [Wire(stamped[tensor], place.point(template.fillings[tensor].point)) for tensor in template.outputs]
     return ops, outputs
+
+
+def _stamped_op(op: Op, place: Place, inputs: list[Tensor], outputs: list[Tensor]) -> Op:
+    """A conversion between unsigned and signed codes of one scale is a cast, as in executorch's builder (op_to.py).
+
+    Only the encodings of the place tell.
+    """
+    castable = op.type == CONVERT and inputs[0].quantization[QCOM_SCALE] == outputs[0].quantization[QCOM_SCALE]
+    shift = abs(inputs[0].quantization[QCOM_OFFSET] - outputs[0].quantization[QCOM_OFFSET]) if castable else 0
+    kind = CAST if shift == HALF_OF_16_BITS else op.type
+    return Op(f"{place.name}.{op.name}", op.package, kind, inputs, outputs, op.tensor_params, op.scalar_params)
 
 
 def program_input(template: Template, template_name: str, number: int, name: str, encoding: Encoding | None) -> Tensor:
