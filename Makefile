@@ -23,7 +23,7 @@ demo: setup
 	@find artifacts -type f ! -name '*.manifest.json' ! -name '.*' | sort | xargs ls -s --block-size=K
 
 test: setup lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
@@ -34,4 +34,5 @@ benchmark: setup
 	$(BIN)/snakemake quantize
 	$(BIN)/python benchmarks/lowering.py
 	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python benchmarks/modes.py
 	$(BIN)/python benchmarks/dry_run.py

@@ -6,6 +6,7 @@
 Calibration is no part of it: all modes use the same quant attrs.
 """
 
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -97,6 +98,8 @@ def running(model: Path, scratch: Path, steps: int, answer: int) -> None:
     print(f"{BLOCK} tokens: kv {kv_s:.1f} s ({steps} steps timed), hybrid {hybrid_s:.1f} s: {kv_s / hybrid_s:.1f}x")
     found = ask("lookahead", tokens, BLOCK + answer)
     per_step = (len(found.token_ids) - 1) / found.decode_steps
+    if found.token_ids != ask("hybrid", tokens, BLOCK + answer).token_ids:
+        sys.exit("benchmark: lookahead and hybrid gave different answers")
     print(f"lookahead, ngram {NGRAM}, window {WINDOW}, gcap {GCAP}: {per_step:.2f} tokens a step on repetitive text")
 
 

@@ -39,9 +39,10 @@ def main(
         from hexport.qnn_sdk import qnn_build_id
 
         build_id = qnn_build_id()
-        from hexport.devices.emulator import Run, answer_prompts, result_facts
+        from hexport.devices.emulator import Run, answer_prompts, check_htp, result_facts
         from hexport.tokenizers.tokenizer import load_tokenizer
 
+        check_htp(program, settings["target"])
         answers = answer_prompts(
             program, load_tokenizer(tokenizer.parent), settings["prompts"], Run.of(settings), progress
         )

@@ -23,8 +23,9 @@ class OpList:
 def stamped_ops(checkpoint, templates, attrs) -> list[Op]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoder_graph, "Wrappers", OpList)
-        graph = decoder_graph.DecoderGraph(checkpoint, templates, attrs)
-        ops = graph.shard(range(checkpoint.config.n_layers), Progress()).ops.ops
+        graph = decoder_graph.DecoderGraph(checkpoint.config, templates, attrs)
+        (shard,) = decoder_graph.stamp_shards([graph], checkpoint, range(checkpoint.config.n_layers), Progress())
+        ops = shard.ops.ops
     names = [tensor.name for op in ops for tensor in op.outputs]
     assert len(set(names)) == len(names)
     return ops

@@ -4,8 +4,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
 from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
+from hexport.lowering.inspection import inspect_program
 from hexport.progress import Progress
 from hexport.runtime.conversation import Script, Turn, converse
 from hexport.runtime.decode import Generator
@@ -83,6 +85,17 @@ def answer_prompts(path: Path, tokenizer: Tokenizer, prompts: list[str], run: Ru
     script = Script(tokenizer, run.system_prompt, prompts)
     turns = converse(generator, script, run.seq_len, tokenizer.stop_ids, progress)
     return [Answer(turn, run.mode, load_s) for turn in turns]
+
+
+def check_htp(path: Path, target: str) -> None:
+    """Raise HexportError where a ready program was compiled for another HTP than the target's: its result would be
+    recorded under a wrong name, and no device of that name could load it."""
+    options, soc = inspect_program(path).options, target.removesuffix("-emulator")
+    if options is not None and options.htp_arch != f"V{HTP_ARCH[soc]}":
+        raise HexportError(
+            f"{path}: compiled for {options.soc} ({options.htp_arch}), and the device is {soc} (V{HTP_ARCH[soc]}); "
+            "name a device of its SoC, or export it for this one"
+        )
 
 
 def load_generator(path: Path, run: Run) -> Generator:

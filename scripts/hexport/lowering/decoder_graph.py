@@ -14,7 +14,7 @@ from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.lowering.abi import input_names
 from hexport.lowering.recording import Tensor, Wrappers
-from hexport.lowering.stamping import Place, Wire, program_input, stamp
+from hexport.lowering.stamping import Parameters, Place, Wire, program_input, stamp
 from hexport.lowering.target import Target
 from hexport.lowering.template import Template, lower_template, resize
 from hexport.progress import Progress
@@ -83,14 +83,14 @@ class Shard:
 
 
 class DecoderGraph:
-    """A decoder graph of one AR length, stamped shard by shard, first layers first.
+    """A decoder graph of one AR length, which `stamp_shards` fills.
 
-    Weights are read and quantised layer by layer. From shard to shard go the hidden states, and the cosines and sines.
-    `inputs` and `outputs` are the program's, in the order of the runner; outputs are complete after the last shard.
+    From shard to shard go the hidden states, and the cosines and sines. `inputs` and `outputs` are the program's, in
+    the order of the runner; outputs are complete after the last shard.
     """
 
-    def __init__(self, checkpoint: Checkpoint, templates: Templates, attrs: QuantAttrs):
-        self.checkpoint, self.config, self.templates, self.attrs = checkpoint, checkpoint.config, templates, attrs
+    def __init__(self, config: DecoderConfig, templates: Templates, attrs: QuantAttrs):
+        self.config, self.templates, self.attrs = config, templates, attrs
         some_layer = templates.layers[self.config.layer_signature(0)]
         self.cached = "k_cache" in some_layer.inputs
         names = input_names(self.config, self.cached)
@@ -127,29 +127,15 @@ class DecoderGraph:
     def outputs(self) -> list[Tensor]:
         return [self.logits, *self.new_k, *self.new_v]
 
-    def shard(self, layers: range, progress: Progress) -> Shard:
-        """Stamp the next layers; with the prologue before the first one, with the epilogue after the last one."""
-        shard = Shard(Wrappers(), {})
-        ropes = self._prologue(shard, layers) if layers.start == 0 else self._enter(shard, layers)
-        ends_here = layers.stop == self.config.n_layers
-        for i in progress.steps(layers, "stamp", len(layers)):
-            self._layer(shard, i, ropes, leaves=i == layers[-1] and not ends_here)
-        if ends_here:
-            parameters = self.checkpoint.epilogue_parameters()
-            project = Place("epilogue", self.attrs, parameters, {"hidden": self.hidden})
-            (logits,) = _emit(shard, self.templates.epilogue, project, {0: "logits"})
-            self.logits = logits.tensor
-        return shard
-
-    def _prologue(self, shard: Shard, layers: range) -> list[Wire]:
+    def prologue(self, shard: Shard, layers: range, parameters: Parameters) -> list[Wire]:
         """Returns the cosines and sines. Those that later shards need become outputs too."""
         inputs = {"tokens": Wire(self.tokens), "input_pos": Wire(self.positions)}
         leaving = {1 + i: f"rope_{i}" for i in self._ropes_from(layers.stop)}
-        place = Place("prologue", self.attrs, self.checkpoint.prologue_parameters(), inputs)
+        place = Place("prologue", self.attrs, parameters, inputs)
         self.hidden, *self.ropes = _emit(shard, self.templates.prologue, place, leaving)
         return self.ropes
 
-    def _enter(self, shard: Shard, layers: range) -> list[Wire]:
+    def enter(self, shard: Shard, layers: range) -> list[Wire]:
         """Take the hidden states, and the cosines and sines, from earlier shards; returns the latter."""
         self.hidden = self._entering(shard, self.hidden, "hidden")
         ropes = list(self.ropes)
@@ -168,7 +154,8 @@ class DecoderGraph:
         numbers = range(len(TABLES) * len(self.config.ropes))
         return sorted({i for kind in self.config.layers[layer:] for i in rope_of(kind, numbers)})
 
-    def _layer(self, shard: Shard, i: int, ropes: list[Wire], leaves: bool) -> None:
+    def layer(self, shard: Shard, i: int, parameters: Parameters, ropes: list[Wire], leaves: bool) -> None:
+        """`leaves` says that a later shard takes the hidden states."""
         template, kind = self.templates.layers[self.config.layer_signature(i)], self.config.layers[i]
         inputs = {
             "hidden": self.hidden,
@@ -180,11 +167,40 @@ class DecoderGraph:
                 "k_cache": Wire(self.k_caches[i], f"layers.{i}.k_cache"),
                 "v_cache": Wire(self.v_caches[i], f"layers.{i}.v_cache"),
             }
-        place = Place(f"layers.{i}", self.attrs, self.checkpoint.layer_parameters(i), inputs)
+        place = Place(f"layers.{i}", self.attrs, parameters, inputs)
         leaving = {1: f"k_{i}", 2: f"v_{i}"} | ({0: f"hidden_{i}"} if leaves else {})
         self.hidden, k, v = _emit(shard, template, place, leaving)
         self.new_k.append(k.tensor)
         self.new_v.append(v.tensor)
+
+    def epilogue(self, shard: Shard, parameters: Parameters) -> None:
+        place = Place("epilogue", self.attrs, parameters, {"hidden": self.hidden})
+        (logits,) = _emit(shard, self.templates.epilogue, place, {0: "logits"})
+        self.logits = logits.tensor
+
+
+def stamp_shards(graphs: list[DecoderGraph], checkpoint: Checkpoint, layers: range, progress: Progress) -> list[Shard]:
+    """Stamp the next layers of all graphs, first layers first; weights are read and quantised once, layer by layer.
+
+    The first shard has the prologue, the last one the epilogue.
+    """
+    shards = [Shard(Wrappers(), {}) for _ in graphs]
+    parts = list(zip(graphs, shards, strict=True))
+    if layers.start == 0:
+        parameters = Parameters(checkpoint.prologue_parameters())
+        ropes = [graph.prologue(shard, layers, parameters) for graph, shard in parts]
+    else:
+        ropes = [graph.enter(shard, layers) for graph, shard in parts]
+    ends_here = layers.stop == checkpoint.config.n_layers
+    for i in progress.steps(layers, "stamp", len(layers)):
+        parameters = Parameters(checkpoint.layer_parameters(i))
+        for (graph, shard), angles in zip(parts, ropes, strict=True):
+            graph.layer(shard, i, parameters, angles, leaves=i == layers[-1] and not ends_here)
+    if ends_here:
+        parameters = Parameters(checkpoint.epilogue_parameters())
+        for graph, shard in parts:
+            graph.epilogue(shard, parameters)
+    return shards
 
 
 def _emit(shard: Shard, template: Template, place: Place, leaving: dict[int, str]) -> list[Wire]:

@@ -13,7 +13,7 @@ from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD, constant_methods, input_names, output_names
 from hexport.lowering.compiler import compile_graphs
-from hexport.lowering.decoder_graph import DecoderGraph, lower_templates, shard_ranges
+from hexport.lowering.decoder_graph import DecoderGraph, lower_templates, shard_ranges, stamp_shards
 from hexport.lowering.program import DTYPES, Method, Part, assemble
 from hexport.lowering.recording import Tensor
 from hexport.lowering.target import Target
@@ -75,19 +75,15 @@ def lower(
     if len(ar_lengths) > 1 and not target.shares_weights:
         why = "the emulator" if target.emulator else f"{target.soc} ({target.htp_arch})"
         progress.say(f"{why} cannot share weights between graphs: {len(ar_lengths)} copies are stored")
-    graphs = {
-        method: DecoderGraph(
-            checkpoint, lower_templates(checkpoint, recipe, target, ar_len, context_len, progress), attrs
-        )
-        for method, ar_len in ar_lengths.items()
-    }
+    graphs = {}
+    for method, ar_len in ar_lengths.items():
+        templates = lower_templates(checkpoint, recipe, target, ar_len, context_len, progress)
+        graphs[method] = DecoderGraph(checkpoint.config, templates, attrs)
     parts: dict[str, list[Part]] = {method: [] for method in graphs}
     for i, layers in enumerate(shards):
         which = f" shard {i + 1} of {n_shards}" if n_shards > 1 else ""
-        stamped = {}
-        for method, graph in graphs.items():
-            with progress.stage(f"stamp AR-{ar_lengths[method]}{which}"):
-                stamped[method] = graph.shard(layers, progress)
+        with progress.stage(f"stamp{which}"):
+            stamped = dict(zip(graphs, stamp_shards(list(graphs.values()), checkpoint, layers, progress), strict=True))
         with progress.stage(f"compile{which}"):
             ops = {method: shard.ops for method, shard in stamped.items()}
             binary = compile_graphs(ops, target, several_contexts=n_shards > 1)

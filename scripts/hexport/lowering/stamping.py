@@ -1,6 +1,6 @@
 """Stamping: a template's ops once per layer, with that layer's encodings and quantised weights filled in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 import numpy as np
@@ -32,12 +32,21 @@ class Wire:
 
 
 @dataclass
+class Parameters:
+    """The parameters of a place of the decoder; and, so that graphs that share them quantise them once, their codes."""
+
+    tensors: dict[str, torch.Tensor]
+    per_tensor: dict[tuple[str, Encoding], np.ndarray] = field(default_factory=dict)
+    per_channel: dict[str, "_Quantised"] = field(default_factory=dict)
+
+
+@dataclass
 class Place:
     """One place of the decoder that a template is stamped at: its name (`layers.3`), encodings and parameters."""
 
     name: str
     attrs: QuantAttrs
-    parameters: dict[str, torch.Tensor]
+    parameters: Parameters
     inputs: dict[str, Wire]
 
     def point(self, point: str) -> str:
@@ -51,9 +60,8 @@ def stamp(template: Template, place: Place, program_outputs: dict[int, str]) -> 
     `program_outputs` names the outputs, by number, that leave the program; the others stay inside it.
     """
     stamped = {template.inputs[name]: wire.tensor for name, wire in place.inputs.items()}
-    quantised: dict[str, _Quantised] = {}
     for number, tensor in enumerate(template.outputs):
-        stamped[tensor] = _fill(template, tensor, place, quantised)
+        stamped[tensor] = _fill(template, tensor, place)
         if number in program_outputs:
             stamped[tensor].name = f"output_{program_outputs[number]}@0"
         else:
@@ -62,7 +70,7 @@ def stamp(template: Template, place: Place, program_outputs: dict[int, str]) -> 
     def of(tensors: list[Tensor]) -> list[Tensor]:
         for tensor in tensors:
             if tensor not in stamped:
-                stamped[tensor] = _fill(template, tensor, place, quantised)
+                stamped[tensor] = _fill(template, tensor, place)
         return [stamped[tensor] for tensor in tensors]
 
     ops = [_stamped_op(op, place, of(op.inputs), of(op.outputs)) for op in template.ops]
@@ -98,7 +106,7 @@ class _Quantised:
     zero_points: np.ndarray
 
 
-def _fill(template: Template, tensor: Tensor, place: Place, quantised: dict[str, _Quantised]) -> Tensor:
+def _fill(template: Template, tensor: Tensor, place: Place) -> Tensor:
     """A copy of a template's tensor with the encoding and the data of a place."""
     stamped = tensor.copy(name=f"{place.name}.{tensor.name}")
     filling = template.fillings.get(tensor)
@@ -107,16 +115,19 @@ def _fill(template: Template, tensor: Tensor, place: Place, quantised: dict[str,
     if filling.parameter is None:
         _set_encoding(stamped, place.attrs.encoding(place.point(filling.point)))
         return stamped
-    parameter = {**template.constants, **place.parameters}[filling.parameter]
-    observer = template.weight_observers[filling.bias_of or filling.parameter]
+    name, parameters = filling.parameter, place.parameters
+    parameter = template.constants[name] if name in template.constants else parameters.tensors[name]
+    observer = template.weight_observers[filling.bias_of or name]
     if filling.channels is None:
         encoding = _parameter_encoding(filling, place, observer, parameter)
         _set_encoding(stamped, encoding)
-        stamped.data = _per_tensor_codes(parameter, encoding, tensor.data)
+        if (name, encoding) not in parameters.per_tensor:
+            parameters.per_tensor[name, encoding] = _per_tensor_codes(parameter, encoding, tensor.data.dtype)
+        stamped.data = parameters.per_tensor[name, encoding].reshape(tensor.data.shape)
     else:
-        if filling.parameter not in quantised:
-            quantised[filling.parameter] = _quantise(filling, tensor, place, parameter, observer)
-        _set_channels(stamped, quantised[filling.parameter], filling.channels)
+        if name not in parameters.per_channel:
+            parameters.per_channel[name] = _quantise(filling, tensor, place, parameter, observer)
+        _set_channels(stamped, parameters.per_channel[name], filling.channels)
     assert list(stamped.data.shape) == list(tensor.data.shape), (tensor.name, stamped.data.shape, tensor.data.shape)
     return stamped
 
@@ -133,8 +144,9 @@ def _parameter_encoding(filling: Filling, place: Place, observer: Observer, para
     return encoding_of_parameter(observer, parameter)
 
 
-def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, like: np.ndarray) -> np.ndarray:
-    values, codes = parameter.reshape(-1), np.empty(parameter.numel(), like.dtype)
+def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, dtype: np.dtype) -> np.ndarray:
+    """Flat."""
+    values, codes = parameter.reshape(-1), np.empty(parameter.numel(), dtype)
     for start in range(0, len(codes), CHUNK):
         codes[start : start + CHUNK] = torch.ops.quantized_decomposed.quantize_per_tensor(
             values[start : start + CHUNK],
@@ -144,7 +156,7 @@ def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, like: np.ndar
             encoding.qmax,
             torch.int32,
         )
-    return codes.reshape(like.shape)
+    return codes
 
 
 def _quantise(
@@ -152,7 +164,7 @@ def _quantise(
 ) -> _Quantised:
     if filling.bias_of is None:
         return _quantise_channels(parameter, observer, tensor.quantization.get(QCOM_BITWIDTH))
-    scales, _ = observe_parameter(observer, place.parameters[filling.bias_of])
+    scales, _ = observe_parameter(observer, place.parameters.tensors[filling.bias_of])
     return _quantise_bias(parameter, scales * place.attrs.encoding(place.point(filling.point)).scale)
 
 

@@ -227,8 +227,9 @@ def check_lookahead(graph: Graph, size: Size, temperature: float, where: str) ->
             "token, so it gives the answer of temperature 0 only; set temperature: 0, or use mode kv or hybrid"
         )
     if size.rows > graph.ar_len:
+        fit = "" if graph.ar_len == 1 else "set them to fit the program, or "
         raise HexportError(
             f"{where}: ngram {size.ngram}, window {size.window} and gcap {size.gcap} take {size.rows} tokens a call, "
             f"(window + gcap) * (ngram - 1), the program's decode graph has AR length {graph.ar_len}; "
-            "set them to fit the program, or export it for mode lookahead with them"
+            f"{fit}export it for mode lookahead with them"
         )
