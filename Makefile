@@ -35,4 +35,5 @@ benchmark: setup
 	$(BIN)/python benchmarks/lowering.py
 	$(BIN)/python benchmarks/calibration.py
 	$(BIN)/python benchmarks/modes.py
+	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/dry_run.py

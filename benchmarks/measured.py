@@ -32,6 +32,31 @@ def measured(*command: str) -> Cost:
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
+class Timed:
+    """Stands in for methods of a program, and adds up the seconds that their calls take."""
+
+    def __init__(self, seconds: list[float], method):
+        self._seconds, self._method = seconds, method
+
+    @classmethod
+    def of(cls, generator) -> "Timed":
+        """Put into all graphs of a generator."""
+        seconds: list[float] = []
+        for graph in {id(graph): graph for graph in (generator.prefill_graph, generator.decode_graph)}.values():
+            graph.method = cls(seconds, graph.method)
+        return graph.method
+
+    @property
+    def seconds(self) -> float:
+        return sum(self._seconds)
+
+    def execute(self, inputs):
+        start = time.perf_counter()
+        outputs = self._method.execute(inputs)
+        self._seconds.append(time.perf_counter() - start)
+        return outputs
+
+
 def ratio(slow: Cost, fast: Cost) -> str:
     row = (slow.wall_s / fast.wall_s, slow.cpu_s / fast.cpu_s, slow.peak_mb / fast.peak_mb)
     return f"{'ratio':<28}" + "".join(f"{value:>9.1f}x" for value in row)

@@ -8,12 +8,10 @@ Calibration is no part of it: all modes use the same quant attrs.
 
 import sys
 import tempfile
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-from measured import HEADER, measured
+from measured import HEADER, Timed, measured
 
 from hexport.qnn_sdk import use_qnn_sdk
 
@@ -23,20 +21,6 @@ NGRAM, WINDOW, GCAP = 3, 4, 4
 STEP = 16  # tokens of a lookahead step, a power of 2
 AR_LENGTHS = {"kv": (), "hybrid": (1, BLOCK), "lookahead": (STEP, BLOCK)}
 REPETITIVE = "The cat sat on the mat. The dog sat on the rug. " * 4
-
-
-@dataclass
-class Timed:
-    """A method of a program, and the seconds that its calls have taken."""
-
-    method: object
-    calls: list[float] = field(default_factory=list)
-
-    def execute(self, inputs):
-        start = time.perf_counter()
-        outputs = self.method.execute(inputs)
-        self.calls.append(time.perf_counter() - start)
-        return outputs
 
 
 @click.command(help=__doc__)
@@ -81,16 +65,11 @@ def running(model: Path, scratch: Path, steps: int, answer: int) -> None:
         run = Run(mode, Size(NGRAM, WINDOW, GCAP) if mode == "lookahead" else None, "", 0.0, CONTEXT)
         (program,) = scratch.glob(f"*-emulator_{mode}.pte")
         generator = load_generator(program, run)
-        graphs = {id(graph): graph for graph in (generator.prefill_graph, generator.decode_graph)}.values()
-        for graph in graphs:
-            graph.method = Timed(graph.method)
+        timed = Timed.of(generator)
         generation = generator.generate(prompt, end, frozenset())
-        calls = [call for graph in graphs for call in graph.method.calls]
-        own = generation.total_s - sum(calls)
+        own = generation.total_s - timed.seconds
         read = len(prompt) + len(generation.token_ids) - 1
-        print(
-            f"{mode}: {own / read * 1e3:.2f} ms of the runtime's own a token, {own / sum(calls):.2%} of the program's"
-        )
+        print(f"{mode}: {own / read * 1e3:.2f} ms runtime's own a token, {own / timed.seconds:.2%} of the program's")
         return generation
 
     kv, hybrid = ask("kv", tokens[:steps], steps + 1), ask("hybrid", tokens, BLOCK + 1)
