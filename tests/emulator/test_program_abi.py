@@ -12,6 +12,9 @@ from executorch.exir.scalar_type import ScalarType
 from executorch.exir.schema import DelegateCall, Program
 from tiny_model import CONTEXT, EMULATOR, VOCABULARY
 
+from hexport.devices.emulator import check_htp
+from hexport.errors import HexportError
+from hexport.lowering.target import target_named
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Program as LoadedProgram
 
@@ -127,6 +130,22 @@ def test_the_manifests_table_is_that_of_the_program(attrs, program, path):
     mask, logits = table["inputs"][1], table["outputs"][0]
     assert (mask["zero_point"], round(-mask["zero_point"] * mask["scale"], 3)) == (65535, -255)
     assert (logits["scale"], logits["zero_point"]) == (attrs.logits.scale, attrs.logits.zero_point)
+
+
+def test_a_program_for_another_htp_is_refused_and_one_for_the_same_is_not(tiny, variants):
+    check_htp(tiny.program, EMULATOR)
+    check_htp(variants["SM8650"], EMULATOR)
+    named = r"kv_llama_qnn\.pte: compiled for SM8750 \(V79\), and the device is SM8650 \(V75\)"
+    with pytest.raises(HexportError, match=named) as refusal:
+        check_htp(variants["SM8750"], EMULATOR)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "shares"), [("SM8550", True), ("SM8650", True), ("SM8650-emulator", False), ("SM8450", False)]
+)
+def test_weights_are_shared_from_v73_on_and_not_on_the_emulator(target, shares):
+    assert target_named(target).shares_weights == shares
 
 
 def test_the_program_of_a_soc_computes_what_the_emulators_does(variants, graph):

@@ -200,3 +200,9 @@ def test_a_built_in_model_keeps_its_tokenizer():
     check_config(config, "config.yaml")
     (name,) = sources.downloads(config)
     assert name.endswith("-tokenizer.model")
+
+
+def test_a_run_of_a_model_without_prompts_is_refused():
+    config = parse({"checkpoint": "a.gguf", "calibration": {"text": "tokenizer.json"}})
+    with pytest.raises(HexportError, match=r"models\.m\.prompts: missing, so there is nothing to run"):
+        matrix.run_settings(config, "m", "16a8w", "SM8650-emulator", "emulator", "kv")

@@ -63,7 +63,7 @@ def cases(draw):
     size = Size(draw(st.integers(2, 5)), draw(st.integers(1, 6)), draw(st.integers(1, 6)))
     ar_len = size.rows + draw(st.integers(0, 5))
     context_len = draw(st.integers(ar_len + 1, min(CONTEXT, ar_len + 24)))
-    prefill_ar_len = draw(st.sampled_from([1, 2, 7, context_len]) | st.integers(1, context_len))
+    prefill_ar_len = min(context_len, draw(st.sampled_from([1, 2, 7, CONTEXT]) | st.integers(1, context_len)))
     limit = context_len - (1 if prefill_ar_len == context_len else prefill_ar_len)
     prefill_ar_len, limit = (prefill_ar_len, limit) if limit else (1, context_len - 1)
     piece = draw(st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6))

@@ -145,12 +145,14 @@ def program_settings(config: Config, model: str, recipe: str, target: str, mode:
 
 
 def run_settings(config: Config, model: str, recipe: str, target: str, device: str, mode: str) -> str:
-    """Raises HexportError where the device cannot run a program of this target, or the mode cannot sample."""
+    """Raises HexportError where the device cannot run such a program, the mode cannot sample, or no prompts are."""
     if config.devices[device].kind != "emulator":
         raise HexportError(f"device {device}: this version runs on emulators only")
     if config.devices[device].target != target:
         raise HexportError(f"device {device} runs programs for {config.devices[device].target}, not for {target}")
     spec = config.models[model]
+    if not spec.prompts:
+        raise HexportError(f"models.{model}.prompts: missing, so there is nothing to run; give prompts")
     if mode == "lookahead":
         check_greedy(spec)
     return _settings(

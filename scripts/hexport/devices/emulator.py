@@ -64,9 +64,9 @@ class Answer:
 
 
 def result_facts(answers: list[Answer]) -> dict:
-    """What result.json says of all answers together: the prompts, and in mode lookahead what it gained."""
+    """What result.json says of all answers together, one or more: the prompts, and in mode lookahead what it gained."""
     prompts = [answer.as_json() for answer in answers]
-    counts = [key for key in ("accepted_tokens", "decode_steps") if key in prompts[0]]
+    counts = ("accepted_tokens", "decode_steps") if answers[0].mode == "lookahead" else ()
     return {"prompts": prompts, **{key: sum(prompt[key] for prompt in prompts) for key in counts}}
 
 

@@ -69,16 +69,19 @@ def lower(
     progress: Progress,
 ) -> Lowered:
     """A program with a graph of each AR length, by method name. Its graphs share context binaries: one per shard."""
-    check_context(context_len, ar_lengths[KV_METHOD])
+    check_context(context_len, ar_lengths)
     check_layers(checkpoint, attrs)
     shards = shard_ranges(checkpoint.config.n_layers, n_shards)
     if len(ar_lengths) > 1 and not target.shares_weights:
         why = "the emulator" if target.emulator else f"{target.soc} ({target.htp_arch})"
         progress.say(f"{why} cannot share weights between graphs: {len(ar_lengths)} copies are stored")
-    graphs = {}
-    for method, ar_len in ar_lengths.items():
-        templates = lower_templates(checkpoint, recipe, target, ar_len, context_len, progress)
-        graphs[method] = DecoderGraph(checkpoint.config, templates, attrs)
+    templates = {
+        ar_len: lower_templates(checkpoint, recipe, target, ar_len, context_len, progress)
+        for ar_len in sorted(set(ar_lengths.values()))
+    }
+    graphs = {
+        method: DecoderGraph(checkpoint.config, templates[ar_len], attrs) for method, ar_len in ar_lengths.items()
+    }
     parts: dict[str, list[Part]] = {method: [] for method in graphs}
     for i, layers in enumerate(shards):
         which = f" shard {i + 1} of {n_shards}" if n_shards > 1 else ""
@@ -156,9 +159,13 @@ def io_table(method: Method, config: DecoderConfig) -> dict[str, list[dict]]:
     }
 
 
-def check_context(context_len: int, ar_len: int) -> None:
-    if context_len <= ar_len:
-        raise HexportError(f"max_seq_len {context_len} leaves no cache beside the AR length {ar_len}; use a larger one")
+def check_context(context_len: int, ar_lengths: dict[str, int]) -> None:
+    """A prefill graph may be as long as the context; a decode graph needs a cache."""
+    decode, longest = ar_lengths[KV_METHOD], max(ar_lengths.values())
+    if context_len <= decode:
+        raise HexportError(f"max_seq_len {context_len} leaves no cache beside the AR length {decode}; use a larger one")
+    if context_len < longest:
+        raise HexportError(f"prefill_ar_len {longest} is more than max_seq_len {context_len}; use a smaller one")
 
 
 def check_layers(checkpoint: Checkpoint, attrs: QuantAttrs) -> None:

@@ -19,7 +19,7 @@ from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 
 CHUNK = 1 << 24  # values quantised at a time: they pass through several float copies
 CONVERT, CAST = "Convert", "Cast"
-HALF_OF_16_BITS = 32768
+FIXED_16 = {qnn.Qnn_DataType_t.QNN_DATATYPE_UFIXED_POINT_16, qnn.Qnn_DataType_t.QNN_DATATYPE_SFIXED_POINT_16}
 NATIVE = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_NATIVE
 
 
@@ -79,14 +79,17 @@ def stamp(template: Template, place: Place, program_outputs: dict[int, str]) -> 
 
 
 def _stamped_op(op: Op, place: Place, inputs: list[Tensor], outputs: list[Tensor]) -> Op:
-    """A conversion between unsigned and signed codes of one scale is a cast, as in executorch's builder (op_to.py).
-
-    Only the encodings of the place tell.
+    """A conversion between unsigned and signed 16-bit codes of one scale is a cast, as executorch's builder makes it
+    (op_to.py). Only the encodings of the place tell, so the template has a conversion.
     """
-    castable = op.type == CONVERT and inputs[0].quantization[QCOM_SCALE] == outputs[0].quantization[QCOM_SCALE]
-    shift = abs(inputs[0].quantization[QCOM_OFFSET] - outputs[0].quantization[QCOM_OFFSET]) if castable else 0
-    kind = CAST if shift == HALF_OF_16_BITS else op.type
+    kind = CAST if op.type == CONVERT and _castable(inputs[0], outputs[0]) else op.type
     return Op(f"{place.name}.{op.name}", op.package, kind, inputs, outputs, op.tensor_params, op.scalar_params)
+
+
+def _castable(a: Tensor, b: Tensor) -> bool:
+    same_scale = a.quantization[QCOM_SCALE] == b.quantization[QCOM_SCALE]
+    shift = abs(a.quantization[QCOM_OFFSET] - b.quantization[QCOM_OFFSET])
+    return {a.dtype, b.dtype} == FIXED_16 and same_scale and shift == 2**15
 
 
 def program_input(template: Template, template_name: str, number: int, name: str, encoding: Encoding | None) -> Tensor:
@@ -116,14 +119,18 @@ def _fill(template: Template, tensor: Tensor, place: Place) -> Tensor:
         _set_encoding(stamped, place.attrs.encoding(place.point(filling.point)))
         return stamped
     name, parameters = filling.parameter, place.parameters
-    parameter = template.constants[name] if name in template.constants else parameters.tensors[name]
+    own = name in parameters.tensors  # else it is a constant of the template
+    parameter = parameters.tensors[name] if own else template.constants[name]
     observer = template.weight_observers[filling.bias_of or name]
     if filling.channels is None:
         encoding = _parameter_encoding(filling, place, observer, parameter)
         _set_encoding(stamped, encoding)
-        if (name, encoding) not in parameters.per_tensor:
-            parameters.per_tensor[name, encoding] = _per_tensor_codes(parameter, encoding, tensor.data.dtype)
-        stamped.data = parameters.per_tensor[name, encoding].reshape(tensor.data.shape)
+        codes = parameters.per_tensor.get((name, encoding)) if own else None
+        if codes is None:
+            codes = _per_tensor_codes(parameter, encoding, tensor.data.dtype)
+        if own:
+            parameters.per_tensor[name, encoding] = codes
+        stamped.data = codes.reshape(tensor.data.shape)
     else:
         if name not in parameters.per_channel:
             parameters.per_channel[name] = _quantise(filling, tensor, place, parameter, observer)

@@ -64,7 +64,7 @@ def check_prompt(
         raise HexportError(f"{where}: the prompt has no tokens")
     limit, n = min(prompt_limit(graph), seq_len - 1), len(ids) + to_come
     if n > limit:
-        blocks = "" if graph.ar_len == 1 else " or lower prefill_ar_len"
+        blocks = "" if graph.ar_len in (1, graph.context_len) else " or lower prefill_ar_len"
         advice = "raise seq_len" if seq_len <= limit + 1 else f"raise max_seq_len{blocks}"
         raise HexportError(
             f"{where}: {what} has {n} tokens, at most {limit} fit (max_seq_len {graph.context_len}, "
