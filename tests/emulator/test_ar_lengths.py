@@ -1,47 +1,58 @@
 """Graphs of real AR lengths put out the codes of AR-1, bit by bit, at every position and in the cache too."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from blocks import read_blocks
 
 from hexport.runtime.kv_cache import KVCache
-from hexport.runtime.masks import causal_masks
 from hexport.runtime.program import Graph, Program
 
 CONTEXT = 161  # odd, so that a token's columns in the cache and in a block differ in parity
-AR_LENGTHS, N_TOKENS = (3, 64, 128), 32
+AR_LENGTHS = (3, 64, 128)
+# Tokens before the first block. Blocks of 3 end with the context from 20, those of 64 and 128 from 33.
+STARTS = (0, 20, 33)
+TOKENS = np.random.default_rng(0).integers(0, 256, CONTEXT).tolist()
 
 
-def read(graph: Graph, tokens: list[int]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Logits, and the cache of what was read; the last block is padded."""
-    cache, rows = KVCache(graph), []
-    for start in range(0, len(tokens), graph.ar_len):
-        block = tokens[start : start + graph.ar_len]
-        ids = np.array([block + [0] * (graph.ar_len - len(block))], np.int32)
-        positions = np.minimum(np.arange(start, start + graph.ar_len), CONTEXT - 1).astype(np.int32)[None]
-        logits, new = graph.call(ids, causal_masks(graph, start), positions, cache.arranged_for(graph))
-        cache.append(new, len(block))
-        rows.append(logits[: len(block)])
-    n = len(cache.arrays) // 2
-    held = [a[..., : cache.n_past] for a in cache.arrays[:n]] + [a[:, :, : cache.n_past] for a in cache.arrays[n:]]
-    return np.concatenate(rows), [array.copy() for array in held]
+def read(*parts: tuple[Graph, int]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """All tokens, so many by each graph in turn: their logits, and the cache, which has a slot for all but the last."""
+    cache, tokens, rows = KVCache(*(graph for graph, _ in parts)), iter(TOKENS), []
+    for graph, n in parts:
+        part = [next(tokens) for _ in range(n)]
+        if part:
+            rows.append(read_blocks(graph, part, cache))
+    assert (list(tokens), cache.n_past) == ([], CONTEXT - 1)
+    return np.concatenate(rows), cache.arranged_for(parts[-1][0])
 
 
 @pytest.fixture(scope="module")
-def programs(tiny, tmp_path_factory) -> dict[int, Program]:
+def programs(tiny, tmp_path_factory) -> dict[int, Path]:
     """A hybrid program per prefill AR length."""
     folder = tmp_path_factory.mktemp("ar")
-    for ar_len in AR_LENGTHS:
-        settings = {"mode": "hybrid", "prefill_ar_len": ar_len, "max_seq_len": CONTEXT}
-        done = tiny.lower(folder / str(ar_len) / "hybrid.pte", settings)
+    paths = {ar_len: folder / str(ar_len) / "hybrid.pte" for ar_len in AR_LENGTHS}
+    for ar_len, path in paths.items():
+        done = tiny.lower(path, {"mode": "hybrid", "prefill_ar_len": ar_len, "max_seq_len": CONTEXT})
         assert done.returncode == 0, done.stderr
-    return {ar_len: Program(folder / str(ar_len) / "hybrid.pte") for ar_len in AR_LENGTHS}
+    return paths
 
 
-def test_codes_do_not_depend_on_the_ar_length(programs):
-    tokens = np.random.default_rng(0).integers(0, 256, N_TOKENS).tolist()
-    expected_logits, expected_cache = read(programs[3].graph("kv_forward"), tokens)
-    for ar_len, program in programs.items():
-        logits, cache = read(program.graph("prefill_forward"), tokens)
-        np.testing.assert_array_equal(logits, expected_logits, err_msg=f"AR-{ar_len}")
-        for found, expected in zip(cache, expected_cache, strict=True):
-            np.testing.assert_array_equal(found, expected, err_msg=f"AR-{ar_len}")
+@pytest.fixture(scope="module")
+def token_by_token(programs) -> tuple[np.ndarray, list[np.ndarray]]:
+    return read((Program(programs[AR_LENGTHS[0]]).graph("kv_forward"), CONTEXT))
+
+
+@pytest.mark.parametrize("ar_len", AR_LENGTHS)
+def test_codes_do_not_depend_on_the_ar_length(programs, token_by_token, ar_len):
+    """The last block is whole, or padded; the AR-1 graph of the same program reads what stands before and behind."""
+    program = Program(programs[ar_len])
+    decode, prefill = program.graph("kv_forward"), program.graph("prefill_forward")
+    expected_logits, expected_cache = token_by_token
+    for start in STARTS:
+        fit = ((prefill.cache_len - start) // ar_len + 1) * ar_len
+        for n in (fit, fit - ar_len // 2):
+            logits, cache = read((decode, start), (prefill, n), (decode, CONTEXT - start - n))
+            np.testing.assert_array_equal(logits, expected_logits, err_msg=f"{n} tokens behind {start}")
+            for found, expected in zip(cache, expected_cache, strict=True):
+                np.testing.assert_array_equal(found, expected, err_msg=f"{n} tokens behind {start}")

@@ -1,5 +1,8 @@
 """Programs on the HTP emulator: the same logits and answers as the fake-quantised float graph."""
 
+import copy
+import dataclasses
+
 import numpy as np
 import pytest
 from tiny_model import CONTEXT, VOCABULARY, sqnr_db
@@ -77,8 +80,6 @@ def answers(tiny, tokenizer, prompts, **changes):
 
 
 def test_prompts_are_turns_of_one_conversation(tiny, tokenizer):
-    import dataclasses
-
     endless = dataclasses.replace(tokenizer, stop_ids=frozenset())
     first, second = (answer.turn for answer in answers(tiny, endless, ["Once", " the"]))
     graph = Program(tiny.program).graph()
@@ -104,8 +105,6 @@ def test_what_result_json_says_of_an_answer(tiny, tokenizer):
 
 
 def test_a_stop_token_ends_the_answer_and_is_not_in_its_text(tiny, tokenizer):
-    import dataclasses
-
     (whole,) = answers(tiny, tokenizer, ["Once"])
     ids = whole.turn.generation.token_ids
     stop = next(token for token in ids[2:] if token not in ids[:2])
@@ -138,9 +137,6 @@ def test_prompts_that_do_not_fit_are_refused_before_any_runs(tiny, tokenizer, ca
 
 
 def test_a_tokenizer_of_another_model_is_refused(tiny, tokenizer):
-    import copy
-    import dataclasses
-
     backend = copy.deepcopy(tokenizer.backend)
     backend.add_tokens(["one token more"])
     with pytest.raises(HexportError, match=f"knows {VOCABULARY} tokens, the tokenizer {VOCABULARY + 1}"):

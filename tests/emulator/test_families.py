@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from blocks import read_blocks
 from executorch.exir._serialize._program import deserialize_pte_binary
 from same_ops import assert_same_program, stamped_ops
 from small_models import MODELS, random_model, random_tokens, transformers_logits
@@ -18,10 +19,8 @@ from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import recipe_from
-from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.lookahead import Size
-from hexport.runtime.masks import causal_masks
-from hexport.runtime.program import Graph, Program
+from hexport.runtime.program import Program
 
 # With windows and contexts that the 16 tokens of these tests go beyond.
 SMALL = [
@@ -86,20 +85,8 @@ def round_to_8_bits(model) -> None:
             weight.copy_((weight / step).round() * step)
 
 
-def logits_of(graph: Graph, tokens: list[int]) -> np.ndarray:
-    """Of every token, read in blocks of the graph's AR length, which divides their number."""
-    cache, rows = KVCache(graph), []
-    for start in range(0, len(tokens), graph.ar_len):
-        positions = np.arange(start, start + graph.ar_len, dtype=np.int32)[None]
-        block = np.array([tokens[start : start + graph.ar_len]], np.int32)
-        logits, new = graph.call(block, causal_masks(graph, start), positions, cache.arranged_for(graph))
-        cache.append(new, graph.ar_len)
-        rows.append(logits)
-    return np.concatenate(rows)
-
-
 def test_the_emulators_logits_are_transformers_as_far_as_16_bit_activations_allow(small):
-    found = logits_of(Program(small.program).graph(), small.samples[0])
+    found = read_blocks(Program(small.program).graph(), small.samples[0])
     assert sqnr_db(small.expected, found) > 40
     np.testing.assert_array_equal(found.argmax(axis=-1), small.expected.argmax(axis=-1))
 
@@ -107,7 +94,7 @@ def test_the_emulators_logits_are_transformers_as_far_as_16_bit_activations_allo
 def test_the_emulators_logits_are_those_of_the_fake_quantised_graph(small):
     tokens = small.samples[0]
     expected = qdq_logits(convert_decoder(*small.model, CONTEXT)[0], small.checkpoint.config, tokens)
-    assert sqnr_db(expected, logits_of(Program(small.program).graph(), tokens)) > 40
+    assert sqnr_db(expected, read_blocks(Program(small.program).graph(), tokens)) > 40
 
 
 @pytest.mark.parametrize("small", [name for name in SMALL if name not in (ALL_SLIDING, *ONE_KV_HEAD)], indirect=True)
@@ -122,7 +109,7 @@ def test_stamped_ops_are_the_plain_flows(small, lowerings, ar_len):
 def test_stamped_and_plain_programs_put_out_the_same_codes(small, special, tmp_path):
     plain = tmp_path / "plain.pte"
     plain.write_bytes(lower_plain(*small.model, target_named(EMULATOR), CONTEXT, special))
-    found, expected = (logits_of(Program(path).graph(), small.samples[0]) for path in (small.program, plain))
+    found, expected = (read_blocks(Program(path).graph(), small.samples[0]) for path in (small.program, plain))
     np.testing.assert_array_equal(found, expected)
 
 
@@ -135,12 +122,12 @@ def test_layer_by_layer_calibration_observes_what_the_whole_model_does(small):
 def test_all_graphs_put_out_the_same_codes(small):
     """Bit by bit, whatever the AR length: only so are hybrid and lookahead sure to give the answers of mode kv."""
     tokens = small.samples[0]
-    expected = logits_of(Program(small.program).graph(), tokens)
+    expected = read_blocks(Program(small.program).graph(), tokens)
     for mode in ("hybrid", "lookahead"):
         np.testing.assert_array_equal(
-            logits_of(Program(small.programs[mode]).graph("prefill_forward"), tokens), expected
+            read_blocks(Program(small.programs[mode]).graph("prefill_forward"), tokens), expected
         )
-    np.testing.assert_array_equal(logits_of(Program(small.programs["lookahead"]).graph(), tokens), expected)
+    np.testing.assert_array_equal(read_blocks(Program(small.programs["lookahead"]).graph(), tokens), expected)
 
 
 def test_all_modes_give_the_same_answers(small):
@@ -170,14 +157,14 @@ def test_a_program_in_shards_puts_out_the_same_codes(small, lowerings, tmp_path,
     assert len(binaries) == n_shards
     assert path.stat().st_size < 1.1 * sum(map(len, binaries))  # both methods refer to one copy of each
     tokens = small.samples[0]
-    expected = logits_of(Program(small.program).graph(), tokens)
+    expected = read_blocks(Program(small.program).graph(), tokens)
     sharded = Program(path)
     for method in ("kv_forward", "prefill_forward"):
-        np.testing.assert_array_equal(logits_of(sharded.graph(method), tokens), expected)
+        np.testing.assert_array_equal(read_blocks(sharded.graph(method), tokens), expected)
 
 
 @pytest.mark.parametrize("small", ONE_KV_HEAD, indirect=True)
 def test_a_prefill_graph_as_long_as_the_context_puts_out_the_same_codes(small, lowerings, tmp_path):
     (tmp_path / "whole.pte").write_bytes(lowerings.program(*small.model, prefill=WHOLE))
-    found = logits_of(Program(tmp_path / "whole.pte").graph("prefill_forward"), small.samples[0])
-    np.testing.assert_array_equal(found, logits_of(Program(small.program).graph(), small.samples[0]))
+    found = read_blocks(Program(tmp_path / "whole.pte").graph("prefill_forward"), small.samples[0])
+    np.testing.assert_array_equal(found, read_blocks(Program(small.program).graph(), small.samples[0]))

@@ -1,5 +1,6 @@
 """Programs of every mode on the HTP emulator: the same greedy answers, and what a run says of them."""
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from tiny_model import CONTEXT
 from hexport.devices.emulator import Answer, Run, answer_prompts, load_generator, result_facts
 from hexport.errors import HexportError
 from hexport.progress import Progress
+from hexport.runtime.program import Graph
 from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 BLOCK = 5
-LOOKAHEAD = {"ngram": 3, "window": 2, "gcap": 1}  # 6 tokens a call, in a graph of AR length 8
+LOOKAHEAD = {"ngram": 3, "window": 2, "gcap": 1}  # 6 tokens a call
+DECODE_BLOCK = 8  # the AR length of the graph that reads them
 PROGRAMS = {
     "hybrid": {"mode": "hybrid", "prefill_ar_len": BLOCK},
     "whole prompt": {"mode": "hybrid", "prefill_ar_len": CONTEXT},
@@ -69,12 +72,32 @@ def test_conversations_do_not_depend_on_the_mode(programs, tokenizer):
     assert all(answers == found["kv"] for answers in found.values())
 
 
-def test_what_lookahead_gained_is_in_the_result_and_only_there(programs, tokenizer):
-    facts = result_facts(ask(programs["lookahead"], tokenizer, ["On", "ce"], run_of("lookahead")))
-    for key in ("accepted_tokens", "decode_steps"):
-        assert facts[key] == sum(entry[key] for entry in facts["prompts"])
-    for entry in facts["prompts"]:
-        assert entry["generated_tokens"] == 1 + entry["decode_steps"] + entry["accepted_tokens"]
+@pytest.fixture
+def calls(monkeypatch) -> Counter:
+    """How often graphs were called, by AR length."""
+    counts, call = Counter(), Graph.call
+
+    def counted(graph, *arguments, **options):
+        counts[graph.ar_len] += 1
+        return call(graph, *arguments, **options)
+
+    monkeypatch.setattr(Graph, "call", counted)
+    return counts
+
+
+def test_what_lookahead_gained_is_in_the_result_and_only_there(programs, tokenizer, calls):
+    """Text that repeats itself is what candidates are made of; this model goes on with some of it."""
+    gained = []
+    for prompts in (["On", "ce"], ["no no no"], ["nonono"]):
+        calls.clear()
+        facts = result_facts(ask(programs["lookahead"], tokenizer, prompts, run_of("lookahead")))
+        for key in ("accepted_tokens", "decode_steps"):
+            assert facts[key] == sum(entry[key] for entry in facts["prompts"])
+        decoded = sum(entry["generated_tokens"] - 1 for entry in facts["prompts"])  # the first one is the prefill's
+        assert facts["decode_steps"] == calls[DECODE_BLOCK]
+        assert facts["accepted_tokens"] == decoded - calls[DECODE_BLOCK]
+        gained.append(facts["accepted_tokens"])
+    assert sum(gained) > 0
     facts = result_facts(ask(programs["hybrid"], tokenizer, ["On"], run_of("hybrid")))
     assert not {"accepted_tokens", "decode_steps"} & (facts.keys() | facts["prompts"][0].keys())
 

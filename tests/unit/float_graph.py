@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import torch
+from blocks import read_blocks
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import ATTEND, MASKED, causal_masks
@@ -11,7 +12,6 @@ from hexport.decoder.model import Decoder, empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.masks import CODES
-from hexport.runtime.masks import causal_masks as causal_mask_codes
 
 
 @dataclasses.dataclass
@@ -81,14 +81,4 @@ def garbage_cache(*graphs: FloatGraph) -> KVCache:
 
 def block_by_block(graph: FloatGraph, tokens: list[int]) -> np.ndarray:
     """Logits (n, vocab) of all rows as the runtime gets them: the last block is padded, free slots hold garbage."""
-    cache = garbage_cache(graph)
-    rows = []
-    for start in range(0, len(tokens), graph.ar_len):
-        block = tokens[start : start + graph.ar_len]
-        padded = np.array([block + [1] * (graph.ar_len - len(block))], np.int32)
-        positions = np.arange(start, start + graph.ar_len, dtype=np.int32).clip(max=graph.context_len - 1)[None]
-        masks = causal_mask_codes(graph, min(start, graph.cache_len))
-        logits, new = graph.call(padded, masks, positions, cache.arrays)
-        cache.append(new, len(block))
-        rows.append(logits[: len(block)])
-    return np.concatenate(rows)
+    return read_blocks(graph, tokens, garbage_cache(graph))

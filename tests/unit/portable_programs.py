@@ -15,6 +15,8 @@ CONSTANTS = {
     "get_vocab_size": VOCABULARY,
     "get_max_seq_len": CONTEXT,
     "get_max_context_len": CONTEXT,
+    "get_n_kv_heads": N_KV_HEADS,
+    "get_head_dim": HEAD_DIM,
     "get_kv_io_bit_width": 32,
 }
 

@@ -15,11 +15,13 @@ from portable_programs import (
     N_LAYERS,
     VOCABULARY,
     Cached,
+    WholeContext,
     cached_inputs,
     rewrite,
     save_hybrid,
     save_program,
     tensor,
+    whole_context_inputs,
 )
 from torch import nn
 
@@ -66,6 +68,29 @@ def renamed(old: str, new: str) -> Callable:
     return change
 
 
+def stated(name: str, value: int) -> Callable:
+    """A constant method more, in the place of one that programs need not have."""
+
+    def change(plans):
+        constant("get_max_context_len", value)(plans)
+        renamed("get_max_context_len", name)(plans)
+
+    return change
+
+
+def cached_as(dtype: ScalarType) -> Callable:
+    def change(plans):
+        for method in ("kv_forward", "prefill_forward"):
+            typed(method, "inputs", list(range(K, K + 2 * N_LAYERS)), dtype)(plans)
+            typed(method, "outputs", list(range(1, 1 + 2 * N_LAYERS)), dtype)(plans)
+
+    return change
+
+
+def nothing_comes_out(plans) -> None:
+    plans["kv_forward"].outputs = []
+
+
 def planned(plans) -> None:
     tensor(plans["kv_forward"], "inputs", 3).allocation_info = AllocationDetails(1, 0, 0)
 
@@ -101,6 +126,16 @@ FAULTS = {
     "mask dtype": (typed("kv_forward", "inputs", [1], ScalarType.HALF), "atten_mask is float16, expected uint16 or"),
     "position dtype": (typed("kv_forward", "inputs", [2], ScalarType.LONG), "input_pos is int64, expected int32"),
     "mixed caches": (typed("kv_forward", "inputs", [K], ScalarType.BYTE), "k_cache_0 is uint8, expected float32"),
+    "caches of truth values": (
+        cached_as(ScalarType.BOOL),
+        "k_cache_0 is bool, expected uint16 or uint8 or float32",
+    ),
+    "caches of 8-bit floats": (cached_as(ScalarType.FLOAT8E4M3FN), "k_cache_0 is float8e4m3fn, expected uint16 or"),
+    "no outputs": (nothing_comes_out, "kv_forward: 7 inputs and 0 outputs; expected are tokens"),
+    "new k of one layer": (
+        sized("kv_forward", "outputs", 2, [N_KV_HEADS, HEAD_DIM]),
+        r"kv_forward: k_1 has shape \(2, 4\), expected are 4 dimensions",
+    ),
     "planned": (planned, "kv_forward: k_cache_0 lies in the program's own memory plan"),
     "no layers": (without("get_n_layers"), "constant method get_n_layers is missing"),
     "no vocabulary": (without("get_vocab_size"), "constant method get_vocab_size is missing"),
@@ -110,6 +145,9 @@ FAULTS = {
     "vocabulary": (constant("get_vocab_size", 9), "get_vocab_size is 9, but kv_forward has 10 logits"),
     "length": (constant("get_max_context_len", 16), "get_max_context_len is 16, but kv_forward has 12 columns"),
     "cache bits": (constant("get_kv_io_bit_width", 8), "get_kv_io_bit_width is 8, but kv_forward has 32 bits"),
+    "AR length": (stated("get_ar_len", 4), "get_ar_len is 4, but kv_forward has 1 as its AR length"),
+    "heads": (constant("get_n_kv_heads", 3), "get_n_kv_heads is 3, but kv_forward has 2 heads"),
+    "head_dim": (constant("get_head_dim", 8), "get_head_dim is 8, but kv_forward has 4 as head_dim"),
     "window": (renamed("get_max_context_len", "get_sliding_window"), "get_sliding_window, but not a second mask"),
     "prefill's vocabulary": (
         sized("prefill_forward", "outputs", 0, [1, AR, 11]),
@@ -221,4 +259,12 @@ def test_a_prefill_graph_of_another_context_length_is_refused(tmp_path):
 def test_inputs_that_the_program_plans_itself_are_refused(tmp_path):
     program = save_program(tmp_path / "planned.pte", {"kv_forward": (Cached(), cached_inputs(1))}, planned=True)
     with pytest.raises(HexportError, match=r"tokens \(and \d+ more\) lies in the program's own memory plan"):
+        Program(program)
+
+
+def test_a_decode_graph_without_a_cache_is_refused(tmp_path):
+    methods = {name: (WholeContext(), whole_context_inputs()) for name in ("kv_forward", "prefill_forward")}
+    program = save_program(tmp_path / "uncached.pte", methods)
+    assert len(faults(inspect_program(program))) == 1
+    with pytest.raises(HexportError, match="kv_forward: the AR length is the context length 12, which leaves no cache"):
         Program(program)

@@ -1,5 +1,7 @@
 """Prompts as turns of one conversation, on the float decoder: each answer is that of the whole text, read afresh."""
 
+import itertools
+
 import numpy as np
 import pytest
 from float_graph import FloatGraph
@@ -141,15 +143,17 @@ def test_answers_share_the_room_that_all_prompts_leave(graph, tmp_path, mode, se
     assert max(lengths) - min(lengths) <= 1 or (seq_len >= 190 and lengths[0] == lengths[1] <= lengths[2])
 
 
-def test_room_that_an_answer_leaves_goes_to_the_next_ones(graph, tmp_path):
+@pytest.mark.parametrize("n_said", [0, 10, 49])
+def test_room_that_an_answer_leaves_goes_to_the_next_ones(graph, tmp_path, n_said):
+    """Half of 100 tokens is the first answer's; it ends before, or with the last of them. The second one does not."""
     tokenizer = save(tmp_path, None)
-    (whole, _) = have(generator_of(graph, "kv"), tokenizer, ["Hi", "and?"], 107, stop_ids=frozenset())
-    assert len(whole.generation.token_ids) == 50
-    stop = whole.generation.token_ids[0]
-    first, second = have(generator_of(graph, "kv"), tokenizer, ["Hi", "and?"], 107, stop_ids=frozenset({stop}))
-    assert (first.generation.token_ids, first.text) == ([stop], "")
-    ended = second.generation.token_ids[-1] == stop
-    assert ended or len(second.generation.token_ids) == 100  # 107 tokens in all; the stop token is not kept
+    said, stop = tokenizer.encode("as")
+    first_answer = [said] * n_said + [stop]
+    generator, answers = generator_of(graph, "kv"), itertools.chain(first_answer, itertools.repeat(said))
+    generator.sample = lambda logits: next(answers)
+    first, second = have(generator, tokenizer, ["Hi", "and?"], 107, stop_ids=frozenset({stop}))
+    assert (first.generation.token_ids, first.text) == (first_answer, "a" * n_said)
+    assert second.generation.token_ids == [said] * (100 - n_said)  # 107 tokens in all; the stop token is not kept
 
 
 def test_one_prompt_may_fill_seq_len_and_the_context(graph, tmp_path):

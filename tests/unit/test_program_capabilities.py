@@ -1,10 +1,23 @@
 """What follows from the facts of QNN programs: faults of encodings and context binaries, modes, where they run."""
 
 import dataclasses
+import io
+import re
 from pathlib import Path
 
 import pytest
-from portable_programs import Cached, cached_inputs, save_hybrid, save_program
+import torch
+from portable_programs import (
+    CONSTANTS,
+    CONTEXT,
+    HEAD_DIM,
+    N_KV_HEADS,
+    Cached,
+    cached_inputs,
+    save_hybrid,
+    save_program,
+)
+from rich.console import Console
 
 from hexport.errors import HexportError
 from hexport.lowering.capabilities import emulator_refusal, modes, phones
@@ -12,6 +25,8 @@ from hexport.lowering.conformance import faults
 from hexport.lowering.context_binary import Encoding
 from hexport.lowering.inspection import inspect_program
 from hexport.lowering.program_facts import DelegateData, MethodFacts, Part, ProgramFacts, QnnOptions
+from hexport.lowering.program_report import as_tables
+from hexport.runtime.program import Program
 
 AR = 4
 
@@ -50,12 +65,12 @@ def quantised(facts: ProgramFacts) -> ProgramFacts:
     return dataclasses.replace(facts, methods=methods, constants=constants, delegate_data=data)
 
 
-def encoded(facts: ProgramFacts, method: str, name: str, encoding: Encoding) -> ProgramFacts:
-    """The facts with one encoding changed."""
+def changed_tensor(facts: ProgramFacts, method: str, name: str, **changes: object) -> ProgramFacts:
+    """The facts with one input or output changed."""
     before = facts.methods[method]
 
     def changed(tensors):
-        return [dataclasses.replace(each, encoding=encoding) if each.name == name else each for each in tensors]
+        return [dataclasses.replace(each, **changes) if each.name == name else each for each in tensors]
 
     after = dataclasses.replace(before, inputs=changed(before.inputs), outputs=changed(before.outputs))
     return dataclasses.replace(facts, methods={**facts.methods, method: after})
@@ -76,9 +91,16 @@ ENCODINGS = {
 @pytest.mark.parametrize("method, name, text", ENCODINGS.values(), ids=ENCODINGS)
 def test_encodings_that_do_not_fit_each_other_are_faults(facts, method, name, text):
     assert faults(quantised(facts)) == []
-    found = faults(encoded(quantised(facts), method, name, Encoding(0.1, 5)))
-    pattern = pytest.RaisesExc(HexportError, match=text)
-    assert found and pattern.matches(HexportError(found[0]))
+    found = faults(changed_tensor(quantised(facts), method, name, encoding=Encoding(0.1, 5)))
+    assert found and re.search(text, found[0])
+
+
+@pytest.mark.parametrize("name", ["get_logits_scale", "get_logits_zero_point"])
+@pytest.mark.parametrize("value", ["half", "inf", [0.5, 0.5], None, True], ids=repr)
+def test_a_logits_encoding_that_is_no_number_is_a_fault(facts, name, value):
+    program = quantised(facts)
+    found = faults(dataclasses.replace(program, constants={**program.constants, name: value}))
+    assert found == [f"{name} is {value!r}, expected a number; export it again with hexport"]
 
 
 def test_graphs_of_one_program_must_share_context_binaries(facts):
@@ -104,7 +126,8 @@ def test_a_graph_must_have_the_name_of_its_method(facts):
 
 def test_the_modes_of_a_program_follow_from_its_graphs(facts, tmp_path):
     methods = {"kv_forward": (Cached(), cached_inputs(AR)), "prefill_forward": (Cached(), cached_inputs(2))}
-    lookahead = inspect_program(save_program(tmp_path / "lookahead.pte", methods))
+    constants = {**CONSTANTS, "get_ar_len": AR}
+    lookahead = inspect_program(save_program(tmp_path / "lookahead.pte", methods, constants))
     assert (faults(lookahead), modes(lookahead)) == ([], ["lookahead"])
     kv = dataclasses.replace(facts, methods={"kv_forward": facts.methods["kv_forward"]})
     assert (faults(kv), modes(kv)) == ([], ["kv"])
@@ -145,3 +168,41 @@ def test_operators_that_this_runtime_lacks_are_named(facts):
     method = dataclasses.replace(facts.methods["kv_forward"], operators=["aten::add.out", "llama::fallback.out"])
     refusal = emulator_refusal(dataclasses.replace(facts, methods={"kv_forward": method}))
     assert "lacks llama::fallback.out;" in refusal
+
+
+@pytest.fixture(scope="module")
+def two_head_dims(tmp_path_factory) -> ProgramFacts:
+    """Of a hybrid program with head_dim 4 in layer 0 and 8 in layer 1; the runner reads that of each layer."""
+
+    def inputs(ar_len: int) -> list[torch.Tensor]:
+        tokens, mask, positions, *_ = cached_inputs(ar_len)
+        k = [torch.zeros(1, N_KV_HEADS, dim, CONTEXT - ar_len) for dim in (HEAD_DIM, 2 * HEAD_DIM)]
+        return [tokens, mask, positions, *k, *(each.mT.contiguous() for each in k)]
+
+    methods = {"kv_forward": (Cached(), inputs(1)), "prefill_forward": (Cached(), inputs(AR))}
+    return inspect_program(save_program(tmp_path_factory.mktemp("programs") / "two_head_dims.pte", methods))
+
+
+def test_a_program_whose_layers_differ_in_head_dim_is_left_to_the_runner(two_head_dims):
+    assert (faults(two_head_dims), modes(two_head_dims)) == ([], ["kv", "hybrid"])
+    with pytest.raises(HexportError, match=r"two_head_dims\.pte: .* kv_forward differ in their head_dim \(4, 8\)"):
+        Program(two_head_dims.path)
+    summary = io.StringIO()
+    Console(file=summary, width=200).print(as_tables(two_head_dims, [])[-1])
+    rows = [" ".join(line.split()) for line in summary.getvalue().splitlines()]
+    assert "runners qnn_llama_runner of executorch 1.4 and later" in rows
+    assert "ABI obeyed" in rows
+    assert any(row.startswith("emulator no: the layers of kv_forward differ in their head_dim") for row in rows)
+
+
+def test_within_a_layer_head_dim_is_one(two_head_dims):
+    shape = (1, N_KV_HEADS, CONTEXT - 1, HEAD_DIM)
+    (fault,) = faults(changed_tensor(two_head_dims, "kv_forward", "v_cache_1", shape=shape))
+    assert fault.startswith("kv_forward: v_cache_1 has shape (1, 2, 11, 4), expected (1, 2, 11, 8) ")
+
+
+def test_graphs_must_agree_in_the_head_dim_of_each_layer(facts, two_head_dims):
+    prefill = facts.methods["prefill_forward"]
+    mixed = dataclasses.replace(two_head_dims, methods={**two_head_dims.methods, "prefill_forward": prefill})
+    (fault,) = faults(mixed)
+    assert fault.startswith("head_dim of layer 1 is 8 in kv_forward, 4 in prefill_forward; they share caches; ")

@@ -1,5 +1,7 @@
 """What the ExecuTorch QNN llama runner (1.4 and later) expects of a program: names, order and constant methods."""
 
+from collections.abc import Sequence
+
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import MASKS
 from hexport.quantization.quant_attrs import QuantAttrs
@@ -15,13 +17,11 @@ def input_names(config: DecoderConfig, cached: bool = True) -> list[str]:
     The second mask is that of the sliding layers, in programs that have any. A graph that reads the whole context in
     one call has no caches, and knows the positions.
     """
-    masks = MASKS[:1] if config.sliding_window is None else MASKS
-    caches = [f"{name}_{i}" for name in ("k_cache", "v_cache") for i in range(config.n_layers)]
-    return ["tokens", *masks, *(("input_pos", *caches) if cached else ())]
+    return _inputs(config.n_layers, MASKS[:1] if config.sliding_window is None else MASKS, cached)
 
 
 def output_names(config: DecoderConfig) -> list[str]:
-    return ["logits", *(f"{name}_{i}" for name in ("k", "v") for i in range(config.n_layers))]
+    return _outputs(config.n_layers)
 
 
 def names_by_count(n_inputs: int, n_outputs: int) -> tuple[list[str], list[str]] | None:
@@ -33,13 +33,20 @@ def names_by_count(n_inputs: int, n_outputs: int) -> tuple[list[str], list[str]]
     n_layers, odd = divmod(n_outputs - 1, 2)
     if odd or n_layers < 1:
         return None
-    outputs = ["logits", *(f"{name}_{i}" for name in ("k", "v") for i in range(n_layers))]
-    caches = ["input_pos", *(f"{name}_cache_{i}" for name in ("k", "v") for i in range(n_layers))]
-    for masks in (MASKS[:1], MASKS):
-        for inputs in (["tokens", *masks], ["tokens", *masks, *caches]):
-            if len(inputs) == n_inputs:
-                return inputs, outputs
-    return None
+    known = [_inputs(n_layers, masks, cached) for masks in (MASKS[:1], MASKS) for cached in (False, True)]
+    return next(((inputs, _outputs(n_layers)) for inputs in known if len(inputs) == n_inputs), None)
+
+
+def _inputs(n_layers: int, masks: Sequence[str], cached: bool) -> list[str]:
+    return ["tokens", *masks, *(("input_pos", *_by_layer("k_cache", "v_cache", n_layers)) if cached else ())]
+
+
+def _outputs(n_layers: int) -> list[str]:
+    return ["logits", *_by_layer("k", "v", n_layers)]
+
+
+def _by_layer(k: str, v: str, n_layers: int) -> list[str]:
+    return [f"{name}_{i}" for name in (k, v) for i in range(n_layers)]
 
 
 def constant_methods(

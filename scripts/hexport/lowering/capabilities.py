@@ -4,7 +4,7 @@ from executorch.runtime import Runtime
 
 from hexport.config.socs import HTP_ARCH
 from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
-from hexport.lowering.layout import layout_of
+from hexport.lowering.layout import layouts_of
 from hexport.lowering.program_facts import Part, ProgramFacts
 
 EMULATOR_BYTES = 4e9  # of context binaries; the emulator is one process domain
@@ -12,7 +12,7 @@ EMULATOR_BYTES = 4e9  # of context binaries; the emulator is one process domain
 
 def modes(program: ProgramFacts) -> list[str]:
     """Modes of the runner that have the graphs they need, of a program that obeys the ABI."""
-    one_token = layout_of(program.methods[KV_METHOD]).ar_len == 1
+    one_token = layouts_of(program)[KV_METHOD].ar_len == 1
     if PREFILL_METHOD not in program.methods:
         return ["kv"] if one_token else []
     return ["kv", "hybrid"] if one_token else ["lookahead"]
@@ -24,9 +24,24 @@ def shares_weights(program: ProgramFacts, part: Part) -> bool:
     return part.options is not None and part.options.weight_sharing and len(graphs) > 1
 
 
+def hexport_refusal(program: ProgramFacts) -> str | None:
+    """Why hexport's runtime cannot drive a program that the runner can, in one line; None if it can."""
+    for name, layout in layouts_of(program).items():
+        if layout.head_dim is None:
+            sizes = ", ".join(str(size) for size in sorted(set(layout.head_dims)))
+            return (
+                f"the layers of {name} differ in their head_dim ({sizes}), and hexport drives programs of one head_dim "
+                "only; run it on a phone, with qnn_llama_runner"
+            )
+    return None
+
+
 def emulator_refusal(program: ProgramFacts) -> str | None:
     """Why this host cannot run a program, in one line; None if nothing is known against it."""
-    parts = [part for method in program.methods.values() for part in method.parts]
+    undriven = hexport_refusal(program)
+    if undriven:
+        return undriven
+    parts = program.parts
     sharing = next((part for part in parts if shares_weights(program, part)), None)
     if sharing:
         return (

@@ -14,13 +14,16 @@ TOKEN_DTYPES = ("int32", "int64")
 
 @dataclass(frozen=True)
 class Layout:
-    """What a graph is called with. Lengths are in tokens, dtypes numpy's names. n_masks: 2 with a sliding window."""
+    """What a graph is called with. Lengths are in tokens, dtypes numpy's names.
+
+    head_dims: of each layer, which may differ. n_masks: 2 with a sliding window.
+    """
 
     ar_len: int
     context_len: int
     n_layers: int
     n_kv_heads: int
-    head_dim: int
+    head_dims: tuple[int, ...]
     vocab_size: int
     n_masks: int
     token_dtype: str
@@ -32,41 +35,54 @@ class Layout:
     def cache_len(self) -> int:
         return self.context_len - self.ar_len
 
+    @property
+    def head_dim(self) -> int | None:
+        """That of all layers; None where they differ."""
+        return self.head_dims[0] if len(set(self.head_dims)) == 1 else None
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Of the input or output of this name."""
         kind = name.rstrip("0123456789")
+        head_dim = self.head_dims[int(name.removeprefix(kind) or 0)]
         return {
             "tokens": (1, self.ar_len),
             "atten_mask": (1, 1, self.ar_len, self.context_len),
             "window_atten_mask": (1, 1, self.ar_len, self.context_len),
             "input_pos": (1, self.ar_len),
-            "k_cache_": (1, self.n_kv_heads, self.head_dim, self.cache_len),
-            "v_cache_": (1, self.n_kv_heads, self.cache_len, self.head_dim),
+            "k_cache_": (1, self.n_kv_heads, head_dim, self.cache_len),
+            "v_cache_": (1, self.n_kv_heads, self.cache_len, head_dim),
             "logits": (1, self.ar_len, self.vocab_size),
-            "k_": (1, self.n_kv_heads, self.head_dim, self.ar_len),
-            "v_": (1, self.n_kv_heads, self.ar_len, self.head_dim),
+            "k_": (1, self.n_kv_heads, head_dim, self.ar_len),
+            "v_": (1, self.n_kv_heads, self.ar_len, head_dim),
         }[kind]
 
 
 def layout_of(method: MethodFacts) -> Layout:
     """Of a graph whose inputs and outputs have the runner's number and ranks: `other_layout` knows of none.
 
-    AR and context length are those of the mask, as the runner reads them; k_0 gives heads and their width.
+    As the runner reads them: AR and context length are those of the mask, heads those of k_0, and the head_dim of each
+    layer that of its new k.
     """
     (tokens, mask), (logits, k) = method.inputs[:2], method.outputs[:2]
+    new_k = _new_k(method)
     return Layout(
         ar_len=mask.shape[2],
         context_len=mask.shape[3],
-        n_layers=(len(method.outputs) - 1) // 2,
+        n_layers=len(new_k),
         n_kv_heads=k.shape[1],
-        head_dim=k.shape[2],
+        head_dims=tuple(each.shape[2] for each in new_k),
         vocab_size=logits.shape[2],
-        n_masks=sum(str(tensor.name).endswith("mask") for tensor in method.inputs),
+        n_masks=sum(tensor.is_mask for tensor in method.inputs),
         token_dtype=tokens.dtype,
         mask_dtype=mask.dtype,
         cache_dtype=k.dtype,
         logits_dtype=logits.dtype,
     )
+
+
+def layouts_of(program: ProgramFacts) -> dict[str, Layout]:
+    """Of its graphs, by method; empty where `other_layout` names the program."""
+    return {} if other_layout(program) else {name: layout_of(method) for name, method in _graphs(program).items()}
 
 
 def other_layout(program: ProgramFacts) -> str | None:
@@ -76,15 +92,17 @@ def other_layout(program: ProgramFacts) -> str | None:
             "an attention sink program, which only turns the caches of another one; pass it to the runner as "
             "--attention_sink_rope_path, and name the decoder's program here"
         )
-    names = [name for name in (*GRAPHS, SINGLE_METHOD) if name in program.methods]
-    known = next((fault for name in names if (fault := _era(name, program.methods[name]))), None)
-    if known:
-        return known
+    for name in (*GRAPHS, SINGLE_METHOD):
+        if name in program.methods and (known := _era(name, program.methods[name])):
+            return known
     if KV_METHOD not in program.methods:
         found = ", ".join([*program.methods, *program.constants][:6]) or "none"
         return f"method {KV_METHOD} is missing (found: {found}); this is no decoder for the QNN runner; {EXPORT_AGAIN}"
-    checks = ((name, program.methods[name]) for name in GRAPHS if name in program.methods)
-    return next((fault for name, method in checks if (fault := _unknown(name, method))), None)
+    return next((fault for name, method in _graphs(program).items() if (fault := _unknown(name, method))), None)
+
+
+def _graphs(program: ProgramFacts) -> dict[str, MethodFacts]:
+    return {name: program.methods[name] for name in GRAPHS if name in program.methods}
 
 
 def _era(name: str, method: MethodFacts) -> str | None:
@@ -115,7 +133,7 @@ def _unknown(name: str, method: MethodFacts) -> str | None:
     """A graph whose inputs and outputs do not even have the number and ranks of the runner's."""
     if len(method.outputs) == 1:
         return f"{name}: logits are all that comes out; without k and v it cannot be continued; {EXPORT_AGAIN}"
-    if method.outputs[0].name is None:
+    if not method.outputs or method.outputs[0].name is None:
         return (
             f"{name}: {len(method.inputs)} inputs and {len(method.outputs)} outputs; expected are tokens, one or two "
             f"masks, positions, and k and v of each layer, then logits and new k and v; {EXPORT_AGAIN}"
@@ -125,15 +143,16 @@ def _unknown(name: str, method: MethodFacts) -> str | None:
             f"{name}: takes embeddings of shape {method.inputs[0].shape}, not token ids; "
             "use a decoder with an embedding table of its own"
         )
-    ranks: tuple[tuple[str, TensorFacts, int], ...] = (
-        ("the mask", method.inputs[1], 4),
-        ("logits", method.outputs[0], 3),
-        ("new k", method.outputs[1], 4),
-    )
-    for what, tensor, rank in ranks:
+    ranks = [(method.inputs[1], 4), (method.outputs[0], 3), *((k, 4) for k in _new_k(method))]
+    for tensor, rank in ranks:
         if len(tensor.shape) != rank:
-            return f"{name}: {what} has shape {tensor.shape}, expected are {rank} dimensions; {EXPORT_AGAIN}"
+            return f"{name}: {tensor.name} has shape {tensor.shape}, expected are {rank} dimensions; {EXPORT_AGAIN}"
     return None
+
+
+def _new_k(method: MethodFacts) -> list[TensorFacts]:
+    """Those of all layers; logits stand before them, and as many new v behind."""
+    return method.outputs[1 : 1 + len(method.outputs) // 2]
 
 
 def _ranks(tensors: list[TensorFacts]) -> set[int]:

@@ -20,6 +20,15 @@ class TensorFacts:
     planned: bool
     encoding: Encoding | None
 
+    @property
+    def is_mask(self) -> bool:
+        return self.name is not None and self.name.endswith("mask")
+
+    @property
+    def is_cache(self) -> bool:
+        """A cache that goes in, or new k and v that come out."""
+        return self.name is not None and self.name.startswith(("k_", "v_"))
+
 
 @dataclass(frozen=True)
 class QnnOptions:
@@ -82,7 +91,11 @@ class ProgramFacts:
     delegate_data: list[DelegateData]
 
     @property
+    def parts(self) -> list[Part]:
+        """Of all methods."""
+        return [part for method in self.methods.values() for part in method.parts]
+
+    @property
     def options(self) -> QnnOptions | None:
         """Those of the first QNN delegate; the whole program is compiled with one set."""
-        parts = [part for method in self.methods.values() for part in method.parts]
-        return next((part.options for part in parts if part.options), None)
+        return next((part.options for part in self.parts if part.options), None)

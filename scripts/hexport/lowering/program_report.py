@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from hexport.lowering.capabilities import emulator_refusal, modes, phones, shares_weights
-from hexport.lowering.layout import GRAPHS, layout_of
+from hexport.lowering.capabilities import emulator_refusal, hexport_refusal, modes, phones, shares_weights
+from hexport.lowering.layout import layouts_of
 from hexport.lowering.program_facts import DelegateData, ProgramFacts, TensorFacts
 
 RELEASES = "1.4 and later"
@@ -115,8 +115,7 @@ def _delegates(program: ProgramFacts) -> Table:
 def _weights(program: ProgramFacts, data: DelegateData) -> str:
     if data.graphs is None:
         return NOT_RECORDED
-    users = [part for method in program.methods.values() for part in method.parts]
-    if any(program.delegate_data[part.data] is data and shares_weights(program, part) for part in users):
+    if any(program.delegate_data[part.data] is data and shares_weights(program, part) for part in program.parts):
         return "shared"
     return "one copy per graph" if len(data.graphs) > 1 else "of one graph"
 
@@ -131,7 +130,7 @@ def _summary(program: ProgramFacts, faults: list[str]) -> Table:
     if options:
         table.add_row("compiled for", f"{options.soc} ({options.htp_arch}), {_option_words(program)}")
     else:
-        backends = {part.backend for method in program.methods.values() for part in method.parts}
+        backends = {part.backend for part in program.parts}
         table.add_row("compiled for", ", ".join(sorted(backends)) or "the CPU")
     if lengths["context_length"]:
         ar = ", ".join(f"{name} {length}" for name, length in lengths["ar_lengths"].items())
@@ -140,7 +139,8 @@ def _summary(program: ProgramFacts, faults: list[str]) -> Table:
         if method.operators:
             table.add_row("on the CPU", f"{name}: {', '.join(method.operators)}")
     table.add_row("modes", "none" if faults else ", ".join(modes(program)))
-    table.add_row("runners", "none" if faults else f"qnn_llama_runner of executorch {RELEASES}; hexport")
+    runners = f"qnn_llama_runner of executorch {RELEASES}" + ("" if hexport_refusal(program) else "; hexport")
+    table.add_row("runners", "none" if faults else runners)
     if alike:
         others = f", others of {options.htp_arch} ({', '.join(alike[1:])})" if alike[1:] else ""
         table.add_row("phones", f"{alike[0]}{others}")
@@ -152,10 +152,7 @@ def _summary(program: ProgramFacts, faults: list[str]) -> Table:
 
 def _lengths(program: ProgramFacts) -> dict:
     """AR length of each graph and their context length, where they can be told."""
-    try:
-        layouts = {name: layout_of(program.methods[name]) for name in GRAPHS if name in program.methods}
-    except (IndexError, ValueError):  # a graph of another layout
-        layouts = {}
+    layouts = layouts_of(program)
     lengths = {name: layout.ar_len for name, layout in layouts.items()}
     return {
         "ar_lengths": lengths,
