@@ -47,7 +47,7 @@ def test_answer_is_the_float_models_but_for_near_ties(demo):
         logits = model(torch.tensor([prompt + answer["token_ids"]])).logits[0, len(prompt) - 1 : -1]
     tokens = torch.tensor(answer["token_ids"])
     behind = logits.max(dim=-1).values - logits[torch.arange(ANSWER_TOKENS), tokens]
-    assert behind.max() < 1
+    assert behind.max() < 1.5
     assert (behind == 0).sum() >= ANSWER_TOKENS - 2
     assert answer["generated_tokens"] == ANSWER_TOKENS
     assert answer["prompt_tokens"] == len(prompt)
