@@ -149,10 +149,14 @@ def test_faults_are_lines_of_stderr_beside_the_table(tiny, tmp_path):
     assert len(json.loads(as_json.stdout)["abi"]["faults"]) == 1
 
 
-def test_a_damaged_context_binary_is_refused_before_qnn_gets_it(tiny, tmp_path):
+@pytest.mark.parametrize("damage", ["wiped", "longer than the file says"])
+def test_a_damaged_context_binary_is_refused_before_qnn_gets_it(tiny, tmp_path, damage):
     content = bytearray(tiny.program.read_bytes())
     header = content.index(0x5678ABCD.to_bytes(4, "little"))
-    content[header : header + 400] = bytes(400)
+    if damage == "wiped":
+        content[header : header + 400] = bytes(400)
+    else:
+        content[header + 12 : header + 20] = len(content).to_bytes(8, "little")
     path = tmp_path / "damaged.pte"
     path.write_bytes(content)
     with pytest.raises(HexportError, match=r"damaged\.pte: .*no context binary that this host's QNN can read"):

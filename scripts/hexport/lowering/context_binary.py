@@ -12,6 +12,7 @@ from math import prod
 
 import numpy as np
 
+from hexport.errors import HexportError
 from hexport.qnn_sdk import HOST_LIBRARIES, use_qnn_sdk
 
 # Where the bytes of a delegate start with this number, a header of executorch stands before the context binary.
@@ -60,19 +61,28 @@ class QnnContext:
 
 
 def context_binary(delegate_data: np.ndarray) -> np.ndarray:
-    """The context binary in the uint8 data of a delegate: without executorch's header, if it has one."""
+    """The context binary in the uint8 data of a delegate: without executorch's header, if it has one.
+
+    Empty where the header promises more bytes than there are: QNN trusts what a binary says of itself.
+    """
     if bytes(delegate_data[:4]) != HEADER_MAGIC.to_bytes(4, "little"):
         return delegate_data
     size = int.from_bytes(bytes(delegate_data[HEADER_SIZE_AT]), "little")
-    return delegate_data[HEADER_BYTES : HEADER_BYTES + size]
+    binary = delegate_data[HEADER_BYTES : HEADER_BYTES + size]
+    return binary if len(binary) == size else binary[:0]
 
 
 def read_context(binary: np.ndarray) -> QnnContext | None:
-    """Graphs of a context binary (uint8, may be memory-mapped); None where QNN does not know it for one."""
+    """Graphs of a context binary (uint8, may be memory-mapped); None where QNN does not know it for one.
+
+    Raises HexportError where this host's QNN libraries cannot read any.
+    """
+    if not len(binary):
+        return None
     create, get_metadata, free = _system_functions()
     handle, info = c_void_p(), POINTER(_BinaryInfo)()
     if create(ctypes.byref(handle)):
-        raise MemoryError("QNN gave no system context")
+        raise HexportError("libQnnSystem.so gives no system context; check QNN_SDK_ROOT, or unset it")
     try:
         data = binary.ctypes.data_as(c_void_p)
         if get_metadata(handle, data, binary.nbytes, ctypes.byref(info)) or not info:
@@ -209,6 +219,6 @@ def _system_functions() -> tuple:
     library = ctypes.CDLL(str(use_qnn_sdk() / HOST_LIBRARIES / "libQnnSystem.so"))
     providers, count = POINTER(POINTER(_Provider))(), c_uint32()
     if library.QnnSystemInterface_getProviders(ctypes.byref(providers), ctypes.byref(count)) or not count.value:
-        raise OSError("libQnnSystem.so provides no system interface")
+        raise HexportError("libQnnSystem.so provides no system interface; check QNN_SDK_ROOT, or unset it")
     provider = providers[0].contents
     return provider.create, provider.get_metadata, provider.free
