@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from workflow_tree import SNAKEMAKE, write_checkpoint
+from workflow_tree import SNAKEMAKE, environment, write_checkpoint
 
 from hexport.provenance import sha256
 
@@ -56,9 +56,8 @@ def test_a_killed_workflow(big):
 @contextlib.contextmanager
 def started(tree, *args: str) -> Iterator[subprocess.Popen]:
     """Snakemake in the background, in a process group of its own."""
-    process = subprocess.Popen(
-        [*SNAKEMAKE, *args], cwd=tree.path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([*SNAKEMAKE, *args], cwd=tree.path, env=environment(), start_new_session=True, **silent)
     try:
         yield process
     finally:
