@@ -22,7 +22,18 @@ from hexport.quantization.recipe import load_recipe  # noqa: E402
 from hexport.tokenizers.tokenizer import load_tokenizer  # noqa: E402
 
 
-def main(flow, checkpoint, attrs, tokenizer, recipe, target, context, output, decode=1, prefill=None):
+def main(
+    flow: str,
+    checkpoint: str,
+    attrs: str,
+    tokenizer: str,
+    recipe: str,
+    target: str,
+    context: str,
+    output: str,
+    decode: str = "1",
+    prefill: str | None = None,
+):
     special = SpecialTokens.of(load_tokenizer(Path(tokenizer)), Path(tokenizer))
     model = Checkpoint(Path(checkpoint)), load_quant_attrs(Path(attrs)), load_recipe(recipe)
     if flow == "stamped":

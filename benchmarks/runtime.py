@@ -5,7 +5,6 @@
 benchmarks/modes.py measures the same on the demo model.
 """
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def lowered(folder: Path) -> dict[str, Path]:
         program = lower(checkpoint, attrs, recipe, target, lengths, CONTEXT, 1, SpecialTokens(1, 2), progress)
         programs[mode] = folder / f"{mode}.pte"
         programs[mode].write_bytes(program.pte)
-    print(f"{json.loads((folder / 'config.json').read_text())['num_hidden_layers']} layers, max_seq_len {CONTEXT}")
+    print(f"{checkpoint.config.n_layers} layers, max_seq_len {CONTEXT}")
     return programs
 
 

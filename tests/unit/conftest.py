@@ -10,6 +10,14 @@ import pytest
 from click.testing import CliRunner
 
 
+@pytest.fixture(scope="session")
+def hybrid(tmp_path_factory) -> Path:
+    """A program of a decode and a prefill graph that runs on ExecuTorch's own kernels. Never changed."""
+    from portable_programs import AR, save_hybrid
+
+    return save_hybrid(tmp_path_factory.mktemp("programs") / "hybrid.pte", AR)
+
+
 @pytest.fixture
 def run_script() -> Callable[..., None]:
     """`run_script(main, settings, source=path, output=path)`: asserts success."""

@@ -10,6 +10,7 @@ from executorch.exir.passes.memory_planning_pass import MemoryPlanningPass
 from torch import nn
 
 N_LAYERS, N_KV_HEADS, HEAD_DIM, VOCABULARY, CONTEXT = 2, 2, 4, 10, 12
+AR = 4  # of the prefill graph
 CONSTANTS = {
     "get_n_layers": N_LAYERS,
     "get_vocab_size": VOCABULARY,

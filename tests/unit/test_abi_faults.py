@@ -1,13 +1,13 @@
 """Programs that break the ABI of the QNN llama runner, or have the layout of another one: each named in one line."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from executorch.exir.scalar_type import ScalarType
 from executorch.exir.schema import AllocationDetails
 from portable_programs import (
+    AR,
     CONSTANTS,
     CONTEXT,
     HEAD_DIM,
@@ -18,7 +18,6 @@ from portable_programs import (
     WholeContext,
     cached_inputs,
     rewrite,
-    save_hybrid,
     save_program,
     tensor,
     whole_context_inputs,
@@ -29,13 +28,6 @@ from hexport.errors import HexportError
 from hexport.lowering.conformance import faults
 from hexport.lowering.inspection import inspect_program
 from hexport.runtime.program import Program
-
-AR = 4
-
-
-@pytest.fixture(scope="module")
-def hybrid(tmp_path_factory) -> Path:
-    return save_hybrid(tmp_path_factory.mktemp("programs") / "hybrid.pte", AR)
 
 
 def sized(method: str, kind: str, index: int, sizes: list[int]) -> Callable:

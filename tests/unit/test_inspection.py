@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from portable_programs import (
+    AR,
     CONTEXT,
     HEAD_DIM,
     N_KV_HEADS,
@@ -14,7 +15,6 @@ from portable_programs import (
     Cached,
     WholeContext,
     cached_inputs,
-    save_hybrid,
     save_program,
     whole_context_inputs,
 )
@@ -25,13 +25,6 @@ from hexport.lowering.conformance import faults
 from hexport.lowering.inspection import inspect_program
 from hexport.lowering.program_facts import ProgramFacts
 from hexport.runtime.program import Program
-
-AR = 4
-
-
-@pytest.fixture(scope="module")
-def hybrid(tmp_path_factory) -> Path:
-    return save_hybrid(tmp_path_factory.mktemp("programs") / "hybrid.pte", AR)
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,17 @@
 import dataclasses
 import io
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from portable_programs import (
+    AR,
     CONSTANTS,
     CONTEXT,
     HEAD_DIM,
     N_KV_HEADS,
     Cached,
     cached_inputs,
-    save_hybrid,
     save_program,
 )
 from rich.console import Console
@@ -27,13 +26,6 @@ from hexport.lowering.inspection import inspect_program
 from hexport.lowering.program_facts import DelegateData, MethodFacts, Part, ProgramFacts, QnnOptions
 from hexport.lowering.program_report import as_tables
 from hexport.runtime.program import Program
-
-AR = 4
-
-
-@pytest.fixture(scope="module")
-def hybrid(tmp_path_factory) -> Path:
-    return save_hybrid(tmp_path_factory.mktemp("programs") / "hybrid.pte", AR)
 
 
 @pytest.fixture(scope="module")

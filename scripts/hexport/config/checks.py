@@ -1,7 +1,8 @@
 """What a schema cannot see: keys of config.yaml and devices.yaml that do not go together, or not with this version."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from hexport.checkpoints.files import checkpoint_files
@@ -62,6 +63,14 @@ def check_greedy(model: Model) -> None:
         )
 
 
+def _refusal(where: str, check: Callable, *arguments: object) -> Iterator[str]:
+    """What a check that raises says of a place in the config."""
+    try:
+        check(*arguments)
+    except HexportError as error:
+        yield f"{where}: {error}"
+
+
 def _device_faults(config: Config) -> Iterator[str]:
     serials: dict[tuple, str] = {}
     for name, device in config.devices.items():
@@ -95,11 +104,8 @@ def _recipe_faults(config: Config) -> Iterator[str]:
             yield f"{where}: unknown recipe {model.recipe!r}{nearest(model.recipe, config.recipes)}"
             continue
         for soc in config.socs:
-            try:
-                if soc in HTP_ARCH and model.pre_gen_pte is None:
-                    check_kv_bits(model.recipe, config.recipes[model.recipe], soc)
-            except HexportError as error:
-                yield f"{where}: {error}"
+            if soc in HTP_ARCH and model.pre_gen_pte is None:
+                yield from _refusal(where, check_kv_bits, model.recipe, config.recipes[model.recipe], soc)
 
 
 def _sha256_faults(config: Config) -> Iterator[str]:
@@ -130,10 +136,7 @@ def _checkpoint_faults(model: Model) -> Iterator[str]:
     if is_remote(model.checkpoint):
         yield from _download_faults(model)
         return
-    try:
-        checkpoint_files(Path(model.checkpoint), model.params and Path(model.params))
-    except HexportError as error:
-        yield f".checkpoint: {error}"
+    yield from _refusal(".checkpoint", checkpoint_files, Path(model.checkpoint), model.params and Path(model.params))
 
 
 def _download_faults(model: Model) -> Iterator[str]:
@@ -158,13 +161,8 @@ def _tokenizer_faults(model: Model) -> Iterator[str]:
 
 
 def _ready_program_faults(model: Model) -> Iterator[str]:
-    faults = []
-    for mode in model.modes:
-        try:
-            ready_program(model.pre_gen_pte, mode)
-        except HexportError as error:
-            faults.append(f".pre_gen_pte: {error}")
-    yield from dict.fromkeys(faults)  # a missing folder is one fault
+    refusals = (_refusal(".pre_gen_pte", ready_program, model.pre_gen_pte, mode) for mode in model.modes)
+    yield from dict.fromkeys(chain.from_iterable(refusals))  # a missing folder is one fault
     if not model.prompts:
         yield ".prompts: missing; the programs of pre_gen_pte are only run"
     if model.tokenizer is None and is_remote(model.checkpoint):
@@ -175,10 +173,7 @@ def _mode_faults(model: Model) -> Iterator[str]:
     if not math.isfinite(model.temperature):
         yield f".temperature: expected a finite number, got {model.temperature}"
     elif "lookahead" in model.modes:
-        try:
-            check_greedy(model)
-        except HexportError as error:
-            yield f".temperature: {error}"
+        yield from _refusal(".temperature", check_greedy, model)
 
 
 def _length_faults(model: Model) -> Iterator[str]:
@@ -186,10 +181,7 @@ def _length_faults(model: Model) -> Iterator[str]:
         if getattr(model, key) > model.max_seq_len:
             yield f".{key}: {getattr(model, key)} is more than max_seq_len, {model.max_seq_len}"
     if "lookahead" in model.modes:
-        try:
-            check_lookahead_size(model)
-        except HexportError as error:
-            yield f".ngram: {error}"
+        yield from _refusal(".ngram", check_lookahead_size, model)
 
 
 def _data_faults(model: Model) -> Iterator[str]:

@@ -20,10 +20,6 @@ def input_names(config: DecoderConfig, cached: bool = True) -> list[str]:
     return _inputs(config.n_layers, MASKS[:1] if config.sliding_window is None else MASKS, cached)
 
 
-def output_names(config: DecoderConfig) -> list[str]:
-    return _outputs(config.n_layers)
-
-
 def names_by_count(n_inputs: int, n_outputs: int) -> tuple[list[str], list[str]] | None:
     """Names of the inputs and outputs of a graph that has so many; None where the runner knows no such graph.
 
@@ -34,15 +30,12 @@ def names_by_count(n_inputs: int, n_outputs: int) -> tuple[list[str], list[str]]
     if odd or n_layers < 1:
         return None
     known = [_inputs(n_layers, masks, cached) for masks in (MASKS[:1], MASKS) for cached in (False, True)]
-    return next(((inputs, _outputs(n_layers)) for inputs in known if len(inputs) == n_inputs), None)
+    outputs = ["logits", *_by_layer("k", "v", n_layers)]
+    return next(((inputs, outputs) for inputs in known if len(inputs) == n_inputs), None)
 
 
 def _inputs(n_layers: int, masks: Sequence[str], cached: bool) -> list[str]:
     return ["tokens", *masks, *(("input_pos", *_by_layer("k_cache", "v_cache", n_layers)) if cached else ())]
-
-
-def _outputs(n_layers: int) -> list[str]:
-    return ["logits", *_by_layer("k", "v", n_layers)]
 
 
 def _by_layer(k: str, v: str, n_layers: int) -> list[str]:

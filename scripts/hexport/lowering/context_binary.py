@@ -18,7 +18,7 @@ from hexport.qnn_sdk import HOST_LIBRARIES, use_qnn_sdk
 # Where the bytes of a delegate start with this number, a header of executorch stands before the context binary.
 HEADER_MAGIC = 0x5678ABCD
 HEADER_BYTES = 256
-HEADER_SIZE_AT = slice(12, 20)
+HEADER_SIGNATURE_AT, HEADER_SIZE_AT = slice(4, 12), slice(12, 20)  # behind the magic number
 KNOWN_VERSIONS = (1, 2, 3)
 PER_TENSOR = (1, 0)  # QNN_DEFINITION_DEFINED, QNN_QUANTIZATION_ENCODING_SCALE_OFFSET
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from executorch.backends.qualcomm.utils.constants import QCOM_OFFSET, QCOM_SCALE
 
 from hexport.config.modes import lookahead_ar_len
-from hexport.decoder.config import DecoderConfig
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
-from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD, constant_methods, input_names, output_names
+from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD, constant_methods, names_by_count
 from hexport.lowering.compiler import compile_graphs
+from hexport.lowering.context_binary import HEADER_SIGNATURE_AT
 from hexport.lowering.decoder_graph import DecoderGraph, lower_templates, shard_ranges, stamp_shards
 from hexport.lowering.program import DTYPES, Method, Part, assemble
 from hexport.lowering.recording import Tensor
@@ -21,8 +21,6 @@ from hexport.progress import Progress
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
 from hexport.tokenizers.tokenizer import Tokenizer
-
-SIGNATURE = slice(4, 12)  # of the header of a context binary: magic number (4 bytes), signature (8), size (8)
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,14 @@ class SpecialTokens:
 
 def ar_lengths_of(settings: dict) -> dict[str, int]:
     """AR length of each graph of a mode, by method name. Settings are the keys of config.yaml and the mode."""
-    mode = settings["mode"]
-    sizes = [settings[key] for key in ("ngram", "window", "gcap")] if mode == "lookahead" else []
-    lengths = {KV_METHOD: lookahead_ar_len(*sizes) if sizes else 1}
-    return lengths if mode == "kv" else lengths | {PREFILL_METHOD: settings["prefill_ar_len"]}
+    match settings["mode"]:
+        case "kv":
+            return {KV_METHOD: 1}
+        case "hybrid":
+            decode = 1
+        case "lookahead":
+            decode = lookahead_ar_len(settings["ngram"], settings["window"], settings["gcap"])
+    return {KV_METHOD: decode, PREFILL_METHOD: settings["prefill_ar_len"]}
 
 
 def lower(
@@ -102,7 +104,7 @@ def lower(
         pte=pte,
         content_sha256=content_sha256(pte, [part.binary for part in parts[KV_METHOD]]),
         ar_lengths=ar_lengths,
-        graphs={name: io_table(method, checkpoint.config) for name, method in methods.items()},
+        graphs={name: io_table(method) for name, method in methods.items()},
     )
 
 
@@ -127,10 +129,10 @@ def content_sha256(pte: bytes, binaries: list[bytes]) -> str:
     Equal inputs give equal programs then, where each is the first of its process: the compiler counts its ops through.
     """
     digest, content, start = hashlib.sha256(), memoryview(pte), 0
-    for header in sorted({at for binary in binaries for at in _places(pte, binary[: SIGNATURE.stop])}):
-        digest.update(content[start : header + SIGNATURE.start])
-        digest.update(bytes(SIGNATURE.stop - SIGNATURE.start))
-        start = header + SIGNATURE.stop
+    for header in sorted({at for binary in binaries for at in _places(pte, binary[: HEADER_SIGNATURE_AT.stop])}):
+        digest.update(content[start : header + HEADER_SIGNATURE_AT.start])
+        digest.update(bytes(HEADER_SIGNATURE_AT.stop - HEADER_SIGNATURE_AT.start))
+        start = header + HEADER_SIGNATURE_AT.stop
     digest.update(content[start:])
     return digest.hexdigest()
 
@@ -142,7 +144,7 @@ def _places(content: bytes, part: bytes) -> Iterator[int]:
         at = content.find(part, at + 1)
 
 
-def io_table(method: Method, config: DecoderConfig) -> dict[str, list[dict]]:
+def io_table(method: Method) -> dict[str, list[dict]]:
     """Name, shape, dtype and encoding of each input and output, in the order of the method."""
 
     def row(name: str, tensor: Tensor) -> dict:
@@ -152,10 +154,10 @@ def io_table(method: Method, config: DecoderConfig) -> dict[str, list[dict]]:
             row |= {"scale": tensor.quantization[QCOM_SCALE], "zero_point": -tensor.quantization[QCOM_OFFSET]}
         return row
 
-    names = input_names(config, cached=len(method.inputs) == len(input_names(config)))
+    inputs, outputs = names_by_count(len(method.inputs), len(method.outputs))
     return {
-        "inputs": [row(name, tensor) for name, tensor in zip(names, method.inputs, strict=True)],
-        "outputs": [row(name, tensor) for name, tensor in zip(output_names(config), method.outputs, strict=True)],
+        "inputs": [row(name, tensor) for name, tensor in zip(inputs, method.inputs, strict=True)],
+        "outputs": [row(name, tensor) for name, tensor in zip(outputs, method.outputs, strict=True)],
     }
 
 

@@ -25,7 +25,7 @@ def as_json(program: ProgramFacts, faults: list[str]) -> dict:
             tensor |= encoding or {"scale": None, "zero_point": None}
             tensor["shape"] = list(tensor["shape"])
     for data, each in zip(facts["delegate_data"], program.delegate_data, strict=True):
-        data["weights_shared"] = _weights(program, each) == "shared"
+        data["weights_shared"] = _shares(program, each)
     refusal = emulator_refusal(program)
     return {
         **facts,
@@ -115,9 +115,13 @@ def _delegates(program: ProgramFacts) -> Table:
 def _weights(program: ProgramFacts, data: DelegateData) -> str:
     if data.graphs is None:
         return NOT_RECORDED
-    if any(program.delegate_data[part.data] is data and shares_weights(program, part) for part in program.parts):
+    if _shares(program, data):
         return "shared"
     return "one copy per graph" if len(data.graphs) > 1 else "of one graph"
+
+
+def _shares(program: ProgramFacts, data: DelegateData) -> bool:
+    return any(program.delegate_data[part.data] is data and shares_weights(program, part) for part in program.parts)
 
 
 def _summary(program: ProgramFacts, faults: list[str]) -> Table:

@@ -125,12 +125,10 @@ def _fill(template: Template, tensor: Tensor, place: Place) -> Tensor:
     if filling.channels is None:
         encoding = _parameter_encoding(filling, place, observer, parameter)
         _set_encoding(stamped, encoding)
-        codes = parameters.per_tensor.get((name, encoding)) if own else None
-        if codes is None:
-            codes = _per_tensor_codes(parameter, encoding, tensor.data.dtype)
-        if own:
-            parameters.per_tensor[name, encoding] = codes
-        stamped.data = codes.reshape(tensor.data.shape)
+        known = parameters.per_tensor if own else {}
+        if (name, encoding) not in known:
+            known[name, encoding] = _per_tensor_codes(parameter, encoding, tensor.data.dtype)
+        stamped.data = known[name, encoding].reshape(tensor.data.shape)
     else:
         if name not in parameters.per_channel:
             parameters.per_channel[name] = _quantise(filling, tensor, place, parameter, observer)
