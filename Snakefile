@@ -6,9 +6,10 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from hexport.config import matrix, sources
+from hexport.config import evaluations, matrix, sources
 from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
+from hexport.config.places import Place
 from hexport.config.settings import parse_config
 from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
@@ -22,6 +23,9 @@ include: "rules/tokenizer.smk"
 include: "rules/calibration.smk"
 include: "rules/lowering.smk"
 include: "rules/device.smk"
+include: "rules/evaluation.smk"
+include: "rules/report.smk"
+include: "rules/sensitivity.smk"
 
 
 localrules:
@@ -30,6 +34,8 @@ localrules:
     quantize,
     export,
     run,
+    evaluate,
+    report,
 
 
 rule all:
@@ -37,6 +43,9 @@ rule all:
     input:
         matrix.programs(build),
         matrix.runs(build),
+        evaluations.gates(build),
+        evaluations.evaluations(build),
+        evaluations.reports(build) if evaluations.evaluations(build) else [],
 
 
 rule tokenizers:
@@ -52,8 +61,22 @@ rule quantize:
 rule export:
     input:
         matrix.programs(build),
+        evaluations.gates(build),
 
 
 rule run:
     input:
         matrix.runs(build),
+        evaluations.gates(build),
+
+
+rule evaluate:
+    input:
+        evaluations.evaluations(build),
+        evaluations.gates(build),
+        evaluations.summary(build),
+
+
+rule report:
+    input:
+        evaluations.reports(build),

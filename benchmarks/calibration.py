@@ -23,10 +23,11 @@ def main(checkpoint: str, recipe: str, samples: int, length: int) -> None:
     use_qnn_sdk()
     from transformers import AutoModelForCausalLM
 
+    from hexport.config.recipes import resolve_recipes
     from hexport.decoder.weights import Checkpoint
     from hexport.progress import Progress
     from hexport.quantization.calibration import calibrate
-    from hexport.quantization.recipe import load_recipe
+    from hexport.quantization.recipe import recipe_from
 
     canonical = Checkpoint(Path(checkpoint))
     torch.manual_seed(0)
@@ -40,7 +41,7 @@ def main(checkpoint: str, recipe: str, samples: int, length: int) -> None:
     forward = time.perf_counter() - start
 
     start = time.perf_counter()
-    calibrate(canonical, data, load_recipe(recipe), Progress())
+    calibrate(canonical, data, recipe_from(resolve_recipes({})[recipe], recipe), Progress())
     calibration = time.perf_counter() - start
     print(f"{samples} samples of {length} tokens, {torch.get_num_threads()} threads")
     print(f"transformers forward {forward:.1f} s, calibration {calibration:.1f} s, ratio {calibration / forward:.2f}x")

@@ -11,14 +11,15 @@ from pathlib import Path
 from hexport.qnn_sdk import use_qnn_sdk
 
 use_qnn_sdk()
-from hexport.decoder.weights import Checkpoint  # noqa: E402 - after the QNN libraries
+from hexport.config.recipes import resolve_recipes  # noqa: E402 - after the QNN libraries
+from hexport.decoder.weights import Checkpoint  # noqa: E402
 from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD  # noqa: E402
 from hexport.lowering.lower import SpecialTokens, lower  # noqa: E402
 from hexport.lowering.plain import lower_plain  # noqa: E402
 from hexport.lowering.target import target_named  # noqa: E402
 from hexport.progress import Progress  # noqa: E402
 from hexport.quantization.quant_attrs import load_quant_attrs  # noqa: E402
-from hexport.quantization.recipe import load_recipe  # noqa: E402
+from hexport.quantization.recipe import recipe_from  # noqa: E402
 from hexport.tokenizers.tokenizer import load_tokenizer  # noqa: E402
 
 
@@ -35,7 +36,11 @@ def main(
     prefill: str | None = None,
 ):
     special = SpecialTokens.of(load_tokenizer(Path(tokenizer)), Path(tokenizer))
-    model = Checkpoint(Path(checkpoint)), load_quant_attrs(Path(attrs)), load_recipe(recipe)
+    model = (
+        Checkpoint(Path(checkpoint)),
+        load_quant_attrs(Path(attrs)),
+        recipe_from(resolve_recipes({})[recipe], recipe),
+    )
     if flow == "stamped":
         lengths = {KV_METHOD: int(decode)} | ({PREFILL_METHOD: int(prefill)} if prefill else {})
         pte = lower(*model, target_named(target), lengths, int(context), 1, special, Progress()).pte

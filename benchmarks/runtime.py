@@ -37,11 +37,11 @@ def lowered(folder: Path) -> dict[str, Path]:
     from hexport.lowering.target import target_named
     from hexport.progress import Progress
     from hexport.quantization.calibration import calibrate
-    from hexport.quantization.recipe import load_recipe
+    from hexport.quantization.recipe import recipe_from
 
     sizes = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 5, "vocab_size": VOCABULARY}
     LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=8, num_key_value_heads=4)).save_pretrained(folder)
-    checkpoint, recipe, progress = Checkpoint(folder), load_recipe("16a8w"), Progress()
+    checkpoint, recipe, progress = Checkpoint(folder), recipe_from({}, "16a8w"), Progress()
     samples = np.random.default_rng(0).integers(0, VOCABULARY, (2, 64)).tolist()
     attrs = calibrate(checkpoint, samples, recipe, progress)
     programs = {}

@@ -1,20 +1,19 @@
 import shlex
 
 
-def calibration_text(wildcards):
-    return matrix.calibration_text(build, wildcards.model) or []
+def calibration_files(wildcards):
+    return matrix.calibration_files(build, wildcards.model)
 
 
-def text_flag(wildcards):
-    text = matrix.calibration_text(build, wildcards.model)
-    return f"--text {shlex.quote(text)}" if text else ""
+def calibration_flags(wildcards):
+    return shlex.join(matrix.calibration_options(build, wildcards.model))
 
 
 rule encode_calibration:
     input:
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
-        text=calibration_text,
+        files=calibration_files,
     output:
         artifact="<artifacts>/{model}/calibration/tokens.json",
         manifest="<artifacts>/{model}/calibration/tokens.json.manifest.json",
@@ -22,13 +21,13 @@ rule encode_calibration:
         "<artifacts>/{model}/calibration/tokens.log",
     params:
         settings=lambda wildcards: matrix.calibration_settings(build, wildcards.model),
-        text=text_flag,
+        files=calibration_flags,
         code=code_digest("calibration.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/calibration.py"
         " --settings {params.settings:q}"
         " --tokenizer {input.tokenizer:q}"
-        " {params.text}"
+        " {params.files}"
         " --output {output.artifact:q}"
         " --log {log:q}"
 

@@ -19,8 +19,14 @@ def run_settings(wildcards):
     )
 
 
+# Only to be there: that a gate is new, or was passed anew, is no reason to run again.
+def gate(wildcards):
+    return [ancient(file) for file in evaluations.gate(build, wildcards.model, wildcards.recipe)]
+
+
 rule run_program:
     input:
+        gate,
         program=program,
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",

@@ -1,18 +1,22 @@
-"""Two corrections of what Snakemake 9.27 reruns, both needed for `what is stale is rebuilt, nothing else is`.
+"""Three corrections of what Snakemake 9.27 reruns, all needed for `what is stale is rebuilt, nothing else is`.
 
 1. After each job, the jobs that wait for it are looked at again. Where it wrote the same bytes as before, and they have
    no reason of their own, they do not run. Snakemake alone decides once, before the first job.
 2. A missing output is a reason to run, also where it lies between a target and its inputs. Snakemake alone takes the
    files after it for up to date. It deletes the outputs and the records of a job that fails: an edit of an early
    stage that fails once, and is then mended, would rebuild nothing.
+3. An ancient input, which must only be there, is no reason to run by being new among the inputs, either.
 
-They replace two methods of its DAG, so the version of Snakemake is pinned; tests/workflow/test_early_cutoff.py compares
-the outcome with an oracle.
+They replace two methods of its DAG and one of its records, so the version of Snakemake is pinned;
+tests/workflow/test_early_cutoff.py compares the outcome with an oracle.
 """
 
 from snakemake.dag import DAG
+from snakemake.io import is_flagged
+from snakemake.persistence import PersistenceBase
 
 dag_finish, dag_update_needrun = DAG.finish, DAG.update_needrun
+inputs_of = PersistenceBase._input
 
 
 async def finish(dag, job, update_checkpoint_dependencies=True):
@@ -34,4 +38,10 @@ async def update_needrun(dag, create_inventory=False):
     await dag_update_needrun(dag, create_inventory)
 
 
+def inputs_that_count(persistence, job):
+    ancient_files = {file for file in job.input if is_flagged(file, "ancient")}
+    return [file for file in inputs_of(persistence, job) if file not in ancient_files]
+
+
 DAG.finish, DAG.update_needrun = finish, update_needrun
+PersistenceBase._input = inputs_that_count

@@ -1,40 +1,96 @@
-"""Write tokens.json: the token ids that a model is calibrated on, from prompts or from a text file."""
+"""Write tokens.json: the token ids that a model is calibrated on, from prompts, a text, chats or lm-eval's tasks."""
 
+import hashlib
 import json
+from importlib import metadata
 from pathlib import Path
 
 import click
 
 from hexport.errors import one_line_errors
+from hexport.evaluation.local_text import read_text
+from hexport.evaluation.task_texts import task_samples
+from hexport.evaluation.tasks import load_tasks
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest
-from hexport.quantization.calibration_data import prompt_samples, text_samples
-from hexport.tokenizers.tokenizer import load_tokenizer
+from hexport.provenance import sha256, write_json, write_manifest
+from hexport.quantization.calibration_data import (
+    FEW_TOKENS,
+    SAMPLE_TOKENS,
+    chat_samples,
+    prompt_samples,
+    text_samples,
+)
+from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
-SETTINGS = 'JSON: {"prompts": […], "system_prompt": ""} or {"text": name of the file}'
+SETTINGS = (
+    'JSON: {"prompts": […], "system_prompt": ""}, {"text": name of the file}, {"samples": name of the file}, or '
+    '{"tasks": [names], "limit": documents per task or null, "num_fewshot": number or null, "texts": {task: file}}'
+)
+TASK_PACKAGES = ("lm_eval", "datasets")
 
 
 @click.command(help=__doc__)
 @click.option("--settings", type=json.loads, required=True, help=SETTINGS)
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer.json")
 @click.option("--text", type=click.Path(path_type=Path), help="the text file, where the settings name one")
+@click.option("--samples", type=click.Path(path_type=Path), help="the chats, where the settings name a file of them")
+@click.option("--local", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
-def main(settings: dict, tokenizer: Path, text: Path | None, output: Path, log: Path | None) -> None:
+def main(
+    settings: dict,
+    tokenizer: Path,
+    text: Path | None,
+    samples: Path | None,
+    local: tuple[str, ...],
+    output: Path,
+    log: Path | None,
+) -> None:
     progress = Progress(log)
-    with progress.stage("calibration data"):
-        loaded = load_tokenizer(tokenizer.parent)
-        inputs = {tokenizer.name: tokenizer, "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json")}
-        if text:
-            source: dict = {"text": settings["text"]}
-            samples = text_samples(loaded, text)
-            inputs[text.name] = text
-        else:
-            source = {"prompts": len(settings["prompts"])}
-            samples = prompt_samples(loaded, settings["prompts"], settings.get("system_prompt", ""))
-        write_json(output, {"source": source, "samples": samples, "tokens": sum(map(len, samples))})
-    write_manifest(output, inputs=inputs, params=settings, stages=progress.stages)
+    texts = {name: Path(path) for name, path in (item.split("=", 1) for item in local)}
+    with progress.library_output_in_log():
+        with progress.stage("calibration data"):
+            ids, source = _data(settings, load_tokenizer(tokenizer.parent), text, samples, texts)
+            total = sum(map(len, ids))
+            write_json(output, {"source": source, "samples": ids, "tokens": total})
+        if total < FEW_TOKENS:
+            progress.say(
+                f"warning: {total} tokens of calibration data are few, and other texts may leave their ranges; "
+                f"give {FEW_TOKENS} or more, such as calibration: {{text: file.txt}} (docs/calibration.md)"
+            )
+        files = [tokenizer, tokenizer.with_name("tokenizer_config.json"), *filter(None, (text, samples))]
+        write_manifest(
+            output,
+            inputs={file.name: file for file in files} | {f"tasks.{name}": path for name, path in texts.items()},
+            params=settings,
+            stages=progress.stages,
+            versions={name: metadata.version(name) for name in TASK_PACKAGES if "tasks" in settings},
+        )
+
+
+def _data(
+    settings: dict, tokenizer: Tokenizer, text: Path | None, samples: Path | None, texts: dict[str, Path]
+) -> tuple[list[list[int]], dict]:
+    """Samples, and exactly what they are from."""
+    if text:
+        return text_samples(tokenizer, read_text(text)), _from_file("text", settings, text)
+    if samples:
+        return chat_samples(tokenizer, samples), _from_file("samples", settings, samples)
+    if "tasks" in settings:
+        limits = {key: settings.get(key) for key in ("limit", "num_fewshot")}
+        tasks = load_tasks(settings["tasks"], texts, limits["num_fewshot"])
+        ids, origin = task_samples(tokenizer, tasks, limits["limit"], SAMPLE_TOKENS)
+        files = {settings["texts"][name]: sha256(path) for name, path in texts.items()}
+        return ids, {"kind": "tasks", "tasks": origin, "files": files, **limits}
+    said = json.dumps([settings.get("system_prompt", ""), *settings["prompts"]], ensure_ascii=False)
+    ids = prompt_samples(tokenizer, settings["prompts"], settings.get("system_prompt", ""))
+    digest = hashlib.sha256(said.encode()).hexdigest()
+    return ids, {"kind": "prompts", "prompts": len(settings["prompts"]), "sha256": digest}
+
+
+def _from_file(kind: str, settings: dict, path: Path) -> dict:
+    return {"kind": kind, "files": {settings[kind]: sha256(path)}}
 
 
 if __name__ == "__main__":

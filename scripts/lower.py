@@ -41,7 +41,7 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
         attrs = load_quant_attrs(quant_attrs)
         recipe = recipe_from(settings["recipe_spec"], quant_attrs.parent.name)
         special = SpecialTokens.of(load_tokenizer(tokenizer.parent), tokenizer.parent)
-        model, lengths = Checkpoint(checkpoint.parent), ar_lengths_of(settings)
+        model, lengths = Checkpoint(checkpoint.parent, recipe.r1), ar_lengths_of(settings)
         context_len, n_shards = settings["max_seq_len"], settings["num_sharding"]
         lowered = lower(model, attrs, recipe, target, lengths, context_len, n_shards, special, progress)
         with atomic_path(output) as part:

@@ -1,6 +1,7 @@
 """Write quant_attrs.json: the scales and zero points of a model's activations, calibrated layer by layer."""
 
 import json
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -30,10 +31,13 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         from hexport.quantization.calibration import calibrate
         from hexport.quantization.quant_attrs import save_quant_attrs
         from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.seq_mse import search
 
         data = json.loads(tokens.read_text(encoding="utf-8"))
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
-        attrs = calibrate(Checkpoint(checkpoint.parent), data["samples"], recipe, progress)
+        model = Checkpoint(checkpoint.parent, recipe.r1)
+        weights = search(model, data["samples"], recipe, progress, output.with_name("seq_mse"))
+        attrs = replace(calibrate(model, data["samples"], recipe, progress), weights=weights)
         save_quant_attrs(
             output,
             attrs,

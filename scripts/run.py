@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from hexport.config.settings import read_devices
-from hexport.errors import HexportError, one_line_errors
+from hexport.config.settings import check_emulator
+from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import write_json, write_manifest, write_text
 
@@ -29,11 +29,7 @@ SETTINGS = (
 def main(
     settings: dict, devices: Path, device: str, program: Path, tokenizer: Path, output: Path, log: Path | None
 ) -> None:
-    known = read_devices(str(devices))
-    if device not in known:
-        raise HexportError(f"{devices}: there is no device {device!r}; known: {', '.join(known)}")
-    if known[device].kind != "emulator":
-        raise HexportError(f"{devices}: device {device}: this version runs programs on emulators only")
+    check_emulator(str(devices), device)
     progress = Progress(log)
     with progress.library_output_in_log():
         from hexport.qnn_sdk import qnn_build_id

@@ -5,12 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 from blocks import read_blocks
+from tiny_model import EMULATOR, SAMPLES, save_llama
 
+from hexport.decoder.weights import Checkpoint
+from hexport.lowering.lower import lower
+from hexport.lowering.target import target_named
+from hexport.progress import Progress
+from hexport.quantization.calibration import calibrate
+from hexport.quantization.recipe import recipe_from
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Graph, Program
 
 CONTEXT = 161  # odd, so that a token's columns in the cache and in a block differ in parity
 AR_LENGTHS = (3, 64, 128)
+# Of a recipe with other ops than the tiny model's.
+NARROW = {
+    "weight_bits": 4,
+    "granularity": "per_block",
+    "block_size": 16,
+    "kv_bits": 8,
+    "masked_softmax": True,
+    "overrides": [{"layers": "epilogue", "points": "output", "weight_bits": 8, "granularity": "per_channel"}],
+}
 # Tokens before the first block. Blocks of 3 end with the context from 20, those of 64 and 128 from 33.
 STARTS = (0, 20, 33)
 TOKENS = np.random.default_rng(0).integers(0, 256, CONTEXT).tolist()
@@ -46,7 +62,23 @@ def token_by_token(programs) -> tuple[np.ndarray, list[np.ndarray]]:
 @pytest.mark.parametrize("ar_len", AR_LENGTHS)
 def test_codes_do_not_depend_on_the_ar_length(programs, token_by_token, ar_len):
     """The last block is whole, or padded; the AR-1 graph of the same program reads what stands before and behind."""
-    program = Program(programs[ar_len])
+    compare_blocks(Program(programs[ar_len]), token_by_token, ar_len)
+
+
+def test_codes_do_not_depend_on_the_ar_length_with_8_bit_keys_masked_softmax_and_blocks(qnn_sdk, special, tmp_path):
+    save_llama(tmp_path / "checkpoint", num_hidden_layers=1, hidden_size=96, intermediate_size=64)
+    checkpoint, recipe = Checkpoint(tmp_path / "checkpoint"), recipe_from(NARROW, "narrow")
+    attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, Progress())
+    lengths = {"kv_forward": 1, "prefill_forward": 64}
+    model = checkpoint, attrs, recipe, target_named(EMULATOR)
+    (tmp_path / "hybrid.pte").write_bytes(lower(*model, lengths, CONTEXT, 1, special, Progress()).pte)
+    program = Program(tmp_path / "hybrid.pte")
+    decode = program.graph("kv_forward")
+    assert decode.cache_dtype == np.uint8
+    compare_blocks(program, read((decode, CONTEXT)), 64)
+
+
+def compare_blocks(program: Program, token_by_token: tuple[np.ndarray, list[np.ndarray]], ar_len: int) -> None:
     decode, prefill = program.graph("kv_forward"), program.graph("prefill_forward")
     expected_logits, expected_cache = token_by_token
     for start in STARTS:

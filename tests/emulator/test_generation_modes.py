@@ -1,16 +1,19 @@
-"""Programs of every mode on the HTP emulator: the same greedy answers, and what a run says of them."""
+"""Programs of every mode on the HTP emulator: the same greedy answers and logits, and what a run says of them."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from blocks import read_blocks
 from tiny_model import CONTEXT
 
 from hexport.devices.emulator import Answer, Run, answer_prompts, load_generator, result_facts
 from hexport.errors import HexportError
+from hexport.evaluation.device import read
 from hexport.progress import Progress
-from hexport.runtime.program import Graph
+from hexport.runtime.program import Graph, Program
 from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 BLOCK = 5
@@ -22,6 +25,8 @@ PROGRAMS = {
     "lookahead": {"mode": "lookahead", "prefill_ar_len": BLOCK, **LOOKAHEAD},
 }
 TEXT = b"Once upon a time"
+# To be scored: some begin alike, and of whole contexts the last block begins within the one before it.
+INPUTS = [TEXT[:3], TEXT[:9], TEXT[:9] + b"land", TEXT, TEXT[:14] + b"..", b"sea"]
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,40 @@ def test_conversations_do_not_depend_on_the_mode(programs, tokenizer):
         for name, path in programs.items()
     }
     assert all(answers == found["kv"] for answers in found.values())
+
+
+def logits(graph: Graph, inputs: list[bytes]) -> np.ndarray:
+    return np.concatenate(list(read(graph, [list(text) for text in inputs], Progress())))
+
+
+@pytest.mark.parametrize(
+    ("name", "graph"),
+    [
+        ("hybrid", "kv_forward"),
+        ("hybrid", "prefill_forward"),
+        ("whole prompt", "prefill_forward"),
+        ("lookahead", "kv_forward"),
+    ],
+)
+def test_every_graph_scores_texts_alike(programs, name, graph):
+    """Bit for bit as each text by itself, token by token."""
+    one_by_one = Program(programs["kv"]).graph()
+    expected = np.concatenate([read_blocks(one_by_one, list(text)) for text in INPUTS])
+    np.testing.assert_array_equal(logits(Program(programs[name]).graph(graph), INPUTS), expected)
+
+
+def test_what_texts_begin_with_is_read_once(programs, monkeypatch):
+    graph, said = Program(programs["kv"]).graph(), []
+    progress = Progress()
+    monkeypatch.setattr(progress, "say", lambda line, **_: said.append(line))
+    list(read(graph, [list(text) for text in INPUTS], progress))
+    distinct = {text[: n + 1] for text in INPUTS for n in range(len(text))}
+    assert said[-1].startswith(f"device: token {len(distinct)} of {len(distinct)}")
+
+
+def test_a_text_longer_than_the_context_is_not_read(programs):
+    with pytest.raises(ValueError, match="17 tokens do not fit into a context of 16"):
+        logits(Program(programs["kv"]).graph(), [TEXT + b"!"])
 
 
 @pytest.fixture

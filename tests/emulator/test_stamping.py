@@ -1,9 +1,11 @@
 """The stamped program against the plain flow's: same ops, same encodings, connected alike, same outputs bit by bit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from executorch.backends.qualcomm.qnn_preprocess import QnnBackend
 from same_ops import assert_same_program, canonical, stamped_ops
 from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, qdq_logits, save_llama, sqnr_db
@@ -73,7 +75,7 @@ def other(tmp_path_factory, qnn_sdk) -> tuple:
 
     folder = tmp_path_factory.mktemp("other")
     save_llama(folder, zero_channels, num_hidden_layers=2, num_key_value_heads=6, tie_word_embeddings=True)
-    overrides = [{"modules": modules, "dtype": "16a4w"} for modules in ("feed_forward.down_proj", "q_proj")]
+    overrides = [{"points": points, "weight_bits": 4} for points in ("feed_forward.down_proj", "*.q_proj")]
     checkpoint, recipe = Checkpoint(folder), recipe_from({**RECIPE, "overrides": overrides}, "r")
     samples = [[256, *text.encode()] for text in SAMPLES]
     return checkpoint, calibrate(checkpoint, samples, recipe, Progress()), recipe
@@ -82,6 +84,53 @@ def other(tmp_path_factory, qnn_sdk) -> tuple:
 def test_stamped_ops_are_the_plain_flows_for_another_model_and_recipe(lowerings, other):
     stamped = stamped_ops(*lowerings.graph_arguments(*other))
     assert_same_program(stamped, record_plain(*other, target_named(EMULATOR), CONTEXT), 2)
+
+
+MIXED = {
+    "weight_bits": 4,
+    "granularity": "per_block",
+    "block_size": 16,
+    "kv_bits": 8,
+    "overrides": [
+        {
+            "points": "attention.v_proj",
+            "activation_bits": 8,
+            "activation_symmetric": True,
+            "granularity": "per_channel",
+        },
+        {"layers": "1", "points": "feed_forward.down_proj", "weight_bits": 8, "granularity": "per_tensor"},
+        {"layers": "epilogue", "points": "output", "weight_bits": 8, "granularity": "per_channel"},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory, qnn_sdk) -> tuple:
+    """Blocks, 8-bit keys and values, 8-bit activations, and layers that differ, with ranges narrowed in places."""
+    folder = tmp_path_factory.mktemp("mixed")
+    save_llama(folder, num_hidden_layers=2, hidden_size=96, intermediate_size=64)
+    checkpoint, recipe = Checkpoint(folder), recipe_from(MIXED, "r")
+    attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, Progress())
+    random = torch.Generator().manual_seed(0)
+    names = ("layers.0.attention.q_proj", "layers.1.feed_forward.down_proj", "layers.0.feed_forward.up_proj")
+    sizes = (96, 96, 64)
+    weights = {name: 0.5 + torch.rand(n, generator=random) / 2 for name, n in zip(names, sizes, strict=True)}
+    return checkpoint, replace(attrs, weights=weights), recipe
+
+
+def test_stamped_ops_are_the_plain_flows_for_mixed_precision(lowerings, mixed):
+    stamped = stamped_ops(*lowerings.graph_arguments(*mixed))
+    assert_same_program(stamped, record_plain(*mixed, target_named(EMULATOR), CONTEXT), 2)
+
+
+def test_a_program_of_mixed_precision_computes_what_the_fake_quantised_decoder_does(lowerings, mixed, tmp_path):
+    checkpoint, attrs, recipe = mixed
+    (tmp_path / "mixed.pte").write_bytes(lowerings.program(checkpoint, attrs, recipe))
+    graph, tokens = Program(tmp_path / "mixed.pte").graph(), [256, *b"Once"]
+    assert graph.cache_dtype == np.uint8
+    cache = KVCache(graph)
+    found = np.stack([step(graph, cache, token) for token in tokens])
+    assert sqnr_db(qdq_logits(convert_decoder(*mixed, CONTEXT)[0], checkpoint.config, tokens), found) > 25
 
 
 def test_an_override_gives_the_projections_that_it_names_4_bits_and_no_others(lowerings, other):

@@ -15,7 +15,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 VOCABULARY = 258  # a token per byte, <s> and </s>
 CONTEXT = 16
-RECIPE = {"dtype": "16a8w", "granularity": "per_channel", "kv_bits": 16, "overrides": []}
+RECIPE = {"weight_bits": 8, "granularity": "per_channel", "kv_bits": 16, "overrides": []}
 EMULATOR = "SM8650-emulator"
 # Texts of one token per character, of different lengths.
 SAMPLES = ["Once upon a time", "a", "The sea!"]

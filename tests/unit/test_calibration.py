@@ -14,7 +14,7 @@ from hexport.lowering.plain import calibrate_plain
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate, token_inputs
 from hexport.quantization.quant_attrs import Encoding, save_quant_attrs
-from hexport.quantization.recipe import load_recipe
+from hexport.quantization.recipe import recipe_from
 
 pytestmark = pytest.mark.usefixtures("qnn_sdk")
 
@@ -44,7 +44,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe():
-    return load_recipe("16a8w")
+    return recipe_from({}, "16a8w")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,21 @@ def test_every_point_equals_the_whole_graphs(checkpoint, recipe, attrs):
     assert attrs.activations.keys() == whole.activations.keys()
     assert [p for p in attrs.activations if attrs.activations[p] != whole.activations[p]] == []
     assert attrs == whole
+
+
+def test_every_point_equals_the_whole_graphs_with_all_that_a_recipe_may_ask_for(checkpoint):
+    overrides = [
+        {"layers": "0", "points": "feed_forward", "activation_bits": 8, "activation_symmetric": True},
+        {"layers": "[12]", "points": "attention.q_rope", "observer": "percentile"},
+    ]
+    keys = {"kv_bits": 8, "r3": True, "masked_softmax": True, "observer": "mse", "overrides": overrides}
+    mixed = recipe_from(keys, "r")
+    attrs = calibrate(checkpoint, SAMPLES, mixed, Progress())
+    assert attrs == calibrate_plain(checkpoint, SAMPLES, mixed)
+    bits = {point: encoding.bits for point, encoding in attrs.activations.items()}
+    assert bits["layers.0.feed_forward.gate_proj.conv2d"] == 8
+    assert bits["layers.1.feed_forward.gate_proj.conv2d"] == bits["layers.0.add_1"] == 16
+    assert {(encoding.bits, encoding.zero_point) for layer in attrs.kv for encoding in layer.values()} == {(8, 128)}
 
 
 @pytest.mark.parametrize(
@@ -179,6 +194,12 @@ def test_weights_that_are_no_numbers_are_refused_by_their_layer(tmp_path, recipe
     with pytest.raises(HexportError, match=r"layers\.1\.feed_forward\.") as refusal:
         calibrate(checkpoint, SAMPLES, recipe, Progress())
     assert "\n" not in str(refusal.value)
+
+
+def test_blocks_that_do_not_fit_the_model_are_refused_before_its_layers_run(checkpoint):
+    recipe = recipe_from({"weight_bits": 4, "granularity": "per_block", "block_size": 16}, "r")
+    with pytest.raises(HexportError, match=r"attention\.q_proj of layer 0 has 24 input channels; .* a multiple of 32"):
+        calibrate(checkpoint, SAMPLES, recipe, Progress())
 
 
 def test_progress_counts_layers_and_stages(checkpoint, recipe, tmp_path):

@@ -1,14 +1,23 @@
-"""Calibration data: prompts and texts as token ids."""
+"""Calibration data: prompts, texts, chats and tasks as token ids."""
 
+import hashlib
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import calibration
+from hexport.config import matrix
+from hexport.config.settings import parse_config
 
-TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+TEMPLATE = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+TASKS = {"limit": None, "num_fewshot": None}
 
 
 @pytest.fixture
@@ -40,13 +49,22 @@ def run(run_script, place, settings, **paths):
     run_script(calibration.main, settings, tokenizer=place.tokenizer, output=place.output, **paths)
     data = json.loads(place.output.read_text())
     assert data["tokens"] == sum(map(len, data["samples"]))
+    assert all(0 < len(sample) <= 512 for sample in data["samples"])
     return data
+
+
+def sha256(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def manifest_of(place) -> dict:
+    return json.loads((place.output.parent / "tokens.json.manifest.json").read_text())
 
 
 def test_prompts_are_what_a_run_would_feed(run_script, place):
     settings = {"prompts": ["Hi", "Größe"], "system_prompt": ""}
     data = run(run_script, place, settings)
-    assert data["source"] == {"prompts": 2}
+    assert data["source"] == {"kind": "prompts", "prompts": 2, "sha256": sha256('["", "Hi", "Größe"]')}
     assert [place.decode(ids) for ids in data["samples"]] == ["<bos>Hi", "<bos>Größe"]
     place.configure(TEMPLATE)
     data = run(run_script, place, settings | {"system_prompt": "S"})
@@ -54,8 +72,7 @@ def test_prompts_are_what_a_run_would_feed(run_script, place):
         "[system]S[user]Hi[assistant]",
         "[system]S[user]Größe[assistant]",
     ]
-    manifest = json.loads((place.output.parent / "tokens.json.manifest.json").read_text())
-    assert set(manifest["inputs"]) == {"tokenizer.json", "tokenizer_config.json"}
+    assert set(manifest_of(place)["inputs"]) == {"tokenizer.json", "tokenizer_config.json"}
 
 
 @pytest.mark.parametrize(("bos", "sizes"), [(True, [512, 512, 179]), (False, [512, 512, 176])])
@@ -64,13 +81,171 @@ def test_text_is_cut_without_loss(run_script, place, bos, sizes):
     place.text.write_text(text)
     place.configure(TEMPLATE, add_bos_token=bos)
     data = run(run_script, place, {"text": "text.txt"}, text=place.text)
-    assert data["source"] == {"text": "text.txt"}
+    assert data["source"] == {"kind": "text", "files": {"text.txt": sha256(text)}}
     assert list(map(len, data["samples"])) == sizes
     samples = [place.decode(ids) for ids in data["samples"]]
     assert all(sample.startswith("<bos>") for sample in samples) is bos
     assert "".join(sample.removeprefix("<bos>") for sample in samples) == text
-    manifest = json.loads((place.output.parent / "tokens.json.manifest.json").read_text())
-    assert "text.txt" in manifest["inputs"]
+    assert manifest_of(place)["inputs"]["text.txt"] == sha256(text)
+
+
+def test_chats_keep_what_the_assistant_said(run_script, place):
+    place.configure(TEMPLATE)
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Grüße"}]
+    chats = [{"messages": turns}, {"messages": [*turns, {"role": "user", "content": "a" * 600}], "id": 7}]
+    place.text.write_text(json.dumps(chats))
+    data = run(run_script, place, {"samples": "chat.json"}, samples=place.text)
+    first, *second = [place.decode(ids) for ids in data["samples"]]
+    assert first == "[user]Hi[assistant]Grüße"
+    assert "".join(second) == first + "[user]" + "a" * 600 + "[assistant]"
+    assert data["source"] == {"kind": "samples", "files": {"chat.json": sha256(place.text.read_text())}}
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_text_as_a_task_is_read_as_evaluation_reads_it(run_script, place, bos):
+    pages = [" ".join(["one two three"] * 150), " ".join(["four five six"] * 160)]
+    place.text.write_text("\n".join(pages))
+    place.configure(TEMPLATE, add_bos_token=bos)
+    settings = {"tasks": ["mine"], "texts": {"mine": "texts/mine.txt"}, "limit": 2, "num_fewshot": None}
+    data = run(run_script, place, settings, local=f"mine={place.text}")
+    windows = []
+    for page in pages:
+        # lm-eval puts BOS in front of a text, also where the tokenizer has put one there. The last token is only
+        # predicted, and the last window is as long as the others.
+        tokens = ["<bos>"] * (1 + bos) + list(page[:-1])
+        windows += [tokens[i : i + 512] for i in range(0, len(tokens) - 512, 512)] + [tokens[-512:]]
+    assert [place.decode(ids) for ids in data["samples"]] == ["".join(window) for window in windows]
+    source = {"mine": {"documents": 2, "sha256": sha256(json.dumps([[page] for page in pages]))}}
+    files = {"texts/mine.txt": sha256(place.text.read_text())}
+    assert data["source"] == {"kind": "tasks", "tasks": source, "files": files, "limit": 2, "num_fewshot": None}
+    manifest = manifest_of(place)
+    assert manifest["inputs"]["tasks.mine"] == files["texts/mine.txt"]
+    assert {"lm_eval", "datasets"} <= set(manifest["versions"])
+
+
+@pytest.fixture
+def question_task(tmp_path, monkeypatch):
+    """`question_task(**keys)`: the YAML file of a task, with three questions as its data set."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = [{"q": f"Is {i} even?", "choices": ["yes", "no"], "right": i % 2} for i in range(3)]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def write(**keys) -> str:
+        data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(tmp_path / "questions.jsonl")}}}
+        task = {"task": "questions", "test_split": "test", "doc_to_text": "q", "doc_to_target": "right", **data, **keys}
+        (tmp_path / "questions.yaml").write_text(json.dumps(task))
+        return str(tmp_path / "questions.yaml")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"output_type": "multiple_choice", "doc_to_choice": "choices", "metric_list": [{"metric": "acc"}]},
+        {"output_type": "generate_until", "doc_to_choice": "choices", "metric_list": [{"metric": "exact_match"}]},
+        {"output_type": "loglikelihood", "doc_to_target": "{{' ' ~ choices[right]}}"},
+        {
+            "output_type": "multiple_choice",
+            "doc_to_text": "right",
+            "doc_to_choice": "{{[q ~ ' yes', q ~ ' no']}}",
+            "doc_to_target": "{{'!'}}",
+            "target_delimiter": "",
+            "metric_list": [{"metric": "acc"}],
+        },
+    ],
+    ids=["multiple choice", "generation", "log-likelihood", "choices in the context"],
+)
+def test_questions_are_read_with_their_right_answers(run_script, place, question_task, keys):
+    data = run(run_script, place, {**TASKS, "tasks": [question_task(**keys)], "texts": {}})
+    end = "" if "target_delimiter" in keys else -1  # the last token is only predicted
+    answers = [f"<bos>Is {i} even? {['yes', 'no'][i % 2]}"[: end or None] for i in range(3)]
+    assert [place.decode(ids) for ids in data["samples"]] == answers
+    assert data["source"]["tasks"]["questions"]["documents"] == 3
+
+
+def test_examples_and_limit(run_script, place, question_task):
+    keys = {"output_type": "multiple_choice", "doc_to_choice": "choices", "metric_list": [{"metric": "acc"}]}
+    settings = {"tasks": [question_task(**keys)], "texts": {}, "limit": 2, "num_fewshot": 2}
+    first, second = run(run_script, place, settings)["samples"]
+    for i, ids in enumerate((first, second)):
+        *examples, question = place.decode(ids).removeprefix("<bos>").split("\n\n")
+        assert question == f"Is {i} even? {['yes', 'no'][i]}"[:-1]
+        assert set(examples) < {"Is 0 even? yes", "Is 1 even? no", "Is 2 even? yes"}
+        assert len(examples) == 2
+    assert run(run_script, place, settings)["samples"] == [first, second]
+
+
+def test_without_a_limit_tasks_share_8192_tokens(place):
+    place.text.write_text("\n".join(["one two three four " * 100] * 30))
+    files = dict.fromkeys(("a", "b"), place.text)
+    options = [option for name, path in files.items() for option in ("--local", f"{name}={path}")]
+    settings = {**TASKS, "tasks": ["a", "b"], "texts": dict.fromkeys(files, "text.txt")}
+    arguments = ["--settings", json.dumps(settings), "--tokenizer", str(place.tokenizer), "--output", str(place.output)]
+    assert CliRunner().invoke(calibration.main, [*arguments, *options]).exit_code == 0
+    data = json.loads(place.output.read_text())
+    # A document of 1,900 letters is read in four windows of 512 tokens.
+    assert {name: task["documents"] for name, task in data["source"]["tasks"].items()} == {"a": 2, "b": 2}
+    assert data["tokens"] == 8192
+
+
+def test_few_tokens_bring_a_warning(place):
+    def said(n_tokens: int) -> str:
+        place.text.write_text("a" * n_tokens)
+        paths = {"tokenizer": place.tokenizer, "text": place.text, "output": place.output}
+        options = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
+        done = CliRunner().invoke(calibration.main, ["--settings", '{"text": "t"}', *options], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stderr
+
+    (warning,) = [line for line in said(510).splitlines() if line.startswith("warning: ")]
+    assert "511 tokens" in warning
+    assert "warning" not in said(511)
+
+
+def test_settings_and_files_of_each_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("devices.yaml").write_text("devices: {e: {kind: emulator, soc: SM8650}}")
+    Path("task.yaml").touch()
+
+    def of(calibration: dict | None) -> tuple[dict, list[str], list[str]]:
+        model = {"checkpoint": "a.gguf", "prompts": ["Hi"], "system_prompt": "S", "calibration": calibration}
+        tasks = {"mine": {"text": "mine.txt"}, "other": {"text": "other.txt"}}
+        config = parse_config({"models": {"m": model}, "tasks": tasks}, "config.yaml")
+        settings = json.loads(matrix.calibration_settings(config, "m"))
+        return settings, matrix.calibration_files(config, "m"), matrix.calibration_options(config, "m")
+
+    assert of(None) == ({"prompts": ["Hi"], "system_prompt": "S"}, [], [])
+    assert of({"text": "t.txt"}) == ({"text": "t.txt"}, ["t.txt"], ["--text", "t.txt"])
+    assert of({"samples": "c.json"}) == ({"samples": "c.json"}, ["c.json"], ["--samples", "c.json"])
+    settings, files, options = of({"tasks": ["wikitext", "mine", "task.yaml"], "limit": 3})
+    assert settings == {
+        "tasks": ["wikitext", "mine", "task.yaml"],
+        "texts": {"mine": "mine.txt"},
+        "limit": 3,
+        "num_fewshot": None,
+    }
+    assert files == ["mine.txt", "task.yaml"]
+    assert options == ["--local", "mine=mine.txt"]
+    assert of({"tasks": ["wikitext"]})[0] == of({"tasks": ["wikitext"], "limit": None, "num_fewshot": None})[0]
+
+
+def test_faulty_chats_are_one_line(script_error, place):
+    def error(chats: object) -> str:
+        place.text.write_text(chats if isinstance(chats, str) else json.dumps(chats))
+        paths = {"tokenizer": place.tokenizer, "samples": place.text, "output": place.output}
+        return script_error(calibration.main, {"samples": "chat.json"}, **paths)
+
+    message = {"role": "user", "content": "Hi"}
+    assert "this model has no chat template" in error([{"messages": [message]}])
+    place.configure(TEMPLATE + "{{ raise_exception('no') if messages[0].role == 'tool' }}")
+    assert "not JSON" in error("[")
+    for empty in ([], {}, "7"):
+        assert 'expected a list of chats, [{"messages": […]}, …]' in error(empty)
+    good = {"messages": [message]}
+    for bad in ({"messages": []}, {}, [message], {"messages": ["Hi"]}, {"messages": [{"role": "user"}]}):
+        assert "text.txt: chat 2: expected" in error([good, bad])
+    assert "chat 2: the chat template fails: no" in error([good, {"messages": [{"role": "tool", "content": ""}]}])
 
 
 def test_faults_are_one_line(script_error, place):
@@ -80,7 +255,7 @@ def test_faults_are_one_line(script_error, place):
     assert "no prompts" in error({"prompts": [], "system_prompt": ""})
     assert "no chat template" in error({"prompts": ["Hi"], "system_prompt": "S"})
     place.text.write_bytes(b"")
-    assert "text.txt: the calibration text is empty" in error({"text": "text.txt"}, text=place.text)
+    assert "text.txt: the text is empty" in error({"text": "text.txt"}, text=place.text)
     place.text.write_bytes(b"abc\xff")
     assert "text.txt: not UTF-8 text: byte 3" in error({"text": "text.txt"}, text=place.text)
     place.text.unlink()

@@ -96,16 +96,23 @@ def test_yaml(text, expected):
             "models: {../m: {checkpoint: a.gguf, prompts: [a]}}",
             "models.../m: not a name: use letters, digits, dots, dashes and underscores, a letter or digit first",
         ),
-        # A rotation of queries and keys (R3), which the compiler cannot split by heads, is in no decoder built here.
         (model("r3: true"), "models.m.r3: unknown key; known: " + ", ".join(KEYS)),
-        (
-            "recipes: {r: {based_on: 16a8w, r3: true}}\n" + model(""),
-            "recipes.r.r3: unknown key; known: based_on, overrides",
-        ),
         ("recipes: {r: {}}\n" + model(""), "recipes.r.based_on: missing"),
         (
-            "recipes: {r: {based_on: 16a8w, overrides: [{modules: a, dtyp: 8a8w}]}}\n" + model(""),
-            "recipes.r.overrides[0].dtyp: unknown key; did you mean dtype?",
+            "recipes: {r: {based_on: 16a8w, weights_bits: 4}}\n" + model(""),
+            "recipes.r.weights_bits: unknown key; did you mean weight_bits?",
+        ),
+        (
+            "recipes: {r: {based_on: 16a8w, kv_bits: 4}}\n" + model(""),
+            "recipes.r.kv_bits: unknown value 4; known: 8, 16",
+        ),
+        (
+            "recipes: {r: {based_on: 16a8w, granularity: per_row}}\n" + model(""),
+            "recipes.r.granularity: unknown value 'per_row'; did you mean per_block?",
+        ),
+        (
+            "recipes: {r: {based_on: 16a8w, overrides: [{point: a, kv_bits: 8}]}}\n" + model(""),
+            "recipes.r.overrides[0].point: unknown key; did you mean points?",
         ),
         ("tasks: {t: {txt: a}}\n" + model(""), "tasks.t.txt: unknown key; did you mean text?"),
         (
@@ -134,7 +141,7 @@ def test_yaml(text, expected):
 )
 def test_keys_and_values(text, expected):
     assert errors(text)[0] == f"config.yaml: {expected}"
-    assert len(errors(text)) == (2 if " -> " in expected or "dtyp" in expected or "txt" in expected else 1)
+    assert len(errors(text)) == (2 if " -> " in expected or "].point:" in expected or "txt" in expected else 1)
 
 
 @pytest.mark.parametrize(
@@ -145,10 +152,24 @@ def test_keys_and_values(text, expected):
         ("socs: [X]\n" + model(""), f"socs[0]: unknown SoC 'X'; known: {SOCS}"),
         (
             "socs: [SM8650, SM8450]\n" + model(""),
-            "models.m.recipe: 16a8w has a 16-bit KV cache, which needs V73 or newer; SM8450 is V69: "
-            "remove SM8450 from socs or choose another recipe",
+            "models.m.recipe: 16a8w has kv_bits 16, which need V73 or newer; SM8450 is V69: "
+            "set kv_bits: 8 in a recipe based on it, or remove SM8450 from socs",
         ),
-        (model("recipe: 16a4w"), "models.m.recipe: unknown recipe '16a4w'; did you mean 16a8w?"),
+        (
+            "socs: [SM8350]\n" + model("recipe: phi_4_mini"),
+            "models.m.recipe: phi_4_mini has granularity per_block, which needs V69 or newer; SM8350 is V68: "
+            "set granularity: per_channel in a recipe based on it, or remove SM8350 from socs",
+        ),
+        (
+            "recipes: {r: {based_on: 16a8w, r3: true}}\n" + model("recipe: r, modes: [kv, hybrid]"),
+            "models.m.recipe: r has r3: true, which the HTP compiler takes in graphs of AR length 1 alone, and mode "
+            "hybrid has others: set r3: false in a recipe based on it, or modes: [kv]",
+        ),
+        (
+            "recipes: {r: {based_on: 16a8w, granularity: per_block}}\n" + model("recipe: r"),
+            "recipes: recipe r: output: granularity per_block needs a block_size",
+        ),
+        (model("recipe: 16a4"), "models.m.recipe: unknown recipe '16a4'; did you mean 16a4w?"),
         (
             "recipes: {tokenizer: {based_on: 16a8w}}\n" + model(""),
             "recipes.tokenizer: the name is taken by a folder of artifacts; choose another",
@@ -233,14 +254,13 @@ def test_keys_and_values(text, expected):
             "models.m.calibration: expected one of tasks, prompts, samples, text, got prompts and text",
         ),
         (
-            model("calibration: {tasks: [wikitext], limit: 1}"),
-            "models.m.calibration.tasks: is not supported in this version; available: prompts, text",
+            model("calibration: {samples: a.gguf, num_fewshot: 1}"),
+            "models.m.calibration.num_fewshot: goes with tasks, not with samples",
         ),
-        (
-            model("calibration: {samples: chat.json}"),
-            "models.m.calibration.samples: is not supported in this version; available: prompts, text",
-        ),
+        (model("calibration: {samples: chat.json}"), "models.m.calibration.samples: chat.json: no such file"),
         (model("calibration: {text: t.txt}"), "models.m.calibration.text: t.txt: no such file"),
+        ("tasks: {t: {text: t.txt}}\n" + model("calibration: {tasks: [t]}"), "tasks.t.text: t.txt: no such file"),
+        (model("calibration: {tasks: [arc, t.yaml]}"), "models.m.calibration.tasks: t.yaml: no such file"),
         (
             model("calibration: {prompts: [a], limit: 1}"),
             "models.m.calibration.limit: goes with tasks, not with prompts",
@@ -317,5 +337,8 @@ def test_a_right_config_has_no_errors():
     assert errors(model(f'checkpoint: "https://a.org/a.gguf", sha256: {SHA256}')) == []
     assert errors(model(f'checkpoint: "hf://a/b@v1/c.pt", tokenizer: "https://a.org/t.model#sha256={SHA256}"')) == []
     assert errors(model("num_sharding: 4")) == []
+    assert errors("socs: [SM8450]\n" + model("recipe: phi_4_mini, modes: [kv, hybrid]")) == []
+    assert errors("recipes: {r: {based_on: 16a8w, r3: true}}\n" + model("recipe: r")) == []
+    assert errors("tasks: {t: {text: notes.md}}\n" + model("calibration: {tasks: [t, wikitext], limit: null}")) == []
     adb = "devices: {p: {kind: adb, soc: SM8650, serial: a, adb_server: {host: h, port: 1}, build_path: b, qnn_sdk: s}}"
     assert errors(model(""), adb) == []

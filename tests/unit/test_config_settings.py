@@ -19,8 +19,9 @@ CONFIG = """
 artifacts: out/
 socs: [SM8650, SM8750]
 recipes:
-  mine: {based_on: 16a8w, overrides: [{modules: down_proj, dtype: 16a4w}]}
-  more: {based_on: mine, overrides: [{modules: output, dtype: 8a8w}]}
+  mine: {based_on: 16a8w, overrides: [{points: "*.down_proj", weight_bits: 4}]}
+  more: {based_on: mine, kv_bits: 8, overrides: [{layers: epilogue, points: output, weight_bits: 4}]}
+  rotated: {based_on: 16a8w, r3: true}
 models:
   smollm2_135m: {prompts: [Hello], system_prompt: Be brief., recipe: more}
   local: {checkpoint: folder, calibration: {text: text.txt}, max_seq_len: 64}
@@ -79,11 +80,12 @@ def test_default_lengths_fit_the_context(config):
 def test_a_recipe_adds_to_the_one_that_it_is_based_on(config):
     base = config.recipes["16a8w"]
     assert config.recipes["more"] == base | {
+        "kv_bits": 8,
         "overrides": [
             *base["overrides"],
-            {"modules": "down_proj", "dtype": "16a4w"},
-            {"modules": "output", "dtype": "8a8w"},
-        ]
+            {"points": "*.down_proj", "weight_bits": 4},
+            {"layers": "epilogue", "points": "output", "weight_bits": 4},
+        ],
     }
 
 
@@ -182,8 +184,11 @@ def test_a_run_in_mode_lookahead_knows_the_sizes_of_its_steps(config):
 
 
 def test_what_cannot_be_made_is_one_line(config):
-    with pytest.raises(HexportError, match=r"^recipe 16a8w has a 16-bit KV cache, which needs V73 or newer; SM8350"):
+    with pytest.raises(HexportError, match=r"^recipe 16a8w has kv_bits 16, which need V73 or newer; SM8350 is V68"):
         matrix.program_settings(config, "local", "16a8w", "SM8350", "kv")
+    with pytest.raises(HexportError, match=r"^recipe rotated has r3: true, .* mode hybrid has others: set r3: false"):
+        matrix.program_settings(config, "local", "rotated", "SM8650", "hybrid")
+    matrix.program_settings(config, "local", "rotated", "SM8650", "kv")
     with pytest.raises(HexportError, match=r"^device phone: this version runs on emulators only$"):
         matrix.run_settings(config, "local", "16a8w", "SM8750", "phone", "kv")
 

@@ -101,8 +101,8 @@ def test_a_scale_that_is_no_positive_number_is_refused_by_its_point(part, scale)
     ("damage", "named"),
     [
         (lambda text: text[: len(text) // 2], "not JSON"),
-        (lambda text: text.replace('"schema": 1', '"schema": 0'), "schema 0"),
-        (lambda text: text.replace('"schema": 1', '"other": 1'), "schema None"),
+        (lambda text: text.replace('"schema": 2', '"schema": 0'), "schema 0"),
+        (lambda text: text.replace('"schema": 2', '"other": 1'), "schema None"),
         (lambda text: text.replace('"mask"', '"mosk"'), "mask is missing"),
         (lambda text: text.replace('"v"', '"w"'), "v is missing"),
         (lambda text: text.replace('"qmin"', '"min"'), "qmin is missing"),

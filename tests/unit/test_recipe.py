@@ -1,104 +1,302 @@
-"""Recipes as data, and what they ask of the quantiser."""
+"""Recipes as data: what overrides reach, what the built-in ones give, and what is refused before anything runs."""
+
+from dataclasses import replace
 
 import pytest
 
-from hexport.decoder.weights import Checkpoint, load_epilogue
+from hexport.config.recipes import built_in_recipes, resolve_recipes
+from hexport.config.schema import schema_errors
+from hexport.config.settings import built_in_models
+from hexport.decoder.sizes import PUBLISHED as PUBLISHED_SIZES
 from hexport.errors import HexportError
-from hexport.quantization.calibration import prepare_epilogue, prepare_layer
-from hexport.quantization.recipe import Override, Recipe, load_recipe, recipe_from
+from hexport.quantization.recipe import (
+    EPILOGUE,
+    LAYER_PROJECTIONS,
+    OUTPUT_PROJECTION,
+    Precision,
+    Recipe,
+    check_block_sizes,
+    check_sizes,
+    projections_of,
+    recipe_from,
+)
 
-pytestmark = pytest.mark.usefixtures("qnn_sdk")
+ATTENTION, FEED_FORWARD = LAYER_PROJECTIONS[:4], LAYER_PROJECTIONS[4:]
+DOWN, V = "feed_forward.down_proj", "attention.v_proj"
 
-SPEC = {"dtype": "16a8w", "granularity": "per_channel", "kv_bits": 16}
+
+def recipe(based_on: str, **own) -> Recipe:
+    """Of an entry of `recipes` in config.yaml."""
+    entry = {"based_on": based_on, **own}
+    assert list(schema_errors({"models": {"smollm2_135m": {}}, "recipes": {"mine": entry}}, "config")) == []
+    return recipe_from(resolve_recipes({"mine": entry})["mine"], "mine")
 
 
-def weight_bits(checkpoint: Checkpoint, recipe: Recipe) -> dict[str, int]:
-    """Bits of every projection's weight, and of the output projection's, by its name in the decoder."""
-    prepared = prepare_layer(checkpoint, 0, 8, 1, recipe), prepare_epilogue(load_epilogue(checkpoint), 1, recipe)
-    observers = prepared[0].weights | prepared[1].weights
+def reached(recipe: Recipe, layers: int, **precision) -> set[tuple[str, str]]:
+    """The projections of a decoder of so many layers that get this precision, by place and name."""
     return {
-        name.removesuffix(".weight"): (observer.quant_max - observer.quant_min).bit_length()
-        for name, observer in observers.items()
-        if name.endswith(("proj.weight", "output.weight"))
+        (place, projection)
+        for place in (*map(str, range(layers)), EPILOGUE)
+        for projection in projections_of(place)
+        if all(getattr(recipe.at(place, projection), key) == value for key, value in precision.items())
     }
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("checkpoint")
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "vocab_size": 20}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    LlamaForCausalLM(LlamaConfig(**sizes, **heads)).save_pretrained(folder)
-    return Checkpoint(folder)
+def test_a_recipe_without_keys_is_16a8w():
+    assert recipe_from({}, "r") == recipe("16a8w") == Recipe()
 
 
-def test_the_built_in_recipe():
-    assert load_recipe("16a8w") == Recipe(dtype="16a8w", granularity="per_channel", kv_bits=16, overrides=())
+def test_keys_of_a_recipe_replace_those_of_its_base_and_leave_the_others():
+    mine = recipe("16a4w_block32", observer="percentile", kv_bits=8, seq_mse=20)
+    assert mine.kv_bits == 8
+    expected = Precision(weight_bits=4, granularity="per_block", block_size=32, observer="percentile", seq_mse=20)
+    assert {mine.at("0", projection) for projection in LAYER_PROJECTIONS} == {expected}
 
 
-def test_a_recipe_of_its_content():
-    overrides = [{"modules": "down_proj", "dtype": "16a4w"}]
-    assert recipe_from({**SPEC, "overrides": overrides}, "mine").overrides == (
-        Override(modules="down_proj", dtype="16a4w", granularity="per_channel"),
+def test_later_overrides_win_key_by_key():
+    mine = recipe(
+        "16a8w",
+        overrides=[
+            {"points": "feed_forward.*", "weight_bits": 4, "observer": "mse"},
+            {"layers": "2", "points": DOWN, "weight_bits": 8},
+            {"layers": "2", "points": "*", "seq_mse": 7},
+        ],
     )
+    assert mine.at("1", DOWN) == Precision(weight_bits=4, observer="mse")
+    assert mine.at("2", DOWN) == Precision(weight_bits=8, observer="mse", seq_mse=7)
+    assert mine.at("2", "attention.q_proj") == Precision(seq_mse=7)
+    assert mine.at("3", "attention.q_proj") == Precision()
 
 
-def test_every_projection_has_the_bits_of_the_recipe(checkpoint):
-    names = {f"attention.{name}_proj" for name in "qkvo"} | {f"feed_forward.{name}_proj" for name in ("gate", "up")}
-    names |= {"feed_forward.down_proj", "output"}
-    assert weight_bits(checkpoint, recipe_from(SPEC, "r")) == dict.fromkeys(names, 8)
-    assert weight_bits(checkpoint, recipe_from({**SPEC, "dtype": "16a4w"}, "r")) == dict.fromkeys(names, 4)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "four_bits"),
-    [
-        ([("feed_forward.down_proj", "16a4w")], {"feed_forward.down_proj"}),
-        ([("attention", "16a4w")], {f"attention.{name}_proj" for name in "qkvo"}),
-        ([("[kv]_proj$", "16a4w"), ("output", "16a4w")], {"attention.k_proj", "attention.v_proj", "output"}),
-        ([("feed_forward", "16a4w"), ("up_proj", "16a8w")], {"feed_forward.gate_proj", "feed_forward.down_proj"}),
-        ([("up_proj", "16a8w"), ("up_proj", "16a4w")], {"feed_forward.up_proj"}),
-    ],
-)
-def test_overrides_reach_the_projections_that_they_name_and_later_ones_win(checkpoint, overrides, four_bits):
-    spec = {**SPEC, "overrides": [{"modules": modules, "dtype": dtype} for modules, dtype in overrides]}
-    bits = weight_bits(checkpoint, recipe_from(spec, "r"))
-    assert {name for name, width in bits.items() if width == 4} == four_bits
-    assert {name for name, width in bits.items() if width != 4} == {name for name in bits if bits[name] == 8}
+def test_overrides_follow_those_of_the_base():
+    """16a4w itself overrides the output projection."""
+    assert reached(recipe("16a4w"), 2, weight_bits=8) == {(EPILOGUE, OUTPUT_PROJECTION)}
+    assert reached(recipe("16a4w", overrides=[{"points": "output", "weight_bits": 4}]), 2, weight_bits=8) == set()
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("layers", "places"),
     [
-        ({"dtype": "4a4w"}, "dtype '4a4w' is not supported; supported: 16a8w, 16a4w"),
-        ({"dtype": "8a8w"}, "dtype '8a8w' is not supported"),  # the KV cache has 16 bits
-        ({"granularity": "per_block"}, "granularity 'per_block' is not supported; supported: per_channel"),
-        ({"granularity": "per_tensor"}, "granularity 'per_tensor' is not supported"),
-        ({"kv_bits": 8}, "kv_bits 8 is not supported; supported: 16"),
-        ({"rotation": "r3"}, "rotation"),
-        ({"overrides": [{"modules": "down_proj", "dtype": "8w"}]}, "dtype '8w' is not supported"),
-        ({"overrides": [{"modules": "down_proj"}]}, "dtype"),
-        ({"overrides": [{"modules": "down_proj", "dtype": "16a4w", "bits": 4}]}, "bits"),
-        ({"overrides": [{"modules": "mlp.down", "dtype": "16a4w"}]}, "modules 'mlp.down' names none; known: "),
-        ({"overrides": [{"modules": "layers.0.", "dtype": "16a4w"}]}, "modules 'layers.0.' names none"),
-        ({"overrides": [{"modules": "(down", "dtype": "16a4w"}]}, "modules '(down' is no regular expression"),
+        ("*", {*map(str, range(30)), EPILOGUE}),
+        ("[0-3]", {"0", "1", "2", "3"}),
+        ("2[1-7]", {"21", "22", "23", "24", "25", "26", "27"}),
+        ("1?", {str(i) for i in range(10, 20)}),
+        ("7", {"7"}),
+        ("epilogue", {EPILOGUE}),
+        ("[!e]*", set(map(str, range(30)))),
     ],
 )
-def test_what_cannot_be_lowered_is_refused_in_one_line(changes, named):
+def test_globs_on_layers(layers, places):
+    mine = recipe("16a8w", overrides=[{"layers": layers, "weight_bits": 4}])
+    assert {place for place, _ in reached(mine, 30, weight_bits=4)} == places
+
+
+@pytest.mark.parametrize(
+    ("points", "named"),
+    [
+        ("attention", set(ATTENTION)),
+        ("attention.*", set(ATTENTION)),
+        ("attention.[qk]_proj", {"attention.q_proj", "attention.k_proj"}),
+        ("*.down_proj", {DOWN}),
+        (V, {V}),
+        ("*", set(LAYER_PROJECTIONS)),
+    ],
+)
+def test_globs_on_points(points, named):
+    mine = recipe("16a8w", overrides=[{"layers": "0", "points": points, "weight_bits": 4}])
+    assert {projection for _, projection in reached(mine, 1, weight_bits=4)} == named
+
+
+def test_a_point_is_named_by_itself_or_by_any_module_that_it_lies_in():
+    point = "attention.q_rope.mul_1"
+    for points in (point, "attention.q_rope", "attention", "attention.*", "*.mul_?"):
+        assert recipe("16a8w", overrides=[{"points": points, "observer": "mse"}]).at("0", point).observer == "mse"
+    for points in ("attention.k_rope", "q_rope", "feed_forward", "*.mul"):
+        assert recipe("16a8w", overrides=[{"points": points, "observer": "mse"}]).at("0", point).observer == "min_max"
+
+
+def test_layers_with_the_same_overrides_can_share_a_template():
+    mine = recipe("16a4w_block32", overrides=[{"layers": "[0-3]", "points": DOWN, "observer": "mse"}])
+    templates = [mine.template_of(layer) for layer in range(8)]
+    assert len(set(templates[:4])) == len(set(templates[4:])) == 1
+    assert templates[0] != templates[4]
+
+
+# The published recipes (executorch, examples/qualcomm/oss_scripts/llama): weight bits and block size of most
+# projections, those with 8 bits per channel by layer and name, bits of the KV cache, masked softmax, SeqMSE candidates.
+EVERY, OUTPUT = "every layer", {(EPILOGUE, OUTPUT_PROJECTION)}
+PUBLISHED = {
+    "stories110m": (4, None, OUTPUT, 8, False, 0),
+    "llama3_2-1b_instruct": (4, 32, OUTPUT | {(str(i), DOWN) for i in range(4)}, 8, False, 50),
+    "llama3_2-3b_instruct": (4, 32, OUTPUT | {(str(i), DOWN) for i in range(21, 28)}, 8, False, 0),
+    "gemma-2b": (4, 64, OUTPUT | {(EVERY, V)}, 8, True, 0),
+    "gemma3-1b": (4, 64, {(EVERY, V)}, 8, True, 0),
+    "phi_4_mini": (4, 16, OUTPUT, 8, False, 0),
+    "qwen2_5-0_5b": (4, 16, set(), 16, True, 0),
+    "qwen2_5-1_5b": (4, 16, OUTPUT, 16, True, 0),
+    "qwen3-0_6b": (4, 32, {(EVERY, DOWN)}, 16, True, 50),
+    "qwen3-1_7b": (4, 16, OUTPUT, 8, True, 0),
+    "smollm2_135m": (8, None, {(EVERY, projection) for projection in LAYER_PROJECTIONS} | OUTPUT, 16, False, 0),
+    "smollm3-3b": (4, 32, OUTPUT | {(EVERY, f"attention.{name}_proj") for name in "qkv"}, 8, True, 0),
+}
+LAYERS = 36  # as many as the deepest of them
+EIGHT_BIT_VALUES = {"stories110m", "phi_4_mini"}  # their v_proj puts out 8 bits around 128
+
+
+def test_every_built_in_model_has_a_published_recipe():
+    assert built_in_models().keys() == PUBLISHED.keys()
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_built_in_models_have_the_bit_widths_of_the_published_recipes(model):
+    weight_bits, block_size, in_8_bits, kv_bits, masked_softmax, seq_mse = PUBLISHED[model]
+    name = built_in_models()[model]["recipe"]
+    found = recipe_from(resolve_recipes({})[name], name)
+    places = [(str(i), projection) for i in range(LAYERS) for projection in LAYER_PROJECTIONS]
+    for place, projection in (*places, (EPILOGUE, OUTPUT_PROJECTION)):
+        wide = {(place, projection), (EVERY if place != EPILOGUE else place, projection)} & in_8_bits
+        narrow = {"weight_bits": weight_bits, "granularity": "per_block" if block_size else "per_channel"}
+        weights = {"weight_bits": 8, "granularity": "per_channel"} if wide else {**narrow, "block_size": block_size}
+        symmetric = projection == V and model in EIGHT_BIT_VALUES
+        if symmetric:
+            weights = {"weight_bits": 4, "granularity": "per_channel"}
+        activations = {"activation_bits": 8 if symmetric else 16, "activation_symmetric": symmetric}
+        assert found.at(place, projection) == Precision(**weights, **activations, seq_mse=seq_mse), (place, projection)
+    assert (found.kv_bits, found.logits_bits) == (kv_bits, 16)
+    assert (found.masked_softmax, found.r3) == (masked_softmax, False)
+
+
+def test_built_in_recipes_have_the_keys_and_values_of_config_yaml():
+    """`16a8w` is based on none, and complete."""
+    entries = {name: {"based_on": "16a8w", **spec} for name, spec in built_in_recipes().items()}
+    assert list(schema_errors({"models": {"smollm2_135m": {}}, "recipes": entries}, "config")) == []
+    assert [name for name, spec in built_in_recipes().items() if "based_on" not in spec] == ["16a8w"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"granularity": "per_block", "weight_bits": 4}, "output: granularity per_block needs a block_size"),
+        ({"granularity": "per_block", "block_size": 16}, "is for weight_bits 4, not 8; choose per_channel"),
+        (
+            {"granularity": "per_block", "block_size": 16, "weight_bits": 4, "activation_bits": 8, "kv_bits": 8},
+            "granularity per_block is for activation_bits 16; choose per_channel",
+        ),
+        ({"activation_bits": 8}, "attention.v_proj: activation_bits 8 go with kv_bits 8, not 16"),
+        (
+            {"overrides": [{"layers": "5", "points": V, "activation_bits": 8}]},
+            "attention.v_proj: activation_bits 8 go with kv_bits 8, not 16",
+        ),
+        (
+            {"overrides": [{"layers": "1?", "points": DOWN, "granularity": "per_block", "weight_bits": 4}]},
+            f"{DOWN}: granularity per_block needs a block_size",
+        ),
+        (
+            {"overrides": [{"points": V, "granularity": "per_tensor", "seq_mse": 9}]},
+            f"{V}: seq_mse finds a range per channel, not per_tensor; choose per_channel, or seq_mse: 0",
+        ),
+        ({"activation_symmetric": True}, "activation_symmetric is for activation_bits 8, and must be set beside these"),
+        (
+            {"overrides": [{"points": "feed_forward", "activation_symmetric": True}]},
+            "activation_symmetric is for activation_bits 8, and must be set beside these",
+        ),
+        (
+            {"activation_bits": 8, "kv_bits": 8},
+            "output: activation_bits 8, and the logits have 16: end overrides with {layers: epilogue, points: output, ",
+        ),
+        (
+            {
+                "activation_bits": 8,
+                "activation_symmetric": True,
+                "kv_bits": 8,
+                "overrides": [{"layers": EPILOGUE, "points": OUTPUT_PROJECTION, "activation_bits": 16}],
+            },
+            "output: activation_symmetric is for activation_bits 8",
+        ),
+        (
+            {"kv_bits": 8, "overrides": [{"layers": "7", "activation_bits": 8}]},
+            "an override gives input_norm.rms_norm of layer 7 activation_bits 8; what layers share has those of the ",
+        ),
+        (
+            {"kv_bits": 8, "overrides": [{"points": "attention", "activation_bits": 8}]},
+            "attention.q_rope.mul of layer 0 activation_bits 8; ",
+        ),
+        (
+            {"overrides": [{"layers": "prologue", "activation_bits": 8}]},
+            "an override gives embedding.embedding of layer prologue activation_bits 8; ",
+        ),
+        (
+            {"overrides": [{"points": "mlp.down_proj", "weight_bits": 4}]},
+            "points 'mlp.down_proj' of layers '*' name no projection; known: attention.q_proj, ",
+        ),
+        (
+            {"overrides": [{"layers": "prologue", "weight_bits": 4}]},
+            "points '*' of layers 'prologue' name no projection",
+        ),
+        (
+            {"overrides": [{"layers": "0", "points": "output", "seq_mse": 9}]},
+            "points 'output' of layers '0' name no projection",
+        ),
+    ],
+)
+def test_what_excludes_each_other_is_refused_in_one_line(keys, named):
     with pytest.raises(HexportError) as refusal:
-        recipe_from({**SPEC, **changes}, "mine")
+        recipe("16a8w", **keys)
     assert str(refusal.value).startswith("recipe mine: ")
     assert named in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
-def test_a_recipe_without_dtype_is_refused():
-    with pytest.raises(HexportError, match="dtype"):
-        recipe_from({"kv_bits": 16}, "mine")
+def test_modules_inside_a_layer_may_have_8_bit_activations():
+    mine = recipe("16a8w", overrides=[{"layers": "2", "points": "feed_forward", "activation_bits": 8}])
+    assert (mine.at("2", DOWN).activation_bits, mine.at("2", "add_1").activation_bits) == (8, 16)
+    everywhere = recipe(
+        "16a8w",
+        activation_bits=8,
+        kv_bits=8,
+        overrides=[{"layers": EPILOGUE, "points": OUTPUT_PROJECTION, "activation_bits": 16}],
+    )
+    assert {everywhere.at("0", point).activation_bits for point in ("add_1", V, "attention.softmax")} == {8}
 
 
-def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(HexportError, match=r"recipe '8w' is unknown; known: .*16a8w"):
-        load_recipe("8w")
+def test_an_unknown_key_is_refused_in_one_line():
+    with pytest.raises(HexportError, match=r"^recipe r: .*'dtype'$"):
+        recipe_from({"dtype": "16a8w"}, "r")
+
+
+@pytest.mark.parametrize(
+    ("channels", "block_size", "least"), [(48, 16, 32), (100, 16, 32), (96, 64, 64), (32, 64, 64), (80, 32, 32)]
+)
+def test_channels_that_cannot_be_cut_into_blocks_are_refused_by_projection(channels, block_size, least):
+    blocks = {"weight_bits": 4, "granularity": "per_block", "block_size": block_size}
+    mine = recipe("16a8w", overrides=[{"layers": "3", "points": DOWN, **blocks}])
+    inputs = {("2", DOWN): channels, ("3", V): channels, ("3", DOWN): channels}
+    with pytest.raises(HexportError) as refusal:
+        check_block_sizes(mine, inputs)
+    assert f"block_size {block_size}: {DOWN} of layer 3 has {channels} input channels" in str(refusal.value)
+    assert f"a multiple of {least}; use per_channel there" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_sizes_of_a_model_that_the_recipe_does_not_go_with_are_refused():
+    heads_of_96 = replace(PUBLISHED_SIZES["smollm2_135m"], head_dim=96)
+    check_sizes(recipe("16a8w", r3=True), PUBLISHED_SIZES["smollm2_135m"])
+    check_sizes(recipe("16a8w"), heads_of_96)
+    with pytest.raises(HexportError, match=r"^r3: true needs .* a power of 2, and those of this model have 96"):
+        check_sizes(recipe("16a8w", r3=True), heads_of_96)
+    odd = replace(heads_of_96, intermediate_size=1000)
+    with pytest.raises(HexportError, match=r"down_proj of layer 0 has 1000 input channels"):
+        check_sizes(recipe("16a4w_block32"), odd)
+    check_sizes(recipe("16a4w_block32", overrides=[{"points": DOWN, "granularity": "per_channel"}]), odd)
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_built_in_models_can_be_cut_into_the_blocks_of_their_recipes(model):
+    name = built_in_models()[model]["recipe"]
+    check_sizes(recipe_from(resolve_recipes({})[name], name), PUBLISHED_SIZES[model])
+
+
+@pytest.mark.parametrize(("channels", "block_size"), [(64, 16), (96, 32), (160, 16), (128, 64), (8960, 16)])
+def test_channels_that_the_compiler_cuts_right_are_taken(channels, block_size):
+    check_block_sizes(recipe(f"16a4w_block{block_size}"), {("0", DOWN): channels})
+    check_block_sizes(recipe("16a8w"), {("0", DOWN): 7})

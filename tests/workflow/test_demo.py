@@ -12,7 +12,7 @@ from workflow_tree import REPOSITORY, Tree, copy_workflow
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 MODEL = "artifacts/smollm2_135m"
-RUNS = f"{MODEL}/16a8w/SM8650-emulator/emulator"
+RUNS = f"{MODEL}/16a8w_r1/SM8650-emulator/emulator"
 ANSWER_TOKENS = 8
 MODES = """
     modes: [kv, hybrid, lookahead]
@@ -29,9 +29,10 @@ def demo(tmp_path_factory) -> Tree:
     copy_workflow(path)
     for name in ("config.yaml", "devices.yaml"):
         shutil.copy2(REPOSITORY / name, path)
+    shutil.copytree(REPOSITORY / "demo", path / "demo")
     tree = Tree(path)
     tree.edit("config.yaml", "seq_len: 36", f"seq_len: {23 + ANSWER_TOKENS}")
-    tree.edit("config.yaml", "  smollm2_135m:", f"  smollm2_135m:{MODES}")
+    tree.edit("config.yaml", "\n    modes: [hybrid]", MODES)
     tree.snakemake("run")
     return tree
 
@@ -73,7 +74,7 @@ def test_a_second_run_does_nothing(demo):
 
 
 def test_manifest_tells_how_the_program_was_made(demo):
-    folder = demo.path / MODEL / "16a8w" / "SM8650-emulator"
+    folder = demo.path / MODEL / "16a8w_r1" / "SM8650-emulator"
     manifest = json.loads((folder / "kv_llama_qnn.pte.manifest.json").read_text())
     assert manifest["htp_arch"] == "V75"
     assert manifest["context_length"] == 512

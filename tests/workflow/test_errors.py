@@ -32,8 +32,8 @@ def error_lines(tree, *args: str) -> list[str]:
             "socs: [SM8650]",
             "socs: [SM8450]",
             [
-                f"config.yaml: models.{name}.recipe: 16a8w has a 16-bit KV cache, which needs V73 or newer; "
-                "SM8450 is V69: remove SM8450 from socs or choose another recipe"
+                f"config.yaml: models.{name}.recipe: 16a8w has kv_bits 16, which need V73 or newer; "
+                "SM8450 is V69: set kv_bits: 8 in a recipe based on it, or remove SM8450 from socs"
                 for name in "ab"
             ],
         ),
@@ -47,8 +47,8 @@ def test_a_fault_of_the_config(tree, old, new, expected):
 def test_a_target_that_cannot_be(tree):
     lines = error_lines(tree, "-n", "artifacts/a/16a8w/SM8450/kv_llama_qnn.pte")
     assert lines == [
-        "error: recipe 16a8w has a 16-bit KV cache, which needs V73 or newer; SM8450 is V69: "
-        "remove SM8450 from socs or choose another recipe"
+        "error: recipe 16a8w has kv_bits 16, which need V73 or newer; SM8450 is V69: "
+        "set kv_bits: 8 in a recipe based on it, or remove SM8450 from socs"
     ]
     lines = error_lines(tree, "-n", "artifacts/a/16a8w/SM8650/emulator/kv/result.json")
     assert lines == ["error: device emulator runs programs for SM8650-emulator, not for SM8650"]

@@ -31,6 +31,11 @@ UPSTREAM = {rule: list(SCRIPTS)[:i] for i, rule in enumerate(SCRIPTS)} | {
     "extract_tokenizer": [],
     "encode_calibration": ["extract_tokenizer"],
 }
+EVALUATIONS = {
+    "evaluate_fp a",
+    "evaluate_qdq a/16a8w",
+    "evaluate_device a/16a8w/SM8650-emulator/emulator/kv",
+}
 QUANT_ATTRS_A = {"calibrate a/16a8w", *PROGRAMS_A, *RUN}
 
 
@@ -57,7 +62,7 @@ def test_nothing_is_stale_after_a_build(tree):
         ("prompts: [Once]", "prompts: [Twice]", RUN),
         ("seq_len: 8", "seq_len: 9", RUN),
         ("seq_len: 8", "seq_len: 8\n    temperature: 0.5", RUN),
-        ("seq_len: 8", "seq_len: 8\n    evaluation: {tasks: [wikitext], limit: 1}", set()),
+        ("seq_len: 8", "seq_len: 8\n    evaluation: {tasks: [wikitext], limit: 1}", EVALUATIONS),
         ("Once upon a time,", "Once upon a day,", {"encode_calibration a", *QUANT_ATTRS_A}),
         ("{text: text.txt}", "{prompts: [Hello there]}", {*ALL_B} - {"convert_checkpoint b", "extract_tokenizer b"}),
         ("max_seq_len: 32\n    calibration: {text", "max_seq_len: 48\n    calibration: {text", PROGRAMS_B),
@@ -87,7 +92,7 @@ def test_removing_a_model_rebuilds_nothing(tree):
 
 
 def test_a_recipe_of_ones_own(tree):
-    recipe = "recipes: {mine: {based_on: 16a8w, overrides: [{modules: a, dtype: 8a8w}]}}\n"
+    recipe = "recipes: {mine: {based_on: 16a8w, overrides: [{points: attention.q_proj, weight_bits: 4}]}}\n"
     tree.edit("config.yaml", "socs: [SM8650]\n", f"socs: [SM8650]\n{recipe}")
     assert tree.stale() == set()
     tree.edit("config.yaml", "seq_len: 8", "seq_len: 8\n    recipe: mine")
@@ -96,9 +101,9 @@ def test_a_recipe_of_ones_own(tree):
 
 def test_the_data_of_a_recipe(tree):
     file = "scripts/hexport/quantization/recipes/16a8w.yaml"
-    tree.edit(file, "dtype: 16a8w", "# a remark\ndtype: 16a8w")
+    tree.edit(file, "weight_bits: 8", "# a remark\nweight_bits: 8")
     assert tree.stale() == set()
-    tree.edit(file, "overrides: []", "overrides: [{modules: a, dtype: 8a8w}]")
+    tree.edit(file, "overrides: []", "overrides: [{points: attention.q_proj, weight_bits: 4}]")
     assert tree.stale() == QUANT_ATTRS_A | PROGRAMS_B | {"calibrate b/16a8w"}
 
 

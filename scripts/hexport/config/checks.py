@@ -8,15 +8,17 @@ from pathlib import Path
 from hexport.checkpoints.files import checkpoint_files
 from hexport.config.modes import lookahead_ar_len
 from hexport.config.ready_programs import ready_program
+from hexport.config.recipes import built_in_recipes
 from hexport.config.schema import nearest
 from hexport.config.settings import Config, Model, raise_all
-from hexport.config.socs import HTP_ARCH, MIN_ARCH_16_BIT_KV
+from hexport.config.socs import HTP_ARCH, MIN_ARCH_16_BIT_KV, MIN_ARCH_BLOCKS
 from hexport.config.sources import check_uri, is_remote, may_hold_tokenizer, tokenizer_of
 from hexport.errors import HexportError
+from hexport.quantization.recipe import projections, recipe_from
 from hexport.tokenizers.files import tokenizer_files
 
+GATES = ("max_perplexity_ratio", "min_sqnr_db")
 CALIBRATION_SOURCES = ("tasks", "prompts", "samples", "text")
-AVAILABLE_CALIBRATION = ("prompts", "text")
 # Names that the layout of artifacts/ gives another meaning.
 FOLDERS_OF_ARTIFACTS = ("downloads", "report")
 FOLDERS_OF_MODELS = ("checkpoint", "tokenizer", "calibration", "evaluation")
@@ -26,21 +28,37 @@ def check_config(config: Config, source: str) -> None:
     """Raises HexportError with a line for each fault; `source` names the file that the config is from."""
     raise_all(config.devices_file, _device_faults(config))
     faults = [*_soc_faults(config), *_recipe_faults(config), *_sha256_faults(config), *_artifacts_faults(config)]
+    faults += _task_faults(config)
     for model in config.models.values():
         if model.pre_gen_pte is None:
-            checks = (_checkpoint_faults, _tokenizer_faults, _mode_faults, _length_faults, _data_faults)
+            checks = (_checkpoint_faults, _tokenizer_faults, _mode_faults, _length_faults, _data_faults, _gate_faults)
         else:
-            checks = (_ready_program_faults, _tokenizer_faults, _mode_faults)
+            checks = (_ready_program_faults, _tokenizer_faults, _mode_faults, _gate_faults)
         faults += [f"models.{model.name}{fault}" for check in checks for fault in check(model)]
     raise_all(source, faults)
 
 
-def check_kv_bits(recipe: str, spec: dict, soc: str) -> None:
-    """Raises HexportError where the SoC cannot hold the recipe's KV cache."""
-    if spec["kv_bits"] == 16 and HTP_ARCH[soc] < MIN_ARCH_16_BIT_KV:
+def check_recipe(name: str, spec: dict, soc: str) -> None:
+    """Raises HexportError where the SoC has not got what the recipe needs."""
+    recipe, arch = recipe_from(spec, name), HTP_ARCH[soc]
+    if recipe.kv_bits == 16 and arch < MIN_ARCH_16_BIT_KV:
         raise HexportError(
-            f"{recipe} has a 16-bit KV cache, which needs V{MIN_ARCH_16_BIT_KV} or newer; "
-            f"{soc} is V{HTP_ARCH[soc]}: remove {soc} from socs or choose another recipe"
+            f"{name} has kv_bits 16, which need V{MIN_ARCH_16_BIT_KV} or newer; "
+            f"{soc} is V{arch}: set kv_bits: 8 in a recipe based on it, or remove {soc} from socs"
+        )
+    if "per_block" in {recipe.at(*where).granularity for where in projections(recipe)} and arch < MIN_ARCH_BLOCKS:
+        raise HexportError(
+            f"{name} has granularity per_block, which needs V{MIN_ARCH_BLOCKS} or newer; "
+            f"{soc} is V{arch}: set granularity: per_channel in a recipe based on it, or remove {soc} from socs"
+        )
+
+
+def check_r3(name: str, spec: dict, mode: str) -> None:
+    """Raises HexportError where graphs of the mode are longer than the HTP compiler (QNN 2.49) takes R3 in."""
+    if mode != "kv" and recipe_from(spec, name).r3:
+        raise HexportError(
+            f"{name} has r3: true, which the HTP compiler takes in graphs of AR length 1 alone, and mode {mode} has "
+            "others: set r3: false in a recipe based on it, or modes: [kv]"
         )
 
 
@@ -98,14 +116,19 @@ def _recipe_faults(config: Config) -> Iterator[str]:
     for name in config.recipes:
         if name in FOLDERS_OF_MODELS:
             yield f"recipes.{name}: the name is taken by a folder of artifacts; choose another"
+    own = [name for name in config.recipes if name not in built_in_recipes()]
+    faults = {name: list(_refusal("recipes", recipe_from, config.recipes[name], name)) for name in own}
+    yield from chain.from_iterable(faults.values())
     for model in config.models.values():
         where = f"models.{model.name}.recipe"
         if model.recipe not in config.recipes:
             yield f"{where}: unknown recipe {model.recipe!r}{nearest(model.recipe, config.recipes)}"
-            continue
-        for soc in config.socs:
-            if soc in HTP_ARCH and model.pre_gen_pte is None:
-                yield from _refusal(where, check_kv_bits, model.recipe, config.recipes[model.recipe], soc)
+        elif model.pre_gen_pte is None and not faults.get(model.recipe):
+            recipe = model.recipe, config.recipes[model.recipe]
+            for soc in (soc for soc in config.socs if soc in HTP_ARCH):
+                yield from _refusal(where, check_recipe, *recipe, soc)
+            for mode in model.modes:
+                yield from _refusal(where, check_r3, *recipe, mode)
 
 
 def _sha256_faults(config: Config) -> Iterator[str]:
@@ -127,6 +150,23 @@ def _artifacts_faults(config: Config) -> Iterator[str]:
                 f"{where}.pre_gen_pte: {model.pre_gen_pte} is in {config.artifacts}, where programs are built anew; "
                 "copy those to be kept elsewhere"
             )
+
+
+def _task_faults(config: Config) -> Iterator[str]:
+    """Names that are not local texts may be lm-eval's, which only the jobs know: to list them takes seconds."""
+    for name, task in config.tasks.items():
+        if not Path(task["text"]).is_file():
+            yield f"tasks.{name}.text: {task['text']}: no such file"
+    for model in config.models.values():
+        for key, name in _used_tasks(model):
+            if name not in config.tasks and Path(name).suffix in (".yaml", ".yml") and not Path(name).is_file():
+                yield f"models.{model.name}.{key}.tasks: {name}: no such file"
+
+
+def _used_tasks(model: Model) -> Iterator[tuple[str, str]]:
+    for key in ("calibration", "evaluation"):
+        for name in (getattr(model, key) or {}).get("tasks", []):
+            yield key, name
 
 
 def _checkpoint_faults(model: Model) -> Iterator[str]:
@@ -163,7 +203,7 @@ def _tokenizer_faults(model: Model) -> Iterator[str]:
 def _ready_program_faults(model: Model) -> Iterator[str]:
     refusals = (_refusal(".pre_gen_pte", ready_program, model.pre_gen_pte, mode) for mode in model.modes)
     yield from dict.fromkeys(chain.from_iterable(refusals))  # a missing folder is one fault
-    if not model.prompts:
+    if not model.prompts and model.evaluation is None:
         yield ".prompts: missing; the programs of pre_gen_pte are only run"
     if model.tokenizer is None and is_remote(model.checkpoint):
         yield from _download_faults(model)
@@ -174,6 +214,16 @@ def _mode_faults(model: Model) -> Iterator[str]:
         yield f".temperature: expected a finite number, got {model.temperature}"
     elif "lookahead" in model.modes:
         yield from _refusal(".temperature", check_greedy, model)
+
+
+def _gate_faults(model: Model) -> Iterator[str]:
+    for key in GATES:
+        threshold = (model.evaluation or {}).get(key)
+        if threshold is not None and not math.isfinite(threshold):
+            yield f".evaluation.{key}: expected a finite number, got {threshold}"
+        elif threshold is not None and model.pre_gen_pte is not None:
+            unknown = "of which the programs of pre_gen_pte know nothing; remove it"
+            yield f".evaluation.{key}: compares with the float model, {unknown}"
 
 
 def _length_faults(model: Model) -> Iterator[str]:
@@ -194,10 +244,7 @@ def _data_faults(model: Model) -> Iterator[str]:
         found = " and ".join(sources) or "none"
         yield f".calibration: expected one of {', '.join(CALIBRATION_SOURCES)}, got {found}"
         return
-    if sources[0] not in AVAILABLE_CALIBRATION:
-        available = ", ".join(AVAILABLE_CALIBRATION)
-        yield f".calibration.{sources[0]}: is not supported in this version; available: {available}"
-    elif unused := [key for key in ("limit", "num_fewshot") if key in model.calibration]:
+    if sources[0] != "tasks" and (unused := [key for key in ("limit", "num_fewshot") if key in model.calibration]):
         yield f".calibration.{unused[0]}: goes with tasks, not with {sources[0]}"
-    if sources[0] == "text" and not Path(model.calibration["text"]).is_file():
-        yield f".calibration.text: {model.calibration['text']}: no such file"
+    if sources[0] in ("text", "samples") and not Path(file := model.calibration[sources[0]]).is_file():
+        yield f".calibration.{sources[0]}: {file}: no such file"

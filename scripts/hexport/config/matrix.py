@@ -11,9 +11,10 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from hexport.config.checks import check_greedy, check_kv_bits, check_lookahead_size
+from hexport.config.checks import check_greedy, check_lookahead_size, check_r3, check_recipe
+from hexport.config.places import Place, result_file
 from hexport.config.ready_programs import program_name, ready_program
-from hexport.config.settings import Config, Device
+from hexport.config.settings import Config, Device, Model
 from hexport.config.sources import downloads, is_hub, is_remote, tokenizer_forms
 from hexport.errors import HexportError
 from hexport.provenance import sha256
@@ -65,11 +66,18 @@ def program(config: Config, model: str, recipe: str, target: str, mode: str) -> 
 
 
 def runs(config: Config) -> list[str]:
-    """Every model that has prompts, in every mode, on every emulator of a SoC that is exported for."""
+    return [result_file(config.artifacts, place) for place in run_places(config)]
+
+
+def run_places(config: Config) -> list[Place]:
+    """Every model that has prompts, wherever its programs run."""
+    return [place for model in config.models.values() if model.prompts for place in places(config, model)]
+
+
+def places(config: Config, model: Model) -> list[Place]:
+    """The model in every mode, on every emulator of a SoC that is exported for."""
     return [
-        f"{config.artifacts}/{name}/{model.recipe}/{device.target}/{device.name}/{mode}/result.json"
-        for name, model in config.models.items()
-        if model.prompts
+        Place(model.name, model.recipe, device.target, device.name, mode)
         for device in _devices(config)
         if device.kind == "emulator"
         for mode in model.modes
@@ -90,38 +98,62 @@ def _devices(config: Config) -> list[Device]:
     return [device for device in config.devices.values() if device.soc in config.socs]
 
 
-def calibration_text(config: Config, model: str) -> str | None:
-    """The text file that a model is calibrated on, if it is a text file."""
-    return (config.models[model].calibration or {}).get("text")
+def calibration_files(config: Config, model: str) -> list[str]:
+    """The files that a model is calibrated on, also as texts or definitions of its tasks."""
+    data = config.models[model].calibration or {}
+    files = [data[key] for key in ("text", "samples") if key in data]
+    for task in data.get("tasks", []):
+        file = config.tasks.get(task, {"text": task})["text"]
+        files += [file] if task in config.tasks or Path(file).is_file() else []
+    return files
+
+
+def calibration_options(config: Config, model: str) -> list[str]:
+    """Options that hand these files to scripts/calibration.py; a task's definition is known by its name."""
+    data = config.models[model].calibration or {}
+    options = [(f"--{key}", data[key]) for key in ("text", "samples") if key in data]
+    options += [("--local", f"{name}={file}") for name, file in local_texts(config, data.get("tasks", [])).items()]
+    return [word for option in options for word in option]
+
+
+def local_texts(config: Config, tasks: list[str]) -> dict[str, str]:
+    """Name -> file of those tasks that are local texts."""
+    return {name: config.tasks[name]["text"] for name in tasks if name in config.tasks}
 
 
 def fetch_settings(config: Config, download: str) -> str:
     uri = downloads(config)[download]
     models = [model for model in config.models.values() if model.checkpoint == uri]
     if is_hub(uri):
-        return _settings({"uri": uri, "weights": any(model.pre_gen_pte is None for model in models)})
-    return _settings({"uri": uri, "sha256": next((model.sha256 for model in models if model.sha256), None)})
+        return as_settings({"uri": uri, "weights": any(model.pre_gen_pte is None for model in models)})
+    return as_settings({"uri": uri, "sha256": next((model.sha256 for model in models if model.sha256), None)})
 
 
 def checkpoint_settings(config: Config, model: str) -> str:
     """`sha256` is checked here where `fetch` does not: where the checkpoint may have several files."""
     spec = config.models[model]
     fetch_checks = is_remote(spec.checkpoint) and not is_hub(spec.checkpoint)
-    return _settings({"sha256": None if fetch_checks else spec.sha256, "params": spec.params})
+    return as_settings({"sha256": None if fetch_checks else spec.sha256, "params": spec.params})
 
 
 def tokenizer_settings() -> str:
-    return _settings({})
+    return as_settings({})
 
 
 def calibration_settings(config: Config, model: str) -> str:
     spec = config.models[model]
-    data = spec.calibration or {"prompts": spec.prompts}
-    return _settings(data if "text" in data else {"prompts": data["prompts"], "system_prompt": spec.system_prompt})
+    match spec.calibration or {"prompts": spec.prompts}:
+        case {"tasks": tasks, **limits}:
+            limits = {key: limits.get(key) for key in ("limit", "num_fewshot")}
+            return as_settings({"tasks": tasks, "texts": local_texts(config, tasks), **limits})
+        case {"prompts": prompts}:
+            return as_settings({"prompts": prompts, "system_prompt": spec.system_prompt})
+        case text_or_samples:
+            return as_settings(text_or_samples)
 
 
 def quant_attrs_settings(config: Config, model: str, recipe: str) -> str:
-    return _settings({"model": model, "recipe": recipe, "recipe_spec": config.recipes[recipe]})
+    return as_settings({"model": model, "recipe": recipe, "recipe_spec": config.recipes[recipe]})
 
 
 def program_settings(config: Config, model: str, recipe: str, target: str, mode: str) -> str:
@@ -130,8 +162,9 @@ def program_settings(config: Config, model: str, recipe: str, target: str, mode:
     if mode == "lookahead":
         check_lookahead_size(spec)
     soc = target.removesuffix("-emulator")
-    check_kv_bits(f"recipe {recipe}", config.recipes[recipe], soc)
-    return _settings(
+    check_recipe(f"recipe {recipe}", config.recipes[recipe], soc)
+    check_r3(f"recipe {recipe}", config.recipes[recipe], mode)
+    return as_settings(
         {
             "mode": mode,
             "target": target,
@@ -146,16 +179,13 @@ def program_settings(config: Config, model: str, recipe: str, target: str, mode:
 
 def run_settings(config: Config, model: str, recipe: str, target: str, device: str, mode: str) -> str:
     """Raises HexportError where the device cannot run such a program, the mode cannot sample, or no prompts are."""
-    if config.devices[device].kind != "emulator":
-        raise HexportError(f"device {device}: this version runs on emulators only")
-    if config.devices[device].target != target:
-        raise HexportError(f"device {device} runs programs for {config.devices[device].target}, not for {target}")
+    check_device(config, device, target)
     spec = config.models[model]
     if not spec.prompts:
         raise HexportError(f"models.{model}.prompts: missing, so there is nothing to run; give prompts")
     if mode == "lookahead":
         check_greedy(spec)
-    return _settings(
+    return as_settings(
         {
             "model": model,
             "recipe": recipe,
@@ -168,6 +198,14 @@ def run_settings(config: Config, model: str, recipe: str, target: str, device: s
         }
         | {key: getattr(spec, key) for key in LOOKAHEAD_KEYS if mode == "lookahead"}
     )
+
+
+def check_device(config: Config, device: str, target: str) -> None:
+    """Raises HexportError where this version cannot run the target's programs on the device."""
+    if config.devices[device].kind != "emulator":
+        raise HexportError(f"device {device}: this version runs on emulators only")
+    if config.devices[device].target != target:
+        raise HexportError(f"device {device} runs programs for {config.devices[device].target}, not for {target}")
 
 
 @cache
@@ -191,5 +229,6 @@ def _sdk_identity() -> str | None:
     return f"libQnnHtp.so {sha256(library)[:16]}"
 
 
-def _settings(projection: dict) -> str:
+def as_settings(projection: dict) -> str:
+    """The JSON text of a projection."""
     return json.dumps(projection, sort_keys=True, ensure_ascii=False)

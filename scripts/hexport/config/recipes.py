@@ -29,14 +29,16 @@ def recipe_errors(recipes: dict[str, dict]) -> Iterator[str]:
 
 def resolve_recipes(recipes: dict[str, dict]) -> dict[str, dict]:
     """Name -> full content of every recipe. Overrides of a recipe follow those of the one that it is based on."""
-    return {name: _resolve(name, recipes) for name in (built_in_recipes() | recipes)}
+    known = built_in_recipes() | recipes
+    return {name: _resolve(name, known) for name in known}
 
 
-def _resolve(name: str, recipes: dict[str, dict]) -> dict:
-    if name not in recipes:
-        return built_in_recipes()[name]
-    base = _resolve(recipes[name]["based_on"], recipes)
-    return base | {"overrides": [*base.get("overrides", []), *recipes[name].get("overrides", [])]}
+def _resolve(name: str, known: dict[str, dict]) -> dict:
+    own = {key: value for key, value in known[name].items() if key != "based_on"}
+    if "based_on" not in known[name]:
+        return own
+    base = _resolve(known[name]["based_on"], known)
+    return base | own | {"overrides": [*base["overrides"], *own.get("overrides", [])]}
 
 
 def _bases(name: str, recipes: dict[str, dict]) -> list[str]:

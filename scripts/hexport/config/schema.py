@@ -76,7 +76,7 @@ def _explain(error: jsonschema.ValidationError) -> Iterator[str]:
             types = [limit] if isinstance(limit, str) else [name for name in limit if name != "null"]
             yield f"{where}expected {' or '.join(TYPES[name] for name in types)}, got {_shown(value)}"
         case "enum":
-            yield f"{where}unknown value {_shown(value)}{nearest(str(value), limit)}"
+            yield f"{where}unknown value {_shown(value)}{nearest(str(value), map(str, limit))}"
         case "pattern" if "propertyNames" in error.schema_path:
             yield f"{dotted([*path, value])}: not a name: use {error.schema['$comment']}"
         case "pattern":

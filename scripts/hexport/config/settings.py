@@ -65,6 +65,7 @@ class Config:
     devices_file: str
     devices: dict[str, Device]
     recipes: dict[str, dict]  # every known recipe, built-in ones too, with its full content
+    tasks: dict[str, dict]  # local texts as tasks: name -> {"text": path}
 
 
 def parse_config(document: dict, source: str) -> Config:
@@ -83,6 +84,7 @@ def parse_config(document: dict, source: str) -> Config:
         devices_file=document["devices"],
         devices=read_devices(document["devices"]),
         recipes=resolve_recipes(document["recipes"]),
+        tasks=document["tasks"],
     )
 
 
@@ -119,6 +121,15 @@ def _model(name: str, entry: dict) -> Model:
                 values[key] = min(values[key], values["max_seq_len"])
     values["temperature"] = float(values["temperature"])  # 0 and 0.0 are the same setting
     return Model(name=name, **values)
+
+
+def check_emulator(path: str, name: str) -> None:
+    """Raises HexportError where a devices.yaml has no such device, or where this version cannot run programs on it."""
+    known = read_devices(path)
+    if name not in known:
+        raise HexportError(f"{path}: there is no device {name!r}; known: {', '.join(known)}")
+    if known[name].kind != "emulator":
+        raise HexportError(f"{path}: device {name}: this version runs programs on emulators only")
 
 
 def read_devices(path: str) -> dict[str, Device]:

@@ -9,5 +9,6 @@ SOCS_OF_ARCH = {
     81: ("SM8850", "SM8845", "SA8797", "SAR2230P", "SW6100"),
 }
 HTP_ARCH = {soc: arch for arch, socs in SOCS_OF_ARCH.items() for soc in socs}
+MIN_ARCH_BLOCKS = 69
 MIN_ARCH_16_BIT_KV = 73
 MIN_ARCH_WEIGHT_SHARING = 73

@@ -41,6 +41,9 @@ class DecoderConfig:
     sliding_window: int | None
     layers: tuple[LayerKind, ...]
     ropes: tuple[Rope, ...]
+    # Forms of the same attention that are coded more precisely; a recipe chooses.
+    masked_softmax: bool = False
+    r3: bool = False
 
     def layer_signature(self, layer: int) -> str:
         """Layers with equal signatures share one template: other masks and angles are only wired differently."""

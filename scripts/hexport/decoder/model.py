@@ -17,9 +17,11 @@ from torch import nn
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.layer_kinds import LayerKind
+from hexport.decoder.masks import ATTEND
 from hexport.decoder.rope import TABLES, Rotary, rope_tables
 
 T = TypeVar("T")
+HIDDEN_BELOW = 20.0  # e^-20 of the smallest score is none; 16 bits need not reach down to the mask's -255
 
 
 class Conv(nn.Conv2d):
@@ -42,6 +44,18 @@ def repeat_heads(cache: torch.Tensor, n_heads: int, shape: tuple[int, int]) -> t
     return cache.unsqueeze(2).expand(-1, -1, groups, -1, -1).reshape(1, n_heads, *shape)
 
 
+class Hadamard(nn.Module):
+    """R3 of SpinQuant (arXiv 2405.16406): spreads outliers of queries and keys over the dimensions of a head, of which
+    there are a power of 2, and leaves their products as they are. For keys of 8 bits."""
+
+    def __init__(self, head_dim: int):
+        super().__init__()
+        self.scale = 1.0
+
+    def forward(self, x):
+        return torch.ops.qnn_custom.hadamard_transform(x, self.scale)
+
+
 class Attention(nn.Module):
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -53,6 +67,8 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.q_rope, self.k_rope = Rotary(), Rotary()
+        self.hadamard = Hadamard(config.head_dim) if config.r3 else nn.Identity()
+        self.masked_softmax = config.masked_softmax
         self.o_proj = Conv(q, config.hidden_size, "o_proj" in biases)
 
     def heads(self, projected: torch.Tensor, n: int) -> torch.Tensor:
@@ -67,13 +83,19 @@ class Attention(nn.Module):
         v = self.heads(self.v_proj(x), self.n_kv_heads)
         if rope:
             q, k = self.q_rope(q, *rope), self.k_rope(k, *rope)
+        q, k = self.hadamard(q), self.hadamard(k)
         k = k.transpose(2, 3)
 
         keys = torch.cat([k] if k_cache is None else [k_cache, k], dim=3)
         values = torch.cat([v] if v_cache is None else [v_cache, v], dim=2)
         keys = repeat_heads(keys, self.n_heads, (self.head_dim, -1))
         values = repeat_heads(values, self.n_heads, (-1, self.head_dim))
-        weights = torch.softmax(q @ keys + mask, dim=-1)
+        scores = q @ keys
+        if self.masked_softmax:
+            scores = torch.where(mask == ATTEND, scores, scores.amin(dim=-1, keepdim=True) - HIDDEN_BELOW)
+        else:
+            scores = scores + mask
+        weights = torch.softmax(scores, dim=-1)
         y = (weights @ values).transpose(1, 2)
         y = self.o_proj(y.reshape(1, -1, 1, self.n_heads * self.head_dim).transpose(1, 3))
         return y.transpose(1, 3).reshape(1, -1, self.o_proj.out_channels), k, v

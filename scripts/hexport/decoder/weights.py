@@ -6,8 +6,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from hexport.decoder.config import load_config
+from hexport.decoder.config import DecoderConfig, load_config
 from hexport.decoder.model import Decoder, Epilogue, Layer, Prologue
+from hexport.decoder.rotation import check_rotation, rotated_epilogue, rotated_layer, rotated_prologue
 from hexport.decoder.tensors import Source, epilogue_sources, layer_sources, prologue_sources, tensor_shapes
 from hexport.errors import HexportError
 
@@ -15,12 +16,15 @@ from hexport.errors import HexportError
 class Checkpoint:
     """A canonical checkpoint: config.json and model.safetensors in one folder.
 
-    Names and shapes are checked at once, tensors are read when asked for.
+    Names and shapes are checked at once, tensors are read when asked for. `rotated` gives the parameters of the same
+    function in another basis of the hidden states (see `rotation.py`).
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, rotated: bool = False):
         self.config = load_config(folder / "config.json")
-        self.path = folder / "model.safetensors"
+        self.path, self.rotated = folder / "model.safetensors", rotated
+        if rotated:
+            check_rotation(self.config, str(folder / "config.json"))
         try:
             with safe_open(self.path, framework="pt") as file:
                 found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -48,14 +52,16 @@ class Checkpoint:
             if name.startswith(last):
                 # Not in place: the tensors may be the file's memory map.
                 parameters[name] = parameters[name] * self.config.attention_scale
-        return parameters
+        return rotated_layer(parameters) if self.rotated else parameters
 
     def prologue_parameters(self) -> dict[str, torch.Tensor]:
         parameters, scale = self._parameters(prologue_sources()), self.config.embedding_scale
-        return {name: tensor if scale == 1 else tensor * scale for name, tensor in parameters.items()}
+        parameters = {name: tensor if scale == 1 else tensor * scale for name, tensor in parameters.items()}
+        return rotated_prologue(parameters) if self.rotated else parameters
 
     def epilogue_parameters(self) -> dict[str, torch.Tensor]:
-        return self._parameters(epilogue_sources(self.config))
+        parameters = self._parameters(epilogue_sources(self.config))
+        return rotated_epilogue(parameters) if self.rotated else parameters
 
     def _parameters(self, sources: dict[str, Source]) -> dict[str, torch.Tensor]:
         """Norms with their offset, projections as convolutions."""
@@ -77,9 +83,12 @@ def with_parameters(module: nn.Module, parameters: dict[str, torch.Tensor]) -> n
     return module.eval().requires_grad_(False)
 
 
-def load_layer(checkpoint: Checkpoint, layer: int, kind: type[Layer] = Layer) -> Layer:
+def load_layer(
+    checkpoint: Checkpoint, layer: int, kind: type[Layer] = Layer, config: DecoderConfig | None = None
+) -> Layer:
+    """`config` is the checkpoint's unless another form of its attention is asked for."""
     with torch.device("meta"):
-        module = kind(checkpoint.config)
+        module = kind(config or checkpoint.config)
     return with_parameters(module, checkpoint.layer_parameters(layer))
 
 
@@ -96,12 +105,12 @@ def load_epilogue(checkpoint: Checkpoint) -> Epilogue:
     return with_parameters(module, checkpoint.epilogue_parameters())
 
 
-def load_decoder(checkpoint: Checkpoint, context_len: int) -> Decoder:
-    """The whole model in memory, float32."""
+def load_decoder(checkpoint: Checkpoint, context_len: int, config: DecoderConfig | None = None) -> Decoder:
+    """The whole model in memory, float32. `config` as in `load_layer`."""
     with torch.device("meta"):
-        decoder = Decoder(checkpoint.config, context_len)
+        decoder = Decoder(config or checkpoint.config, context_len)
     decoder.prologue = load_prologue(checkpoint, context_len)
     decoder.epilogue = load_epilogue(checkpoint)
     for i in range(checkpoint.config.n_layers):
-        decoder.layers[i] = load_layer(checkpoint, i)
+        decoder.layers[i] = load_layer(checkpoint, i, config=config)
     return decoder.eval().requires_grad_(False)

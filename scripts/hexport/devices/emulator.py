@@ -12,7 +12,7 @@ from hexport.progress import Progress
 from hexport.runtime.conversation import Script, Turn, converse
 from hexport.runtime.decode import Generator
 from hexport.runtime.lookahead import Size, check_lookahead
-from hexport.runtime.program import Program
+from hexport.runtime.program import Graph, Program
 from hexport.runtime.sampling import sampler
 from hexport.tokenizers.tokenizer import Tokenizer
 
@@ -76,15 +76,19 @@ def answer_prompts(path: Path, tokenizer: Tokenizer, prompts: list[str], run: Ru
     with progress.stage("load"):
         generator = load_generator(path, run)
     load_s = time.perf_counter() - start
-    vocab_size = generator.decode_graph.vocab_size
-    if tokenizer.vocab_size > vocab_size:
-        raise HexportError(
-            f"{path}: the program knows {vocab_size} tokens, the tokenizer {tokenizer.vocab_size}; "
-            "they belong to different models"
-        )
+    check_vocabulary(path, generator.decode_graph, tokenizer)
     script = Script(tokenizer, run.system_prompt, prompts)
     turns = converse(generator, script, run.seq_len, tokenizer.stop_ids, progress)
     return [Answer(turn, run.mode, load_s) for turn in turns]
+
+
+def check_vocabulary(path: Path, graph: Graph, tokenizer: Tokenizer) -> None:
+    """Raise HexportError where the tokenizer has tokens that the program does not know."""
+    if tokenizer.vocab_size > graph.vocab_size:
+        raise HexportError(
+            f"{path}: the program knows {graph.vocab_size} tokens, the tokenizer {tokenizer.vocab_size}; "
+            "they belong to different models"
+        )
 
 
 def check_htp(path: Path, target: str) -> None:

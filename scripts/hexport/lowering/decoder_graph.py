@@ -29,7 +29,7 @@ STATIC = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_STATIC
 @dataclass
 class Templates:
     prologue: Template
-    layers: dict[str, Template]  # by layer signature
+    layers: list[Template]  # of each layer; layers that are alike share one
     epilogue: Template
 
 
@@ -42,11 +42,11 @@ def lower_templates(
     with progress.stage(f"template prologue AR-{ar_len}"):
         module = Prologue(small, context_len).eval().requires_grad_(False)
         prologue = lower_template(prepare_prologue(module, ar_len, recipe), target)
-    layers: dict[str, Template] = {}
-    for i in range(config.n_layers):
-        signature = config.layer_signature(i)
+    layers: dict[tuple, Template] = {}
+    signatures = [(config.layer_signature(i), recipe.template_of(i)) for i in range(config.n_layers)]
+    for i, signature in enumerate(signatures):
         if signature not in layers:
-            with progress.stage(f"template layer AR-{ar_len} {signature}"):
+            with progress.stage(f"template layer AR-{ar_len} {signature[0]}{_with_overrides(signature[1])}"):
                 prepared = prepare_layer(checkpoint, i, context_len, ar_len, recipe, cached=ar_len < context_len)
                 layers[signature] = lower_template(prepared, target)
     with progress.stage(f"template epilogue AR-{ar_len}"):
@@ -54,7 +54,11 @@ def lower_templates(
         epilogue = lower_template(prepare_epilogue(module, ar_len, recipe), target)
     for template in (prologue, epilogue):
         resize(template, small.vocab_size, config.vocab_size)
-    return Templates(prologue, layers, epilogue)
+    return Templates(prologue, [layers[signature] for signature in signatures], epilogue)
+
+
+def _with_overrides(template: tuple) -> str:
+    return f" with overrides of {', '.join(points for points, _ in template)}" if template else ""
 
 
 def with_small_vocabulary(config: DecoderConfig, context_len: int, ar_len: int) -> DecoderConfig:
@@ -91,7 +95,7 @@ class DecoderGraph:
 
     def __init__(self, config: DecoderConfig, templates: Templates, attrs: QuantAttrs):
         self.config, self.templates, self.attrs = config, templates, attrs
-        some_layer = templates.layers[self.config.layer_signature(0)]
+        some_layer = templates.layers[0]
         self.cached = "k_cache" in some_layer.inputs
         names = input_names(self.config, self.cached)
 
@@ -156,7 +160,7 @@ class DecoderGraph:
 
     def layer(self, shard: Shard, i: int, parameters: Parameters, ropes: list[Wire], leaves: bool) -> None:
         """`leaves` says that a later shard takes the hidden states."""
-        template, kind = self.templates.layers[self.config.layer_signature(i)], self.config.layers[i]
+        template, kind = self.templates.layers[i], self.config.layers[i]
         inputs = {
             "hidden": self.hidden,
             MASK: Wire(self.masks[kind.sliding], MASK),

@@ -3,6 +3,8 @@
 Tests compare ops, encodings and outputs of both flows, `benchmarks/` their time and memory.
 """
 
+from dataclasses import replace
+
 import torch
 from executorch.backends.qualcomm.utils.utils import to_edge_transform_and_lower_to_qnn
 from torch.fx import GraphModule
@@ -19,9 +21,10 @@ from hexport.lowering.recording import Op
 from hexport.lowering.target import Target, compile_spec
 from hexport.lowering.template import quantized_io_passes, record_ops
 from hexport.quantization.calibration import known_or_observed, layer_encodings, token_inputs
-from hexport.quantization.prepared import PreparedGraph, observe_parameter, prepare
-from hexport.quantization.quant_attrs import Encoding, QuantAttrs
+from hexport.quantization.prepared import PreparedGraph, prepare
+from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
+from hexport.quantization.weights import Observer, weight_encoding
 
 
 def decoder_inputs(config: DecoderConfig, tokens: list[int], context_len: int) -> tuple:
@@ -36,7 +39,8 @@ def prepare_decoder(checkpoint: Checkpoint, context_len: int, ar_len: int, recip
     config = checkpoint.config
     inputs = decoder_inputs(config, [0] * ar_len, context_len)
     names = ["tokens", *MASKS[: len(inputs[1])], "input_pos", *_cache_points(config)]
-    return prepare(load_decoder(checkpoint, context_len), inputs, recipe, names)
+    form = replace(config, masked_softmax=recipe.masked_softmax, r3=recipe.r3)
+    return prepare(load_decoder(checkpoint, context_len, form), inputs, recipe, None, names)
 
 
 def calibrate_plain(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe) -> QuantAttrs:
@@ -52,6 +56,7 @@ def calibrate_plain(checkpoint: Checkpoint, samples: list[list[int]], recipe: Re
     for i, k, v in zip(range(n_layers), prepared.outputs[1:], prepared.outputs[1 + n_layers :], strict=False):
         layer = {point: observer for point, observer in prepared.points.items() if point.startswith(f"layers.{i}.")}
         encodings |= layer_encodings(layer, k, v)
+        encodings |= {f"layers.{i}.k_cache": encodings[k], f"layers.{i}.v_cache": encodings[v]}
     logits, *kv = (encodings[point] for point in prepared.outputs)
     masks = [encodings.pop(mask) for mask in MASKS if mask in encodings]  # all alike; a model need not read both
     return QuantAttrs(
@@ -76,9 +81,11 @@ def convert_decoder(
     tensors = {**dict(prepared.module.named_parameters()), **dict(prepared.module.named_buffers())}
     for name, observer in prepared.weights.items():
         if observer not in prepared.points.values():
-            observe_parameter(observer, tensors[name])
+            ratios = attrs.weight_ratios(name.removesuffix(".weight"))
+            _answer_with(observer, *weight_encoding(observer, tensors[name], ratios))
     for point, observer in prepared.points.items():
-        _answer_with(observer, attrs.mask if point in MASKS else attrs.encoding(point))
+        encoding = attrs.mask if point in MASKS else attrs.encoding(point)
+        _answer_with(observer, torch.tensor([encoding.scale]), torch.tensor([encoding.zero_point]))
     return convert_pt2e(prepared.module), inputs
 
 
@@ -104,9 +111,8 @@ def lower_plain(
     return edge.to_executorch(executorch_config()).buffer
 
 
-def _answer_with(observer, encoding: Encoding) -> None:
-    scale, zero_point = torch.tensor([encoding.scale], dtype=torch.float32), torch.tensor([encoding.zero_point])
-    observer.calculate_qparams = lambda: (scale, zero_point)
+def _answer_with(observer: Observer, scales: torch.Tensor, zero_points: torch.Tensor) -> None:
+    observer.calculate_qparams = lambda: (scales, zero_points)
 
 
 def _cache_points(config: DecoderConfig) -> list[str]:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from executorch.backends.qualcomm.utils.constants import (
     QCOM_BITWIDTH,
+    QCOM_BLOCK_SCALE_OFFSET,
+    QCOM_BLOCK_SCALES,
     QCOM_OFFSET,
     QCOM_SCALE,
     QCOM_SCALE_OFFSET,
@@ -14,10 +16,10 @@ from executorch.backends.qualcomm.utils.constants import (
 
 from hexport.lowering.recording import Op, Tensor
 from hexport.lowering.template import Filling, Template
-from hexport.quantization.prepared import Observer, encoding_of_parameter, observe_parameter
+from hexport.quantization.prepared import Observer, encoding_of_parameter
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
+from hexport.quantization.weights import CHUNK, channel_scales, codes, weight_encoding
 
-CHUNK = 1 << 24  # values quantised at a time: they pass through several float copies
 CONVERT, CAST = "Convert", "Cast"
 FIXED_16 = {qnn.Qnn_DataType_t.QNN_DATATYPE_UFIXED_POINT_16, qnn.Qnn_DataType_t.QNN_DATATYPE_SFIXED_POINT_16}
 NATIVE = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_NATIVE
@@ -102,11 +104,14 @@ def program_input(template: Template, template_name: str, number: int, name: str
 
 @dataclass
 class _Quantised:
-    """A parameter in codes, laid out as QNN holds it, with one scale per output channel or one in all."""
+    """A parameter in codes, laid out as QNN holds it, output channels last.
+
+    scales: float32 (out,). blocks: uint8 (out, blocks), the scale of each block in units of its channel's, if any.
+    """
 
     codes: np.ndarray
     scales: np.ndarray
-    zero_points: np.ndarray
+    blocks: np.ndarray | None = None
 
 
 def _fill(template: Template, tensor: Tensor, place: Place) -> Tensor:
@@ -167,9 +172,12 @@ def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, dtype: np.dty
 def _quantise(
     filling: Filling, tensor: Tensor, place: Place, parameter: torch.Tensor, observer: Observer
 ) -> _Quantised:
+    weight = filling.bias_of or filling.parameter
+    ratios = place.attrs.weight_ratios(f"{place.name}.{weight.removesuffix('.weight')}")
+    scales, _ = weight_encoding(observer, place.parameters.tensors[weight], ratios)
     if filling.bias_of is None:
-        return _quantise_channels(parameter, observer, tensor.quantization.get(QCOM_BITWIDTH))
-    scales, _ = observe_parameter(observer, place.parameters.tensors[filling.bias_of])
+        return _quantise_weight(parameter, observer, scales, tensor.quantization)
+    scales = channel_scales(observer, scales)
     return _quantise_bias(parameter, scales * place.attrs.encoding(place.point(filling.point)).scale)
 
 
@@ -177,29 +185,32 @@ def _quantise_bias(bias: torch.Tensor, scales: torch.Tensor) -> _Quantised:
     """A convolution adds its bias (out,) to sums of products: 32-bit codes in the scale of these products."""
     scales, zero_points = scales.float(), torch.zeros_like(scales, dtype=torch.int32)
     limits = torch.iinfo(torch.int32)
-    codes = torch.ops.quantized_decomposed.quantize_per_channel(
+    quantised = torch.ops.quantized_decomposed.quantize_per_channel(
         bias, scales, zero_points, 0, limits.min, limits.max, torch.int32
     )
-    return _Quantised(codes.numpy(), scales.numpy(), zero_points.numpy())
+    return _Quantised(quantised.numpy(), scales.numpy())
 
 
-def _quantise_channels(parameter: torch.Tensor, observer: Observer, bits: int | None) -> _Quantised:
-    """Quantise a convolution's weight (out, in, 1, 1) per output channel, in QNN's layout (1, 1, in, out)."""
-    scales, zero_points = observe_parameter(observer, parameter)
-    channels = max(1, CHUNK // parameter[0].numel())
-    parts = zip(*(tensor.split(channels) for tensor in (parameter, scales.float(), zero_points)), strict=True)
-    limits = observer.quant_min, observer.quant_max, torch.int8
-    codes = torch.cat([torch.ops.quantized_decomposed.quantize_per_channel(*part, 0, *limits) for part in parts])
-    codes = codes.permute(2, 3, 1, 0)
-    if bits == 4:
-        codes = codes & 0x0F
-    return _Quantised(codes.contiguous().numpy(), scales.float().numpy(), zero_points.numpy())
+def _quantise_weight(weight: torch.Tensor, observer: Observer, scales: torch.Tensor, quantization: dict) -> _Quantised:
+    """A convolution's weight (out, in, 1, 1) in QNN's layout (1, 1, in, out)."""
+    quantised = codes(observer, weight, scales, torch.zeros_like(scales, dtype=torch.int32)).permute(2, 3, 1, 0)
+    if quantization.get(QCOM_BITWIDTH) == 4:
+        quantised = quantised & 0x0F
+    units, blocks = channel_scales(observer, scales), None
+    if QCOM_BLOCK_SCALES in quantization:
+        blocks = (scales.reshape(len(units), -1) / units[:, None]).round().to(torch.uint8).numpy()
+    return _Quantised(quantised.contiguous().numpy(), units.float().numpy(), blocks)
 
 
 def _set_channels(tensor: Tensor, quantised: _Quantised, channels: np.ndarray) -> None:
-    encodings = np.empty(len(channels), dtype=[("scale", np.float32), ("offset", np.int32)])
+    encodings = np.zeros(len(channels), dtype=[("scale", np.float32), ("offset", np.int32)])
     encodings["scale"] = quantised.scales[channels]
-    encodings["offset"] = -quantised.zero_points[channels]
-    tensor.quantization[QCOM_SCALE_OFFSET] = encodings
+    if quantised.blocks is None:
+        tensor.quantization[QCOM_SCALE_OFFSET] = encodings
+    else:
+        tensor.quantization |= {
+            QCOM_BLOCK_SCALE_OFFSET: encodings,
+            QCOM_BLOCK_SCALES: quantised.blocks[channels].reshape(-1),
+        }
     whole = len(channels) == quantised.codes.shape[-1]
     tensor.data = quantised.codes if whole else np.ascontiguousarray(quantised.codes[..., channels])

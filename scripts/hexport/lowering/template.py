@@ -13,9 +13,14 @@ import torch
 from executorch.backends.qualcomm._passes.qnn_pass_manager import get_qnn_pass_manager_cls
 from executorch.backends.qualcomm._passes.tag_quant_io import TagQuantIO
 from executorch.backends.qualcomm.qnn_preprocess import QnnBackend
+from executorch.backends.qualcomm.quantizer.observers.per_block_param_observer import PerBlockParamObserver
+from executorch.backends.qualcomm.quantizer.observers.per_channel_param_observer import PerChannelParamObserver
 from executorch.backends.qualcomm.utils.constants import (
+    QCOM_BLOCK_SCALE_OFFSET,
+    QCOM_DTYPE,
     QCOM_PASS_ACTIVATE_KEY,
     QCOM_PASS_ARGS_KWARGS_DEFAULTS_KEY,
+    QCOM_QUANT_ATTRS,
     QCOM_SCALE,
     QCOM_SCALE_OFFSET,
 )
@@ -32,7 +37,8 @@ from hexport.quantization.prepared import Observer, PreparedGraph
 
 POINT_TAG = 2.0**-8
 POINT_TAGS = 2**14  # float32 tells this many tags in [POINT_TAG, 2 POINT_TAG) apart, with bits to spare
-AFFINE_ZERO_POINT = 7  # any code but 0: symmetric points and zero biases keep 0, which the HTP demands of them
+AFFINE_ZERO_POINT = 7  # any code but 0: zero biases keep 0, which the HTP demands of them, and symmetric points theirs
+BLOCK_STEPS = 16  # the largest block scale, in units of its channel's
 PARAMETER_TAG = 2.0**-6
 CONVOLUTION = "Conv2d"
 CHANNEL_BITS = 18  # of the 23 bits of a float32 mantissa; the others number the parameters
@@ -131,12 +137,14 @@ class _RecordedAll(Exception):
 
 
 def quantized_io_passes(converted: GraphModule) -> dict:
-    """The default passes, with every float input and every output of the graph exchanged as 16-bit codes."""
+    """The default passes, with every float input and every output of the graph exchanged as codes of 8 or 16 bits."""
     inputs = {node.name for node in converted.graph.nodes if node.op == "placeholder"}
 
     def io_dtype(node: Node) -> torch.dtype | None:
         is_input = node.op == "placeholder" and node.name in inputs and node.meta["val"].is_floating_point()
-        return torch.uint16 if is_input or any(user.op == "output" for user in node.users) else None
+        if not is_input and all(user.op != "output" for user in node.users):
+            return None
+        return torch.uint8 if node.meta[QCOM_QUANT_ATTRS][QCOM_DTYPE] == torch.uint8 else torch.uint16
 
     passes = get_qnn_pass_manager_cls().get_capture_program_passes()
     passes[TagQuantIO][QCOM_PASS_ACTIVATE_KEY] = True
@@ -154,7 +162,7 @@ class _Tags:
         parameters = {observer: name for name, observer in prepared.weights.items()}
         for observer in {**points, **parameters}:
             point, parameter = points.get(observer), parameters.get(observer)
-            if getattr(observer, "ch_axis", None) is not None:
+            if isinstance(observer, PerChannelParamObserver | PerBlockParamObserver):
                 scales = _channel_tags(len(self.per_channel))
                 self.per_channel.append(parameter)
             else:
@@ -165,16 +173,21 @@ class _Tags:
 
     def filling(self, tensor: Tensor) -> Filling | None:
         quantization = tensor.quantization
-        if QCOM_SCALE_OFFSET in quantization:
-            mantissas = np.rint(
-                (quantization[QCOM_SCALE_OFFSET]["scale"].astype(np.float64) / PARAMETER_TAG - 1) * 2**23
-            )
+        channels = channel_encodings(quantization)
+        if channels is not None:
+            steps = BLOCK_STEPS if QCOM_BLOCK_SCALE_OFFSET in quantization else 1
+            mantissas = np.rint((channels["scale"].astype(np.float64) * steps / PARAMETER_TAG - 1) * 2**23)
             codes = mantissas.astype(np.int64)
             return Filling(None, self.per_channel[codes[0] >> CHANNEL_BITS], codes & (2**CHANNEL_BITS - 1))
         filling = self.by_scale.get(float(np.float32(quantization.get(QCOM_SCALE, 0.0))))
         if filling is not None and tensor.data is None:
             return replace(filling, parameter=None)
         return filling
+
+
+def channel_encodings(quantization: dict) -> np.ndarray | None:
+    """Scale and offset of each output channel, where a tensor has them; of blocks, their unit."""
+    return quantization.get(QCOM_BLOCK_SCALE_OFFSET, quantization.get(QCOM_SCALE_OFFSET))
 
 
 def _channel_tags(number: int) -> np.ndarray:
@@ -189,11 +202,12 @@ def _answer_with(observer: Observer, tags: np.ndarray) -> None:
 
     def calculate_qparams():
         scale, zero_point = compute()
-        tagged = torch.from_numpy(tags[: scale.numel()])
+        if isinstance(observer, PerBlockParamObserver):  # all blocks of a channel alike
+            tagged = torch.from_numpy(tags[: len(scale)]).reshape(-1, *(1 for _ in scale.shape[1:])).expand(scale.shape)
+            return tagged.to(scale.dtype).contiguous(), zero_point
+        tagged = torch.from_numpy(tags[: scale.numel()]).to(scale.dtype).reshape(scale.shape)
         affine = observer.qscheme == torch.per_tensor_affine
-        return tagged.to(scale.dtype).reshape(scale.shape), torch.full_like(
-            zero_point, AFFINE_ZERO_POINT if affine else 0
-        )
+        return tagged, torch.full_like(zero_point, AFFINE_ZERO_POINT) if affine else zero_point
 
     observer.calculate_qparams = calculate_qparams
 

@@ -5,7 +5,7 @@ observe, because the templates run the same ops on the same values.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,6 +13,7 @@ from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import ATTEND, MASK, MASKED, MASKS, causal_mask, causal_masks
 from hexport.decoder.model import Epilogue, Layer, Prologue, UncachedLayer, empty_cache, rope_of
 from hexport.decoder.rope import TABLES
+from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.errors import HexportError
 from hexport.progress import Progress
@@ -27,7 +28,7 @@ from hexport.quantization.prepared import (
     set_parameters,
 )
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
-from hexport.quantization.recipe import Recipe
+from hexport.quantization.recipe import EPILOGUE, PROLOGUE, Recipe, check_sizes
 
 # Inputs of a layer that other layers share; the other points of a layer's template are the layer's own.
 SHARED_INPUTS = {"hidden", MASK, *(f"rope_{i}" for i in range(len(TABLES)))}
@@ -90,9 +91,10 @@ def layer_encodings(points: dict[str, Observer], k: str, v: str) -> dict[str, En
 
     The HTP multiplies with 16-bit keys and values in signed codes around 0. It reads the caches as they are where these
     are coded around the middle of the unsigned codes, in the same scale. From any other encoding it converts, and
-    rounds by the place of a token among the columns: answers would then depend on the AR length.
+    rounds by the place of a token among the columns: answers would then depend on the AR length. With 8 bits, caches
+    and products have one encoding anyway.
     """
-    cached = [_range(points[name]) for name in (k, v)]
+    cached = [_range(points[name]) for name in (k, v) if encoding_of(points[name]).bits == 16]
     return {
         point: centred(o) if o.quant_min == 0 and _range(o) in cached else encoding_of(o) for point, o in points.items()
     }
@@ -108,7 +110,7 @@ def token_inputs(tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def prepare_prologue(prologue: Prologue, ar_len: int, recipe: Recipe) -> PreparedGraph:
-    return prepare(prologue, token_inputs([0] * ar_len), recipe)
+    return prepare(prologue, token_inputs([0] * ar_len), recipe, PROLOGUE)
 
 
 def prepare_layer(
@@ -116,6 +118,7 @@ def prepare_layer(
 ) -> PreparedGraph:
     """Not cached, the layer has no caches among its inputs; otherwise they have CL - AR slots, which may be none."""
     config = checkpoint.config
+    check_sizes(recipe, sizes_of(config))
     kind = config.layers[layer]
     angles = () if kind.rope is None else [torch.zeros(1, 1, ar_len, config.ropes[kind.rope].dims // 2) for _ in TABLES]
     inputs = (
@@ -124,11 +127,13 @@ def prepare_layer(
         *(empty_cache(config, context_len - ar_len) if cached else ()),
         *angles,
     )
-    return prepare(load_layer(checkpoint, layer, Layer if cached else UncachedLayer), inputs, recipe)
+    form = replace(config, masked_softmax=recipe.masked_softmax, r3=recipe.r3)
+    module = load_layer(checkpoint, layer, Layer if cached else UncachedLayer, form)
+    return prepare(module, inputs, recipe, str(layer))
 
 
 def prepare_epilogue(epilogue: Epilogue, ar_len: int, recipe: Recipe) -> PreparedGraph:
-    return prepare(epilogue, (torch.zeros(1, ar_len, epilogue.output.in_channels),), recipe)
+    return prepare(epilogue, (torch.zeros(1, ar_len, epilogue.output.in_channels),), recipe, EPILOGUE)
 
 
 def _calibrate_prologue(checkpoint, samples, recipe, activations) -> list[State]:
@@ -146,11 +151,11 @@ def _calibrate_prologue(checkpoint, samples, recipe, activations) -> list[State]
 def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list[dict[str, Encoding]]:
     """Advance the states through all layers, and return the encodings of the k and v that each layer adds."""
     config = checkpoint.config
-    templates: dict[str, PreparedGraph] = {}
+    templates: dict[tuple, PreparedGraph] = {}
     empty = empty_cache(config, 0)
     kv = []
     for i in progress.steps(range(config.n_layers), "calibrate", config.n_layers):
-        signature = config.layer_signature(i)
+        signature = config.layer_signature(i), recipe.template_of(i)
         if signature not in templates:
             templates[signature] = prepare_layer(checkpoint, i, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
             observe_once(templates[signature])

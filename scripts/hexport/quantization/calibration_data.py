@@ -1,34 +1,71 @@
-"""What a model is calibrated on: prompts or a text, as token ids."""
+"""What a model is calibrated on: prompts, a text or chats, as token ids."""
 
+import json
 from pathlib import Path
 
 from hexport.errors import HexportError
 from hexport.tokenizers.tokenizer import Tokenizer
 
-SAMPLE_TOKENS = 512  # longest sample cut from a text
+SAMPLE_TOKENS = 512  # longest sample; what is longer becomes several
+FEW_TOKENS = 512  # below, rare activations have hardly been seen: calibration warns
 
 
 def prompt_samples(tokenizer: Tokenizer, prompts: list[str], system_prompt: str) -> list[list[int]]:
-    """One sample a prompt, the ids that a run would feed. Raises HexportError where there is nothing to feed."""
+    """The ids that a run would feed for each prompt. Raises HexportError where there is nothing to feed."""
     if not prompts:
         raise HexportError("calibration: no prompts; give calibration: {prompts: […]} or {text: file.txt}")
     samples = [tokenizer.prompt_ids(prompt, system_prompt) for prompt in prompts]
     if [] in samples:
         raise HexportError(f"calibration: prompt {samples.index([]) + 1} of {len(prompts)} has no tokens")
+    return [piece for ids in samples for piece in _pieces(ids, [])]
+
+
+def text_samples(tokenizer: Tokenizer, text: str) -> list[list[int]]:
+    """A text, cut into samples with BOS in front of each where the tokenizer adds one."""
+    return _pieces(tokenizer.encode(text), [tokenizer.bos_id] if tokenizer.adds_bos else [])
+
+
+def chat_samples(tokenizer: Tokenizer, path: Path) -> list[list[int]]:
+    """Chats in JSON, `[{"messages": [{"role": …, "content": …}, …]}, …]`, through the model's chat template.
+
+    What the assistant said is part of a sample; a chat that ends with another's turn goes on up to where the assistant
+    answers. Raises HexportError for a file of another form, for chats that the template refuses, or without one.
+    """
+    if tokenizer.chat_template is None:
+        raise HexportError(f"{path}: this model has no chat template; calibrate it on prompts, text or tasks")
+    samples = []
+    for number, messages in enumerate(_chats(path), 1):
+        try:
+            ids = tokenizer.chat_ids(messages, generation_prompt=messages[-1]["role"] != "assistant")
+        except HexportError as error:
+            raise HexportError(f"{path}: chat {number}: {error}") from error
+        if not ids:
+            raise HexportError(f"{path}: chat {number} has no tokens")
+        samples += _pieces(ids, [])
     return samples
 
 
-def text_samples(tokenizer: Tokenizer, path: Path) -> list[list[int]]:
-    """A UTF-8 text cut into samples of at most SAMPLE_TOKENS ids, BOS in front of each where the tokenizer adds one.
-
-    Raises HexportError for an empty text and for bytes that are not UTF-8.
-    """
+def _chats(path: Path) -> list[list[dict[str, str]]]:
     try:
-        ids = tokenizer.encode(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise HexportError(f"{path}: not UTF-8 text: byte {error.start}: {error.reason}") from error
-    if not ids:
-        raise HexportError(f"{path}: the calibration text is empty")
-    bos = [tokenizer.bos_id] if tokenizer.adds_bos else []
-    step = SAMPLE_TOKENS - len(bos)
-    return [bos + ids[i : i + step] for i in range(0, len(ids), step)]
+        chats = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one too
+        raise HexportError(f"{path}: not JSON: {error}") from error
+    if not isinstance(chats, list) or not chats:
+        raise HexportError(f'{path}: expected a list of chats, [{{"messages": […]}}, …]')
+    for number, chat in enumerate(chats, 1):
+        messages = chat.get("messages") if isinstance(chat, dict) else None
+        if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
+            raise HexportError(
+                f'{path}: chat {number}: expected {{"messages": [{{"role": text, "content": text}}, …]}}, at least one'
+            )
+    return [chat["messages"] for chat in chats]
+
+
+def _is_message(message: object) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+
+
+def _pieces(ids: list[int], start: list[int]) -> list[list[int]]:
+    """The ids in samples of at most SAMPLE_TOKENS, with `start` in front of each."""
+    step = SAMPLE_TOKENS - len(start)
+    return [start + ids[i : i + step] for i in range(0, len(ids), step)]

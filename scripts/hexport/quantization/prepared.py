@@ -1,38 +1,22 @@
-"""Graphs with observers, and a stable name for every observer: the quantisation point.
-
-A point is named by its place in the decoder, `layers.<i>.<module path>.<op>`, with `_1`, `_2` … for further ops of
-one kind in one module. So the same point has the same name in a one-layer template and in the whole model's graph, at
-any AR length and context length.
-"""
+"""Graphs with observers, each of them named by its quantisation point."""
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from executorch.backends.qualcomm.quantizer.observers.concat_observer import ConcatObserver
-from executorch.backends.qualcomm.quantizer.observers.per_channel_param_observer import PerChannelParamObserver
 from torch import nn
 from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_leaves
-from torchao.quantization.pt2e import UniformQuantizationObserverBase
+from torchao.quantization.pt2e import FixedQParamsObserver
 from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
+from hexport.quantization.annotation import quantizer
+from hexport.quantization.key_value_path import MOVES_DATA
+from hexport.quantization.points import op_name, point_names
 from hexport.quantization.quant_attrs import Encoding
-from hexport.quantization.recipe import Recipe, quantizer
-
-Observer = UniformQuantizationObserverBase
-
-# Ops that only move data: their output has the range of their input.
-MOVES_DATA = {
-    torch.ops.aten.expand.default,
-    torch.ops.aten.permute.default,
-    torch.ops.aten.reshape.default,
-    torch.ops.aten.squeeze.dim,
-    torch.ops.aten.transpose.int,
-    torch.ops.aten.unsqueeze.default,
-    torch.ops.aten.view.default,
-}
+from hexport.quantization.recipe import Recipe
+from hexport.quantization.weights import Observer, weight_encoding
 
 
 @dataclass
@@ -50,40 +34,43 @@ class PreparedGraph:
     outputs: list[str]
 
 
-def prepare(module: nn.Module, inputs: tuple, recipe: Recipe, input_names: list[str] | None = None) -> PreparedGraph:
-    """Export `module` and insert the recipe's observers. `input_names` are the inputs' points; default: their names."""
+def prepare(
+    module: nn.Module, inputs: tuple, recipe: Recipe, place: str | None, input_names: list[str] | None = None
+) -> PreparedGraph:
+    """Export `module` and insert the recipe's observers.
+
+    `place` is the module's: a layer's number, prologue or epilogue; None for the whole decoder. `input_names` are the
+    inputs' points; default: their names.
+    """
     exported = torch.export.export(module, inputs, strict=True).module(check_guards=False)
-    graph_module = prepare_pt2e(exported, quantizer(recipe))
+    graph_module = prepare_pt2e(exported, quantizer(recipe, place))
     return name_points(graph_module, input_names)
 
 
 def name_points(graph_module: GraphModule, input_names: list[str] | None = None) -> PreparedGraph:
     prepared = PreparedGraph(graph_module, {}, {}, [])
-    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
-    names = dict(zip(placeholders, input_names or [node.name for node in placeholders], strict=True))
+    names = point_names(graph_module.graph, input_names)
     parameters = {name for name, _ in (*graph_module.named_parameters(), *graph_module.named_buffers())}
-    ordinals: Counter[str] = Counter()
     named: dict[Observer, str] = {}
-    for node in graph_module.graph.nodes:
-        if node.op == "call_function":
-            base = _place(node) + _op_name(node)
-            names[node] = f"{base}_{ordinals[base]}" if ordinals[base] else base
-            ordinals[base] += 1
-        elif node.op == "get_attr":
-            names[node] = node.target
+    for node in _caches_last(graph_module, names):
         observer = observer_of(graph_module, node)
-        if observer is None:
-            continue
         source, operand_of = _root(graph_module, node)
         if source.op == "get_attr" and source.target in parameters:
             prepared.weights[source.target] = observer
         elif observer not in named:
-            named[observer] = names[source] + (f".for_{_op_name(operand_of)}" if operand_of else "")
-            prepared.points[named[observer]] = observer
-    output = next(node for node in graph_module.graph.nodes if node.op == "output")
+            named[observer] = names[source] + (f".for_{op_name(operand_of)}" if operand_of else "")
+    prepared.points = {name: observer for observer, name in named.items()}
+    output = graph_module.graph.output_node()
     for value in tree_leaves(output.args[0]):
         prepared.outputs.append(named[observer_of(graph_module, value)])
     return prepared
+
+
+def _caches_last(graph_module: GraphModule, names: dict[Node, str]) -> list[Node]:
+    """The calls of observers, in graph order but for those of caches: one that a cache shares with what is added to it
+    is named by the latter, which is there in graphs without caches too."""
+    calls = [node for node in graph_module.graph.nodes if observer_of(graph_module, node) is not None]
+    return sorted(calls, key=lambda node: names.get(node.args[0], "").endswith("_cache"))
 
 
 def observer_of(graph_module: GraphModule, node: Node) -> Observer | None:
@@ -91,7 +78,7 @@ def observer_of(graph_module: GraphModule, node: Node) -> Observer | None:
     if node.op != "call_module":
         return None
     module = getattr(graph_module, node.target)
-    return module if isinstance(module, UniformQuantizationObserverBase) else None
+    return module if isinstance(module, Observer) else None
 
 
 def observe_once(prepared: PreparedGraph) -> None:
@@ -141,36 +128,20 @@ def centred(observer: Observer) -> Encoding:
     return Encoding(float(scale), observer.quant_min + half + 1, observer.quant_min, observer.quant_max)
 
 
-def observe_parameter(observer: Observer, parameter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales and zero points of a parameter. Asks the observer's class, since an instance may hand out tags."""
-    if isinstance(observer, PerChannelParamObserver):
-        observer.reset_min_max_vals()
-        observer.calibrated = False
-    else:
-        observer.min_val, observer.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
-    observer(parameter)
-    return type(observer).calculate_qparams(observer)
-
-
 def encoding_of_parameter(observer: Observer, parameter: torch.Tensor) -> Encoding:
     """The encoding of a parameter that is quantised per tensor."""
-    scale, zero_point = observe_parameter(observer, parameter)
+    scale, zero_point = weight_encoding(observer, parameter)
     return Encoding(float(scale), int(zero_point), observer.quant_min, observer.quant_max)
+
+
+def _has_fixed_range(graph_module: GraphModule, node: Node) -> bool:
+    """Whether `node` stands for a range that is known whatever the data: what follows it is coded in another one."""
+    return node.op == "call_module" and isinstance(getattr(graph_module, node.target), FixedQParamsObserver)
 
 
 def _root(graph_module: GraphModule, node: Node) -> tuple[Node, Node | None]:
     """The node whose value an observer sees; and its user, where another observer has seen that value before."""
     source, behind_another = node.args[0], False
-    while observer_of(graph_module, source) is not None:
+    while observer_of(graph_module, source) is not None or _has_fixed_range(graph_module, source):
         source, behind_another = source.args[0], True
     return source, next(iter(node.users)) if behind_another else None
-
-
-def _place(node: Node) -> str:
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    path = stack[-1][0] if stack else ""
-    return f"{path}." if path else ""
-
-
-def _op_name(node: Node) -> str:
-    return node.target.__name__.split(".")[0]

@@ -5,13 +5,15 @@ They are keyed by layer and point, so they hold for every mode, AR length, conte
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import torch
 
 from hexport.errors import HexportError
 from hexport.provenance import write_json
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,17 @@ class Encoding:
 
 @dataclass(frozen=True)
 class QuantAttrs:
-    """activations: encodings by point, in graph order. kv: k and v of each layer. mask, logits: the runtime's I/O."""
+    """activations: encodings by point, in graph order. kv: k and v of each layer. mask, logits: the runtime's I/O.
+
+    weights: by projection (`layers.3.attention.q_proj`), float32 (out,), the fraction of each output channel's min-max
+    range that is coded, where another one than 1 was found to be better.
+    """
 
     activations: dict[str, Encoding]
     kv: list[dict[str, Encoding]]
     mask: Encoding
     logits: Encoding
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self):
         kv = {f"kv[{i}].{name}": encoding for i, layer in enumerate(self.kv) for name, encoding in layer.items()}
@@ -48,6 +55,9 @@ class QuantAttrs:
                     f"quant attrs: {point}: scale {encoding.scale} is no positive number; "
                     "check the weights for NaN and calibrate again"
                 )
+
+    def weight_ratios(self, projection: str) -> torch.Tensor | None:
+        return self.weights.get(projection)
 
     def encoding(self, point: str) -> Encoding:
         if point not in self.activations:
@@ -71,6 +81,7 @@ def save_quant_attrs(path: Path, attrs: QuantAttrs, *, model: str, recipe: str, 
             "kv": [{name: encoding.as_json() for name, encoding in layer.items()} for layer in attrs.kv],
             "logits": attrs.logits.as_json(),
             "activations": {point: encoding.as_json() for point, encoding in attrs.activations.items()},
+            "weights": {name: [round(ratio, 6) for ratio in ratios.tolist()] for name, ratios in attrs.weights.items()},
         },
     )
 
@@ -86,6 +97,7 @@ def load_quant_attrs(path: Path) -> QuantAttrs:
             kv=[{name: _encoding(layer[name]) for name in ("k", "v")} for layer in content["kv"]],
             mask=_encoding(content["mask"]),
             logits=_encoding(content["logits"]),
+            weights={name: torch.tensor(ratios) for name, ratios in content["weights"].items()},
         )
     except HexportError as error:
         raise HexportError(f"{path}: {error}") from None

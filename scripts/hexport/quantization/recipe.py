@@ -1,115 +1,218 @@
-"""Recipes: which bit widths and granularity each part of the decoder gets. A recipe is data (recipes/*.yaml)."""
+"""Recipes: which bit widths and granularity each part of the decoder gets. A recipe is data (recipes/*.yaml).
 
-import re
-from dataclasses import dataclass, field
-from pathlib import Path
+Parts are addressed by layer and point. The layer is its number, `prologue` or `epilogue`; the point is that of the
+quant attrs (`attention.q_rope.mul`) or the module that it lies in (`attention.q_proj`). Both are glob patterns.
+"""
 
-import torch
-import yaml
-from executorch.backends.qualcomm.quantizer.quant_recipe import QuantGranularity, QuantRecipe
-from executorch.backends.qualcomm.quantizer.quantizer import QnnQuantizer, QuantDtype
-from executorch.backends.qualcomm.serialization.qc_schema import QcomChipset
-from torchao.quantization.pt2e import MinMaxObserver
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from itertools import chain
+from typing import Any
 
+from hexport.decoder.sizes import Sizes
 from hexport.errors import HexportError
 
-RECIPES = Path(__file__).parent / "recipes"
-DTYPES = {"16a8w": QuantDtype.use_16a8w, "16a4w": QuantDtype.use_16a4w}
-GRANULARITIES = {"per_channel": QuantGranularity.PER_CHANNEL}
-# What an override can name: the projections of a layer, alike in all layers, and the output projection.
-PROJECTIONS = (
+# The projections of a layer, alike in all layers; and that of the epilogue.
+LAYER_PROJECTIONS = (
     *(f"attention.{name}_proj" for name in "qkvo"),
     *(f"feed_forward.{name}_proj" for name in ("gate", "up", "down")),
-    "output",
 )
+OUTPUT_PROJECTION = "output"
+PROLOGUE, EPILOGUE = "prologue", "epilogue"
+# Points of a layer that read or make hidden states, or read rotary angles or the mask.
+SHARED_POINTS = (
+    *("input_norm.rms_norm", "add", "add_1"),
+    *("attention.q_rope.mul", "attention.k_rope.mul", "attention.add", "attention.where"),
+)
+BLOCK_CHANNELS = 32
+MAX_LAYERS = 1000  # no model has more
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """How one point is coded.
+
+    activation_bits 8 or 16, activation_symmetric, observer: of what an op puts out, and a projection takes.
+    weight_bits 4 or 8, granularity, block_size, seq_mse: of a projection's weight. `block_size` counts input channels,
+    and is None unless the granularity is per_block; `seq_mse` counts the ranges that are tried, 0 for min-max alone.
+    """
+
+    activation_bits: int = 16
+    activation_symmetric: bool = False
+    observer: str = "min_max"
+    weight_bits: int = 8
+    granularity: str = "per_channel"
+    block_size: int | None = None
+    seq_mse: int = 0
+
+
+PRECISION_KEYS = tuple(key.name for key in fields(Precision))
+WEIGHT_KEYS = {"weight_bits", "granularity", "block_size", "seq_mse"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """Another bit width for the projections in whose name a regular expression is found: `down_proj`, `attention`."""
+    """Changes of Precision for the points and layers that two globs name."""
 
-    modules: str
-    dtype: str
-    granularity: str = "per_channel"
+    layers: str = "*"
+    points: str = "*"
+    changes: tuple[tuple[str, Any], ...]
 
-    @property
-    def projections(self) -> list[str]:
-        return [name for name in PROJECTIONS if re.search(self.modules, name)]
+    def names(self, place: str, point: str) -> bool:
+        """`place` is a layer's number, prologue or epilogue. A glob names a point, or a module with all its points."""
+        modules = [point]
+        while "." in modules[-1]:
+            modules.append(modules[-1].rpartition(".")[0])
+        return fnmatchcase(place, self.layers) and any(fnmatchcase(module, self.points) for module in modules)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """`dtype` names activation and weight bits (16a8w); `granularity` is that of the projections' weights.
-
-    Later overrides win over earlier ones.
+    """kv_bits and logits_bits: of the program's inputs and outputs. masked_softmax, r3: see decoder/model.py; r1: see
+    decoder/rotation.py.
     """
 
-    dtype: str
-    granularity: str = "per_channel"
+    precision: Precision = Precision()
     kv_bits: int = 16
+    logits_bits: int = 16
+    masked_softmax: bool = False
+    r1: bool = False
+    r3: bool = False
     overrides: tuple[Override, ...] = field(default=())
+
+    def at(self, place: str, point: str) -> Precision:
+        """What a point gets: later overrides win, key by key."""
+        changes: dict[str, Any] = {}
+        for override in self.overrides:
+            if override.names(place, point):
+                changes |= dict(override.changes)
+        changed = replace(self.precision, **changes)
+        return changed if changed.granularity == "per_block" else replace(changed, block_size=None)
+
+    def template_of(self, layer: int) -> tuple[tuple, ...]:
+        """What overrides say of a layer. Layers of which they say the same can share a template."""
+        reaching = [override for override in self.overrides if fnmatchcase(str(layer), override.layers)]
+        return tuple((override.points, override.changes) for override in reaching)
 
 
 def recipe_from(spec: dict, name: str) -> Recipe:
-    """Build a recipe from its YAML content. Raises HexportError on what this release cannot lower."""
+    """Build a recipe from its YAML content, which the schema of config.yaml has let through.
+
+    Raises HexportError for settings that exclude each other, and for overrides that name nothing.
+    """
+    overrides = tuple(_override(entry) for entry in spec.get("overrides", ()))
+    precision = Precision(**{key: spec[key] for key in PRECISION_KEYS if key in spec})
+    others = {key: value for key, value in spec.items() if key not in (*PRECISION_KEYS, "overrides")}
     try:
-        overrides = tuple(Override(**override) for override in spec.get("overrides", ()))
-        recipe = Recipe(**{**spec, "overrides": overrides})
+        recipe = Recipe(precision=precision, overrides=overrides, **others)
     except TypeError as error:
         raise HexportError(f"recipe {name}: {error}") from None
-    for part in (recipe, *overrides):
-        if part.dtype not in DTYPES:
-            raise HexportError(f"recipe {name}: dtype {part.dtype!r} is not supported; supported: {', '.join(DTYPES)}")
-        if part.granularity not in GRANULARITIES:
-            allowed = ", ".join(GRANULARITIES)
-            raise HexportError(
-                f"recipe {name}: granularity {part.granularity!r} is not supported; supported: {allowed}"
-            )
-    for override in overrides:
-        _check_modules(override, name)
-    if recipe.kv_bits != 16:
-        raise HexportError(f"recipe {name}: kv_bits {recipe.kv_bits} is not supported; supported: 16")
+    for fault in chain(_faults_of_projections(recipe), _faults_of_overrides(recipe), _faults_of_shared(recipe)):
+        raise HexportError(f"recipe {name}: {fault}")
     return recipe
 
 
-def _check_modules(override: Override, name: str) -> None:
-    try:
-        found = override.projections
-    except re.error as error:
-        raise HexportError(f"recipe {name}: modules {override.modules!r} is no regular expression: {error}") from None
-    if not found:
-        known = ", ".join(PROJECTIONS)
-        raise HexportError(f"recipe {name}: modules {override.modules!r} names none; known: {known}")
-
-
-def load_recipe(name: str) -> Recipe:
-    """Read a built-in recipe."""
-    path = RECIPES / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise HexportError(f"recipe {name!r} is unknown; known: {known}")
-    return recipe_from(yaml.safe_load(path.read_text()), name)
-
-
-def quantizer(recipe: Recipe, soc: str = "SM8650") -> QnnQuantizer:
-    """The annotator that carries the recipe out. The SoC only limits what may be annotated, never a scale."""
-    rules = QuantRecipe(
-        DTYPES[recipe.dtype], False, act_observer=MinMaxObserver, granularity=QuantGranularity.PER_TENSOR
-    ).add_node_target(
-        {torch.ops.aten.conv2d.default},
-        DTYPES[recipe.dtype],
-        False,
-        act_observer=MinMaxObserver,
-        granularity=GRANULARITIES[recipe.granularity],
-    )
-    for override in recipe.overrides:
-        rules.add_regex(
-            {rf"(^|\.){re.escape(projection)}$" for projection in override.projections},
-            DTYPES[override.dtype],
-            False,
-            act_observer=MinMaxObserver,
-            granularity=GRANULARITIES[override.granularity],
+def check_sizes(recipe: Recipe, sizes: Sizes) -> None:
+    """Raise HexportError where a decoder of these sizes cannot have the recipe."""
+    if recipe.r3 and sizes.head_dim & (sizes.head_dim - 1):
+        raise HexportError(
+            f"r3: true needs heads whose head_dim is a power of 2, and those of this model have {sizes.head_dim}; "
+            "set r3: false in the recipe"
         )
-    annotator = QnnQuantizer(soc_model=QcomChipset[soc])
-    annotator.set_recipe(rules)
-    return annotator
+    places = *map(str, range(sizes.n_layers)), EPILOGUE
+    inputs = {(place, name): sizes.projections[name][0] for place in places for name in projections_of(place)}
+    check_block_sizes(recipe, inputs)
+
+
+def check_block_sizes(recipe: Recipe, inputs: dict[tuple[str, str], int]) -> None:
+    """Raise HexportError where a projection cannot be cut into the recipe's blocks.
+
+    `inputs` are the input channels of each projection, by place and name. The HTP compiler (QNN 2.49) takes blocks in
+    other numbers of channels than multiples of 32, and computes wrong results without a word.
+    """
+    for (place, projection), channels in inputs.items():
+        size = recipe.at(place, projection).block_size
+        if size is not None and (channels % size or channels % BLOCK_CHANNELS):
+            raise HexportError(
+                f"granularity per_block with block_size {size}: {projection} of layer {place} has {channels} input "
+                f"channels; they must be a multiple of {max(size, BLOCK_CHANNELS)}; use per_channel there"
+            )
+
+
+def projections_of(layer: int | str) -> tuple[str, ...]:
+    """The projections of a layer by its number, or of the prologue or the epilogue."""
+    return {PROLOGUE: (), EPILOGUE: (OUTPUT_PROJECTION,)}.get(layer, LAYER_PROJECTIONS)
+
+
+def _override(entry: dict) -> Override:
+    where = {key: entry[key] for key in ("layers", "points") if key in entry}
+    return Override(**where, changes=tuple((key, value) for key, value in entry.items() if key not in where))
+
+
+def projections(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Every projection, by place and name, of the epilogue and of one layer of each kind that the overrides make."""
+    yield EPILOGUE, OUTPUT_PROJECTION
+    kinds = {recipe.template_of(layer): str(layer) for layer in reversed(range(MAX_LAYERS))}
+    for layer in kinds.values():
+        for projection in LAYER_PROJECTIONS:
+            yield layer, projection
+
+
+def _faults_of_overrides(recipe: Recipe) -> Iterator[str]:
+    for override in recipe.overrides:
+        of_weights = WEIGHT_KEYS & dict(override.changes).keys()
+        if of_weights and not any(override.names(*where) for where in projections(recipe)):
+            yield (
+                f"points {override.points!r} of layers {override.layers!r} name no projection; "
+                f"known: {', '.join(LAYER_PROJECTIONS)}, and {OUTPUT_PROJECTION} in layer {EPILOGUE}"
+            )
+    for changes in ({}, *(dict(override.changes) for override in recipe.overrides)):
+        yield from _faults_of_symmetric(replace(recipe.precision, **changes))
+
+
+def _faults_of_symmetric(precision: Precision) -> Iterator[str]:
+    if precision.activation_symmetric and precision.activation_bits == 16:
+        yield (
+            "activation_symmetric is for activation_bits 8, and must be set beside these; "
+            "QNN does not take every op with symmetric codes of 16 bits"
+        )
+
+
+def _faults_of_shared(recipe: Recipe) -> Iterator[str]:
+    """Layers hand each other what all of them read alike: hidden states, rotary angles and the mask."""
+    kinds = {recipe.template_of(layer): str(layer) for layer in reversed(range(MAX_LAYERS))}
+    shared = [(layer, point) for layer in kinds.values() for point in SHARED_POINTS]
+    shared += [(PROLOGUE, "embedding.embedding"), (PROLOGUE, "index"), (EPILOGUE, "norm.rms_norm")]
+    for place, point in shared:
+        if (bits := recipe.at(place, point).activation_bits) != (common := recipe.precision.activation_bits):
+            yield (
+                f"an override gives {point} of layer {place} activation_bits {bits}; what layers share has those of "
+                f"the recipe, {common}; name modules inside attention or feed_forward in points"
+            )
+
+
+def _faults_of_projections(recipe: Recipe) -> Iterator[str]:
+    for place, projection in projections(recipe):
+        for fault in _faults(recipe.at(place, projection), projection, recipe.kv_bits):
+            yield f"{projection}: {fault}"
+    if (bits := recipe.at(EPILOGUE, OUTPUT_PROJECTION).activation_bits) != recipe.logits_bits:
+        yield (
+            f"{OUTPUT_PROJECTION}: activation_bits {bits}, and the logits have {recipe.logits_bits}: end overrides "
+            f"with {{layers: {EPILOGUE}, points: {OUTPUT_PROJECTION}, activation_bits: {recipe.logits_bits}}}"
+        )
+
+
+def _faults(precision: Precision, projection: str, kv_bits: int) -> Iterator[str]:
+    if projection == "attention.v_proj" and precision.activation_bits < kv_bits:
+        yield f"activation_bits {precision.activation_bits} go with kv_bits 8, not {kv_bits}: its output is cached"
+    yield from _faults_of_symmetric(precision)
+    if precision.granularity == "per_block":
+        if precision.block_size is None:
+            yield "granularity per_block needs a block_size"
+        if precision.weight_bits != 4:
+            yield f"granularity per_block is for weight_bits 4, not {precision.weight_bits}; choose per_channel"
+        if precision.activation_bits != 16:
+            yield "granularity per_block is for activation_bits 16; choose per_channel"
+    if precision.granularity == "per_tensor" and precision.seq_mse:
+        yield "seq_mse finds a range per channel, not per_tensor; choose per_channel, or seq_mse: 0"

@@ -39,7 +39,12 @@ def prefill(graph: Graph, cache: KVCache, tokens: list[int], on_block: Callable[
 
 
 def read_block(graph: Graph, cache: KVCache, block: list[int]) -> np.ndarray:
-    """One call with AR tokens or fewer; return float32 logits (vocab,) of the last one.
+    """One call with AR tokens or fewer; return float32 logits (vocab,) of the last one."""
+    return read_rows(graph, cache, block, slice(len(block) - 1, len(block)))[0]
+
+
+def read_rows(graph: Graph, cache: KVCache, block: list[int], rows: slice) -> np.ndarray:
+    """One call with AR tokens or fewer; return float32 logits (n_rows, vocab) of the tokens in `rows`.
 
     With n_past within the graph's slots, CL - AR, no position is beyond the context, that of padding neither.
     """
@@ -48,9 +53,9 @@ def read_block(graph: Graph, cache: KVCache, block: list[int]) -> np.ndarray:
     tokens[0, :n] = block
     positions = np.arange(n_past, n_past + graph.ar_len, dtype=np.int32)[None]
     caches = cache.arranged_for(graph)
-    logits, new = graph.call(tokens, causal_masks(graph, n_past), positions, caches, rows=slice(n - 1, n))
+    logits, new = graph.call(tokens, causal_masks(graph, n_past), positions, caches, rows=rows)
     cache.append(new, n)
-    return logits[0]
+    return logits
 
 
 def check_prompt(

@@ -11,11 +11,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from hexport.errors import HexportError
 
 
-def render_chat(template: str, messages: list[dict[str, str]], special: dict[str, str]) -> str:
-    """Render with the generation prompt. Raises HexportError for a bad template and for messages it refuses."""
+def render_chat(
+    template: str, messages: list[dict[str, str]], special: dict[str, str], generation_prompt: bool = True
+) -> str:
+    """Render, up to where the assistant goes on by default. Raises HexportError for a bad template and for messages
+    that it refuses.
+    """
     try:
         return _compile(template).render(
-            messages=messages, tools=None, documents=None, add_generation_prompt=True, **special
+            messages=messages, tools=None, documents=None, add_generation_prompt=generation_prompt, **special
         )
     except Exception as error:  # a template is its publisher's program, and may raise anything
         raise HexportError(f"the chat template fails: {' '.join(str(error).split())}") from error

@@ -56,14 +56,15 @@ class Tokenizer:
         """Text of ids, special tokens included."""
         return self.backend.decode(ids, skip_special_tokens=False)
 
-    def render(self, messages: list[dict[str, str]]) -> str:
-        """Messages ({"role", "content"}) as the text that the model continues with the assistant's answer.
+    def render(self, messages: list[dict[str, str]], generation_prompt: bool = True) -> str:
+        """Messages ({"role", "content"}) as the text that the model continues with the assistant's answer; without the
+        generation prompt, as the text up to the last message's end.
 
         Raises HexportError where there is no chat template, or where it refuses the messages.
         """
         if self.chat_template is None:
             raise HexportError("this tokenizer has no chat template")
-        return render_chat(self.chat_template, messages, self.special)
+        return render_chat(self.chat_template, messages, self.special, generation_prompt)
 
     def prompt_ids(self, prompt: str, system_prompt: str = "") -> list[int]:
         """Ids that a run feeds for a prompt: one user turn of a chat where there is a template, else the text.
@@ -78,9 +79,9 @@ class Tokenizer:
         system = [{"role": "system", "content": system_prompt}] if system_prompt else []
         return self.chat_ids([*system, {"role": "user", "content": prompt}])
 
-    def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
-        """Ids of a chat, up to where the assistant answers. Raises HexportError as `render` does."""
-        return self.encode(self.render(messages))
+    def chat_ids(self, messages: list[dict[str, str]], generation_prompt: bool = True) -> list[int]:
+        """Ids of a chat as `render` writes it. Raises HexportError as that does."""
+        return self.encode(self.render(messages, generation_prompt))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

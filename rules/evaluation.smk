@@ -1,0 +1,157 @@
+@one_line_errors
+def fp_settings(wildcards):
+    return evaluations.fp_settings(build, wildcards.model)
+
+
+@one_line_errors
+def qdq_settings(wildcards):
+    return evaluations.qdq_settings(build, wildcards.model, wildcards.recipe)
+
+
+@one_line_errors
+def device_settings(wildcards):
+    return evaluations.device_settings(build, Place(**wildcards))
+
+
+@one_line_errors
+def gate_settings(wildcards):
+    return evaluations.gate_settings(build, wildcards.model)
+
+
+def task_files(wildcards):
+    return evaluations.task_files(build, wildcards.model)
+
+
+def task_flags(wildcards):
+    return shlex.join(evaluations.task_options(build, wildcards.model))
+
+
+def float_model(wildcards):
+    return evaluations.float_model(build, wildcards.model, wildcards.recipe)
+
+
+def float_files(wildcards):
+    files = list(float_model(wildcards).values())
+    return [*files, f"{build.artifacts}/{wildcards.model}/checkpoint/config.json"] if files else []
+
+
+def float_flags(wildcards):
+    return shlex.join(word for name, file in float_model(wildcards).items() for word in (f"--{name}", file))
+
+
+rule evaluate_fp:
+    input:
+        task_files,
+        checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
+        config="<artifacts>/{model}/checkpoint/config.json",
+        tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
+        tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
+    output:
+        artifact="<artifacts>/{model}/evaluation/fp.json",
+        manifest="<artifacts>/{model}/evaluation/fp.json.manifest.json",
+    log:
+        "<artifacts>/{model}/evaluation/fp.log",
+    threads: 2
+    resources:
+        mem_mb=6000,
+    params:
+        settings=fp_settings,
+        texts=task_flags,
+        code=code_digest("evaluate_fp.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/evaluate_fp.py"
+        " --settings {params.settings:q}"
+        " --checkpoint {input.checkpoint:q}"
+        " --tokenizer {input.tokenizer:q}"
+        " {params.texts}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"
+
+
+# This and its gates come before the lowering, which a bad recipe may not be worth.
+rule evaluate_qdq:
+    input:
+        task_files,
+        checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
+        config="<artifacts>/{model}/checkpoint/config.json",
+        quant_attrs="<artifacts>/{model}/{recipe}/quant_attrs.json",
+        tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
+        tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
+    output:
+        artifact="<artifacts>/{model}/{recipe}/evaluation/qdq.json",
+        manifest="<artifacts>/{model}/{recipe}/evaluation/qdq.json.manifest.json",
+    log:
+        "<artifacts>/{model}/{recipe}/evaluation/qdq.log",
+    priority: 1
+    threads: 2
+    resources:
+        mem_mb=6000,
+    params:
+        settings=qdq_settings,
+        texts=task_flags,
+        code=code_digest("evaluate_qdq.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/evaluate_qdq.py"
+        " --settings {params.settings:q}"
+        " --checkpoint {input.checkpoint:q}"
+        " --quant-attrs {input.quant_attrs:q}"
+        " --tokenizer {input.tokenizer:q}"
+        " {params.texts}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"
+
+
+rule check_gates:
+    input:
+        qdq="<artifacts>/{model}/{recipe}/evaluation/qdq.json",
+    output:
+        artifact="<artifacts>/{model}/{recipe}/evaluation/gates.json",
+        manifest="<artifacts>/{model}/{recipe}/evaluation/gates.json.manifest.json",
+    log:
+        "<artifacts>/{model}/{recipe}/evaluation/gates.log",
+    priority: 1
+    localrule: True
+    params:
+        settings=gate_settings,
+        code=code_digest("check_gates.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/check_gates.py"
+        " --settings {params.settings:q}"
+        " --qdq {input.qdq:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"
+
+
+rule evaluate_device:
+    input:
+        task_files,
+        gate,
+        float_files,
+        program=program,
+        tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
+        tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
+    output:
+        artifact="<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/evaluation.json",
+        manifest="<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/evaluation.json.manifest.json",
+    log:
+        "<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/evaluation.log",
+    localrule: True
+    resources:
+        **{f"device_{device}": device_slot(device) for device in build.devices},
+        mem_mb=6000,
+    params:
+        settings=device_settings,
+        float_model=float_flags,
+        texts=task_flags,
+        code=code_digest("evaluate_device.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/evaluate_device.py"
+        " --settings {params.settings:q}"
+        " --devices {DEVICES:q}"
+        " --device {wildcards.device:q}"
+        " --program {input.program:q}"
+        " --tokenizer {input.tokenizer:q}"
+        " {params.float_model}"
+        " {params.texts}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"

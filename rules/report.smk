@@ -1,0 +1,37 @@
+rule write_summary:
+    input:
+        evaluations.evaluations(build),
+    output:
+        artifact="<artifacts>/report/summary.csv",
+        manifest="<artifacts>/report/summary.csv.manifest.json",
+    log:
+        "<artifacts>/report/summary.log",
+    localrule: True
+    params:
+        settings=evaluations.summary_settings(build),
+        code=code_digest("summary.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/summary.py"
+        " --settings {params.settings:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"
+
+
+rule write_report:
+    input:
+        evaluations.evaluations(build),
+        matrix.runs(build),
+    output:
+        artifact="<artifacts>/report/index.html",
+        manifest="<artifacts>/report/index.html.manifest.json",
+    log:
+        "<artifacts>/report/index.log",
+    localrule: True
+    params:
+        settings=evaluations.report_settings(build),
+        code=code_digest("report.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/report.py"
+        " --settings {params.settings:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"

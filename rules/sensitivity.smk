@@ -1,0 +1,28 @@
+# Asked for by its path only: it helps to write a recipe, and nothing is made of it.
+rule sensitivity:
+    input:
+        checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
+        config="<artifacts>/{model}/checkpoint/config.json",
+        tokens="<artifacts>/{model}/calibration/tokens.json",
+        quant_attrs="<artifacts>/{model}/{recipe}/quant_attrs.json",
+    output:
+        artifact="<artifacts>/{model}/{recipe}/sensitivity.yaml",
+        manifest="<artifacts>/{model}/{recipe}/sensitivity.yaml.manifest.json",
+        table="<artifacts>/{model}/{recipe}/sensitivity.json",
+        table_manifest="<artifacts>/{model}/{recipe}/sensitivity.json.manifest.json",
+    log:
+        "<artifacts>/{model}/{recipe}/sensitivity.log",
+    threads: 2
+    resources:
+        mem_mb=8000,
+    params:
+        settings=lambda wildcards: matrix.quant_attrs_settings(build, wildcards.model, wildcards.recipe),
+        code=code_digest("sensitivity.py"),
+    shell:
+        "{PYTHON:q} {workflow.basedir:q}/scripts/sensitivity.py"
+        " --settings {params.settings:q}"
+        " --checkpoint {input.checkpoint:q}"
+        " --tokens {input.tokens:q}"
+        " --quant-attrs {input.quant_attrs:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"

@@ -1,0 +1,28 @@
+"""Write gates.json if a quantised model passes the gates of the config; else fail with the figures."""
+
+import json
+from pathlib import Path
+
+import click
+
+from hexport.errors import one_line_errors
+from hexport.evaluation.gates import check_gates
+from hexport.progress import Progress
+from hexport.provenance import write_json, write_manifest
+
+
+@click.command(help=__doc__)
+@click.option("--settings", type=json.loads, required=True, help='JSON: {"model"} and the gates by their keys')
+@click.option("--qdq", type=click.Path(path_type=Path), required=True, help="…/evaluation/qdq.json")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation/gates.json")
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(settings: dict, qdq: Path, output: Path, log: Path | None) -> None:
+    progress = Progress(log)
+    check_gates(json.loads(qdq.read_text(encoding="utf-8")), settings)
+    write_json(output, {"passed": True})  # the same for all that pass: other figures or gates rebuild nothing after it
+    write_manifest(output, inputs={qdq.name: qdq}, params=settings, stages=progress.stages)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Write evaluation.json: what a program on a device reaches on the tasks of the config, and how near it is to the
+float model and to the fake-quantised one on the same tokens."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from hexport.config.settings import check_emulator
+from hexport.errors import one_line_errors
+from hexport.progress import Progress
+from hexport.provenance import write_json, write_manifest
+
+SETTINGS = (
+    'JSON: {"model", "recipe", "recipe_spec", "target", "mode", "graph": "prefill" or "kv", "tasks", "limit", '
+    '"num_fewshot"}'
+)
+
+
+@click.command(help=__doc__)
+@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@click.option("--devices", type=click.Path(path_type=Path), required=True, help="devices.yaml")
+@click.option("--device", required=True, help="a name in it")
+@click.option("--program", type=click.Path(path_type=Path), required=True)
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="…/model.safetensors; none for a ready program")
+@click.option("--quant-attrs", type=click.Path(path_type=Path), help="with --checkpoint")
+@click.option("--fp", type=click.Path(path_type=Path), help="…/evaluation/fp.json, with --checkpoint")
+@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
+@click.option("--text", "texts", multiple=True, help="name=file of each task that is a local text")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation.json")
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(
+    settings: dict,
+    devices: Path,
+    device: str,
+    program: Path,
+    checkpoint: Path | None,
+    quant_attrs: Path | None,
+    fp: Path | None,
+    tokenizer: Path,
+    texts: tuple[str, ...],
+    output: Path,
+    log: Path | None,
+) -> None:
+    check_emulator(str(devices), device)
+    progress = Progress(log)
+    with progress.library_output_in_log():
+        from hexport.qnn_sdk import qnn_build_id
+
+        build_id = qnn_build_id()
+        from hexport.decoder.weights import Checkpoint
+        from hexport.devices.emulator import check_htp, check_vocabulary
+        from hexport.evaluation.device import References, device_scores, load_graph
+        from hexport.evaluation.gates import perplexity_ratios
+        from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
+        from hexport.evaluation.tasks import load_tasks
+        from hexport.quantization.quant_attrs import load_quant_attrs
+        from hexport.quantization.recipe import recipe_from
+        from hexport.tokenizers.tokenizer import load_tokenizer
+
+        check_htp(program, settings["target"])
+        local = {name: Path(file) for name, _, file in (text.partition("=") for text in texts)}
+        with progress.stage("tasks"):
+            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"])
+        with progress.stage("load"):
+            graph, used = load_graph(program, settings["graph"])
+        loaded = load_tokenizer(tokenizer.parent)
+        check_vocabulary(program, graph, loaded)
+        references = None
+        if checkpoint is not None:
+            recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
+            attrs = load_quant_attrs(quant_attrs)
+            references = References(Checkpoint(checkpoint.parent, recipe.r1), attrs, recipe, graph.context_len)
+        model = EvaluationModel(
+            loaded, graph.context_len, lambda sequences: device_scores(graph, sequences, references, progress)
+        )
+        with progress.stage("evaluate"):
+            metrics = evaluate(tasks, model, settings["limit"])
+        facts = {key: settings[key] for key in ("model", "recipe", "target", "mode", "limit", "num_fewshot")}
+        facts |= {"phase": "device", "device": device, "graph": used, "context_len": graph.context_len}
+        facts |= {"tasks": metrics, "tokens": model.scored_tokens}
+        if references is not None:
+            float_metrics = json.loads(fp.read_text(encoding="utf-8"))["tasks"]
+            facts |= {**references.as_json(), "perplexity_ratio": perplexity_ratios(metrics, float_metrics)}
+        write_json(output, facts)
+        compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), quant_attrs, fp]
+        files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json"), *local.values()]
+        write_manifest(
+            output,
+            inputs={file.name: file for file in files},
+            params=settings,
+            stages=progress.stages,
+            versions={
+                **{name: metadata.version(name) for name in ("executorch", "torch", "lm_eval")},
+                "qnn": build_id,
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Write fp.json: what the float32 decoder reaches on the evaluation tasks, the reference for the other phases."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from hexport.errors import one_line_errors
+from hexport.progress import Progress
+from hexport.provenance import write_json, write_manifest
+
+SETTINGS = 'JSON: {"tasks": […], "limit": documents per task or null, "num_fewshot", "max_seq_len"}'
+
+
+@click.command(help=__doc__)
+@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
+@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
+@click.option("--text", "texts", multiple=True, help="name=file of each task that is a local text")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation/fp.json")
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(
+    settings: dict, checkpoint: Path, tokenizer: Path, texts: tuple[str, ...], output: Path, log: Path | None
+) -> None:
+    progress = Progress(log)
+    with progress.library_output_in_log():
+        from hexport.decoder.weights import Checkpoint
+        from hexport.evaluation.fp import fp_scores
+        from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
+        from hexport.evaluation.tasks import load_tasks
+        from hexport.tokenizers.tokenizer import load_tokenizer
+
+        local = {name: Path(file) for name, _, file in (text.partition("=") for text in texts)}
+        context_len = settings["max_seq_len"]
+        canonical, loaded = Checkpoint(checkpoint.parent), load_tokenizer(tokenizer.parent)
+        with progress.stage("tasks"):
+            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"])
+        model = EvaluationModel(
+            loaded, context_len, lambda sequences: fp_scores(canonical, context_len, sequences, progress)
+        )
+        with progress.stage("evaluate fp"):
+            metrics = evaluate(tasks, model, settings["limit"])
+        write_json(
+            output,
+            {
+                "phase": "fp",
+                "tasks": metrics,
+                "tokens": model.scored_tokens,
+                "limit": settings["limit"],
+                "num_fewshot": settings["num_fewshot"],
+                "context_len": context_len,
+            },
+        )
+        write_manifest(
+            output,
+            inputs={
+                checkpoint.name: checkpoint,
+                "config.json": checkpoint.with_name("config.json"),
+                tokenizer.name: tokenizer,
+                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+                **{file.name: file for file in local.values()},
+            },
+            params=settings,
+            stages=progress.stages,
+            versions={package: metadata.version(package) for package in ("lm_eval", "torch")},
+        )
+
+
+if __name__ == "__main__":
+    main()

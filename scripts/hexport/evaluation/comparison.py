@@ -1,0 +1,66 @@
+"""How far a model's logits and hidden states are from those of the float model, on the same tokens."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+CHUNK = 1 << 22  # values compared at a time, in float64
+
+
+@dataclass
+class SignalToNoise:
+    """SQNR = 10 log10(sum ref² / sum (ref - x)²) over all values that were added."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+
+    def add(self, reference: torch.Tensor, values: torch.Tensor) -> None:
+        """Of one shape, on one device."""
+        reference, values = reference.reshape(-1), values.reshape(-1)
+        for ref, x in zip(reference.split(CHUNK), values.split(CHUNK), strict=True):
+            ref = ref.double()
+            self.signal += float(ref.square().sum())
+            self.noise += float((ref - x.double()).square().sum())
+
+    @property
+    def db(self) -> float | None:
+        """None where it is not finite: without any noise, without a signal, or where a value is no number."""
+        if not (math.isfinite(self.signal) and math.isfinite(self.noise) and self.signal and self.noise):
+            return None
+        return 10 * math.log10(self.signal / self.noise)
+
+
+@dataclass
+class Comparison:
+    """Accumulates rows of float logits and of the other model's logits, in float64.
+
+    The divergence is the mean over rows of KL(float || other), in nats; the agreement is the part of the rows whose
+    largest logits are of one token.
+    """
+
+    rows: int = 0
+    divergence: float = 0.0
+    agreeing: int = 0
+    logits: SignalToNoise = field(default_factory=SignalToNoise)
+
+    def add(self, reference: torch.Tensor | np.ndarray, logits: torch.Tensor | np.ndarray) -> None:
+        """Both (rows, vocab), in the same order of rows."""
+        reference, logits = torch.as_tensor(reference), torch.as_tensor(logits)
+        if reference.shape != logits.shape:
+            raise ValueError(f"logits of shapes {tuple(reference.shape)} and {tuple(logits.shape)} are compared")
+        self.logits.add(reference, logits)
+        step = max(1, CHUNK // reference.shape[1])
+        for ref, x in zip(reference.split(step), logits.split(step), strict=True):
+            self.agreeing += int((ref.argmax(1) == x.argmax(1)).sum())
+            ref, x = (rows.double().log_softmax(1) for rows in (ref, x))
+            self.divergence += float(torch.sum(ref.exp() * (ref - x)))
+        self.rows += len(reference)
+
+    def as_json(self) -> dict[str, float | None]:
+        """Figures are null where nothing was compared, or where they are not finite."""
+        divergence, agreement = (value / self.rows if self.rows else None for value in (self.divergence, self.agreeing))
+        if divergence is not None and not math.isfinite(divergence):
+            divergence = None
+        return {"sqnr_db": self.logits.db, "kl_divergence": divergence, "top1_agreement": agreement}

@@ -1,0 +1,59 @@
+"""Gates: what a quantised model must reach before its programs count as exported and reach a device."""
+
+from collections.abc import Iterator
+
+from hexport.errors import HexportError
+
+WARNING_RATIO = 1.2  # a perplexity this many times the float model's is worth a line, gate or not
+ADVICE = "docs/evaluation.md tells how to mend it"
+
+
+def perplexity_ratios(metrics: dict[str, dict], reference: dict[str, dict]) -> dict[str, float | None]:
+    """word_perplexity over that of the reference, of each task that has it; null where it is not finite."""
+    ratios = {}
+    for task, found in metrics.items():
+        if "word_perplexity" in found:
+            perplexity, of_reference = found["word_perplexity"], reference[task]["word_perplexity"]
+            ratios[task] = perplexity / of_reference if perplexity and of_reference else None
+    return ratios
+
+
+def check_gates(qdq: dict, gates: dict) -> None:
+    """Raises HexportError, with the figures, where a quantised model fails a gate.
+
+    qdq: content of qdq.json. gates: "model", and "max_perplexity_ratio" or "min_sqnr_db" or both. A figure that is
+    missing or no finite number fails its gate.
+    """
+    failures = [f"models.{gates['model']}.evaluation.{line}" for line in _failures(qdq, gates)]
+    if failures:
+        raise HexportError(f"{'; '.join(failures)}; nothing of it goes to a device; {ADVICE}")
+
+
+def ratio_warnings(qdq: dict) -> list[str]:
+    """A line for each task whose perplexity is more than WARNING_RATIO times the float model's."""
+    return [
+        f"warning: task {task}: perplexity, quantised / float: {_more_than(WARNING_RATIO, qdq, task)}; {ADVICE}"
+        for task, ratio in qdq["perplexity_ratio"].items()
+        if ratio is None or ratio > WARNING_RATIO
+    ]
+
+
+def _failures(qdq: dict, gates: dict) -> Iterator[str]:
+    max_ratio, min_sqnr = gates.get("max_perplexity_ratio"), gates.get("min_sqnr_db")
+    ratios, sqnr = qdq["perplexity_ratio"], qdq["sqnr_db"]
+    if max_ratio is not None and not ratios:
+        yield f"max_perplexity_ratio: {', '.join(qdq['tasks'])}: no perplexity is measured; add a text to its tasks"
+    for task, ratio in ratios.items():
+        if max_ratio is not None and (ratio is None or ratio > max_ratio):
+            yield f"max_perplexity_ratio: task {task}: {_more_than(max_ratio, qdq, task)}"
+    if min_sqnr is not None and (sqnr is None or sqnr < min_sqnr):
+        found = "the SQNR is not finite" if sqnr is None else f"{sqnr:.1f} dB is less than {min_sqnr:g} dB"
+        yield f"min_sqnr_db: {found}"
+
+
+def _more_than(limit: float, qdq: dict, task: str) -> str:
+    """`23.1 / 19.9 = 1.161 is more than 1.1`: perplexities of the quantised and of the float model, and their ratio."""
+    ratio, perplexity = qdq["perplexity_ratio"][task], qdq["tasks"][task]["word_perplexity"]
+    if ratio is None or perplexity is None:
+        return "not finite"
+    return f"{perplexity:.4g} / {perplexity / ratio:.4g} = {ratio:.4g} is more than {limit:g}"

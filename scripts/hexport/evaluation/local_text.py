@@ -1,0 +1,67 @@
+"""A local text as a task: its documents, and the config that makes an lm-eval task of them."""
+
+from pathlib import Path
+
+from hexport.errors import HexportError
+
+# A document is about a page: `limit` counts documents, and the emulator takes about a minute for one of these.
+DOCUMENT_WORDS = 512
+# lm-eval's metrics of a rolling log-likelihood, with the aggregations that its wikitext task takes by default.
+METRICS = {
+    "word_perplexity": "weighted_perplexity",
+    "byte_perplexity": "weighted_perplexity",
+    "bits_per_byte": "bits_per_byte",
+}
+
+
+def read_text(path: Path) -> str:
+    """Raises HexportError where the file is missing, is not UTF-8, or has nothing but white space."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise HexportError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise HexportError(f"{path}: not UTF-8 text: byte {error.start}: {error.reason}") from error
+    if not text.strip():
+        raise HexportError(f"{path}: the text is empty")
+    return text
+
+
+def documents(text: str) -> list[str]:
+    """Whole lines of about DOCUMENT_WORDS words each, more only where one line has more.
+
+    White space around a document is left out, because lm-eval would count it as words.
+    """
+    found, lines, words = [], [], 0
+    for line in text.splitlines(keepends=True):
+        if words and words + len(line.split()) > DOCUMENT_WORDS:
+            found.append("".join(lines).strip())
+            lines, words = [], 0
+        lines.append(line)
+        words += len(line.split())
+    rest = "".join(lines).strip()
+    return [*found, rest] if rest else found
+
+
+def task_config(name: str, path: Path) -> dict:
+    """A `TaskConfig` of lm-eval: rolling log-likelihood of the text's documents, word for word.
+
+    Raises HexportError as `read_text` does.
+    """
+    import datasets
+
+    pages = documents(read_text(path))
+    return {
+        "task": name,
+        "custom_dataset": lambda **_metadata: {"test": datasets.Dataset.from_dict({"page": pages})},
+        "output_type": "loglikelihood_rolling",
+        "test_split": "test",
+        "doc_to_text": "",
+        "doc_to_target": "page",
+        "num_fewshot": 0,
+        "metric_list": [
+            {"metric": metric, "aggregation": aggregation, "higher_is_better": False}
+            for metric, aggregation in METRICS.items()
+        ],
+        "metadata": {"version": 1.0},
+    }

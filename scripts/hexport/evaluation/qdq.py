@@ -1,0 +1,143 @@
+"""The fake-quantised decoder, layer by layer, beside the float32 decoder on the same tokens."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from hexport.decoder.masks import MASK
+from hexport.decoder.model import Epilogue, Prologue, empty_cache, rope_of
+from hexport.decoder.weights import Checkpoint
+from hexport.evaluation.comparison import Comparison, SignalToNoise
+from hexport.evaluation.fp import FloatDecoder
+from hexport.evaluation.scores import Scoring, TokenScores
+from hexport.evaluation.stream import State, device, packed_masks, stream
+from hexport.progress import Progress
+from hexport.quantization.calibration import EXPORT_LENGTH, prepare_epilogue, prepare_layer, prepare_prologue
+from hexport.quantization.fake_quantize import FakeQuantisedGraph
+from hexport.quantization.prepared import PreparedGraph
+from hexport.quantization.quant_attrs import QuantAttrs
+from hexport.quantization.recipe import Recipe
+
+WORST_LAYERS = 5  # named
+# The vocabulary of templates, since to export and prepare a module takes several times its memory. No width is prime.
+STAND_IN = 997
+
+
+class FakeQuantisedLayer:
+    """Layer `i` with all its encodings, or another layer of the same template, once that has been loaded.
+
+    Called with hidden (1, n, hidden), masks as of `causal_masks` or `packed_masks`, and the tables of all ropes
+    (1, 1, n, dims / 2), it returns the next hidden states. `graph.points` are open to changes.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, i: int, recipe: Recipe):
+        self.config = checkpoint.config
+        prepared = prepare_layer(checkpoint, i, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
+        self.graph = FakeQuantisedGraph(prepared, device())
+        self.empty = [cache.to(device()) for cache in empty_cache(self.config, 0)]
+        self.kind = self.config.layers[i]
+
+    def load(
+        self, i: int, attrs: QuantAttrs, parameters: dict[str, torch.Tensor], hidden: str, ropes: Sequence[str]
+    ) -> None:
+        """Become layer `i`; `parameters` are float. `hidden` and `ropes` are the points of what it is called with."""
+        self.kind = self.config.layers[i]
+        angles = {f"rope_{j}": point for j, point in enumerate(rope_of(self.kind, ropes))}
+        self.graph.load(f"layers.{i}", attrs, parameters, {"hidden": hidden, MASK: MASK, **angles})
+
+    def __call__(
+        self, hidden: torch.Tensor, masks: Sequence[torch.Tensor], ropes: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        return self.graph(hidden, masks[self.kind.sliding], *self.empty, *rope_of(self.kind, ropes))[0]
+
+
+class FakeQuantisedDecoder:
+    """Keeps one template for all layers alike, and the weights of one part at a time."""
+
+    def __init__(self, checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, context_len: int):
+        self.checkpoint, self.attrs, self.recipe, self.context_len = checkpoint, attrs, recipe, context_len
+        self._small = replace(checkpoint.config, vocab_size=STAND_IN)
+        self._ends: dict[str, FakeQuantisedGraph] = {}  # prologue and epilogue
+        self._templates: dict[tuple, FakeQuantisedLayer] = {}
+        self._hidden = ""  # the point of what the last part put out
+        self._ropes: list[str] = []
+
+    def prologue(self) -> Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]:
+        if "prologue" not in self._ends:
+            module = Prologue(self._small, self.context_len).eval().requires_grad_(False)
+            self._ends["prologue"] = self._end(prepare_prologue(module, EXPORT_LENGTH, self.recipe))
+        graph = self._ends["prologue"]
+        graph.load("prologue", self.attrs, self.checkpoint.prologue_parameters(), {})
+        self._hidden, *self._ropes = (f"prologue.{point}" for point in graph.outputs)
+        return graph
+
+    def _end(self, prepared: PreparedGraph) -> FakeQuantisedGraph:
+        graph = FakeQuantisedGraph(prepared, device())
+        graph.resize(STAND_IN, self.checkpoint.config.vocab_size)
+        return graph
+
+    def layer(self, i: int) -> Callable[[State], torch.Tensor]:
+        for graph in self._ends.values():
+            graph.drop_parameters()
+        config = self.checkpoint.config
+        signature = config.layer_signature(i), self.recipe.template_of(i)
+        if signature not in self._templates:
+            self._templates[signature] = FakeQuantisedLayer(self.checkpoint, i, self.recipe)
+        layer = self._templates[signature]
+        layer.load(i, self.attrs, self.checkpoint.layer_parameters(i), self._hidden, self._ropes)
+        self._hidden = f"layers.{i}.{layer.graph.outputs[0]}"
+        window = config.sliding_window
+        return lambda state: layer(state.hidden, packed_masks(state.pack.lengths, window), state.ropes)
+
+    def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        if "epilogue" not in self._ends:
+            module = Epilogue(self._small).eval().requires_grad_(False)
+            self._ends["epilogue"] = self._end(prepare_epilogue(module, EXPORT_LENGTH, self.recipe))
+        graph = self._ends["epilogue"]
+        graph.load("epilogue", self.attrs, self.checkpoint.epilogue_parameters(), {"hidden": self._hidden})
+        return graph
+
+
+class QuantisedScores:
+    """A score function: token scores of the fake-quantised decoder. It runs beside the float decoder.
+
+    comparison: of the logits of all tokens that were read; layers: of the hidden states behind each layer.
+    float_scores: those of the float decoder, by sequence.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, context_len: int, progress: Progress):
+        self.config, self.progress = checkpoint.config, progress
+        self.decoders = (
+            FloatDecoder(checkpoint, context_len),
+            FakeQuantisedDecoder(checkpoint, attrs, recipe, context_len),
+        )
+        self.comparison = Comparison()
+        self.layers = [SignalToNoise() for _ in range(self.config.n_layers)]
+        self.float_scores: dict[tuple[int, ...], TokenScores] = {}
+
+    def __call__(self, sequences: list[list[int]]) -> list[TokenScores]:
+        """Of sequences of 2 to context_len + 1 tokens, each read from position 0."""
+        float_scoring, scoring = Scoring(sequences), Scoring(sequences)
+
+        def on_logits(row: int, reference: torch.Tensor, logits: torch.Tensor) -> None:
+            float_scoring.add(row, reference)
+            scoring.add(row, logits)
+            self.comparison.add(reference, logits)
+
+        def on_hidden(layer: int, reference: torch.Tensor, hidden: torch.Tensor) -> None:
+            self.layers[layer].add(reference, hidden)
+
+        stream(self.decoders, self.config, scoring.inputs, self.progress, on_logits, on_hidden)
+        self.float_scores |= zip(map(tuple, sequences), float_scoring.scores(), strict=True)
+        return scoring.scores()
+
+    def of_float(self, sequences: list[list[int]]) -> list[TokenScores]:
+        """The float decoder's scores of sequences that were scored before."""
+        return [self.float_scores[tuple(sequence)] for sequence in sequences]
+
+    def layers_as_json(self) -> dict[str, list]:
+        """SQNR in dB of the hidden states behind each layer, and the numbers of the layers with the lowest ones."""
+        layers = [{"layer": i, "sqnr_db": layer.db} for i, layer in enumerate(self.layers)]
+        worst = sorted((layer for layer in layers if layer["sqnr_db"] is not None), key=lambda layer: layer["sqnr_db"])
+        return {"layers": layers, "worst_layers": [layer["layer"] for layer in worst[:WORST_LAYERS]]}

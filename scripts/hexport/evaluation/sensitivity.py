@@ -1,0 +1,211 @@
+"""Sensitivity: how much nearer to the float model's logits a quantised model comes if one part alone gets more bits.
+
+Each variant leaves the quantised model at its layer, and passes the layers behind it as they are. The variants of all
+layers are on their way side by side, so they cost what their tokens cost in half of the layers.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from hexport.decoder.config import DecoderConfig
+from hexport.decoder.model import Epilogue, Layer
+from hexport.decoder.weights import Checkpoint
+from hexport.errors import HexportError
+from hexport.evaluation.comparison import SignalToNoise
+from hexport.evaluation.fp import fp_logits
+from hexport.evaluation.qdq import FakeQuantisedDecoder
+from hexport.evaluation.stream import Pack, State, packs, stream
+from hexport.progress import Progress
+from hexport.quantization.calibration import EXPORT_LENGTH, calibrate, prepare_layer
+from hexport.quantization.prepared import set_parameters
+from hexport.quantization.quant_attrs import QuantAttrs
+from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION, Override, Recipe
+from hexport.quantization.weights import Observer, fake_quantised
+
+TOKENS = 128  # of the calibration data; the variants of a layer then fill one call
+EIGHT_BITS = {"weight_bits": 8, "granularity": "per_channel"}
+WORTH_DB = 0.1  # gains below are not suggested
+KV = "kv"
+BASE = "", ""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the SQNR of the logits gains, in dB, by 8 bits for one projection, and what the weights grow by.
+
+    place: a layer's number, or epilogue.
+    """
+
+    place: str
+    projection: str
+    gain_db: float
+    extra_bytes: int
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """sqnr_db: of the logits of the quantised model, on `tokens` tokens. weights: best gains first.
+
+    kv: gains by 16-bit keys and values in one layer alone, by layer, and in all layers; none where they have 16 bits.
+    """
+
+    sqnr_db: float
+    tokens: int
+    weights: list[Gain]
+    kv: list[float] = field(default_factory=list)
+    kv_in_all_layers: float | None = None
+
+
+class _Decoder(FakeQuantisedDecoder):
+    """A decoder that takes over from another one at any part, and whose weights get 8 bits one at a time."""
+
+    def __init__(self, *of_decoder):
+        super().__init__(*of_decoder)
+        self._wide_observers: dict[tuple, dict[str, Observer]] = {}
+
+    def behind(self, other: FakeQuantisedDecoder) -> "_Decoder":
+        """The next part is called with what the last part of `other` has put out."""
+        self._hidden, self._ropes = other._hidden, other._ropes
+        return self
+
+    def with_8_bits(self, i: int, layer: Callable, state: State) -> Iterator[tuple[str, torch.Tensor]]:
+        """Projections of layer `i`, which is loaded, that have fewer bits, and the next hidden states with 8 bits."""
+        signature = self.checkpoint.config.layer_signature(i), self.recipe.template_of(i)
+        narrow = [name for name in LAYER_PROJECTIONS if self.recipe.at(str(i), name).weight_bits < 8]
+        if narrow and signature not in self._wide_observers:
+            prepared = prepare_layer(
+                self.checkpoint, i, EXPORT_LENGTH, EXPORT_LENGTH, _with_8_bits(self.recipe, "*_proj")
+            )
+            self._wide_observers[signature] = prepared.weights
+        prepared, parameters = self._templates[signature].graph._prepared, self.checkpoint.layer_parameters(i)
+        for name in (f"{projection}.weight" for projection in narrow):
+            own = prepared.module.get_parameter(name)
+            wide = fake_quantised(self._wide_observers[signature][name], parameters[name])
+            set_parameters(prepared, {name: wide.to(own.device)})
+            yield name.removesuffix(".weight"), layer(state)
+            set_parameters(prepared, {name: own})
+
+
+def sensitivity(
+    checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, samples: list[list[int]], progress: Progress
+) -> Sensitivity:
+    """Try 8-bit weights for each projection that has fewer bits, and 16-bit keys and values for each layer.
+
+    `attrs` are those of the recipe on `samples`, of which the first tokens are tried on. 8-bit weights get their
+    min-max ranges, and 16-bit keys and values those that a calibration on all samples gives them.
+    """
+    inputs, config = list(_first_tokens(samples)), checkpoint.config
+    context_len = max(map(len, inputs))
+    wide_kv = None
+    if recipe.kv_bits < 16:
+        wide = replace(recipe, kv_bits=16)
+        wide_attrs = replace(calibrate(checkpoint, samples, wide, progress), weights=attrs.weights)
+        wide_kv = _Decoder(checkpoint, wide_attrs, wide, context_len)
+    base = _Decoder(checkpoint, attrs, recipe, context_len)
+    reference = torch.cat(list(fp_logits(checkpoint, context_len, inputs, progress)))
+    with torch.no_grad(), progress.stage("sensitivity"):
+        [pack] = packs(inputs)
+        logits = _logits(base, wide_kv, pack, progress)
+        sqnr_db = {variant: _sqnr_db(reference, of_variant) for variant, of_variant in logits}
+    base_db = sqnr_db.pop(BASE)
+    gains = {variant: db - base_db for variant, db in sqnr_db.items()}
+    weights = [
+        Gain(place, part, gain, _extra_bytes(config, recipe, place, part))
+        for (place, part), gain in gains.items()
+        if part != KV
+    ]
+    return Sensitivity(
+        base_db,
+        len(reference),
+        weights=sorted(weights, key=lambda gain: -gain.gain_db),
+        kv=[gain for (_, part), gain in gains.items() if part == KV],
+        kv_in_all_layers=wide_kv and _sqnr_db(reference, _whole(wide_kv, inputs, progress)) - base_db,
+    )
+
+
+def _first_tokens(samples: list[list[int]]) -> Iterator[list[int]]:
+    left = TOKENS
+    for sample in samples:
+        if left:
+            yield sample[:left]
+            left -= min(left, len(sample))
+
+
+def _with_8_bits(recipe: Recipe, points: str) -> Recipe:
+    return replace(recipe, overrides=(*recipe.overrides, Override(points=points, changes=tuple(EIGHT_BITS.items()))))
+
+
+def _logits(
+    base: _Decoder, wide_kv: _Decoder | None, pack: Pack, progress: Progress
+) -> Iterator[tuple[tuple[str, str], torch.Tensor]]:
+    """Logits (tokens, vocab) of the base model and of each variant, which is named by its place and its part."""
+    hidden, *ropes = base.prologue()(pack.tokens, pack.positions)
+    state, n_layers = State(pack, hidden, ropes), base.checkpoint.config.n_layers
+    on_their_way: list[tuple[list[tuple[str, str]], State]] = [([BASE], state)]
+    for i in progress.steps(range(n_layers), "sensitivity", n_layers):
+        own = {} if wide_kv is None else {(str(i), KV): wide_kv.behind(base).layer(i)(state)}
+        layer = base.layer(i)
+        own |= {(str(i), name): variant for name, variant in base.with_8_bits(i, layer, state)}
+        for _, packed in on_their_way:
+            packed.hidden = layer(packed)
+        if own:
+            on_their_way.append((list(own), _side_by_side(state, list(own.values()))))
+    if base.recipe.at(EPILOGUE, OUTPUT_PROJECTION).weight_bits < 8:
+        attrs, recipe = replace(base.attrs, weights={}), _with_8_bits(base.recipe, OUTPUT_PROJECTION)
+        wide = _Decoder(base.checkpoint, attrs, recipe, base.context_len).behind(base)
+        yield (EPILOGUE, OUTPUT_PROJECTION), wide.epilogue()(state.hidden)[0]
+    epilogue = base.epilogue()
+    for names, packed in on_their_way:
+        for name, hidden in zip(names, packed.hidden.chunk(len(names), dim=1), strict=True):
+            yield name, epilogue(hidden)[0]
+
+
+def _side_by_side(state: State, hidden: list[torch.Tensor]) -> State:
+    """Variants of a state's hidden states, as further sequences of its pack."""
+    pack, n = state.pack, len(hidden)
+    packed = Pack(pack.tokens.repeat(1, n), pack.positions.repeat(1, n), pack.lengths * n)
+    return State(packed, torch.cat(hidden, dim=1), [rope.repeat(1, 1, n, 1) for rope in state.ropes])
+
+
+def _whole(decoder: FakeQuantisedDecoder, inputs: list[list[int]], progress: Progress) -> torch.Tensor:
+    """Logits (tokens, vocab)."""
+    rows: list[torch.Tensor] = []
+    stream([decoder], decoder.checkpoint.config, inputs, progress, lambda _, logits: rows.append(logits))
+    return torch.cat(rows)
+
+
+def _sqnr_db(reference: torch.Tensor, logits: torch.Tensor) -> float:
+    comparison = SignalToNoise()
+    comparison.add(reference, logits)
+    if comparison.db is None:
+        raise HexportError("sensitivity: logits are not finite; check the weights for NaN")
+    return comparison.db
+
+
+def _extra_bytes(config: DecoderConfig, recipe: Recipe, place: str, projection: str) -> int:
+    with torch.device("meta"):
+        module = Epilogue(config) if place == EPILOGUE else Layer(config)
+    return module.get_submodule(projection).weight.numel() * (8 - recipe.at(place, projection).weight_bits) // 8
+
+
+def overrides_yaml(found: Sensitivity, model: str, recipe: str) -> str:
+    """What is worth more bits, as the content of a recipe in config.yaml that is based on this one."""
+    worth = [gain for gain in found.weights if gain.gain_db >= WORTH_DB]
+    narrow = len(found.weights)
+    lines = [
+        f"# {model}, recipe {recipe}: the SQNR of the logits is {found.sqnr_db:.2f} dB, on {found.tokens} tokens.",
+        f"# {len(worth)} of {narrow} weights with fewer than 8 bits gain {WORTH_DB} dB or more, each of them alone.",
+        f"# For config.yaml: recipes: {{<name>: {{based_on: {recipe}, <what follows>}}}}; see docs/mixed_precision.md.",
+    ]
+    if found.kv_in_all_layers is not None and found.kv_in_all_layers >= WORTH_DB:
+        lines.append(f"kv_bits: 16  # {found.kv_in_all_layers:+.2f} dB; caches twice as large, and V73 or newer")
+    lines.append("overrides:" if worth else "overrides: []")
+    for gain in worth:
+        layers = f'"{gain.place}"' if gain.place.isdecimal() else gain.place
+        changes = ", ".join(f"{key}: {value}" for key, value in EIGHT_BITS.items())
+        size = f"{gain.extra_bytes / 1e6:+.1f} MB"
+        where = f"layers: {layers}, points: {gain.projection}"
+        lines.append(f"  - {{{where}, {changes}}}  # {gain.gain_db:+.2f} dB, {size}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,168 @@
+"""Token sequences on their way through decoders: all of them pass one layer, then the next.
+
+Memory holds one layer of each decoder and the hidden states, of WAVE_TOKENS tokens at a time. Short sequences go side
+by side into one call, so that they cost what their tokens cost.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from hexport.decoder.config import DecoderConfig
+from hexport.decoder.masks import ATTEND, MASKED
+from hexport.errors import HexportError
+from hexport.progress import Progress
+
+PACK_TOKENS = 1024  # in one call, unless a single sequence is longer
+WAVE_TOKENS = 1 << 15
+CHUNK = 1 << 22  # logits made at a time …
+LEAST_ROWS = 64  # … but no fewer rows: each time, all weights of the output projection are read
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Sequences side by side in one call. Each is read from position 0 and sees only itself.
+
+    tokens, positions: int32 (1, n); lengths: of the sequences, n in all
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    lengths: tuple[int, ...]
+
+
+@dataclass
+class State:
+    """A pack between two layers: hidden (1, n, hidden); ropes: cos, sin, -sin (1, 1, n, dims / 2) of each."""
+
+    pack: Pack
+    hidden: torch.Tensor
+    ropes: Sequence[torch.Tensor]
+
+
+class StreamedDecoder(Protocol):
+    """A decoder whose parts are loaded one at a time, each when the one before it has been dropped.
+
+    The prologue gives (hidden, *ropes) for (tokens, positions), a layer the next hidden states (1, n, hidden), the
+    epilogue logits (1, n, vocab) for hidden states.
+    """
+
+    def prologue(self) -> Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]: ...
+
+    def layer(self, i: int) -> Callable[[State], torch.Tensor]: ...
+
+    def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]: ...
+
+
+def device() -> torch.device:
+    """Where decoders compute."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def stream(
+    decoders: Sequence[StreamedDecoder],
+    config: DecoderConfig,
+    inputs: Sequence[Sequence[int]],
+    progress: Progress,
+    on_logits: Callable[..., None] | None = None,
+    on_hidden: Callable[..., None] = lambda *_: None,
+) -> None:
+    """Pass sequences of token ids through the decoders, side by side.
+
+    `on_hidden(layer, *hidden)` gets what layer number `layer` of each decoder puts out for a pack. `on_logits(row,
+    *logits)` gets logits (rows, vocab) of each decoder for consecutive tokens, of which the first is number `row` of
+    all tokens; without it, no logits are made. Raises HexportError for token ids beyond the vocabulary.
+    """
+    _check_ids(inputs, config)
+    waves = list(_waves(packs(inputs)))
+    row = 0
+    with torch.no_grad():
+        for number, wave in enumerate(waves, 1):
+            part = f", part {number} of {len(waves)}" if len(waves) > 1 else ""
+            states = [_after_prologue(decoder, wave) for decoder in decoders]
+            for i in progress.steps(range(config.n_layers), f"evaluate{part}", config.n_layers):
+                _pass_layer(decoders, i, states, on_hidden)
+            if on_logits is not None:
+                row = _pass_epilogue(decoders, states, config, row, on_logits)
+
+
+def packs(inputs: Sequence[Sequence[int]]) -> Iterator[Pack]:
+    """Consecutive sequences, as many as PACK_TOKENS hold."""
+    together: list[Sequence[int]] = []
+    for tokens in inputs:
+        if together and sum(map(len, together)) + len(tokens) > PACK_TOKENS:
+            yield _pack(together)
+            together = []
+        together.append(tokens)
+    if together:
+        yield _pack(together)
+
+
+@functools.lru_cache(maxsize=2)
+def packed_masks(lengths: tuple[int, ...], window: int | None) -> tuple[torch.Tensor, ...]:
+    """Masks of a pack, float32 (1, 1, n, n), as of `decoder.masks.causal_masks`: causal within each sequence."""
+    sequence = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device())
+    behind = torch.arange(len(sequence), device=device())
+    behind = behind[:, None] - behind  # how many tokens behind the query's a key is
+    full = (sequence[:, None] == sequence) & (behind >= 0)
+    seen = (full,) if window is None else (full, full & (behind < window))
+    return tuple(torch.where(mask, ATTEND, MASKED)[None, None] for mask in seen)
+
+
+def _check_ids(inputs: Sequence[Sequence[int]], config: DecoderConfig) -> None:
+    largest = max(map(max, inputs), default=0)
+    if largest >= config.vocab_size:
+        raise HexportError(
+            f"evaluation: token id {largest}, but the checkpoint's vocabulary has {config.vocab_size} entries; "
+            "the tokenizer belongs to another model"
+        )
+
+
+def _pack(inputs: list[Sequence[int]]) -> Pack:
+    tokens = list(itertools.chain.from_iterable(inputs))
+    positions = list(itertools.chain.from_iterable(range(len(sequence)) for sequence in inputs))
+    ids = torch.tensor([tokens, positions], dtype=torch.int32, device=device())
+    return Pack(ids[:1], ids[1:], tuple(map(len, inputs)))
+
+
+def _waves(of: Iterator[Pack]) -> Iterator[list[Pack]]:
+    wave: list[Pack] = []
+    for pack in of:
+        wave.append(pack)
+        if sum(sum(pack.lengths) for pack in wave) >= WAVE_TOKENS:
+            yield wave
+            wave = []
+    if wave:
+        yield wave
+
+
+def _after_prologue(decoder: StreamedDecoder, wave: list[Pack]) -> list[State]:
+    prologue, states = decoder.prologue(), []
+    for pack in wave:
+        hidden, *ropes = prologue(pack.tokens, pack.positions)
+        states.append(State(pack, hidden, ropes))
+    return states
+
+
+def _pass_layer(decoders, i: int, states: list[list[State]], on_hidden) -> None:
+    layers = [decoder.layer(i) for decoder in decoders]
+    for of_pack in zip(*states, strict=True):
+        for layer, state in zip(layers, of_pack, strict=True):
+            state.hidden = layer(state)
+        on_hidden(i, *(state.hidden for state in of_pack))
+
+
+def _pass_epilogue(decoders, states: list[list[State]], config: DecoderConfig, row: int, on_logits) -> int:
+    """Returns the number of the next row."""
+    # The last decoder's first: to fake-quantise takes the weights' memory twice, before the others' are there.
+    epilogues = [decoder.epilogue() for decoder in reversed(decoders)][::-1]
+    step = max(LEAST_ROWS, CHUNK // config.vocab_size)
+    for of_pack in zip(*states, strict=True):
+        for parts in zip(*(state.hidden.split(step, dim=1) for state in of_pack), strict=True):
+            on_logits(row, *(epilogue(part)[0] for epilogue, part in zip(epilogues, parts, strict=True)))
+            row += parts[0].shape[1]
+    return row

@@ -1,0 +1,71 @@
+"""Keys and values: what an attention multiplies with, from the projections and the caches to the products."""
+
+from dataclasses import replace
+
+import torch
+from executorch.backends.qualcomm.utils.constants import DEFAULT_EPS_8BIT
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e import UniformQuantizationObserverBase
+from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, SharedQuantizationSpec
+from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
+
+# Ops that only move data: their output has the range of their input.
+MOVES_DATA = {
+    torch.ops.aten.expand.default,
+    torch.ops.aten.permute.default,
+    torch.ops.aten.reshape.default,
+    torch.ops.aten.squeeze.dim,
+    torch.ops.aten.transpose.int,
+    torch.ops.aten.unsqueeze.default,
+    torch.ops.aten.view.default,
+}
+CONCATENATION = torch.ops.aten.cat.default
+
+
+def annotate_keys_and_values(
+    graph_module: GraphModule, bits: int, observer: type[UniformQuantizationObserverBase]
+) -> None:
+    """Code keys and values in 8 or 16 bits, in the range that `observer` sees.
+
+    With 8 bits they are coded around 128, from the concatenation of the rotated halves (or the projection) on, in the
+    caches and in the products: one encoding, which the HTP multiplies 16-bit queries and probabilities with.
+    """
+    for node in graph_module.graph.nodes:
+        if node.target != torch.ops.aten.matmul.default:
+            continue
+        annotation, operand = node.meta[Q_ANNOTATION_KEY], node.args[1]
+        if bits == 8:
+            spec = QuantizationSpec(
+                dtype=torch.uint8,
+                qscheme=torch.per_tensor_symmetric,
+                observer_or_fake_quant_ctr=observer.with_args(eps=DEFAULT_EPS_8BIT),
+            )
+            annotation.input_qspec_map[operand] = _share(operand, spec)
+        else:
+            of_operand = annotation.input_qspec_map[operand]
+            constructor = observer.with_args(**of_operand.observer_or_fake_quant_ctr.p.keywords)
+            annotation.input_qspec_map[operand] = replace(of_operand, observer_or_fake_quant_ctr=constructor)
+
+
+def _share(node: Node, spec: QuantizationSpec) -> SharedQuantizationSpec:
+    """Give a node and all that it moves one encoding, that of where the path begins; returns what stands for it."""
+    if node.target not in MOVES_DATA and node.target != CONCATENATION:
+        raise ValueError(f"{node}: neither moves nor concatenates keys or values")
+    concatenated = node.args[0] if node.target == CONCATENATION else node.args[:1]
+    *others, newest = concatenated  # a cache stands before what is added to it
+    if newest.target in MOVES_DATA or newest.target == CONCATENATION:
+        shared = _share(newest, spec)
+        inputs = dict.fromkeys(concatenated, shared)
+    elif _is_coded_as(newest, spec):
+        shared = SharedQuantizationSpec(newest)  # a projection that puts out such codes itself
+        inputs = dict.fromkeys(concatenated, shared)
+    else:
+        shared = SharedQuantizationSpec((newest, node))
+        inputs = {newest: spec, **dict.fromkeys(others, shared)}
+    node.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(inputs, shared, _annotated=True)
+    return shared
+
+
+def _is_coded_as(node: Node, spec: QuantizationSpec) -> bool:
+    own = node.meta[Q_ANNOTATION_KEY].output_qspec
+    return isinstance(own, QuantizationSpec) and (own.dtype, own.qscheme) == (spec.dtype, spec.qscheme)

@@ -1,0 +1,35 @@
+"""Quantisation points: a stable name for every op of a decoder's graph.
+
+A point is named by its place in the decoder, `layers.<i>.<module path>.<op>`, with `_1`, `_2` … for further ops of
+one kind in one module. So the same point has the same name in a one-layer template and in the whole model's graph, at
+any AR length and context length.
+"""
+
+from collections import Counter
+
+from torch.fx import Graph, Node
+
+
+def point_names(graph: Graph, input_names: list[str] | None = None) -> dict[Node, str]:
+    """The point of every input, op and parameter. `input_names` are the inputs' points; default: their names."""
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    names = dict(zip(placeholders, input_names or [node.name for node in placeholders], strict=True))
+    ordinals: Counter[str] = Counter()
+    for node in graph.nodes:
+        if node.op == "call_function":
+            base = _place(node) + op_name(node)
+            names[node] = f"{base}_{ordinals[base]}" if ordinals[base] else base
+            ordinals[base] += 1
+        elif node.op == "get_attr":
+            names[node] = node.target
+    return names
+
+
+def op_name(node: Node) -> str:
+    return node.target.__name__.split(".")[0]
+
+
+def _place(node: Node) -> str:
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path = stack[-1][0] if stack else ""
+    return f"{path}." if path else ""

@@ -1,0 +1,60 @@
+"""How large the programs of a model will be, estimated before anything is built."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hexport.config.checks import check_r3, check_recipe
+from hexport.config.settings import Config, Model, built_in_models
+from hexport.config.socs import HTP_ARCH, MIN_ARCH_WEIGHT_SHARING
+from hexport.decoder.config import load_config
+from hexport.decoder.sizes import PUBLISHED, Sizes, sizes_of
+from hexport.errors import HexportError
+from hexport.quantization.recipe import EPILOGUE, PROLOGUE, Recipe, projections_of
+
+SCALE_BYTES = 4  # of an output channel
+BLOCK_BYTES = 1  # of what a block multiplies its channel's scale with
+ROPE_TABLES = 3  # cos, sin and -sin
+GRAPHS = {"kv": 1, "hybrid": 2, "lookahead": 2}
+LEFT_OUT = "the ops of each graph; those of SmolLM2-135M are 5 MB with AR length 1, and 10 MB more with 128"
+
+
+def known_sizes(config: Config, model: Model) -> tuple[Sizes, str]:
+    """Of the checkpoint where it is there, else as published; and in words, which. Raises HexportError for neither."""
+    canonical = Path(config.artifacts) / model.name / "checkpoint" / "config.json"
+    for file in (canonical, Path(model.checkpoint or "") / "config.json"):
+        if file.is_file():
+            return sizes_of(load_config(file)), f"sizes of {file}"
+    if model.checkpoint is not None and model.checkpoint == built_in_models().get(model.name, {}).get("checkpoint"):
+        return PUBLISHED[model.name], "sizes as published"
+    raise HexportError(f"models.{model.name}: its sizes are not known yet; run `snakemake {canonical}` first")
+
+
+def program_sizes(config: Config, model: Model, recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, str, int | str]]:
+    """Of each SoC of the config and mode of the model, the estimated bytes, or why there can be no such program."""
+    name, spec = model.recipe, config.recipes[model.recipe]
+    for soc in (soc for soc in config.socs if soc in HTP_ARCH):
+        for mode in model.modes:
+            try:
+                check_recipe(name, spec, soc)
+                check_r3(name, spec, mode)
+            except HexportError as error:
+                yield soc, mode, f"none: {error}"
+            else:
+                copies = 1 if HTP_ARCH[soc] >= MIN_ARCH_WEIGHT_SHARING else GRAPHS[mode]
+                yield soc, mode, copies * estimated_bytes(recipe, sizes, model.max_seq_len)
+
+
+def estimated_bytes(recipe: Recipe, sizes: Sizes, context_len: int) -> int:
+    """Weights with their scales, the table of embeddings and those of the rotary embeddings, once."""
+    places = *map(str, range(sizes.n_layers)), EPILOGUE
+    weights = sum(_weight_bytes(recipe, sizes, place, name) for place in places for name in projections_of(place))
+    embedding = sizes.vocab_size * sizes.hidden_size * recipe.at(PROLOGUE, "embedding.embedding").activation_bits
+    ropes = sum(ROPE_TABLES * context_len * dims // 2 for dims in sizes.rope_dims)
+    return weights + (embedding + ropes * recipe.at(PROLOGUE, "index").activation_bits) // 8
+
+
+def _weight_bytes(recipe: Recipe, sizes: Sizes, place: str, projection: str) -> int:
+    n_in, n_out = sizes.projections[projection]
+    precision = recipe.at(place, projection)
+    blocks = n_in // precision.block_size if precision.block_size else 0
+    return n_in * n_out * precision.weight_bits // 8 + n_out * (SCALE_BYTES + BLOCK_BYTES * blocks)

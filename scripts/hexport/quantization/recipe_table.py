@@ -1,0 +1,97 @@
+"""What a recipe gives every part of a decoder, as tables for people."""
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from hexport.decoder.sizes import Sizes
+from hexport.quantization.recipe import (
+    EPILOGUE,
+    LAYER_PROJECTIONS,
+    OUTPUT_PROJECTION,
+    PROLOGUE,
+    WEIGHT_KEYS,
+    Override,
+    Precision,
+    Recipe,
+)
+
+MEGABYTE = 1_000_000
+
+
+def projection_table(recipe: Recipe, sizes: Sizes) -> Table:
+    """A row for the projections of all layers that are coded alike; the epilogue's last."""
+    table = _table("layers", "projections", "weights", "SeqMSE", "activations", "observer")
+    for (layers, precision), projections in _alike(recipe, sizes.n_layers).items():
+        table.add_row(_ranges(layers), "\n".join(projections), *_projection_cells(precision))
+    table.add_row(EPILOGUE, OUTPUT_PROJECTION, *_projection_cells(recipe.at(EPILOGUE, OUTPUT_PROJECTION)))
+    return table
+
+
+def other_table(recipe: Recipe) -> Table:
+    """Everything that is no projection."""
+    table = _table("part", "coded as")
+    embedding = recipe.at(PROLOGUE, "embedding.embedding")
+    table.add_row("embedding", f"{_activations(embedding)}, per tensor")
+    table.add_row("activations of other points", _activations(recipe.precision) + f", {recipe.precision.observer}")
+    for override in recipe.overrides:
+        if changes := _of_activations(override):
+            table.add_row(f"  layers {override.layers}, points {override.points}", changes)
+    table.add_row("KV cache", f"{recipe.kv_bits}-bit, around its middle code")
+    table.add_row("logits", f"{recipe.logits_bits}-bit")
+    table.add_row("masked softmax", "yes" if recipe.masked_softmax else "no")
+    table.add_row("R1", "yes" if recipe.r1 else "no")
+    table.add_row("R3", "yes" if recipe.r3 else "no")
+    return table
+
+
+def size_table(sizes: Iterable[tuple[str, str, int | str]]) -> Table:
+    """Rows of a target, a mode and the bytes of its program, or why there is none."""
+    table = _table("target", "mode", "estimated size of the program")
+    for target, mode, size in sizes:
+        table.add_row(target, mode, size if isinstance(size, str) else f"{size / MEGABYTE:.1f} MB")
+    return table
+
+
+def _alike(recipe: Recipe, n_layers: int) -> dict[tuple[tuple[int, ...], Precision], list[str]]:
+    """Projections by the layers and the precision that they have there, in the order of the first layer."""
+    rows: dict[tuple[tuple[int, ...], Precision], list[str]] = {}
+    for projection in LAYER_PROJECTIONS:
+        layers: dict[Precision, list[int]] = {}
+        for i in range(n_layers):
+            layers.setdefault(recipe.at(str(i), projection), []).append(i)
+        for precision, numbers in layers.items():
+            rows.setdefault((tuple(numbers), precision), []).append(projection)
+    return rows
+
+
+def _projection_cells(precision: Precision) -> tuple[str, ...]:
+    granularity = {
+        "per_tensor": "one scale",
+        "per_channel": "a scale per channel",
+        "per_block": f"a scale per block of {precision.block_size}",
+    }[precision.granularity]
+    seq_mse = f"{precision.seq_mse} ranges" if precision.seq_mse else "no"
+    return f"{precision.weight_bits}-bit, {granularity}", seq_mse, _activations(precision), precision.observer
+
+
+def _activations(precision: Precision) -> str:
+    return f"{precision.activation_bits}-bit{', symmetric' if precision.activation_symmetric else ''}"
+
+
+def _of_activations(override: Override) -> str:
+    return ", ".join(f"{key} {str(value).lower()}" for key, value in override.changes if key not in WEIGHT_KEYS)
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """`0-3, 7` of ascending numbers."""
+    starts = [n for n in numbers if n - 1 not in numbers]
+    ends = [n for n in numbers if n + 1 not in numbers]
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

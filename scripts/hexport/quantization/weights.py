@@ -1,0 +1,111 @@
+"""Weight encodings: scales of a projection's weight, per output channel or per block of its input channels.
+
+Block scales are what QNN's block-wise expansion (LPBQ) can hold: a scale per output channel times an integer of 1 to 16
+per block. The codes are made with these scales, so that the HTP reads back the very weights that were evaluated.
+"""
+
+import torch
+from executorch.backends.qualcomm.quantizer.observers.per_block_param_observer import PerBlockParamObserver
+from executorch.backends.qualcomm.quantizer.observers.per_channel_param_observer import PerChannelParamObserver
+from torchao.quantization.pt2e import AffineQuantizedObserverBase, UniformQuantizationObserverBase
+
+Observer = UniformQuantizationObserverBase | AffineQuantizedObserverBase
+CHUNK = 1 << 24  # values quantised at a time: they pass through several float copies
+
+
+class PerTensorParamObserver(PerChannelParamObserver):
+    """One scale in all output channels. QNN holds it as one per channel: heads are cut out of a weight by channels."""
+
+    def calculate_qparams(self):
+        scales, zero_points = super().calculate_qparams()
+        return scales.amax().expand_as(scales), zero_points
+
+
+def weight_encoding(
+    observer: Observer, weight: torch.Tensor, ratios: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and zero points of a parameter, computed by its observer's class.
+
+    Of a projection (out, in, 1, 1) they are float32 and int32 (out,), or (out, blocks, 1, 1). `ratios` (out,) narrow
+    the range of each output channel, and so of all its blocks.
+    """
+    _observe(observer, weight)
+    if ratios is not None:
+        observer.min_val, observer.max_val = (
+            limit * ratios.reshape(-1, *(1 for _ in limit.shape[1:])) for limit in (observer.min_val, observer.max_val)
+        )
+    # The class's own: an instance may hand out tags.
+    scales, zero_points = type(observer).calculate_qparams(observer)
+    if isinstance(observer, PerBlockParamObserver):
+        scales = _on_grid(observer, weight, scales)
+    return scales, zero_points.to(torch.int32)
+
+
+def fake_quantised(observer: Observer, weight: torch.Tensor, ratios: torch.Tensor | None = None) -> torch.Tensor:
+    """What the HTP computes with in the place of a projection's weight (out, in, 1, 1)."""
+    scales, zero_points = weight_encoding(observer, weight, ratios)
+    return _fake_quantise(observer, weight, scales, zero_points)
+
+
+def codes(observer: Observer, weight: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor) -> torch.Tensor:
+    """int8 codes of a projection's weight, in its shape."""
+    rows = weight.reshape(scales.numel(), -1)
+    step = max(1, CHUNK // rows.shape[1])
+    parts = zip(*(part.split(step) for part in (rows, scales.reshape(-1), zero_points.reshape(-1))), strict=True)
+    limits = observer.quant_min, observer.quant_max, torch.int8
+    quantise = torch.ops.quantized_decomposed.quantize_per_channel
+    return torch.cat([quantise(*part, 0, *limits) for part in parts]).reshape(weight.shape)
+
+
+def channel_scales(observer: Observer, scales: torch.Tensor) -> torch.Tensor:
+    """The scale of each output channel (out,): of block scales, what they are multiples of."""
+    if not isinstance(observer, PerBlockParamObserver):
+        return scales
+    return scales.reshape(scales.shape[0], -1).amax(dim=1) / observer.num_steps
+
+
+def _observe(observer: Observer, weight: torch.Tensor) -> None:
+    """Forget what was observed, and observe `weight`."""
+    if isinstance(observer, PerBlockParamObserver):
+        for limit in ("min_val", "max_val"):
+            if hasattr(observer, limit):
+                delattr(observer, limit)
+        observer.calibrated = False
+    elif isinstance(observer, PerChannelParamObserver):
+        observer.reset_min_max_vals()
+        observer.calibrated = False
+    else:
+        observer.min_val, observer.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
+    observer(weight)
+
+
+def _on_grid(observer: PerBlockParamObserver, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """The multiple of the channel's scale below or above each block's, whichever loses less of the block."""
+    units = channel_scales(observer, scales).reshape(-1, *(1 for _ in scales.shape[1:]))
+    step = max(1, CHUNK // weight[0].numel())
+    parts = zip(*(part.split(step) for part in (weight, scales, units)), strict=True)
+    return torch.cat([_nearest_on_grid(observer, *part) for part in parts])
+
+
+def _nearest_on_grid(observer: Observer, weight: torch.Tensor, scales: torch.Tensor, units: torch.Tensor):
+    below, above = (
+        rounded(scales / units).clamp(1, observer.num_steps) * units for rounded in (torch.floor, torch.ceil)
+    )
+    zero_points = torch.zeros_like(scales, dtype=torch.int32)
+    lost_below, lost_above = (
+        (_fake_quantise(observer, weight, grid, zero_points) - weight).square().reshape(scales.numel(), -1).sum(dim=1)
+        for grid in (below, above)
+    )
+    return torch.where((lost_below < lost_above).reshape(scales.shape), below, above)
+
+
+def _fake_quantise(
+    observer: Observer, weight: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor
+) -> torch.Tensor:
+    """Rows of the reshaped weight are channels, or blocks of channels."""
+    rows, fake = weight.reshape(scales.numel(), -1), torch.empty_like(weight)
+    step = max(1, CHUNK // rows.shape[1])
+    tensors = fake.reshape(rows.shape), rows, scales.reshape(-1).float(), zero_points.reshape(-1)
+    for into, *part in zip(*(tensor.split(step) for tensor in tensors), strict=True):
+        into.copy_(torch.fake_quantize_per_channel_affine(*part, 0, observer.quant_min, observer.quant_max))
+    return fake

@@ -1,0 +1,90 @@
+"""Figures of all three phases side by side, as a table of one row per task, program and device."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hexport.config.places import Place, device_file, fp_file, qdq_file
+
+PHASES = ("fp", "qdq", "device")
+PLACE = (*Place._fields, "task")
+# Of all tasks of a phase together; docs/evaluation.md explains them.
+OF_ALL_TASKS = ("sqnr_db", "kl_divergence", "top1_agreement", "top1_agreement_qdq", "tokens", "limit", "graph")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Contents of fp.json, qdq.json and evaluation.json. {} stands for a phase that was not evaluated."""
+
+    place: Place
+    fp: dict
+    qdq: dict
+    device: dict
+
+    @property
+    def phases(self) -> dict[str, dict]:
+        return dict(zip(PHASES, (self.fp, self.qdq, self.device), strict=True))
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(task for phase in self.phases.values() for task in phase.get("tasks", {})))
+
+
+def _files(artifacts: str, place: Place, built: bool) -> dict[str, Path]:
+    """Phase -> its file. A program that was not built has no fp and qdq; a place without a device has no device."""
+    files = {}
+    if built:
+        files = {"fp": fp_file(artifacts, place.model), "qdq": qdq_file(artifacts, place.model, place.recipe)}
+    if place.device:
+        files["device"] = device_file(artifacts, place)
+    return {phase: Path(file) for phase, file in files.items()}
+
+
+def read_evaluations(artifacts: str, evaluations: Iterable[list]) -> list[Evaluation]:
+    """evaluations: [model, recipe, target, device, mode, whether the program is built] of each."""
+    read = cache(lambda path: json.loads(path.read_text(encoding="utf-8")))
+    found = []
+    for *place, built in evaluations:
+        files = _files(artifacts, Place(*place), built)
+        found.append(Evaluation(Place(*place), *(read(files[phase]) if phase in files else {} for phase in PHASES)))
+    return found
+
+
+def input_files(artifacts: str, evaluations: Iterable[list]) -> dict[str, Path]:
+    """The files that `read_evaluations` reads, by their paths."""
+    of_each = (_files(artifacts, Place(*place), built).values() for *place, built in evaluations)
+    return {str(file): file for files in of_each for file in files}
+
+
+def summary_rows(evaluations: Iterable[Evaluation]) -> list[dict[str, object]]:
+    """A row per task of each place: column -> value, without the columns that have none."""
+    return [_row(evaluation, task) for evaluation in evaluations for task in evaluation.tasks]
+
+
+def as_csv(rows: list[dict[str, object]]) -> str:
+    """The phases of one figure stand side by side. Figures that no row has are left out, other cells are empty."""
+    found = dict.fromkeys(column for row in rows for column in row if column not in PLACE)
+    figures = dict.fromkeys(column.split("_", 1)[1] for column in found)
+    figures = sorted(figures, key=lambda name: OF_ALL_TASKS.index(name) if name in OF_ALL_TASKS else -1)
+    columns = [f"{phase}_{name}" for name in figures for phase in PHASES if f"{phase}_{name}" in found]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [*PLACE, *columns], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
+
+
+def _row(evaluation: Evaluation, task: str) -> dict[str, object]:
+    row: dict[str, object] = {**evaluation.place._asdict(), "task": task}
+    for phase, content in evaluation.phases.items():
+        figures = {
+            **content.get("tasks", {}).get(task, {}),
+            "perplexity_ratio": content.get("perplexity_ratio", {}).get(task),
+            **{name: content.get(name) for name in OF_ALL_TASKS},
+        }
+        row |= {f"{phase}_{name}": value for name, value in figures.items() if value is not None}
+    return row

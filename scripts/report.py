@@ -1,0 +1,38 @@
+"""Write index.html: a page of all evaluations and runs."""
+
+import json
+from pathlib import Path
+
+import click
+
+from hexport.config.places import Place, result_file
+from hexport.errors import one_line_errors
+from hexport.progress import Progress
+from hexport.provenance import write_manifest, write_text
+from hexport.report.page import report_page
+from hexport.report.summary import input_files, read_evaluations
+
+SETTINGS = (
+    'JSON: {"artifacts", "evaluations": [[model, recipe, target, device, mode, whether it is built], …], '
+    '"runs": [[model, recipe, target, device, mode], …]}'
+)
+
+
+@click.command(help=__doc__)
+@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/index.html")
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(settings: dict, output: Path, log: Path | None) -> None:
+    progress = Progress(log)
+    with progress.stage("report"):
+        evaluations = settings["artifacts"], settings["evaluations"]
+        runs = [result_file(settings["artifacts"], Place(*run)) for run in settings["runs"]]
+        results = [json.loads(Path(run).read_text(encoding="utf-8")) for run in runs]
+        write_text(output, report_page(read_evaluations(*evaluations), results))
+    inputs = input_files(*evaluations) | {run: Path(run) for run in runs}
+    write_manifest(output, inputs=inputs, params=settings, stages=progress.stages)
+
+
+if __name__ == "__main__":
+    main()

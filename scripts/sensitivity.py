@@ -1,0 +1,59 @@
+"""Write sensitivity.yaml, the parts of a model that are worth more bits, and sensitivity.json, the gains of all."""
+
+import json
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+import click
+
+from hexport.errors import one_line_errors
+from hexport.progress import Progress
+from hexport.provenance import write_json, write_manifest, write_text
+
+SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
+
+
+@click.command(help=__doc__)
+@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
+@click.option("--tokens", type=click.Path(path_type=Path), required=True, help="…/calibration/tokens.json")
+@click.option("--quant-attrs", type=click.Path(path_type=Path), required=True, help="…/quant_attrs.json")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/sensitivity.yaml")
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, output: Path, log: Path | None) -> None:
+    progress = Progress(log)
+    with progress.library_output_in_log():
+        from hexport.qnn_sdk import use_qnn_sdk
+
+        use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+        from hexport.decoder.weights import Checkpoint
+        from hexport.evaluation.sensitivity import overrides_yaml, sensitivity
+        from hexport.quantization.quant_attrs import load_quant_attrs
+        from hexport.quantization.recipe import recipe_from
+
+        samples = json.loads(tokens.read_text(encoding="utf-8"))["samples"]
+        recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
+        attrs = load_quant_attrs(quant_attrs)
+        found = sensitivity(Checkpoint(checkpoint.parent, recipe.r1), attrs, recipe, samples, progress)
+        write_text(output, overrides_yaml(found, settings["model"], settings["recipe"]))
+        table = output.with_suffix(".json")
+        write_json(table, asdict(found))
+        write_manifest(
+            output,
+            table,
+            inputs={
+                "model.safetensors": checkpoint,
+                "config.json": checkpoint.with_name("config.json"),
+                "tokens.json": tokens,
+                "quant_attrs.json": quant_attrs,
+            },
+            params=settings,
+            stages=progress.stages,
+            versions={package: metadata.version(package) for package in ("executorch", "torch")},
+        )
+
+
+if __name__ == "__main__":
+    main()

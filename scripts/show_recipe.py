@@ -1,0 +1,54 @@
+"""Print what a model's recipe gives every layer, and how large its programs will be. Nothing is built for it."""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from hexport.config.documents import read_yaml
+from hexport.config.schema import nearest
+from hexport.config.settings import Config, built_in_models, parse_config
+from hexport.errors import HexportError, one_line_errors
+from hexport.quantization.program_size import LEFT_OUT, known_sizes, program_sizes
+from hexport.quantization.recipe import check_sizes, recipe_from
+from hexport.quantization.recipe_table import other_table, projection_table, size_table
+
+WIDTH = 160  # of tables that do not go to a terminal
+
+
+@click.command(help=__doc__)
+@click.argument("name", metavar="MODEL")
+@click.option("--config", "file", type=click.Path(path_type=Path), default="config.yaml", show_default=True)
+@one_line_errors
+def main(name: str, file: Path) -> None:
+    config = _config_with(name, file)
+    model = config.models[name]
+    if model.recipe not in config.recipes:
+        hint = nearest(model.recipe, config.recipes)
+        raise HexportError(f"{file}: models.{name}.recipe: unknown recipe {model.recipe!r}{hint}")
+    recipe = recipe_from(config.recipes[model.recipe], model.recipe)
+    sizes, origin = known_sizes(config, model)
+    check_sizes(recipe, sizes)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
+    console.print(f"{name}: recipe {model.recipe}, {sizes.n_layers} layers ({origin})", "")
+    programs = program_sizes(config, model, recipe, sizes)
+    for table in (projection_table(recipe, sizes), other_table(recipe), size_table(programs)):
+        console.print(table, "")
+    console.print(f"Not in the estimates: {LEFT_OUT}.")
+
+
+def _config_with(name: str, file: Path) -> Config:
+    """The config, with the built-in model of this name where config.yaml has none."""
+    document = read_yaml(file)
+    config = parse_config(document, str(file))
+    if name in config.models:
+        return config
+    if name not in built_in_models():
+        hint = nearest(name, [*config.models, *built_in_models()])
+        raise HexportError(f"{file}: there is no model {name!r}, and none is built in{hint}")
+    return parse_config(document | {"models": {name: None}}, str(file))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Write summary.csv: figures of the float model, the fake-quantised one and the programs, side by side."""
+
+import json
+from pathlib import Path
+
+import click
+
+from hexport.errors import one_line_errors
+from hexport.progress import Progress
+from hexport.provenance import write_manifest, write_text
+from hexport.report.summary import as_csv, input_files, read_evaluations, summary_rows
+
+SETTINGS = 'JSON: {"artifacts", "evaluations": [[model, recipe, target, device, mode, whether it is built], …]}'
+
+
+@click.command(help=__doc__)
+@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/summary.csv")
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(settings: dict, output: Path, log: Path | None) -> None:
+    progress = Progress(log)
+    with progress.stage("summary"):
+        evaluations = settings["artifacts"], settings["evaluations"]
+        write_text(output, as_csv(summary_rows(read_evaluations(*evaluations))))
+    write_manifest(output, inputs=input_files(*evaluations), params=settings, stages=progress.stages)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The table and the page of what was measured: each figure where it belongs, and empty cells where there is none."""
+
+import csv
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import report
+import summary
+from hexport.config.places import Place
+
+PLACE = Place("m", "16a8w", "SM8650-emulator", "emulator", "hybrid")
+FP = {"tasks": {"wiki": {"word_perplexity": 20.0, "bits_per_byte": 1.5}, "quiz": {"acc": 0.75}}, "tokens": 900}
+QDQ = {
+    "tasks": {"wiki": {"word_perplexity": 22.0, "bits_per_byte": 1.625}, "quiz": {"acc": 0.5}},
+    "tokens": 900,
+    "limit": 3,
+    "perplexity_ratio": {"wiki": 1.1},
+    "sqnr_db": 25.5,
+    "kl_divergence": 0.0625,
+    "top1_agreement": 0.9375,
+    "layers": [{"layer": i, "sqnr_db": db} for i, db in enumerate([40.5, 10.25, 33.5, None, 20.75])],
+    "worst_layers": [1, 4, 2],
+}
+DEVICE = {
+    "tasks": {"wiki": {"word_perplexity": 23.0, "bits_per_byte": None}, "quiz": {"acc": 0.5}},
+    "tokens": 900,
+    "limit": 3,
+    "graph": "prefill",
+    "perplexity_ratio": {"wiki": 1.15},
+    "sqnr_db": 25.25,
+    "kl_divergence": 0.125,
+    "top1_agreement": 0.875,
+    "top1_agreement_qdq": 0.96875,
+}
+ANSWER = {"prompt": "Is 1 < 2 & 3?", "text": "<b>Yes</b>", "ttft_ms": 12.5, "decode_tokens_per_s": None}
+
+
+@pytest.fixture
+def artifacts(tmp_path) -> Path:
+    """Of model m, built and run on the emulator; of n, ready; of o, which has no device."""
+    folder = tmp_path / "artifacts"
+    contents = {
+        "m/evaluation/fp.json": FP,
+        "m/16a8w/evaluation/qdq.json": QDQ,
+        f"{'/'.join(PLACE)}/evaluation.json": DEVICE,
+        f"{'/'.join(PLACE)}/result.json": {**PLACE._asdict(), "prompts": [ANSWER]},
+        f"{'/'.join(['n', *PLACE[1:]])}/evaluation.json": {
+            "tasks": {"quiz": {"acc": 0.25}},
+            "tokens": 7,
+            "graph": "kv",
+        },
+        "o/evaluation/fp.json": FP,
+        "o/16a8w/evaluation/qdq.json": QDQ,
+    }
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def settings(artifacts) -> dict:
+    places = [[*PLACE, True], ["n", *PLACE[1:], False], ["o", "16a8w", "", "", "", True]]
+    return {"artifacts": str(artifacts), "evaluations": places}
+
+
+def test_phases_stand_side_by_side(run_script, settings, tmp_path):
+    output = tmp_path / "report" / "summary.csv"
+    run_script(summary.main, settings, output=output)
+    header, *_ = output.read_text().splitlines()
+    assert header.startswith("model,recipe,target,device,mode,task,")
+    assert "fp_word_perplexity,qdq_word_perplexity,device_word_perplexity" in header
+    rows = {(row["model"], row["task"]): row for row in csv.DictReader(output.open())}
+    assert list(rows) == [("m", "wiki"), ("m", "quiz"), ("n", "quiz"), ("o", "wiki"), ("o", "quiz")]
+    wiki = {column: value for column, value in rows["m", "wiki"].items() if value}
+    assert wiki == {
+        **PLACE._asdict(),
+        "task": "wiki",
+        "fp_word_perplexity": "20.0",
+        "qdq_word_perplexity": "22.0",
+        "device_word_perplexity": "23.0",
+        "fp_bits_per_byte": "1.5",
+        "qdq_bits_per_byte": "1.625",
+        "qdq_perplexity_ratio": "1.1",
+        "device_perplexity_ratio": "1.15",
+        "qdq_sqnr_db": "25.5",
+        "device_sqnr_db": "25.25",
+        "qdq_kl_divergence": "0.0625",
+        "device_kl_divergence": "0.125",
+        "qdq_top1_agreement": "0.9375",
+        "device_top1_agreement": "0.875",
+        "device_top1_agreement_qdq": "0.96875",
+        "fp_tokens": "900",
+        "qdq_tokens": "900",
+        "device_tokens": "900",
+        "qdq_limit": "3",
+        "device_limit": "3",
+        "device_graph": "prefill",
+    }
+    assert [rows["m", "quiz"][f"{phase}_acc"] for phase in ("fp", "qdq", "device")] == ["0.75", "0.5", "0.5"]
+    assert [rows["n", "quiz"][f"{phase}_acc"] for phase in ("fp", "qdq", "device")] == ["", "", "0.25"]
+    assert [rows["o", "quiz"][f"{phase}_acc"] for phase in ("fp", "qdq", "device")] == ["0.75", "0.5", ""]
+    manifest = json.loads((tmp_path / "report" / "summary.csv.manifest.json").read_text())
+    assert len(manifest["inputs"]) == 6
+
+
+class Cells(HTMLParser):
+    """The rows of all tables, as texts."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.links: list[str] = []
+        self.in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.in_cell = True
+
+    def handle_endtag(self, tag):
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self.in_cell:
+            self.rows[-1][-1] += data.strip()
+
+
+def test_the_page(run_script, settings, tmp_path):
+    output = tmp_path / "report" / "index.html"
+    run_script(report.main, {**settings, "runs": [PLACE]}, output=output)
+    page = Cells(output.read_text())
+    assert page.links == []
+    assert ["wiki", "word_perplexity", "20", "22", "23", "1.1", "1.15"] in page.rows
+    assert ["wiki", "bits_per_byte", "1.5", "1.625", "", "", ""] in page.rows
+    assert ["top-1 agreement with qdq", "", "", "0.96875"] in page.rows
+    first = page.rows.index(["layer", "SQNR behind it, dB"])
+    assert page.rows[first + 1 : first + 4] == [["1", "10.25"], ["4", "20.75"], ["2", "33.5"]]
+    assert [" / ".join(PLACE), ANSWER["prompt"], ANSWER["text"], "12.5", ""] in page.rows

@@ -1,0 +1,169 @@
+"""SeqMSE: outputs of projections err less than with min-max ranges, by transformers' own activations; resuming."""
+
+from collections import defaultdict
+
+import pytest
+import torch
+from small_models import random_model
+
+from hexport.decoder.weights import Checkpoint
+from hexport.progress import Progress
+from hexport.quantization.calibration import prepare_layer
+from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from
+from hexport.quantization.seq_mse import LOWEST, search
+from hexport.quantization.weights import fake_quantised
+
+pytestmark = pytest.mark.usefixtures("qnn_sdk")
+
+CANDIDATES, N_LAYERS = 20, 3
+SAMPLES = [[5, 49, 0, 17, 17, 3, 44, 8, 21, 30, 2, 9, 13], [7], [48, 1, 6, 33, 12, 12, 40]]
+PER_CHANNEL = {"weight_bits": 4, "granularity": "per_channel", "seq_mse": CANDIDATES}
+PER_BLOCK = {"weight_bits": 4, "granularity": "per_block", "block_size": 16, "seq_mse": CANDIDATES}
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Every weight matrix has a few weights far larger than the others, some in columns that the data hardly use."""
+    model = random_model("llama", num_hidden_layers=N_LAYERS, hidden_size=96, intermediate_size=64)
+    random = torch.Generator().manual_seed(5)
+    for name, parameter in model.named_parameters():
+        if name.endswith("_proj.weight") or name == "lm_head.weight":
+            parameter[torch.rand(parameter.shape, generator=random) < 0.02] *= 6
+    return model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    return Checkpoint(folder)
+
+
+@pytest.fixture(scope="module", params=[PER_CHANNEL, PER_BLOCK], ids=["per_channel", "per_block"])
+def searched(request, checkpoint, tmp_path_factory):
+    """A recipe, what the search finds for it, and the folder of its files."""
+    recipe, folder = recipe_from(request.param, "r"), tmp_path_factory.mktemp("seq_mse")
+    return recipe, search(checkpoint, SAMPLES, recipe, Progress(), folder), folder
+
+
+@pytest.fixture(scope="module")
+def inputs(model) -> dict[str, torch.Tensor]:
+    """Projection -> what transformers' model in float64 feeds it, (tokens, in)."""
+    from copy import deepcopy
+
+    double, seen = deepcopy(model).double(), defaultdict(list)
+    for name, module in double.named_modules():
+        if name.endswith("_proj") or name == "lm_head":
+            module.register_forward_pre_hook(lambda _, args, name=name: seen[name].append(args[0][0]))
+    with torch.no_grad():
+        for sample in SAMPLES:
+            double(torch.tensor([sample]))
+    names = {"model.": "", "self_attn": "attention", "mlp": "feed_forward", "lm_head": "epilogue.output"}
+    renamed = {}
+    for name, parts in seen.items():
+        for old, new in names.items():
+            name = name.replace(old, new)
+        renamed[name] = torch.cat(parts)
+    return renamed
+
+
+def output_errors(weight: torch.Tensor, coded: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Squared error of each output channel, summed over tokens, in float64."""
+    return (x @ (weight.double() - coded.double()).flatten(1).T).square().sum(0)
+
+
+def test_no_channel_errs_more_than_with_min_max_and_all_together_err_much_less(checkpoint, searched, inputs):
+    recipe, ratios, _ = searched
+    projections = {f"layers.{i}.{name}" for i in range(N_LAYERS) for name in LAYER_PROJECTIONS}
+    assert ratios.keys() == {*projections, "epilogue.output"}
+    observers = prepare_layer(checkpoint, 0, 8, 8, recipe).weights
+    reductions = []
+    for i in range(N_LAYERS):
+        for name in LAYER_PROJECTIONS:
+            weight, x = checkpoint.layer_parameters(i)[f"{name}.weight"], inputs[f"layers.{i}.{name}"]
+            searched_range, min_max = (
+                output_errors(weight, fake_quantised(observers[f"{name}.weight"], weight, of_channels), x)
+                for of_channels in (ratios[f"layers.{i}.{name}"], None)
+            )
+            assert (searched_range <= min_max * (1 + 1e-4)).all()
+            reductions.append(float(searched_range.sum() / min_max.sum()))
+    assert max(reductions) < 0.97
+    assert sum(reductions) / len(reductions) < 0.85
+
+
+def test_the_best_candidate_of_each_channel_is_found(checkpoint, inputs, tmp_path):
+    """By trying all of them in float64, with codes computed here."""
+    recipe = recipe_from(PER_CHANNEL | {"seq_mse": 0, "overrides": [{"layers": "2", "seq_mse": CANDIDATES}]}, "r")
+    ratios = search(checkpoint, SAMPLES, recipe, Progress(), tmp_path)
+    for name in LAYER_PROJECTIONS:
+        weight = checkpoint.layer_parameters(2)[f"{name}.weight"].flatten(1).double()
+
+        def errors(ratio, weight=weight, x=inputs[f"layers.2.{name}"]):
+            scale = ratio * weight.abs().amax(1, keepdim=True) / 7
+            return output_errors(weight, (weight / scale).round().clamp(-7, 7) * scale, x)
+
+        grid = [k / CANDIDATES for k in range(1, CANDIDATES + 1) if k / CANDIDATES >= LOWEST]
+        best = torch.stack([errors(ratio) for ratio in grid]).amin(0)
+        chosen = ratios[f"layers.2.{name}"]
+        assert chosen.dtype == torch.float32
+        assert {round(ratio * CANDIDATES, 4) % 1 for ratio in chosen.tolist()} == {0}
+        assert (errors(chosen.double()[:, None]) <= best * (1 + 1e-3)).all()
+
+
+def test_only_what_the_recipe_names_is_searched(checkpoint, tmp_path):
+    overrides = [
+        {"layers": "1", "points": "feed_forward.*_proj", "seq_mse": CANDIDATES},
+        {"layers": "1", "points": "feed_forward.up_proj", "seq_mse": 0},
+        {"layers": "epilogue", "points": "output", "seq_mse": CANDIDATES},
+    ]
+    recipe = recipe_from({**PER_CHANNEL, "seq_mse": 0, "overrides": overrides}, "r")
+    ratios = search(checkpoint, SAMPLES, recipe, Progress(), tmp_path)
+    assert ratios.keys() == {"layers.1.feed_forward.gate_proj", "layers.1.feed_forward.down_proj", "epilogue.output"}
+    assert ratios["epilogue.output"].shape == (checkpoint.config.vocab_size,)
+
+
+def test_a_second_search_reads_what_the_first_has_found(checkpoint, searched, tmp_path):
+    recipe, ratios, folder = searched
+    before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    again = search(checkpoint, SAMPLES, recipe, Progress(tmp_path / "log"), folder)
+    assert again.keys() == ratios.keys()
+    assert all(torch.equal(again[name], ratios[name]) for name in ratios)
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    log = (tmp_path / "log").read_text()
+    assert f"{N_LAYERS + 1} of {N_LAYERS + 1} layers found" in log
+    assert "layer 1 of" not in log
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was(checkpoint, searched, tmp_path):
+    recipe, ratios, _ = searched
+    folder = tmp_path / "seq_mse"
+
+    class Killed(Progress):
+        def steps(self, items, *args, **kwargs):
+            for number, item in enumerate(super().steps(items, *args, **kwargs)):
+                if number == 2:
+                    raise KeyboardInterrupt
+                yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        search(checkpoint, SAMPLES, recipe, Killed(), folder)
+    kept = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert len(kept) == 2
+    resumed = search(checkpoint, SAMPLES, recipe, Progress(tmp_path / "log"), folder)
+    assert all(torch.equal(resumed[name], ratios[name]) for name in ratios)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert f"2 of {N_LAYERS + 1} layers found" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("change", ["samples", "candidates"])
+def test_ratios_of_another_search_are_not_used_and_go(checkpoint, tmp_path, change):
+    def ask(candidates):
+        return recipe_from({**PER_CHANNEL, "seq_mse": 0, "overrides": [{"layers": "0", "seq_mse": candidates}]}, "r")
+
+    before = search(checkpoint, SAMPLES, ask(10), Progress(), tmp_path)
+    files = set(tmp_path.iterdir())
+    samples, candidates = (SAMPLES[::2], 10) if change == "samples" else (SAMPLES, 7)
+    after = search(checkpoint, samples, ask(candidates), Progress(), tmp_path)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert len(files) == len(set(tmp_path.iterdir())) == 1
+    assert not files & set(tmp_path.iterdir())
