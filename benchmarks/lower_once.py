@@ -36,11 +36,8 @@ def main(
     prefill: str | None = None,
 ):
     special = SpecialTokens.of(load_tokenizer(Path(tokenizer)), Path(tokenizer))
-    model = (
-        Checkpoint(Path(checkpoint)),
-        load_quant_attrs(Path(attrs)),
-        recipe_from(resolve_recipes({})[recipe], recipe),
-    )
+    spec = recipe_from(resolve_recipes({})[recipe], recipe)
+    model = Checkpoint(Path(checkpoint), spec.r1), load_quant_attrs(Path(attrs)), spec
     if flow == "stamped":
         lengths = {KV_METHOD: int(decode)} | ({PREFILL_METHOD: int(prefill)} if prefill else {})
         pte = lower(*model, target_named(target), lengths, int(context), 1, special, Progress()).pte

@@ -21,7 +21,7 @@ LOWER = HERE / "lower_once.py"
 
 @click.command(help=__doc__)
 @click.option("--model", default="artifacts/smollm2_135m", help="folder of a model in artifacts/")
-@click.option("--recipe", default="16a8w")
+@click.option("--recipe", default="16a8w_r1")
 @click.option("--target", default="SM8650-emulator")
 @click.option("--max-seq-len", default=512)
 @click.option("--layers", type=int, help="only the first layers of the model")

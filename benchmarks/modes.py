@@ -25,7 +25,7 @@ REPETITIVE = "The cat sat on the mat. The dog sat on the rug. " * 4
 
 @click.command(help=__doc__)
 @click.option("--model", default="artifacts/smollm2_135m", help="folder of a model in artifacts/")
-@click.option("--recipe", default="16a8w")
+@click.option("--recipe", default="16a8w_r1")
 @click.option("--soc", default="SM8650")
 @click.option("--steps", default=BLOCK, help="tokens that are read in mode kv")
 @click.option("--answer", default=24, help="tokens that lookahead generates")

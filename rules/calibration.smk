@@ -42,7 +42,7 @@ rule calibrate:
         manifest="<artifacts>/{model}/{recipe}/quant_attrs.json.manifest.json",
     log:
         "<artifacts>/{model}/{recipe}/quant_attrs.log",
-    threads: 2
+    threads: ALL_CORES
     resources:
         mem_mb=4000,
     params:

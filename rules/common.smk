@@ -44,6 +44,8 @@ except HexportError as error:
     fail(error)
 
 DEVICES = build.devices_file
+# Calibration and evaluation compute on all of them, so only one such job runs at a time.
+ALL_CORES = workflow.resource_settings.cores or os.cpu_count()
 
 if workflow.is_main_process:
     for line in matrix.left_out(build):

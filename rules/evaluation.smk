@@ -51,7 +51,7 @@ rule evaluate_fp:
         manifest="<artifacts>/{model}/evaluation/fp.json.manifest.json",
     log:
         "<artifacts>/{model}/evaluation/fp.log",
-    threads: 2
+    threads: ALL_CORES
     resources:
         mem_mb=6000,
     params:
@@ -83,7 +83,7 @@ rule evaluate_qdq:
     log:
         "<artifacts>/{model}/{recipe}/evaluation/qdq.log",
     priority: 1
-    threads: 2
+    threads: ALL_CORES
     resources:
         mem_mb=6000,
     params:
@@ -136,6 +136,7 @@ rule evaluate_device:
     log:
         "<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/evaluation.log",
     localrule: True
+    threads: ALL_CORES
     resources:
         **{f"device_{device}": device_slot(device) for device in build.devices},
         mem_mb=6000,

@@ -12,7 +12,7 @@ rule sensitivity:
         table_manifest="<artifacts>/{model}/{recipe}/sensitivity.json.manifest.json",
     log:
         "<artifacts>/{model}/{recipe}/sensitivity.log",
-    threads: 2
+    threads: ALL_CORES
     resources:
         mem_mb=8000,
     params:

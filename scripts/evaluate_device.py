@@ -27,7 +27,7 @@ SETTINGS = (
 @click.option("--quant-attrs", type=click.Path(path_type=Path), help="with --checkpoint")
 @click.option("--fp", type=click.Path(path_type=Path), help="…/evaluation/fp.json, with --checkpoint")
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
-@click.option("--text", "texts", multiple=True, help="name=file of each task that is a local text")
+@click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation.json")
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
@@ -53,7 +53,7 @@ def main(
         from hexport.decoder.weights import Checkpoint
         from hexport.devices.emulator import check_htp, check_vocabulary
         from hexport.evaluation.device import References, device_scores, load_graph
-        from hexport.evaluation.gates import perplexity_ratios
+        from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
         from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
         from hexport.evaluation.tasks import load_tasks
         from hexport.quantization.quant_attrs import load_quant_attrs
@@ -84,12 +84,14 @@ def main(
         if references is not None:
             float_metrics = json.loads(fp.read_text(encoding="utf-8"))["tasks"]
             facts |= {**references.as_json(), "perplexity_ratio": perplexity_ratios(metrics, float_metrics)}
+            for line in (*ratio_warnings(facts), *agreement_warnings(facts)):
+                progress.say(line)
         write_json(output, facts)
         compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), quant_attrs, fp]
-        files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json"), *local.values()]
+        files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json")]
         write_manifest(
             output,
-            inputs={file.name: file for file in files},
+            inputs={file.name: file for file in files} | {f"tasks.{name}": file for name, file in local.items()},
             params=settings,
             stages=progress.stages,
             versions={

@@ -17,7 +17,7 @@ SETTINGS = 'JSON: {"tasks": […], "limit": documents per task or null, "num_few
 @click.option("--settings", type=json.loads, required=True, help=SETTINGS)
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
-@click.option("--text", "texts", multiple=True, help="name=file of each task that is a local text")
+@click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation/fp.json")
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
@@ -60,7 +60,7 @@ def main(
                 "config.json": checkpoint.with_name("config.json"),
                 tokenizer.name: tokenizer,
                 "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-                **{file.name: file for file in local.values()},
+                **{f"tasks.{name}": file for name, file in local.items()},
             },
             params=settings,
             stages=progress.stages,

@@ -22,7 +22,7 @@ SETTINGS = (
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
 @click.option("--quant-attrs", type=click.Path(path_type=Path), required=True, help="…/quant_attrs.json")
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
-@click.option("--text", "texts", multiple=True, help="name=file of each task that is a local text")
+@click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation/qdq.json")
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
@@ -84,7 +84,7 @@ def main(
                 quant_attrs.name: quant_attrs,
                 tokenizer.name: tokenizer,
                 "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-                **{file.name: file for file in local.values()},
+                **{f"tasks.{name}": file for name, file in local.items()},
             },
             params=settings,
             stages=progress.stages,

@@ -36,8 +36,8 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         data = json.loads(tokens.read_text(encoding="utf-8"))
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.r1)
-        weights = search(model, data["samples"], recipe, progress, output.with_name("seq_mse"))
-        attrs = replace(calibrate(model, data["samples"], recipe, progress), weights=weights)
+        attrs = calibrate(model, data["samples"], recipe, progress)
+        attrs = replace(attrs, weights=search(model, data["samples"], recipe, progress, output.with_name("seq_mse")))
         save_quant_attrs(
             output,
             attrs,

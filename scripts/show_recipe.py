@@ -9,6 +9,7 @@ from rich.console import Console
 from hexport.config.documents import read_yaml
 from hexport.config.schema import nearest
 from hexport.config.settings import Config, built_in_models, parse_config
+from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError, one_line_errors
 from hexport.quantization.program_size import LEFT_OUT, known_sizes, program_sizes
 from hexport.quantization.recipe import check_sizes, recipe_from
@@ -24,6 +25,9 @@ WIDTH = 160  # of tables that do not go to a terminal
 def main(name: str, file: Path) -> None:
     config = _config_with(name, file)
     model = config.models[name]
+    for soc in config.socs:
+        if soc not in HTP_ARCH:
+            raise HexportError(f"{file}: socs: unknown SoC {soc!r}{nearest(soc, HTP_ARCH)}")
     if model.recipe not in config.recipes:
         hint = nearest(model.recipe, config.recipes)
         raise HexportError(f"{file}: models.{name}.recipe: unknown recipe {model.recipe!r}{hint}")

@@ -58,7 +58,7 @@ def test_what_is_evaluated():
     ]
     assert evaluations.reports(config()) == ["out/report/index.html", "out/report/summary.csv"]
     assert evaluations.task_files(config(), "built") == ["tale.txt", "quiz.yaml"]
-    assert evaluations.task_options(config(), "built") == ["--text", "tale=tale.txt"]
+    assert evaluations.task_options(config(), "built") == ["--local", "tale=tale.txt"]
     assert evaluations.float_model(config(), "ready", "16a8w") == {}
 
 

@@ -188,11 +188,20 @@ def test_fp_json(run_script, small_model, tmp_path):
         {"tasks": ["mine"], "limit": None, "num_fewshot": None, "max_seq_len": CONTEXT},
         checkpoint=small_model(FAMILY)[1] / "model.safetensors",
         tokenizer=tmp_path / "tokenizer" / "tokenizer.json",
-        text=f"mine={tmp_path / 'text.txt'}",
+        local=f"mine={tmp_path / 'text.txt'}",
         output=tmp_path / "fp.json",
     )
     content = json.loads((tmp_path / "fp.json").read_text())
     assert (content["phase"], content["tokens"], content["limit"]) == ("fp", len(TEXT), None)
     assert content["tasks"]["mine"]["word_perplexity"] > 1
     manifest = json.loads((tmp_path / "fp.json.manifest.json").read_text())
-    assert {"model.safetensors", "tokenizer.json", "text.txt"} <= manifest["inputs"].keys()
+    assert {"model.safetensors", "tokenizer.json", "tasks.mine"} <= manifest["inputs"].keys()
+
+
+def test_examples_are_the_same_in_every_pass(evaluation_model):
+    tasks = multiple_choice(num_fewshot=1, fewshot_split="test")
+    for _ in range(2):
+        model, asked = evaluation_model()
+        evaluate(tasks, model, None)
+    first, second = asked
+    assert first == second != []

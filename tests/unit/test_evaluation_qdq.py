@@ -114,7 +114,7 @@ def test_qdq_json(run_script, quantised, small_model, tmp_path):
         },
         checkpoint=small_model(BIASES)[1] / "model.safetensors",
         tokenizer=tmp_path / "tokenizer" / "tokenizer.json",
-        text=f"mine={tmp_path / 'text.txt'}",
+        local=f"mine={tmp_path / 'text.txt'}",
         output=tmp_path / "qdq.json",
         **{"quant-attrs": tmp_path / "quant_attrs.json"},
     )

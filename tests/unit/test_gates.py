@@ -76,7 +76,7 @@ def test_what_fails_is_one_line_with_the_figures(script_error, qdq, tmp_path, ch
 
 def test_a_ratio_above_1_2_is_worth_a_warning():
     assert ratio_warnings(QDQ) == [
-        "warning: task wiki: perplexity, quantised / float: 24 / 19.2 = 1.25 is more than 1.2; "
+        "warning: task wiki: perplexity over that of fp: 24 / 19.2 = 1.25 is more than 1.2; "
         "docs/evaluation.md tells how to mend it"
     ]
     assert ratio_warnings({**QDQ, "perplexity_ratio": {"wiki": 1.2}}) == []

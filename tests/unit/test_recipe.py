@@ -16,6 +16,7 @@ from hexport.quantization.recipe import (
     Precision,
     Recipe,
     check_block_sizes,
+    check_points,
     check_sizes,
     projections_of,
     recipe_from,
@@ -47,9 +48,9 @@ def test_a_recipe_without_keys_is_16a8w():
 
 
 def test_keys_of_a_recipe_replace_those_of_its_base_and_leave_the_others():
-    mine = recipe("16a4w_block32", observer="percentile", kv_bits=8, seq_mse=20)
+    mine = recipe("16a4w_block32", observer="mse", kv_bits=8, seq_mse=20)
     assert mine.kv_bits == 8
-    expected = Precision(weight_bits=4, granularity="per_block", block_size=32, observer="percentile", seq_mse=20)
+    expected = Precision(weight_bits=4, granularity="per_block", block_size=32, observer="mse", seq_mse=20)
     assert {mine.at("0", projection) for projection in LAYER_PROJECTIONS} == {expected}
 
 
@@ -300,3 +301,30 @@ def test_built_in_models_can_be_cut_into_the_blocks_of_their_recipes(model):
 def test_channels_that_the_compiler_cuts_right_are_taken(channels, block_size):
     check_block_sizes(recipe(f"16a4w_block{block_size}"), {("0", DOWN): channels})
     check_block_sizes(recipe("16a8w"), {("0", DOWN): 7})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"observer": "percentile"},
+        {"overrides": [{"layers": "epilogue", "observer": "percentile"}]},
+        {"overrides": [{"layers": "3", "observer": "percentile"}]},
+    ],
+)
+def test_percentiles_that_would_clip_logits_or_hidden_states_are_refused(changes):
+    with pytest.raises(HexportError, match=r"observer percentile clips logits or hidden states; .* overrides"):
+        recipe("16a8w", **changes)
+
+
+def test_overrides_that_name_nothing_of_the_model_are_refused():
+    sizes, points = PUBLISHED_SIZES["smollm2_135m"], [("0", "attention.q_proj.conv2d"), ("0", "attention.q_proj")]
+    with pytest.raises(HexportError, match=r"an override names layers '40', and the model has 0 to 29, prologue"):
+        check_sizes(recipe("16a8w", overrides=[{"layers": "40", "weight_bits": 4}]), sizes)
+    with pytest.raises(HexportError, match=r"points 'atention.q_proj' .* did you mean attention.q_proj\?"):
+        check_points(recipe("16a8w", overrides=[{"points": "atention.q_proj", "observer": "mse"}]), points)
+
+
+def test_r1_is_refused_where_norms_stand_behind_the_layers():
+    with pytest.raises(HexportError, match=r"r1: true .*; set r1: false"):
+        check_sizes(recipe("16a8w_r1"), PUBLISHED_SIZES["gemma3-1b"])
+    check_sizes(recipe("16a8w_r1"), PUBLISHED_SIZES["gemma-2b"])

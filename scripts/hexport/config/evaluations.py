@@ -63,7 +63,7 @@ def task_files(config: Config, model: str) -> list[str]:
 def task_options(config: Config, model: str) -> list[str]:
     """Options that hand the local texts among them to the scripts."""
     names = (config.models[model].evaluation or {}).get("tasks", [])
-    return [word for name, file in local_texts(config, names).items() for word in ("--text", f"{name}={file}")]
+    return [word for name, file in local_texts(config, names).items() for word in ("--local", f"{name}={file}")]
 
 
 def fp_settings(config: Config, model: str) -> str:
@@ -92,7 +92,7 @@ def device_settings(config: Config, place: Place) -> str:
             "target": place.target,
             "mode": place.mode,
             "graph": "kv" if place.mode == "kv" else spec.evaluation.get("graph", "prefill"),
-            "recipe_spec": config.recipes[place.recipe],
+            "recipe_spec": config.recipes[place.recipe] if spec.pre_gen_pte is None else None,
         }
     )
 

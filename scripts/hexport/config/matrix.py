@@ -91,7 +91,7 @@ def left_out(config: Config) -> Iterator[str]:
             yield f"model {model.name} is left out of quantize and export: it runs the programs in {model.pre_gen_pte}"
     for device in _devices(config):
         if device.kind == "adb":
-            yield f"device {device.name} is left out of run: this version runs on emulators only"
+            yield f"device {device.name} is left out of run and evaluate: this version runs on emulators only"
 
 
 def _devices(config: Config) -> list[Device]:

@@ -9,7 +9,9 @@ from hexport.decoder.config import DecoderConfig
 
 @dataclass(frozen=True)
 class Sizes:
-    """rope_dims: the rotated dimensions of a head, of each of the decoder's rotary embeddings."""
+    """rope_dims: the rotated dimensions of a head, of each of the decoder's rotary embeddings. sandwich_norms: whether
+    norms stand behind attention and feed-forward too.
+    """
 
     hidden_size: int
     n_layers: int
@@ -19,6 +21,7 @@ class Sizes:
     intermediate_size: int
     vocab_size: int
     rope_dims: tuple[int, ...]
+    sandwich_norms: bool = False
 
     @cached_property
     def projections(self) -> dict[str, tuple[int, int]]:
@@ -47,6 +50,7 @@ def sizes_of(config: DecoderConfig) -> Sizes:
         intermediate_size=config.intermediate_size,
         vocab_size=config.vocab_size,
         rope_dims=tuple(rope.dims for rope in config.ropes),
+        sandwich_norms=config.sandwich_norms,
     )
 
 
@@ -57,7 +61,7 @@ PUBLISHED = MappingProxyType(
         "llama3_2-1b_instruct": Sizes(2048, 16, 32, 8, 64, 8192, 128256, (64,)),
         "llama3_2-3b_instruct": Sizes(3072, 28, 24, 8, 128, 8192, 128256, (128,)),
         "gemma-2b": Sizes(2048, 18, 8, 1, 256, 16384, 256000, (256,)),
-        "gemma3-1b": Sizes(1152, 26, 4, 1, 256, 6912, 262144, (256, 256)),
+        "gemma3-1b": Sizes(1152, 26, 4, 1, 256, 6912, 262144, (256, 256), sandwich_norms=True),
         "phi_4_mini": Sizes(3072, 32, 24, 8, 128, 8192, 200064, (96,)),
         "qwen2_5-0_5b": Sizes(896, 24, 14, 2, 64, 4864, 151936, (64,)),
         "qwen2_5-1_5b": Sizes(1536, 28, 12, 2, 128, 8960, 151936, (128,)),

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch.nn import functional as F
 
+from hexport.decoder.device import device
 from hexport.decoder.model import Attention, Conv, Layer, rope_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.evaluation.scores import Scoring, TokenScores
-from hexport.evaluation.stream import State, device, stream
+from hexport.evaluation.stream import State, stream
 from hexport.progress import Progress
 
 

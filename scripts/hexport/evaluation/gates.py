@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from hexport.errors import HexportError
 
 WARNING_RATIO = 1.2  # a perplexity this many times the float model's is worth a line, gate or not
+WARNING_AGREEMENT = 0.9  # a program that computes what was calibrated agrees for 0.93 and more of the tokens
 ADVICE = "docs/evaluation.md tells how to mend it"
 
 
@@ -30,11 +31,23 @@ def check_gates(qdq: dict, gates: dict) -> None:
 
 
 def ratio_warnings(qdq: dict) -> list[str]:
-    """A line for each task whose perplexity is more than WARNING_RATIO times the float model's."""
+    """A line for each task whose perplexity, in qdq.json or evaluation.json, is more than WARNING_RATIO times fp's."""
     return [
-        f"warning: task {task}: perplexity, quantised / float: {_more_than(WARNING_RATIO, qdq, task)}; {ADVICE}"
+        f"warning: task {task}: perplexity over that of fp: {_more_than(WARNING_RATIO, qdq, task)}; {ADVICE}"
         for task, ratio in qdq["perplexity_ratio"].items()
         if ratio is None or ratio > WARNING_RATIO
+    ]
+
+
+def agreement_warnings(device: dict) -> list[str]:
+    """A line where a program's first choices are not those of the fake-quantised model; `device` is evaluation.json."""
+    agreement = device["top1_agreement_qdq"]
+    if agreement is not None and agreement >= WARNING_AGREEMENT:
+        return []
+    found = "unknown" if agreement is None else f"{agreement:.3f}"
+    return [
+        f"warning: top-1 agreement of the program with the fake-quantised model is {found}, "
+        f"less than {WARNING_AGREEMENT}; {ADVICE}"
     ]
 
 

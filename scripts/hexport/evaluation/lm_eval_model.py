@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
+from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.evaluator import evaluate as lm_eval_evaluate
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
@@ -92,6 +93,7 @@ def evaluate(tasks: dict, model: EvaluationModel, limit: int | None) -> Metrics:
     for name, task in tasks.get("tasks", tasks).items():
         if task.OUTPUT_TYPE == "generate_until":
             raise _generates(name)
+        task.set_fewshot_seed(DEFAULT_OTHER_SEED)  # examples are drawn anew each time, and are to be the same ones
     results = lm_eval_evaluate(model, tasks, limit=limit, bootstrap_iters=0, log_samples=False)
     return {name: _plain(values) for name, values in {**results["results"], **results.get("groups", {})}.items()}
 

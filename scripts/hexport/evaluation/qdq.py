@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import torch
 
+from hexport.decoder.device import device
 from hexport.decoder.masks import MASK
 from hexport.decoder.model import Epilogue, Prologue, empty_cache, rope_of
 from hexport.decoder.weights import Checkpoint
 from hexport.evaluation.comparison import Comparison, SignalToNoise
 from hexport.evaluation.fp import FloatDecoder
 from hexport.evaluation.scores import Scoring, TokenScores
-from hexport.evaluation.stream import State, device, packed_masks, stream
+from hexport.evaluation.stream import State, packed_masks, stream
 from hexport.progress import Progress
 from hexport.quantization.calibration import EXPORT_LENGTH, prepare_epilogue, prepare_layer, prepare_prologue
 from hexport.quantization.fake_quantize import FakeQuantisedGraph
@@ -85,6 +86,9 @@ class FakeQuantisedDecoder:
         if signature not in self._templates:
             self._templates[signature] = FakeQuantisedLayer(self.checkpoint, i, self.recipe)
         layer = self._templates[signature]
+        for other in self._templates.values():
+            if other is not layer:
+                other.graph.drop_parameters()
         layer.load(i, self.attrs, self.checkpoint.layer_parameters(i), self._hidden, self._ropes)
         self._hidden = f"layers.{i}.{layer.graph.outputs[0]}"
         window = config.sliding_window

@@ -93,13 +93,15 @@ def sensitivity(
 ) -> Sensitivity:
     """Try 8-bit weights for each projection that has fewer bits, and 16-bit keys and values for each layer.
 
+    Where `v_proj` itself puts out the 8 bits that are cached, 16-bit values would need another one: they are not tried.
+
     `attrs` are those of the recipe on `samples`, of which the first tokens are tried on. 8-bit weights get their
     min-max ranges, and 16-bit keys and values those that a calibration on all samples gives them.
     """
     inputs, config = list(_first_tokens(samples)), checkpoint.config
     context_len = max(map(len, inputs))
     wide_kv = None
-    if recipe.kv_bits < 16:
+    if recipe.kv_bits < 16 and _values_have_16_bits(recipe, config.n_layers):
         wide = replace(recipe, kv_bits=16)
         wide_attrs = replace(calibrate(checkpoint, samples, wide, progress), weights=attrs.weights)
         wide_kv = _Decoder(checkpoint, wide_attrs, wide, context_len)
@@ -123,6 +125,10 @@ def sensitivity(
         kv=[gain for (_, part), gain in gains.items() if part == KV],
         kv_in_all_layers=wide_kv and _sqnr_db(reference, _whole(wide_kv, inputs, progress)) - base_db,
     )
+
+
+def _values_have_16_bits(recipe: Recipe, n_layers: int) -> bool:
+    return all(recipe.at(str(i), "attention.v_proj").activation_bits == 16 for i in range(n_layers))
 
 
 def _first_tokens(samples: list[list[int]]) -> Iterator[list[int]]:

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 
 from hexport.decoder.config import DecoderConfig
+from hexport.decoder.device import device
 from hexport.decoder.masks import ATTEND, MASKED
 from hexport.errors import HexportError
 from hexport.progress import Progress
@@ -56,11 +57,6 @@ class StreamedDecoder(Protocol):
     def layer(self, i: int) -> Callable[[State], torch.Tensor]: ...
 
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]: ...
-
-
-def device() -> torch.device:
-    """Where decoders compute."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def stream(

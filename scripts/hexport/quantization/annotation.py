@@ -1,6 +1,5 @@
 """Annotation: a recipe's precision at every op of an exported graph, in the terms of executorch's QnnQuantizer."""
 
-import re
 from dataclasses import replace
 from functools import cache, partial
 from types import MappingProxyType
@@ -12,10 +11,10 @@ from executorch.backends.qualcomm.serialization.qc_schema import QcomChipset
 from torch.fx import Node
 from torchao.quantization.pt2e import MinMaxObserver, MovingAverageMinMaxObserver
 
-from hexport.quantization.key_value_path import annotate_keys_and_values
+from hexport.quantization.key_value_path import annotate_8_bit_keys_and_values
 from hexport.quantization.observers import MseObserver, PercentileObserver
-from hexport.quantization.points import point_names
-from hexport.quantization.recipe import EPILOGUE, PROLOGUE, Precision, Recipe
+from hexport.quantization.points import placed, point_names
+from hexport.quantization.recipe import Precision, Recipe
 from hexport.quantization.weights import PerTensorParamObserver
 
 OBSERVERS = MappingProxyType(
@@ -55,7 +54,7 @@ class ByPoint(QuantizationStrategy):
             return None
         if node not in self.names:
             self.names = point_names(node.graph)
-        place, point = _placed(self.names[node]) if self.place is None else (self.place, self.names[node])
+        place, point = placed(self.names[node]) if self.place is None else (self.place, self.names[node])
         return _strategy(self.recipe.at(place, point), node.target == CONVOLUTION).get_quant_config(node)
 
 
@@ -64,9 +63,9 @@ def quantizer(recipe: Recipe, place: str | None, soc: str = "SM8650") -> QnnQuan
     annotator = QnnQuantizer(soc_model=QcomChipset[soc])
     rules = QuantRecipe(DTYPES[16, 8], False, act_observer=MinMaxObserver, granularity=QuantGranularity.PER_TENSOR)
     rules._strategies.append(ByPoint(recipe, place, annotator.supported_ops))
-    rules.custom_quant_annotations = [
-        partial(annotate_keys_and_values, bits=recipe.kv_bits, observer=OBSERVERS[recipe.precision.observer])
-    ]
+    if recipe.kv_bits == 8:
+        observer = OBSERVERS[recipe.precision.observer]
+        rules.custom_quant_annotations = [partial(annotate_8_bit_keys_and_values, observer=observer)]
     annotator.set_recipe(rules)
     return annotator
 
@@ -94,11 +93,3 @@ def _strategy(precision: Precision, is_projection: bool) -> QuantizationStrategy
             constructor = PerTensorParamObserver.with_args(**config.weight.observer_or_fake_quant_ctr.p.keywords)
             config.weight = replace(config.weight, observer_or_fake_quant_ctr=constructor)
     return strategy
-
-
-def _placed(name: str) -> tuple[str, str]:
-    """The place and the point of a name in the whole decoder: `layers.3.attention.q_proj.conv2d`."""
-    if match := re.fullmatch(r"layers\.(\d+)\.(.*)", name):
-        return match[1], match[2]
-    place, _, point = name.partition(".")
-    return (place, point) if place in (PROLOGUE, EPILOGUE) else ("", name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from hexport.decoder.config import DecoderConfig
+from hexport.decoder.device import device
 from hexport.decoder.masks import ATTEND, MASK, MASKED, MASKS, causal_mask, causal_masks
 from hexport.decoder.model import Epilogue, Layer, Prologue, UncachedLayer, empty_cache, rope_of
 from hexport.decoder.rope import TABLES
@@ -17,6 +18,7 @@ from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.errors import HexportError
 from hexport.progress import Progress
+from hexport.quantization.points import placed
 from hexport.quantization.prepared import (
     Observer,
     PreparedGraph,
@@ -28,12 +30,20 @@ from hexport.quantization.prepared import (
     set_parameters,
 )
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
-from hexport.quantization.recipe import EPILOGUE, PROLOGUE, Recipe, check_sizes
+from hexport.quantization.recipe import (
+    EPILOGUE,
+    LAYER_PROJECTIONS,
+    PROLOGUE,
+    Recipe,
+    check_points,
+    check_sizes,
+)
 
 # Inputs of a layer that other layers share; the other points of a layer's template are the layer's own.
 SHARED_INPUTS = {"hidden", MASK, *(f"rope_{i}" for i in range(len(TABLES)))}
 # The templates are exported at this AR length and run at the length of each sample.
 EXPORT_LENGTH = 8
+EPILOGUE_POINTS = [(EPILOGUE, point) for point in ("norm.rms_norm", "output.conv2d")]
 
 
 @dataclass
@@ -46,6 +56,10 @@ class State:
     hidden: torch.Tensor
     ropes: list[torch.Tensor]
     masks: tuple[torch.Tensor, ...]
+
+    def to(self, device: torch.device) -> "State":
+        ropes, masks = ([tensor.to(device) for tensor in tensors] for tensors in (self.ropes, self.masks))
+        return State(self.hidden.to(device), ropes, tuple(masks))
 
 
 def calibrate(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe, progress: Progress) -> QuantAttrs:
@@ -142,7 +156,8 @@ def _calibrate_prologue(checkpoint, samples, recipe, activations) -> list[State]
     states = []
     for sample in samples:
         hidden, *ropes = template.module(*token_inputs(sample))
-        states.append(State(hidden, ropes, causal_masks(len(sample), len(sample), 0, config.sliding_window)))
+        state = State(hidden, ropes, causal_masks(len(sample), len(sample), 0, config.sliding_window))
+        states.append(state.to(device()))
     for point, observer in template.points.items():
         activations[f"prologue.{point}"] = known_or_observed(f"prologue.{point}", observer, config)
     return states
@@ -152,15 +167,20 @@ def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list
     """Advance the states through all layers, and return the encodings of the k and v that each layer adds."""
     config = checkpoint.config
     templates: dict[tuple, PreparedGraph] = {}
-    empty = empty_cache(config, 0)
+    empty = [cache.to(device()) for cache in empty_cache(config, 0)]
     kv = []
     for i in progress.steps(range(config.n_layers), "calibrate", config.n_layers):
         signature = config.layer_signature(i), recipe.template_of(i)
         if signature not in templates:
             templates[signature] = prepare_layer(checkpoint, i, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
             observe_once(templates[signature])
+            templates[signature].module.to(device())
+        if i == 0:
+            names = *templates[signature].points, *LAYER_PROJECTIONS
+            of_layers = [(str(layer), name) for layer in range(config.n_layers) for name in names]
+            check_points(recipe, [*map(placed, activations), *of_layers, *EPILOGUE_POINTS])
         template = templates[signature]
-        set_parameters(template, checkpoint.layer_parameters(i))
+        set_parameters(template, {name: p.to(device()) for name, p in checkpoint.layer_parameters(i).items()})
         reset(template)
         kind = config.layers[i]
         for state in states:
@@ -180,6 +200,7 @@ def _calibrate_epilogue(checkpoint, states, recipe, activations) -> Encoding:
     """Return the encoding of the logits."""
     template = prepare_epilogue(load_epilogue(checkpoint), EXPORT_LENGTH, recipe)
     observe_once(template)
+    template.module.to(device())
     for state in states:
         template.module(state.hidden)
     epilogue = {point: encoding_of(o) for point, o in template.points.items() if point not in SHARED_INPUTS}

@@ -76,7 +76,7 @@ class FakeQuantisedGraph:
         self._empty({path: [new if size == old else size for size in shape] for path, shape in self._shapes().items()})
 
     def drop_parameters(self) -> None:
-        """Free their memory, until `load` brings others. To drop the graph is not enough: torch keeps what it exports."""
+        """Free their memory, until `load` brings others. Torch keeps what it exports, so to drop a graph frees none."""
         self._empty(self._shapes())
 
     def _shapes(self) -> dict[str, Sequence[int]]:

@@ -1,7 +1,5 @@
 """Keys and values: what an attention multiplies with, from the projections and the caches to the products."""
 
-from dataclasses import replace
-
 import torch
 from executorch.backends.qualcomm.utils.constants import DEFAULT_EPS_8BIT
 from torch.fx import GraphModule, Node
@@ -22,29 +20,22 @@ MOVES_DATA = {
 CONCATENATION = torch.ops.aten.cat.default
 
 
-def annotate_keys_and_values(
-    graph_module: GraphModule, bits: int, observer: type[UniformQuantizationObserverBase]
-) -> None:
-    """Code keys and values in 8 or 16 bits, in the range that `observer` sees.
+def annotate_8_bit_keys_and_values(graph_module: GraphModule, observer: type[UniformQuantizationObserverBase]) -> None:
+    """Code keys and values in 8 bits, in the range that `observer` sees.
 
-    With 8 bits they are coded around 128, from the concatenation of the rotated halves (or the projection) on, in the
-    caches and in the products: one encoding, which the HTP multiplies 16-bit queries and probabilities with.
+    They are coded around 128, from the concatenation of the rotated halves (or the projection) on, in the caches and in
+    the products: one encoding, which the HTP multiplies 16-bit queries and probabilities with.
     """
     for node in graph_module.graph.nodes:
         if node.target != torch.ops.aten.matmul.default:
             continue
-        annotation, operand = node.meta[Q_ANNOTATION_KEY], node.args[1]
-        if bits == 8:
-            spec = QuantizationSpec(
-                dtype=torch.uint8,
-                qscheme=torch.per_tensor_symmetric,
-                observer_or_fake_quant_ctr=observer.with_args(eps=DEFAULT_EPS_8BIT),
-            )
-            annotation.input_qspec_map[operand] = _share(operand, spec)
-        else:
-            of_operand = annotation.input_qspec_map[operand]
-            constructor = observer.with_args(**of_operand.observer_or_fake_quant_ctr.p.keywords)
-            annotation.input_qspec_map[operand] = replace(of_operand, observer_or_fake_quant_ctr=constructor)
+        spec = QuantizationSpec(
+            dtype=torch.uint8,
+            qscheme=torch.per_tensor_symmetric,
+            observer_or_fake_quant_ctr=observer.with_args(eps=DEFAULT_EPS_8BIT),
+        )
+        operand = node.args[1]
+        node.meta[Q_ANNOTATION_KEY].input_qspec_map[operand] = _share(operand, spec)
 
 
 def _share(node: Node, spec: QuantizationSpec) -> SharedQuantizationSpec:

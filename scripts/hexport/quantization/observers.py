@@ -34,6 +34,9 @@ class MseObserver(_SampleObserver):
 
     def sample_range(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         low, high = x.min().clamp(max=0), x.max().clamp(min=0)
+        if self.qscheme == torch.per_tensor_symmetric:
+            high = torch.maximum(-low, high)
+            low = -high
         codes = self.quant_max - self.quant_min
         best, least = 1.0, torch.tensor(torch.inf)
         for fraction in torch.linspace(1 / STEPS, 1, STEPS).tolist():

@@ -5,9 +5,12 @@ one kind in one module. So the same point has the same name in a one-layer templ
 any AR length and context length.
 """
 
+import re
 from collections import Counter
 
 from torch.fx import Graph, Node
+
+from hexport.quantization.recipe import EPILOGUE, PROLOGUE
 
 
 def point_names(graph: Graph, input_names: list[str] | None = None) -> dict[Node, str]:
@@ -27,6 +30,14 @@ def point_names(graph: Graph, input_names: list[str] | None = None) -> dict[Node
 
 def op_name(node: Node) -> str:
     return node.target.__name__.split(".")[0]
+
+
+def placed(name: str) -> tuple[str, str]:
+    """The place and the point of a name in the whole decoder: `layers.3.attention.q_proj.conv2d`."""
+    if match := re.fullmatch(r"layers\.(\d+)\.(.*)", name):
+        return match[1], match[2]
+    place, _, point = name.partition(".")
+    return (place, point) if place in (PROLOGUE, EPILOGUE) else ("", name)
 
 
 def _place(node: Node) -> str:

@@ -103,7 +103,8 @@ def observe_once(prepared: PreparedGraph) -> None:
 def reset(prepared: PreparedGraph) -> None:
     """Forget all ranges. The tensors are new, because a concatenation's observer shares its own with its inputs'."""
     for observer in prepared.points.values():
-        observer.min_val, observer.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
+        where = observer.min_val.device
+        observer.min_val, observer.max_val = (torch.tensor(limit, device=where) for limit in (torch.inf, -torch.inf))
 
 
 def set_parameters(prepared: PreparedGraph, parameters: dict[str, torch.Tensor]) -> None:

@@ -4,7 +4,8 @@ Parts are addressed by layer and point. The layer is its number, `prologue` or `
 quant attrs (`attention.q_rope.mul`) or the module that it lies in (`attention.q_proj`). Both are glob patterns.
 """
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -26,6 +27,7 @@ SHARED_POINTS = (
     *("attention.q_rope.mul", "attention.k_rope.mul", "attention.add", "attention.where"),
 )
 BLOCK_CHANNELS = 32
+HIDDEN_STATES = "add_1"  # the point of what a layer puts out
 MAX_LAYERS = 1000  # no model has more
 
 
@@ -108,7 +110,8 @@ def recipe_from(spec: dict, name: str) -> Recipe:
         recipe = Recipe(precision=precision, overrides=overrides, **others)
     except TypeError as error:
         raise HexportError(f"recipe {name}: {error}") from None
-    for fault in chain(_faults_of_projections(recipe), _faults_of_overrides(recipe), _faults_of_shared(recipe)):
+    faults = _faults_of_projections, _faults_of_overrides, _faults_of_shared, _faults_of_percentiles
+    for fault in chain.from_iterable(faults_of(recipe) for faults_of in faults):
         raise HexportError(f"recipe {name}: {fault}")
     return recipe
 
@@ -120,9 +123,33 @@ def check_sizes(recipe: Recipe, sizes: Sizes) -> None:
             f"r3: true needs heads whose head_dim is a power of 2, and those of this model have {sizes.head_dim}; "
             "set r3: false in the recipe"
         )
+    if recipe.r1 and sizes.sandwich_norms:
+        raise HexportError(
+            "r1: true turns hidden states, and norms behind attention and feed-forward scale what is added to them "
+            "channel by channel; set r1: false in the recipe"
+        )
     places = *map(str, range(sizes.n_layers)), EPILOGUE
+    for override in recipe.overrides:
+        if not any(fnmatchcase(place, override.layers) for place in (PROLOGUE, *places)):
+            raise HexportError(
+                f"an override names layers {override.layers!r}, and the model has 0 to {sizes.n_layers - 1}, "
+                f"{PROLOGUE} and {EPILOGUE}; mend the recipe"
+            )
     inputs = {(place, name): sizes.projections[name][0] for place in places for name in projections_of(place)}
     check_block_sizes(recipe, inputs)
+
+
+def check_points(recipe: Recipe, points: Iterable[tuple[str, str]]) -> None:
+    """Raise HexportError where an override names none of a decoder's points and projections, by place and name."""
+    known = list(points)
+    for override in recipe.overrides:
+        if not any(override.names(*point) for point in known):
+            names = sorted({name for place, name in known if fnmatchcase(place, override.layers)})
+            near = difflib.get_close_matches(override.points, names, 1)
+            raise HexportError(
+                f"an override names points {override.points!r} of layers {override.layers!r}, and there are none; "
+                + (f"did you mean {near[0]}?" if near else "the activations of quant_attrs.json are named by points")
+            )
 
 
 def check_block_sizes(recipe: Recipe, inputs: dict[tuple[str, str], int]) -> None:
@@ -169,6 +196,17 @@ def _faults_of_overrides(recipe: Recipe) -> Iterator[str]:
             )
     for changes in ({}, *(dict(override.changes) for override in recipe.overrides)):
         yield from _faults_of_symmetric(replace(recipe.precision, **changes))
+
+
+def _faults_of_percentiles(recipe: Recipe) -> Iterator[str]:
+    """Logits that are clipped are equal, and hidden states live by their largest values (arXiv 2402.17762)."""
+    layers = {place for place, _ in projections(recipe)} - {EPILOGUE}
+    clipped = (EPILOGUE, OUTPUT_PROJECTION), (PROLOGUE, "embedding"), *((place, HIDDEN_STATES) for place in layers)
+    if any(recipe.at(*where).observer == "percentile" for where in clipped):
+        yield (
+            "observer percentile clips logits or hidden states; give it in overrides, for points inside attention or "
+            "feed_forward alone"
+        )
 
 
 def _faults_of_symmetric(precision: Precision) -> Iterator[str]:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from hexport.decoder.device import device
 from hexport.decoder.masks import causal_masks
 from hexport.decoder.model import UncachedLayer, rope_of, to_channels
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
@@ -147,30 +148,29 @@ def _inputs(
     Yields each of these, its module, and the products (in, in) of the inputs of the projections asked for.
     """
     config = checkpoint.config
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    states = _states(checkpoint, samples, device)
+    states = _states(checkpoint, samples)
     n = config.n_layers if EPILOGUE in asked else 1 + max(map(int, asked))
     for i in progress.steps(range(n), "SeqMSE", n):
-        kind, layer = config.layers[i], load_layer(checkpoint, i, UncachedLayer).to(device)
+        kind, layer = config.layers[i], load_layer(checkpoint, i, UncachedLayer).to(device())
         products = _products(layer, asked.get(str(i), ()))
         for state in states:
             state.hidden = layer(state.hidden, state.masks[kind.sliding], *rope_of(kind, state.ropes))[0]
         if str(i) in asked:
             yield str(i), layer, products
     if EPILOGUE in asked:
-        epilogue, products = load_epilogue(checkpoint).to(device), {}
+        epilogue, products = load_epilogue(checkpoint).to(device()), {}
         for state in states:  # the norm alone: logits need as much memory as all else
             _add(products, OUTPUT_PROJECTION, to_channels(epilogue.norm(state.hidden)))
         yield EPILOGUE, epilogue, products
 
 
-def _states(checkpoint: Checkpoint, samples, device: torch.device) -> list[State]:
+def _states(checkpoint: Checkpoint, samples) -> list[State]:
     prologue = load_prologue(checkpoint, max(map(len, samples)))
     states = []
     for sample in samples:
         hidden, *ropes = prologue(*token_inputs(sample))
         masks = causal_masks(len(sample), len(sample), 0, checkpoint.config.sliding_window)
-        states.append(State(hidden.to(device), [x.to(device) for x in ropes], tuple(x.to(device) for x in masks)))
+        states.append(State(hidden, ropes, masks).to(device()))
     return states
 
 
