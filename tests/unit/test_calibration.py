@@ -125,6 +125,15 @@ def test_ranges_are_those_of_the_float_decoder(checkpoint, attrs):
 
 
 def test_matmuls_read_the_caches_in_the_scale_in_which_these_are_coded(attrs):
+    check_scales_of_matmuls(attrs)
+
+
+@pytest.mark.parametrize("observer", ["moving_average", "mse"])
+def test_matmuls_read_the_caches_in_their_scale_whatever_the_observer(checkpoint, observer):
+    check_scales_of_matmuls(calibrate(checkpoint, SAMPLES, recipe_from({"observer": observer}, "r"), Progress()))
+
+
+def check_scales_of_matmuls(attrs) -> None:
     for i, layer in enumerate(attrs.kv):
         operands = [e for point, e in attrs.activations.items() if re.fullmatch(rf"layers\.{i}\..*for_matmul", point)]
         assert [(e.scale, e.zero_point) for e in operands] == [(layer[name].scale, 0) for name in "kv"]

@@ -108,7 +108,15 @@ def layer_encodings(points: dict[str, Observer], k: str, v: str) -> dict[str, En
     rounds by the place of a token among the columns: answers would then depend on the AR length. With 8 bits, caches
     and products have one encoding anyway.
     """
-    cached = [_range(points[name]) for name in (k, v) if encoding_of(points[name]).bits == 16]
+    if encoding_of(points[k]).bits == 8:
+        return {point: encoding_of(o) for point, o in points.items()}
+    # The observer of a product takes min-max; others on the way there may have taken something else.
+    operands = [observer for point, observer in points.items() if point.endswith(".for_matmul")]
+    ranges = {_range(o): o for o in operands} | {_range(points[p]): o for p, o in zip((k, v), operands, strict=True)}
+    for observer in points.values():
+        if observer.quant_min == 0 and (operand := ranges.get(_range(observer))):
+            observer.min_val, observer.max_val = operand.min_val, operand.max_val
+    cached = [_range(operand) for operand in operands]
     return {
         point: centred(o) if o.quant_min == 0 and _range(o) in cached else encoding_of(o) for point, o in points.items()
     }

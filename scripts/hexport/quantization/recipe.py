@@ -27,7 +27,7 @@ SHARED_POINTS = (
     *("attention.q_rope.mul", "attention.k_rope.mul", "attention.add", "attention.where"),
 )
 BLOCK_CHANNELS = 32
-HIDDEN_STATES = "add_1"  # the point of what a layer puts out
+HIDDEN_STATES = ("add", "add_1")  # the points behind attention and feed-forward
 MAX_LAYERS = 1000  # no model has more
 
 
@@ -201,7 +201,11 @@ def _faults_of_overrides(recipe: Recipe) -> Iterator[str]:
 def _faults_of_percentiles(recipe: Recipe) -> Iterator[str]:
     """Logits that are clipped are equal, and hidden states live by their largest values (arXiv 2402.17762)."""
     layers = {place for place, _ in projections(recipe)} - {EPILOGUE}
-    clipped = (EPILOGUE, OUTPUT_PROJECTION), (PROLOGUE, "embedding"), *((place, HIDDEN_STATES) for place in layers)
+    clipped = (
+        (EPILOGUE, OUTPUT_PROJECTION),
+        (PROLOGUE, "embedding"),
+        *((place, point) for place in layers for point in HIDDEN_STATES),
+    )
     if any(recipe.at(*where).observer == "percentile" for where in clipped):
         yield (
             "observer percentile clips logits or hidden states; give it in overrides, for points inside attention or "
