@@ -54,10 +54,10 @@ def test_one_line_of_a_built_in_model_is_enough(fresh):
             f"convert_checkpoint {name}",
             f"extract_tokenizer {name}",
             f"encode_calibration {name}",
-            f"calibrate {name}/16a8w",
-            f"lower {name}/16a8w/SM8650/kv",
-            f"lower {name}/16a8w/SM8650-emulator/kv",
-            f"run_program {name}/16a8w/SM8650-emulator/emulator/kv",
+            f"calibrate {name}/{name}",
+            f"lower {name}/{name}/SM8650/kv",
+            f"lower {name}/{name}/SM8650-emulator/kv",
+            f"run_program {name}/{name}/SM8650-emulator/emulator/kv",
         )
     }
 
