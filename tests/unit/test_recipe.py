@@ -116,6 +116,13 @@ def test_a_point_is_named_by_itself_or_by_any_module_that_it_lies_in():
         assert recipe("16a8w", overrides=[{"points": points, "observer": "mse"}]).at("0", point).observer == "min_max"
 
 
+def test_single_layers_may_each_have_the_same_override():
+    each = [{"layers": str(layer), "points": DOWN, "weight_bits": 8} for layer in (21, 22, 28)]
+    mine = recipe("16a4w", overrides=each)
+    assert [layer for layer in range(30) if mine.at(str(layer), DOWN).weight_bits == 8] == [21, 22, 28]
+    assert len({mine.template_of(layer) for layer in range(30)}) == 2
+
+
 def test_layers_with_the_same_overrides_can_share_a_template():
     mine = recipe("16a4w_block32", overrides=[{"layers": "[0-3]", "points": DOWN, "observer": "mse"}])
     templates = [mine.template_of(layer) for layer in range(8)]

@@ -189,13 +189,20 @@ def projections(recipe: Recipe) -> Iterator[tuple[str, str]]:
 def _faults_of_overrides(recipe: Recipe) -> Iterator[str]:
     for override in recipe.overrides:
         of_weights = WEIGHT_KEYS & dict(override.changes).keys()
-        if of_weights and not any(override.names(*where) for where in projections(recipe)):
+        if of_weights and not _names_a_projection(override):
             yield (
                 f"points {override.points!r} of layers {override.layers!r} name no projection; "
                 f"known: {', '.join(LAYER_PROJECTIONS)}, and {OUTPUT_PROJECTION} in layer {EPILOGUE}"
             )
     for changes in ({}, *(dict(override.changes) for override in recipe.overrides)):
         yield from _faults_of_symmetric(replace(recipe.precision, **changes))
+
+
+def _names_a_projection(override: Override) -> bool:
+    """In the epilogue, or in the first layer that the override reaches into: projections are alike in all layers."""
+    layer = next((str(i) for i in range(MAX_LAYERS) if fnmatchcase(str(i), override.layers)), None)
+    places = [(EPILOGUE, OUTPUT_PROJECTION), *((layer, name) for name in LAYER_PROJECTIONS if layer is not None)]
+    return any(override.names(*where) for where in places)
 
 
 def _faults_of_percentiles(recipe: Recipe) -> Iterator[str]:
