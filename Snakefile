@@ -8,6 +8,7 @@ sys.path.insert(0, f"{workflow.basedir}/scripts")
 
 from hexport.config import evaluations, matrix, sources
 from hexport.config.checks import check_config
+from hexport.config.devices import PHONES, device_slots, taken_slots
 from hexport.config.documents import read_yaml
 from hexport.config.places import Place
 from hexport.config.settings import parse_config

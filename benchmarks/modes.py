@@ -56,6 +56,7 @@ def lowering(model: Path, recipe: str, soc: str, scratch: Path) -> None:
 
 def running(model: Path, scratch: Path, steps: int, answer: int) -> None:
     from hexport.devices.emulator import Run, load_generator
+    from hexport.progress import Progress
     from hexport.runtime.lookahead import Size
     from hexport.tokenizers.tokenizer import load_tokenizer
 
@@ -64,7 +65,7 @@ def running(model: Path, scratch: Path, steps: int, answer: int) -> None:
     def ask(mode: str, prompt: list[int], end: int):
         run = Run(mode, Size(NGRAM, WINDOW, GCAP) if mode == "lookahead" else None, "", 0.0, CONTEXT)
         (program,) = scratch.glob(f"*-emulator_{mode}.pte")
-        generator = load_generator(program, run)
+        generator = load_generator(program, run, Progress())
         timed = Timed.of(generator)
         generation = generator.generate(prompt, end, frozenset())
         own = generation.total_s - timed.seconds

@@ -57,9 +57,11 @@ def lowered(folder: Path) -> dict[str, Path]:
 
 def own_ms(mode: str, program: Path, tokens: int) -> float:
     from hexport.devices.emulator import Run, load_generator
+    from hexport.progress import Progress
     from hexport.runtime.lookahead import Size
 
-    generator = load_generator(program, Run(mode, Size(3, 4, 4) if mode == "lookahead" else None, "", 0.0, CONTEXT))
+    run = Run(mode, Size(3, 4, 4) if mode == "lookahead" else None, "", 0.0, CONTEXT)
+    generator = load_generator(program, run, Progress())
     timed = Timed.of(generator)
     prompt = np.random.default_rng(1).integers(0, VOCABULARY, tokens // 2).tolist()
     generation = generator.generate(prompt, tokens, frozenset())

@@ -65,5 +65,5 @@ wildcard_constraints:
     model=names(build.models),
     recipe=names(build.recipes),
     target=f"({names(HTP_ARCH)})(-emulator)?",
-    device=names(build.devices),
+    device=names([*build.devices, PHONES]),
     mode=names(matrix.PROGRAM_KEYS),

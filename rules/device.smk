@@ -1,10 +1,15 @@
-# A device runs one program at a time: it is a resource of which there is one.
-for device in build.devices:
-    workflow.register_resource(f"device_{device}", 1)
+# A device runs one program at a time, the phones of a SoC as many as they are.
+SLOTS = device_slots(build.devices.values())
+for slot, count in SLOTS.items():
+    workflow.register_resource(slot, count)
 
 
-def device_slot(device):
-    return lambda wildcards: int(wildcards.device == device)
+def slot_of(slot):
+    return lambda wildcards: int(slot in taken_slots(wildcards.device, wildcards.target))
+
+
+def is_emulator(wildcards):
+    return wildcards.target.endswith("-emulator")
 
 
 @one_line_errors
@@ -37,14 +42,18 @@ rule run_program:
     log:
         "<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/run.log",
     localrule: True
+    # A run on a phone waits for it and takes none of this machine's cores.
+    threads: lambda wildcards: int(is_emulator(wildcards))
     resources:
-        **{f"device_{device}": device_slot(device) for device in build.devices},
+        **{slot: slot_of(slot) for slot in SLOTS},
     params:
         settings=run_settings,
         code=code_digest("run.py"),
     shell:
         # devices.yaml is neither an input nor a parameter: another serial number leaves what ran as it is.
-        "{PYTHON:q} {workflow.basedir:q}/scripts/run.py"
+        # Snakemake sets it to `threads`, and OpenMP does not take 0.
+        "OMP_NUM_THREADS=1"
+        " {PYTHON:q} {workflow.basedir:q}/scripts/run.py"
         " --settings {params.settings:q}"
         " --devices {DEVICES:q}"
         " --device {wildcards.device:q}"

@@ -138,7 +138,7 @@ rule evaluate_device:
     localrule: True
     threads: ALL_CORES
     resources:
-        **{f"device_{device}": device_slot(device) for device in build.devices},
+        **{slot: slot_of(slot) for slot in SLOTS},
         mem_mb=6000,
     params:
         settings=device_settings,

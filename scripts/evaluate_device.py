@@ -1,13 +1,14 @@
 """Write evaluation.json: what a program on a device reaches on the tasks of the config, and how near it is to the
 float model and to the fake-quantised one on the same tokens."""
 
+import functools
 import json
 from importlib import metadata
 from pathlib import Path
 
 import click
 
-from hexport.config.settings import check_emulator
+from hexport.config.devices import devices_at, read_devices
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import write_json, write_manifest
@@ -21,7 +22,7 @@ SETTINGS = (
 @click.command(help=__doc__)
 @click.option("--settings", type=json.loads, required=True, help=SETTINGS)
 @click.option("--devices", type=click.Path(path_type=Path), required=True, help="devices.yaml")
-@click.option("--device", required=True, help="a name in it")
+@click.option("--device", required=True, help="a name in it, or `phones` for any phone of the SoC")
 @click.option("--program", type=click.Path(path_type=Path), required=True)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="…/model.safetensors; none for a ready program")
 @click.option("--quant-attrs", type=click.Path(path_type=Path), help="with --checkpoint")
@@ -44,46 +45,41 @@ def main(
     output: Path,
     log: Path | None,
 ) -> None:
-    check_emulator(str(devices), device)
+    found = devices_at(read_devices(str(devices)), device, settings["target"])
     progress = Progress(log)
     with progress.library_output_in_log():
-        from hexport.qnn_sdk import qnn_build_id
+        versions = {name: metadata.version(name) for name in ("executorch", "torch", "lm_eval")}
+        if found[0].kind == "emulator":
+            from hexport.qnn_sdk import qnn_build_id
 
-        build_id = qnn_build_id()
+            versions["qnn"] = qnn_build_id()
         from hexport.decoder.weights import Checkpoint
-        from hexport.devices.emulator import check_htp, check_vocabulary
-        from hexport.evaluation.device import References, device_scores, load_graph
+        from hexport.devices.emulator import check_htp
+        from hexport.devices.evaluations import evaluate_on_emulator, evaluate_on_phones
+        from hexport.evaluation.device import References
         from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
-        from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
         from hexport.evaluation.tasks import load_tasks
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe import recipe_from
-        from hexport.tokenizers.tokenizer import load_tokenizer
 
         check_htp(program, settings["target"])
         local = {name: Path(file) for name, _, file in (text.partition("=") for text in texts)}
         with progress.stage("tasks"):
             tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"])
-        with progress.stage("load"):
-            graph, used = load_graph(program, settings["graph"])
-        loaded = load_tokenizer(tokenizer.parent)
-        check_vocabulary(program, graph, loaded)
         references = None
         if checkpoint is not None:
             recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
             attrs = load_quant_attrs(quant_attrs)
-            references = References(Checkpoint(checkpoint.parent, recipe.r1), attrs, recipe, graph.context_len)
-        model = EvaluationModel(
-            loaded, graph.context_len, lambda sequences: device_scores(graph, sequences, references, progress)
+            references = functools.partial(References, Checkpoint(checkpoint.parent, recipe.r1), attrs, recipe)
+        evaluate = evaluate_on_emulator if found[0].kind == "emulator" else evaluate_on_phones
+        measured = evaluate(
+            found, program, tokenizer, settings["graph"], tasks, settings["limit"], references, progress
         )
-        with progress.stage("evaluate"):
-            metrics = evaluate(tasks, model, settings["limit"])
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode", "limit", "num_fewshot")}
-        facts |= {"phase": "device", "device": device, "graph": used, "context_len": graph.context_len}
-        facts |= {"tasks": metrics, "tokens": model.scored_tokens}
+        facts |= {"phase": "device", "device": measured.device, **measured.facts}
         if references is not None:
             float_metrics = json.loads(fp.read_text(encoding="utf-8"))["tasks"]
-            facts |= {**references.as_json(), "perplexity_ratio": perplexity_ratios(metrics, float_metrics)}
+            facts["perplexity_ratio"] = perplexity_ratios(facts["tasks"], float_metrics)
             for line in (*ratio_warnings(facts), *agreement_warnings(facts)):
                 progress.say(line)
         write_json(output, facts)
@@ -94,10 +90,8 @@ def main(
             inputs={file.name: file for file in files} | {f"tasks.{name}": file for name, file in local.items()},
             params=settings,
             stages=progress.stages,
-            versions={
-                **{name: metadata.version(name) for name in ("executorch", "torch", "lm_eval")},
-                "qnn": build_id,
-            },
+            versions=versions,
+            **measured.manifest,
         )
 
 

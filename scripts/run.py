@@ -6,21 +6,21 @@ from pathlib import Path
 
 import click
 
-from hexport.config.settings import check_emulator
+from hexport.config.devices import devices_at, read_devices
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import write_json, write_manifest, write_text
 
 SETTINGS = (
-    'JSON: {"model", "recipe", "target", "mode", "prompts", "system_prompt", "temperature", "seq_len"}, '
-    'and in mode lookahead {"ngram", "window", "gcap"}'
+    'JSON: {"model", "recipe", "target", "mode", "prompts", "system_prompt", "temperature", "seq_len", "repeats", '
+    '"warmup"}, and in mode lookahead {"ngram", "window", "gcap"}'
 )
 
 
 @click.command(help=__doc__)
 @click.option("--settings", type=json.loads, required=True, help=SETTINGS)
 @click.option("--devices", type=click.Path(path_type=Path), required=True, help="devices.yaml")
-@click.option("--device", required=True, help="a name in it")
+@click.option("--device", required=True, help="a name in it, or `phones` for any phone of the SoC")
 @click.option("--program", type=click.Path(path_type=Path), required=True)
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/result.json")
@@ -29,25 +29,26 @@ SETTINGS = (
 def main(
     settings: dict, devices: Path, device: str, program: Path, tokenizer: Path, output: Path, log: Path | None
 ) -> None:
-    check_emulator(str(devices), device)
+    found = devices_at(read_devices(str(devices)), device, settings["target"])
     progress = Progress(log)
     with progress.library_output_in_log():
-        from hexport.qnn_sdk import qnn_build_id
+        versions = {name: metadata.version(name) for name in ("executorch", "torch")}
+        if found[0].kind == "emulator":
+            from hexport.qnn_sdk import qnn_build_id
 
-        build_id = qnn_build_id()
-        from hexport.devices.emulator import Run, answer_prompts, check_htp, result_facts
-        from hexport.tokenizers.tokenizer import load_tokenizer
+            versions["qnn"] = qnn_build_id()
+        from hexport.devices.emulator import Run, check_htp
+        from hexport.devices.runs import run_on_emulator, run_on_phones
 
         check_htp(program, settings["target"])
-        answers = answer_prompts(
-            program, load_tokenizer(tokenizer.parent), settings["prompts"], Run.of(settings), progress
-        )
-        turns = [answer.turn for answer in answers]
-        for turn in turns:
-            progress.say(f"{turn.prompt!r} -> {turn.text!r}")
-        write_text(output.with_name("outputs.txt"), "".join(f"{turn.prompt}\n{turn.text}\n\n" for turn in turns))
+        answer = run_on_emulator if found[0].kind == "emulator" else run_on_phones
+        measured = answer(found, program, tokenizer, settings["prompts"], Run.of(settings), progress)
+        turns = [(said["prompt"], said["text"]) for said in measured.facts["prompts"]]
+        for prompt, text in turns:
+            progress.say(f"{prompt!r} -> {text!r}")
+        write_text(output.with_name("outputs.txt"), "".join(f"{prompt}\n{text}\n\n" for prompt, text in turns))
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode")}
-        write_json(output, {**facts, "device": device, **result_facts(answers)})
+        write_json(output, {**facts, "device": measured.device, **measured.facts})
         write_manifest(
             output,
             inputs={
@@ -57,7 +58,8 @@ def main(
             },
             params=settings,
             stages=progress.stages,
-            versions={**{name: metadata.version(name) for name in ("executorch", "torch")}, "qnn": build_id},
+            versions=versions,
+            **measured.manifest,
         )
 
 

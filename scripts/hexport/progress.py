@@ -37,6 +37,11 @@ class Progress:
         else:
             print(line, file=self._terminal, flush=True)
 
+    def log(self, text: str) -> None:
+        """Write what another program said to the log only, if there is one."""
+        if self._file:
+            self._file.writelines(f"| {line}\n" for line in text.splitlines())
+
     @contextlib.contextmanager
     def library_output_in_log(self) -> Iterator[None]:
         """Send what libraries print, in Python and in native code, to the log only, to the end of the process: QNN also

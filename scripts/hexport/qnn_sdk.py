@@ -27,7 +27,7 @@ def use_qnn_sdk() -> Path:
     Raises HexportError where there are no libraries, or libraries that executorch cannot drive.
     """
     given = os.environ.get("QNN_SDK_ROOT")
-    root = Path(given) if given else _packaged_sdk()
+    root = Path(given) if given else packaged_sdk()
     missing = [name for name in PRELOADED if not (root / HOST_LIBRARIES / name).is_file()]
     if missing:
         raise HexportError(f"QNN_SDK_ROOT={root}: {HOST_LIBRARIES / missing[0]} is missing; unset it or name a QNN SDK")
@@ -47,7 +47,8 @@ def qnn_build_id() -> str:
     return GetQnnSdkBuildId(str(root / HOST_LIBRARIES / "libQnnHtp.so"))
 
 
-def _packaged_sdk() -> Path:
+def packaged_sdk() -> Path:
+    """The SDK made of the onnxruntime-qnn package. Raises HexportError where that is not there, or another one."""
     try:
         version = metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from tiny_model import CONTEXT, VOCABULARY, sqnr_db
 
-from hexport.devices.emulator import Run, answer_prompts, result_facts
+from hexport.devices.answers import FIGURES, answer_prompts, result_facts
+from hexport.devices.emulator import Run, load_generator
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.runtime.decode import Generator, step
@@ -74,9 +75,15 @@ def test_a_sampler_gets_dequantised_logits(graph, qdq):
     assert sqnr_db(qdq(TOKENS[:7])[4:], np.stack(heard)) > 35
 
 
+def conversations(tiny, tokenizer, prompts, **changes):
+    settings = {"mode": "kv", "system_prompt": "", "temperature": 0.0, "seq_len": CONTEXT, "repeats": 1, "warmup": 0}
+    run = Run.of(settings | changes)
+    generator = load_generator(tiny.program, run, Progress())
+    return answer_prompts(tiny.program, generator, tokenizer, prompts, run, Progress()), run
+
+
 def answers(tiny, tokenizer, prompts, **changes):
-    settings = {"mode": "kv", "system_prompt": "", "temperature": 0.0, "seq_len": CONTEXT, **changes}
-    return answer_prompts(tiny.program, tokenizer, prompts, Run.of(settings), Progress())
+    return conversations(tiny, tokenizer, prompts, **changes)[0][0]
 
 
 def test_prompts_are_turns_of_one_conversation(tiny, tokenizer):
@@ -93,7 +100,7 @@ def test_prompts_are_turns_of_one_conversation(tiny, tokenizer):
 
 
 def test_what_result_json_says_of_an_answer(tiny, tokenizer):
-    facts = result_facts(answers(tiny, tokenizer, ["Once"]))
+    facts = result_facts(*conversations(tiny, tokenizer, ["Once"]))
     assert facts.keys() == {"prompts"}
     (entry,) = facts["prompts"]
     assert (entry["prompt"], entry["prompt_tokens"], entry["generated_tokens"]) == ("Once", 5, len(entry["token_ids"]))
@@ -102,6 +109,22 @@ def test_what_result_json_says_of_an_answer(tiny, tokenizer):
         *("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s"),
     }
     assert entry["prefill_tokens_per_s"] == pytest.approx(5e3 / entry["ttft_ms"], rel=1e-3)
+
+
+def test_a_repeated_run_gives_medians_spread_and_samples(tiny, tokenizer):
+    prompts = ["Once", " the"]
+    facts = result_facts(*conversations(tiny, tokenizer, prompts, repeats=3, warmup=1))
+    assert [entry["token_ids"] for entry in facts["prompts"]] == [
+        answer.turn.generation.token_ids for answer in answers(tiny, tokenizer, prompts)
+    ]
+    repeats = facts["repeats"]
+    assert (repeats["repeats"], repeats["warmup"], repeats["same_answers"]) == (3, 1, True)
+    for entry, figures in zip(facts["prompts"], repeats["prompts"], strict=True):
+        for figure in FIGURES:
+            low, middle, high = sorted(figures[figure]["samples"])
+            assert entry[figure] == figures[figure]["median"] == middle
+            assert figures[figure]["spread"] == pytest.approx(high - low, abs=1e-3)
+    assert len(set(repeats["prompts"][0]["ttft_ms"]["samples"])) == 3  # each is measured anew
 
 
 def test_a_stop_token_ends_the_answer_and_is_not_in_its_text(tiny, tokenizer):

@@ -134,7 +134,8 @@ def test_all_modes_give_the_same_answers(small):
     answers = {}
     for mode, path in small.programs.items():
         size = LOOKAHEAD if mode == "lookahead" else None
-        generator = load_generator(path, Run(mode, size, system_prompt="", temperature=0, seq_len=CONTEXT))
+        run = Run(mode, size, system_prompt="", temperature=0, seq_len=CONTEXT)
+        generator = load_generator(path, run, Progress())
         for n in (1, BLOCK - 1, BLOCK):
             generator.cache.keep(0)
             answers[mode, n] = generator.generate(small.samples[0][:n], CONTEXT + 1, frozenset()).token_ids

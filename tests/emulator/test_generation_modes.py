@@ -9,7 +9,8 @@ import pytest
 from blocks import read_blocks
 from tiny_model import CONTEXT
 
-from hexport.devices.emulator import Answer, Run, answer_prompts, load_generator, result_facts
+from hexport.devices.answers import Answer, answer_prompts, result_facts
+from hexport.devices.emulator import Run, load_generator
 from hexport.errors import HexportError
 from hexport.evaluation.device import read
 from hexport.progress import Progress
@@ -47,18 +48,20 @@ def tokenizer(tiny) -> Tokenizer:
 
 def run_of(name: str, **changes) -> Run:
     mode = PROGRAMS.get(name, {"mode": "kv"})["mode"]
-    return Run.of({"mode": mode, "system_prompt": "", "temperature": 0.0, "seq_len": CONTEXT, **LOOKAHEAD, **changes})
+    settings = {"mode": mode, "system_prompt": "", "temperature": 0.0, "seq_len": CONTEXT, "repeats": 1, "warmup": 0}
+    return Run.of({**settings, **LOOKAHEAD, **changes})
 
 
 def ask(path: Path, tokenizer: Tokenizer, prompts: list[str], run: Run) -> list[Answer]:
-    return answer_prompts(path, tokenizer, prompts, run, Progress())
+    generator = load_generator(path, run, Progress())
+    return answer_prompts(path, generator, tokenizer, prompts, run, Progress())[0]
 
 
 def test_answers_do_not_depend_on_the_mode(programs):
     """At every block boundary, and up to the last position of the context."""
     found = {}
     for name, path in programs.items():
-        generator = load_generator(path, run_of(name))
+        generator = load_generator(path, run_of(name), Progress())
         for n in (1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, CONTEXT - BLOCK):
             generator.cache.keep(0)
             answer = generator.generate([256, *TEXT][:n], 100, frozenset())
@@ -126,10 +129,10 @@ def calls(monkeypatch) -> Counter:
 
 def test_what_lookahead_gained_is_in_the_result_and_only_there(programs, tokenizer, calls):
     """Text that repeats itself is what candidates are made of; this model goes on with some of it."""
-    gained = []
+    gained, run = [], run_of("lookahead")
     for prompts in (["On", "ce"], ["no no no"], ["nonono"]):
         calls.clear()
-        facts = result_facts(ask(programs["lookahead"], tokenizer, prompts, run_of("lookahead")))
+        facts = result_facts([ask(programs["lookahead"], tokenizer, prompts, run)], run)
         for key in ("accepted_tokens", "decode_steps"):
             assert facts[key] == sum(entry[key] for entry in facts["prompts"])
         decoded = sum(entry["generated_tokens"] - 1 for entry in facts["prompts"])  # the first one is the prefill's
@@ -137,7 +140,7 @@ def test_what_lookahead_gained_is_in_the_result_and_only_there(programs, tokeniz
         assert facts["accepted_tokens"] == decoded - calls[DECODE_BLOCK]
         gained.append(facts["accepted_tokens"])
     assert sum(gained) > 0
-    facts = result_facts(ask(programs["hybrid"], tokenizer, ["On"], run_of("hybrid")))
+    facts = result_facts([ask(programs["hybrid"], tokenizer, ["On"], run_of("hybrid"))], run_of("hybrid"))
     assert not {"accepted_tokens", "decode_steps"} & (facts.keys() | facts["prompts"][0].keys())
 
 

@@ -24,6 +24,8 @@ RUN_SETTINGS = {
     "system_prompt": "",
     "temperature": 0.0,
     "seq_len": 12,
+    "repeats": 1,
+    "warmup": 0,
 }
 MANIFEST = {"artifact", "sha256", "inputs", "params", "versions", "stages"}
 
@@ -214,7 +216,7 @@ def test_lower_refuses_a_checkpoint_without_one_of_its_tensors(tiny, folder, tmp
             {},
             "prompts[1]: the conversation up to this prompt has 22 tokens, at most 11 fit",
         ),
-        ({}, {"device": "phone"}, "runs programs on emulators only"),
+        ({}, {"device": "phone"}, "device phone runs programs for SM8650, not for SM8650-emulator"),
         ({}, {"device": "emulater"}, "there is no device 'emulater'; known: emulator, phone"),
     ],
 )

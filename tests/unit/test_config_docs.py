@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hexport.config.devices import Device
 from hexport.config.schema import schema
 from hexport.config.settings import built_in_models
 
@@ -31,6 +32,7 @@ def type_of(rule: dict) -> str:
     kinds = [rule["type"]] if isinstance(rule["type"], str) else rule["type"]
     kind = next(kind for kind in kinds if kind != "null")
     least = f", {rule['minimum']} or more" if "minimum" in rule else ""
+    least += f", more than {rule['exclusiveMinimum']}" if "exclusiveMinimum" in rule else ""
     match kind:
         case "array" if "enum" in rule["items"]:
             return "list of " + ", ".join(f"`{value}`" for value in rule["items"]["enum"])
@@ -46,7 +48,8 @@ def default_of(key: str, place: dict) -> set[str]:
     rule = place["properties"][key]
     if key in ("checkpoint", *place.get("required", [])):
         return {"required"}
-    if (default := rule.get("default")) is None:
+    default = rule.get("default", getattr(Device, key, None))
+    if default is None:
         return {"none", "required for adb"}
     if isinstance(default, list):
         return {f"`[{', '.join(default)}]`"}

@@ -48,7 +48,7 @@ def settings(text: str) -> dict:
 
 
 def test_what_is_evaluated():
-    """Of a ready program, there is no float model; a phone waits for a later version."""
+    """Of a ready program, there is no float model; the phone lacks a runner."""
     assert evaluations.evaluations(config()) == [
         "out/built/evaluation/fp.json",
         "out/built/16a8w/evaluation/qdq.json",
@@ -119,7 +119,7 @@ def test_what_cannot_be_evaluated_is_one_line():
         evaluations.fp_settings(config(), "plain")
     with pytest.raises(HexportError, match=r"^models.built.evaluation: no gate is set; set max_perplexity_ratio or"):
         evaluations.gate_settings(config(), "built")
-    with pytest.raises(HexportError, match=r"^device phone: this version runs on emulators only$"):
+    with pytest.raises(HexportError, match=r"^device phone: build_path is missing"):
         evaluations.device_settings(config(), BUILT._replace(device="phone", target="SM8650"))
 
 

@@ -100,10 +100,11 @@ def test_what_is_built(config):
         for model in ("smollm2_135m/more", "local/16a8w")
         for soc in ("SM8650", "SM8750")
     ]
-    # `local` has no prompts, SM8850 is not exported for, and the phone waits for a later version.
+    # `local` has no prompts, SM8850 is not exported for, and the phone has no runner.
     assert matrix.runs(config) == ["out/smollm2_135m/more/SM8650-emulator/emulator/kv/result.json"]
     assert list(matrix.left_out(config)) == [
-        "device phone is left out of run and evaluate: this version runs on emulators only"
+        "device phone is left out of run and evaluate: build_path is missing: "
+        "name the folder of executorch built for Android, or set runner: hexport"
     ]
 
 
@@ -161,6 +162,8 @@ def test_settings_are_what_an_artifact_depends_on(config):
         "system_prompt": "Be brief.",
         "temperature": 0.0,
         "seq_len": 128,
+        "repeats": 1,
+        "warmup": 0,
     }
 
 
@@ -191,7 +194,7 @@ def test_what_cannot_be_made_is_one_line(config):
     with pytest.raises(HexportError, match=r"^recipe rotated has r3: true, .* mode hybrid has others: set r3: false"):
         matrix.program_settings(config, "local", "rotated", "SM8650", "hybrid")
     matrix.program_settings(config, "local", "rotated", "SM8650", "kv")
-    with pytest.raises(HexportError, match=r"^device phone: this version runs on emulators only$"):
+    with pytest.raises(HexportError, match=r"^device phone: build_path is missing"):
         matrix.run_settings(config, "local", "16a8w", "SM8750", "phone", "kv")
 
 

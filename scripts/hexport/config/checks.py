@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields
 from itertools import chain
 from pathlib import Path
 
 from hexport.checkpoints.files import checkpoint_files
+from hexport.config.devices import PHONES, Device
 from hexport.config.modes import lookahead_ar_len
 from hexport.config.ready_programs import ready_program
 from hexport.config.recipes import built_in_recipes
-from hexport.config.schema import nearest
-from hexport.config.settings import Config, Model, raise_all
+from hexport.config.schema import nearest, raise_all
+from hexport.config.settings import Config, Model
 from hexport.config.socs import HTP_ARCH, MIN_ARCH_16_BIT_KV, MIN_ARCH_BLOCKS
 from hexport.config.sources import check_uri, is_remote, may_hold_tokenizer, tokenizer_of
 from hexport.errors import HexportError
@@ -26,7 +28,7 @@ FOLDERS_OF_MODELS = ("checkpoint", "tokenizer", "calibration", "evaluation")
 
 def check_config(config: Config, source: str) -> None:
     """Raises HexportError with a line for each fault; `source` names the file that the config is from."""
-    raise_all(config.devices_file, _device_faults(config))
+    raise_all(config.devices_file, device_faults(config.devices))
     faults = [*_soc_faults(config), *_recipe_faults(config), *_sha256_faults(config), *_artifacts_faults(config)]
     faults += _task_faults(config)
     for model in config.models.values():
@@ -89,19 +91,25 @@ def _refusal(where: str, check: Callable, *arguments: object) -> Iterator[str]:
         yield f"{where}: {error}"
 
 
-def _device_faults(config: Config) -> Iterator[str]:
+def device_faults(devices: dict[str, Device]) -> Iterator[str]:
+    """A line for each fault of devices.yaml."""
     serials: dict[tuple, str] = {}
-    for name, device in config.devices.items():
+    for name, device in devices.items():
+        if name == PHONES:
+            yield f"devices.{name}: the name is taken by the phones of a SoC together; choose another"
         if device.soc not in HTP_ARCH:
             yield f"devices.{name}.soc: unknown SoC {device.soc!r}{nearest(device.soc, HTP_ARCH)}"
         if device.kind == "emulator":
-            for key in ("serial", "adb_server", "build_path", "qnn_sdk"):
-                if getattr(device, key) is not None:
-                    yield f"devices.{name}.{key}: is for devices of kind adb, and this one is an emulator"
-        elif device.serial is None:
+            for field in fields(Device):
+                if field.default is not MISSING and getattr(device, field.name) != field.default:
+                    yield f"devices.{name}.{field.name}: is for devices of kind adb, and this one is an emulator"
+        for key in ("timeout", "cache_gb"):
+            if not math.isfinite(getattr(device, key)):
+                yield f"devices.{name}.{key}: expected a finite number, got {getattr(device, key)}"
+        if device.kind == "adb" and device.serial is None:
             yield f"devices.{name}.serial: missing; `adb devices` lists serial numbers"
-        else:
-            same = serials.setdefault((device.serial, *sorted((device.adb_server or {}).items())), name)
+        elif device.kind == "adb":
+            same = serials.setdefault((*device.server, device.serial), name)
             if same != name:
                 yield f"devices.{name}.serial: {device.serial} is device {same} already"
 

@@ -3,14 +3,16 @@
 from pathlib import Path
 
 from hexport.config.checks import GATES
-from hexport.config.matrix import as_settings, check_device, local_texts, places, run_places
+from hexport.config.devices import devices_at
+from hexport.config.matrix import as_settings, local_texts, places, run_places
 from hexport.config.places import Place, device_file, fp_file, qdq_file
 from hexport.config.settings import Config, Model
 from hexport.errors import HexportError
 
 
 def evaluations(config: Config) -> list[str]:
-    """All three phases of every model that has `evaluation`, on every emulator of a SoC that is exported for."""
+    """All three phases of every model that has `evaluation`, on every emulator of a SoC that is exported for
+    and once on the phones of each."""
     built = [model for model in _evaluated(config) if model.pre_gen_pte is None]
     return [
         *(fp_file(config.artifacts, model.name) for model in built),
@@ -82,7 +84,7 @@ def device_settings(config: Config, place: Place) -> str:
 
     `graph` is the one wanted: in mode kv, there is one only. The windows are those of the program's context length.
     """
-    check_device(config, place.device, place.target)
+    devices_at(config.devices, place.device, place.target)
     spec = config.models[place.model]
     return as_settings(
         {

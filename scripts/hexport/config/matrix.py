@@ -12,9 +12,10 @@ from importlib import metadata
 from pathlib import Path
 
 from hexport.config.checks import check_greedy, check_lookahead_size, check_r3, check_recipe
+from hexport.config.devices import Device, devices_at, stations
 from hexport.config.places import Place, result_file
 from hexport.config.ready_programs import program_name, ready_program
-from hexport.config.settings import Config, Device, Model
+from hexport.config.settings import Config, Model
 from hexport.config.sources import downloads, is_hub, is_remote, tokenizer_forms
 from hexport.errors import HexportError
 from hexport.provenance import sha256
@@ -75,11 +76,10 @@ def run_places(config: Config) -> list[Place]:
 
 
 def places(config: Config, model: Model) -> list[Place]:
-    """The model in every mode, on every emulator of a SoC that is exported for."""
+    """The model in every mode, on every emulator of a SoC that is exported for, and once on the phones of each."""
     return [
-        Place(model.name, model.recipe, device.target, device.name, mode)
-        for device in _devices(config)
-        if device.kind == "emulator"
+        Place(model.name, model.recipe, target, device, mode)
+        for device, target in stations(_devices(config))
         for mode in model.modes
     ]
 
@@ -90,8 +90,8 @@ def left_out(config: Config) -> Iterator[str]:
         if model.pre_gen_pte is not None:
             yield f"model {model.name} is left out of quantize and export: it runs the programs in {model.pre_gen_pte}"
     for device in _devices(config):
-        if device.kind == "adb":
-            yield f"device {device.name} is left out of run and evaluate: this version runs on emulators only"
+        if device.lacks:
+            yield f"device {device.name} is left out of run and evaluate: {device.lacks}"
 
 
 def _devices(config: Config) -> list[Device]:
@@ -179,7 +179,7 @@ def program_settings(config: Config, model: str, recipe: str, target: str, mode:
 
 def run_settings(config: Config, model: str, recipe: str, target: str, device: str, mode: str) -> str:
     """Raises HexportError where the device cannot run such a program, the mode cannot sample, or no prompts are."""
-    check_device(config, device, target)
+    devices_at(config.devices, device, target)
     spec = config.models[model]
     if not spec.prompts:
         raise HexportError(f"models.{model}.prompts: missing, so there is nothing to run; give prompts")
@@ -195,17 +195,11 @@ def run_settings(config: Config, model: str, recipe: str, target: str, device: s
             "system_prompt": spec.system_prompt,
             "temperature": spec.temperature,
             "seq_len": spec.seq_len,
+            "repeats": spec.repeats,
+            "warmup": spec.warmup,
         }
         | {key: getattr(spec, key) for key in LOOKAHEAD_KEYS if mode == "lookahead"}
     )
-
-
-def check_device(config: Config, device: str, target: str) -> None:
-    """Raises HexportError where this version cannot run the target's programs on the device."""
-    if config.devices[device].kind != "emulator":
-        raise HexportError(f"device {device}: this version runs on emulators only")
-    if config.devices[device].target != target:
-        raise HexportError(f"device {device} runs programs for {config.devices[device].target}, not for {target}")
 
 
 @cache

@@ -8,6 +8,7 @@ from pathlib import Path
 import jsonschema
 
 from hexport.config.documents import read_yaml
+from hexport.errors import HexportError
 
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 TYPES = {
@@ -42,6 +43,12 @@ def schema_errors(document: dict, name: str) -> Iterator[str]:
     for error in faults:
         if error.validator == "type" or error.path not in mistyped:
             yield from _explain(error)
+
+
+def raise_all(source: str, faults: Iterator[str] | list[str]) -> None:
+    """Raise one HexportError with a line for each fault in the file `source`, if there are any."""
+    if lines := [f"{source}: {fault}" for fault in faults]:
+        raise HexportError("\n".join(lines))
 
 
 def dotted(path: Iterable[str | int]) -> str:
@@ -83,6 +90,8 @@ def _explain(error: jsonschema.ValidationError) -> Iterator[str]:
             yield f"{where}expected {error.schema['$comment']}, got {_shown(value)}"
         case "minimum":
             yield f"{where}must be {limit} or more, got {value}"
+        case "exclusiveMinimum":
+            yield f"{where}must be more than {limit}, got {value}"
         case "maximum":
             yield f"{where}must be {limit} or less, got {value}"
         case "minLength" | "minItems" | "minProperties":

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from hexport.config.devices import Device, read_devices
 from hexport.config.documents import read_yaml
 from hexport.config.recipes import recipe_errors, resolve_recipes
-from hexport.config.schema import defaults, nearest, schema, schema_errors
-from hexport.errors import HexportError
+from hexport.config.schema import defaults, nearest, raise_all, schema, schema_errors
 
 BUILT_IN_MODELS = Path(__file__).with_name("models.yaml")
 
@@ -35,26 +35,10 @@ class Model:
     system_prompt: str
     temperature: float
     seq_len: int
+    repeats: int
+    warmup: int
     pre_gen_pte: str | None
     evaluation: dict | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Device:
-    """An entry of devices.yaml."""
-
-    name: str
-    kind: str
-    soc: str
-    serial: str | None = None
-    adb_server: dict | None = None
-    build_path: str | None = None
-    qnn_sdk: str | None = None
-
-    @property
-    def target(self) -> str:
-        """The target that a program must be lowered for to run here."""
-        return f"{self.soc}-emulator" if self.kind == "emulator" else self.soc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +72,6 @@ def parse_config(document: dict, source: str) -> Config:
     )
 
 
-def raise_all(source: str, faults: Iterator[str] | list[str]) -> None:
-    """Raise one HexportError with a line for each fault in the file `source`, if there are any."""
-    if lines := [f"{source}: {fault}" for fault in faults]:
-        raise HexportError("\n".join(lines))
-
-
 @cache
 def built_in_models() -> dict[str, dict]:
     return read_yaml(BUILT_IN_MODELS)
@@ -121,18 +99,3 @@ def _model(name: str, entry: dict) -> Model:
                 values[key] = min(values[key], values["max_seq_len"])
     values["temperature"] = float(values["temperature"])  # 0 and 0.0 are the same setting
     return Model(name=name, **values)
-
-
-def check_emulator(path: str, name: str) -> None:
-    """Raises HexportError where a devices.yaml has no such device, or where this version cannot run programs on it."""
-    known = read_devices(path)
-    if name not in known:
-        raise HexportError(f"{path}: there is no device {name!r}; known: {', '.join(known)}")
-    if known[name].kind != "emulator":
-        raise HexportError(f"{path}: device {name}: this version runs programs on emulators only")
-
-
-def read_devices(path: str) -> dict[str, Device]:
-    document = read_yaml(Path(path))
-    raise_all(path, schema_errors(document, "devices"))
-    return {name: Device(name=name, **entry) for name, entry in document["devices"].items()}

@@ -3,14 +3,43 @@ already stands in the cache is not read again.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from hexport.errors import HexportError
 from hexport.progress import Progress
-from hexport.runtime.decode import Generation, Generator
+from hexport.runtime.decode import Generation
+from hexport.runtime.graph import GraphSizes
 from hexport.runtime.prefill import check_prompt, n_blocks, prompt_limit
+from hexport.runtime.reading import common_prefix
 from hexport.tokenizers.tokenizer import Tokenizer
+
+
+class Cache(Protocol):
+    """Holds the first n_past tokens of a conversation."""
+
+    n_past: int
+
+    def keep(self, n: int) -> None: ...
+
+
+class AnyGenerator(Protocol):
+    """What continues a conversation on any kind of device, as `runtime.decode.Generator` does on this host."""
+
+    prefill_graph: GraphSizes
+    decode_graph: GraphSizes
+    cache: Cache
+    load_s: float
+
+    def generate(
+        self,
+        tokens: list[int],
+        end: int,
+        stop_ids: frozenset[int],
+        on_block: Callable[[], None],
+        on_token: Callable[[int], None],
+    ) -> Generation: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +103,7 @@ class Budget:
         return n_tokens + max(share, 1)
 
 
-def check_prompts(generator: Generator, script: Script, seq_len: int) -> Budget:
+def check_prompts(generator: AnyGenerator, script: Script, seq_len: int) -> Budget:
     """Raise HexportError, before anything runs, if a prompt cannot be read even if all answers have one token."""
     graph, lengths = generator.prefill_graph, []
     for i, prompt in enumerate(script.prompts):
@@ -87,7 +116,7 @@ def check_prompts(generator: Generator, script: Script, seq_len: int) -> Budget:
 
 
 def converse(
-    generator: Generator, script: Script, seq_len: int, stop_ids: frozenset[int], progress: Progress
+    generator: AnyGenerator, script: Script, seq_len: int, stop_ids: frozenset[int], progress: Progress
 ) -> Iterator[Turn]:
     """Answer the prompts one after the other, in at most seq_len tokens of prompts and answers together.
 
@@ -109,12 +138,7 @@ def converse(
         yield Turn(prompt, len(ids) - n_known, generation, script.tokenizer.decode(answers[-1]))
 
 
-def common_prefix(a: list[int], b: list[int]) -> int:
-    """How many tokens two texts begin with alike."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
-def _roll_back(generator: Generator, ids: list[int], n_known: int) -> None:
+def _roll_back(generator: AnyGenerator, ids: list[int], n_known: int) -> None:
     """Keep in the cache what ids begin with, but for the last one, whose logits are wanted.
 
     A prefill graph as long as the context reads no cache: it reads everything again.
@@ -124,7 +148,7 @@ def _roll_back(generator: Generator, ids: list[int], n_known: int) -> None:
 
 
 def _generate(
-    generator: Generator, ids: list[int], end: int, stop_ids: frozenset[int], progress: Progress
+    generator: AnyGenerator, ids: list[int], end: int, stop_ids: frozenset[int], progress: Progress
 ) -> Generation:
     graph, n_read = generator.prefill_graph, len(ids) - generator.cache.n_past
     blocks = progress.steps(
@@ -134,6 +158,6 @@ def _generate(
     return generator.generate(ids, end, stop_ids, lambda: next(blocks), lambda _: next(tokens))
 
 
-def _check(generator: Generator, ids: list[int], seq_len: int, turn: int, to_come: int = 0) -> None:
+def _check(generator: AnyGenerator, ids: list[int], seq_len: int, turn: int, to_come: int = 0) -> None:
     what = "the conversation up to this prompt" if turn else "the prompt"
     check_prompt(generator.prefill_graph, ids, seq_len, f"prompts[{turn}]", what, to_come)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from hexport.runtime import lookahead
+from hexport.runtime.graph import Graph
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.prefill import prefill, read_block
-from hexport.runtime.program import Graph
 from hexport.runtime.sampling import Sampler
 
 
@@ -36,13 +36,19 @@ class Generator:
     """The graphs of a mode, and the cache that they share. In mode kv, one AR-1 graph reads the prompt too.
 
     With a lookahead size, the decode graph has an AR length of size.rows or more, and answers are greedy.
+    `load_s`: the seconds that loading the graphs took.
     """
 
     def __init__(
-        self, prefill_graph: Graph, decode_graph: Graph, sample: Sampler, lookahead_size: lookahead.Size | None = None
+        self,
+        prefill_graph: Graph,
+        decode_graph: Graph,
+        sample: Sampler,
+        lookahead_size: lookahead.Size | None = None,
+        load_s: float = 0.0,
     ):
         self.prefill_graph, self.decode_graph = prefill_graph, decode_graph
-        self.sample, self.lookahead_size = sample, lookahead_size
+        self.sample, self.lookahead_size, self.load_s = sample, lookahead_size, load_s
         self.cache = KVCache(prefill_graph, decode_graph)
 
     def generate(

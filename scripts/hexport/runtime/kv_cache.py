@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hexport.runtime.program import Graph
+from hexport.runtime.graph import Graph
 
 
 class KVCache:

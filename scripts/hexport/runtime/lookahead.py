@@ -18,10 +18,10 @@ import numpy as np
 
 from hexport.config.modes import lookahead_tokens
 from hexport.errors import HexportError
+from hexport.runtime.graph import Graph, GraphSizes
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.masks import tree_masks
 from hexport.runtime.prefill import PADDING
-from hexport.runtime.program import Graph
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _up_to_the_end(tokens: list[int], stop_ids: frozenset[int]) -> list[int]:
     return tokens[: next(ends, len(tokens))]
 
 
-def check_lookahead(graph: Graph, size: Size, temperature: float, where: str) -> None:
+def check_lookahead(graph: GraphSizes, size: Size, temperature: float, where: str) -> None:
     """Raise HexportError where the program's decode graph is too small for the size, or answers are not greedy."""
     if temperature > 0:
         raise HexportError(

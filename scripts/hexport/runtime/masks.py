@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from hexport.runtime.program import Graph
+from hexport.runtime.graph import Graph
 
 # Mask dtype -> codes of attend and masked: those of the ExecuTorch QNN llama runner (kv_manager.cpp).
 CODES = {

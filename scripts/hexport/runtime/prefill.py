@@ -5,14 +5,14 @@ from collections.abc import Callable
 import numpy as np
 
 from hexport.errors import HexportError
+from hexport.runtime.graph import Graph, GraphSizes
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.masks import causal_masks
-from hexport.runtime.program import Graph
 
 PADDING = 0  # any id of the vocabulary: nothing sees a padding token
 
 
-def prompt_limit(graph: Graph) -> int:
+def prompt_limit(graph: GraphSizes) -> int:
     """Tokens that a prompt may have together with all that stands before it.
 
     The runner (prompt_processor.cpp) takes CL - AR, so that any last block, padded, ends within the context. A graph as
@@ -21,7 +21,7 @@ def prompt_limit(graph: Graph) -> int:
     return graph.context_len - (1 if graph.ar_len == graph.context_len else graph.ar_len)
 
 
-def n_blocks(graph: Graph, n_tokens: int) -> int:
+def n_blocks(graph: GraphSizes, n_tokens: int) -> int:
     return -(-n_tokens // graph.ar_len)
 
 
@@ -48,18 +48,27 @@ def read_rows(graph: Graph, cache: KVCache, block: list[int], rows: slice) -> np
 
     With n_past within the graph's slots, CL - AR, no position is beyond the context, that of padding neither.
     """
+    return _read(graph, graph.call, cache, block, rows)
+
+
+def read_codes(graph: Graph, cache: KVCache, block: list[int], rows: slice) -> np.ndarray:
+    """As `read_rows`, but the logits (n_rows, vocab) are as the program puts them out."""
+    return _read(graph, graph.call_for_codes, cache, block, rows)
+
+
+def _read(graph: Graph, call: Callable, cache: KVCache, block: list[int], rows: slice) -> np.ndarray:
     n, n_past = len(block), cache.n_past
     tokens = np.full((1, graph.ar_len), PADDING, np.int32)
     tokens[0, :n] = block
     positions = np.arange(n_past, n_past + graph.ar_len, dtype=np.int32)[None]
     caches = cache.arranged_for(graph)
-    logits, new = graph.call(tokens, causal_masks(graph, n_past), positions, caches, rows=rows)
+    logits, new = call(tokens, causal_masks(graph, n_past), positions, caches, rows=rows)
     cache.append(new, n)
     return logits
 
 
 def check_prompt(
-    graph: Graph, ids: list[int], seq_len: int, where: str, what: str = "the prompt", to_come: int = 0
+    graph: GraphSizes, ids: list[int], seq_len: int, where: str, what: str = "the prompt", to_come: int = 0
 ) -> None:
     """Raise HexportError, before anything runs, for a prompt that leaves no room for an answer.
 

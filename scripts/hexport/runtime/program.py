@@ -1,67 +1,20 @@
-"""A .pte on this host: its graphs, loaded and ready to be called. All facts come from the program itself."""
+"""A .pte: checked, its graphs described and, on this host, loaded. All facts come from the program itself."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 
-import numpy as np
-import torch
 from executorch.runtime import Runtime, Verification
 
 from hexport.errors import HexportError
-from hexport.lowering.abi import KV_METHOD, SLIDING_WINDOW
+from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD, SLIDING_WINDOW
 from hexport.lowering.capabilities import emulator_refusal
 from hexport.lowering.conformance import LOGITS_SCALE, LOGITS_ZERO_POINT, faults
 from hexport.lowering.inspection import inspect_program
 from hexport.lowering.layout import layout_of
+from hexport.lowering.program_facts import ProgramFacts
+from hexport.runtime.graph import Graph
 
-
-@dataclass
-class Graph:
-    """One method of a program, with the sizes read from its inputs and outputs.
-
-    logits = (codes - logits_zero_point) * logits_scale; of float logits, the scale is 1 and the zero point 0.
-    A mask's highest code means attend, code 0 means masked; in a float mask, 0 and -65535 do. With a sliding window,
-    there is a second mask for the layers that have it.
-    """
-
-    method: object
-    ar_len: int
-    context_len: int
-    n_layers: int
-    n_kv_heads: int
-    head_dim: int
-    vocab_size: int
-    cache_dtype: np.dtype
-    mask_dtype: np.dtype
-    token_dtype: np.dtype
-    logits_scale: float
-    logits_zero_point: int
-    sliding_window: int | None
-
-    @property
-    def cache_len(self) -> int:
-        return self.context_len - self.ar_len
-
-    def call(
-        self,
-        tokens: np.ndarray,
-        masks: list[np.ndarray],
-        positions: np.ndarray,
-        caches: list[np.ndarray],
-        rows: slice = slice(None),
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Run once: tokens (1, AR) integers, masks (1, 1, AR, CL) of mask_dtype, positions (1, AR) int32, caches in
-        the program's order: k of every layer (1, n_kv, head_dim, CL - AR), then v (1, n_kv, CL - AR, head_dim).
-
-        A graph whose AR length is the context length has no cache: positions and caches are dropped.
-        Returns float32 logits (n_rows, vocab) of `rows` of the AR tokens, and the new k and v of every layer, in codes.
-        """
-        arrays = [np.asarray(tokens, self.token_dtype), *masks]
-        if self.cache_len:
-            arrays += [positions, *caches]
-        logits, *new = self.method.execute([torch.from_numpy(array) for array in arrays])
-        codes = logits.numpy()[0, rows].astype(np.float32)
-        return (codes - self.logits_zero_point) * self.logits_scale, [array.numpy() for array in new]
+METHODS = {"prefill": PREFILL_METHOD, "kv": KV_METHOD}  # of graphs, by the names that evaluations have for them
 
 
 class Program:
@@ -75,11 +28,7 @@ class Program:
 
     def __init__(self, path: Path):
         self.path = path
-        self.facts = inspect_program(path)
-        found = faults(self.facts)
-        if found:
-            more = f" (and {len(found) - 1} more: scripts/inspect_pte.py lists them)" if found[1:] else ""
-            raise HexportError(f"{path}: {found[0]}{more}")
+        self.facts = checked_facts(path)
         refusal = emulator_refusal(self.facts)
         if refusal:
             raise HexportError(f"{path}: does not run on this host: {refusal}")
@@ -89,19 +38,9 @@ class Program:
         except RuntimeError as error:
             raise HexportError(f"{path}: a broken ExecuTorch program: {_one_line(error)}; export it again") from None
 
-    def constant(self, name: str) -> object:
-        """Value of a constant method. Raises HexportError where the program has none of this name."""
-        if name not in self.facts.constants:
-            raise HexportError(f"{self.path}: constant method {name} is missing; export the program again with hexport")
-        return self.facts.constants[name]
-
     def graph(self, name: str = KV_METHOD) -> Graph:
         """Load a graph on the HTP's emulator."""
-        if name not in self.methods:
-            raise HexportError(
-                f"{self.path}: method {name} is missing; found: {', '.join(sorted(self.methods))}; "
-                "choose a mode that needs no other, or export the program for this mode"
-            )
+        values = graph_values(self.facts, name)
         try:
             method = self._program.load_method(name)
         except RuntimeError as error:
@@ -109,23 +48,56 @@ class Program:
                 f"{self.path}: {name} does not load on this host: {_one_line(error)}; "
                 "the log has the reason of QNN; export the program again, or run it on a phone"
             ) from None
-        layout = layout_of(self.facts.methods[name])
-        quantised = layout.logits_dtype != "float32"
-        return Graph(
-            method=method,
-            ar_len=layout.ar_len,
-            context_len=layout.context_len,
-            n_layers=layout.n_layers,
-            n_kv_heads=layout.n_kv_heads,
-            head_dim=layout.head_dim,
-            vocab_size=layout.vocab_size,
-            cache_dtype=np.dtype(layout.cache_dtype),
-            mask_dtype=np.dtype(layout.mask_dtype),
-            token_dtype=np.dtype(layout.token_dtype),
-            logits_scale=self.constant(LOGITS_SCALE) if quantised else 1.0,
-            logits_zero_point=self.constant(LOGITS_ZERO_POINT) if quantised else 0,
-            sliding_window=self.facts.constants.get(SLIDING_WINDOW),
+        return Graph(method=method, **values)
+
+
+def checked_facts(path: Path) -> ProgramFacts:
+    """Facts of a program that obeys the ABI. Raises HexportError for any other file; nothing is loaded."""
+    facts = inspect_program(path)
+    found = faults(facts)
+    if found:
+        more = f" (and {len(found) - 1} more: scripts/inspect_pte.py lists them)" if found[1:] else ""
+        raise HexportError(f"{path}: {found[0]}{more}")
+    return facts
+
+
+def graph_values(facts: ProgramFacts, name: str) -> dict[str, int | float | str | None]:
+    """What a `Graph` is made of, but for the loaded method; dtypes by name, so that it can be sent as JSON.
+
+    Raises HexportError for a program that lacks the method, or one of the constants that its logits need.
+    """
+    if name not in facts.methods:
+        raise HexportError(
+            f"{facts.path}: method {name} is missing; found: {', '.join(sorted(facts.methods))}; "
+            "choose a mode that needs no other, or export the program for this mode"
         )
+    layout = layout_of(facts.methods[name])
+    quantised = layout.logits_dtype != "float32"
+    return {
+        "ar_len": layout.ar_len,
+        "context_len": layout.context_len,
+        "vocab_size": layout.vocab_size,
+        "n_layers": layout.n_layers,
+        "n_kv_heads": layout.n_kv_heads,
+        "head_dim": layout.head_dim,
+        "cache_dtype": layout.cache_dtype,
+        "mask_dtype": layout.mask_dtype,
+        "token_dtype": layout.token_dtype,
+        "logits_scale": _constant(facts, LOGITS_SCALE) if quantised else 1.0,
+        "logits_zero_point": _constant(facts, LOGITS_ZERO_POINT) if quantised else 0,
+        "sliding_window": facts.constants.get(SLIDING_WINDOW),
+    }
+
+
+def graph_name(methods: Collection[str], wanted: str) -> str:
+    """Of the graph to score texts by: "prefill" where that is wanted and there, else "kv"."""
+    return wanted if METHODS[wanted] in methods else "kv"
+
+
+def _constant(facts: ProgramFacts, name: str) -> object:
+    if name not in facts.constants:
+        raise HexportError(f"{facts.path}: constant method {name} is missing; export the program again with hexport")
+    return facts.constants[name]
 
 
 def _one_line(error: Exception) -> str:

@@ -1,0 +1,130 @@
+"""devices.yaml: what programs run on, and which devices share the runs of a SoC."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from hexport.config.documents import read_yaml
+from hexport.config.schema import dotted, raise_all, schema, schema_errors
+from hexport.errors import HexportError
+
+# In place of a device's name in a path: whichever phone of the SoC is free.
+PHONES = "phones"
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """An entry of devices.yaml. `timeout` is in seconds."""
+
+    name: str
+    kind: str
+    soc: str
+    serial: str | None = None
+    adb_server: dict | None = None
+    build_path: str | None = None
+    qnn_sdk: str | None = None
+    runner: str = "qnn_llama_runner"
+    python: str = "python3"
+    timeout: float = 1800
+    cache_gb: float = 8
+
+    @property
+    def target(self) -> str:
+        """The target that a program must be lowered for to run here."""
+        return f"{self.soc}-emulator" if self.kind == "emulator" else self.soc
+
+    @property
+    def server(self) -> tuple[str, int]:
+        """Host and port of the adb server that a phone hangs on, by default those that adb itself takes."""
+        host = os.environ.get("ANDROID_ADB_SERVER_HOST", "127.0.0.1")
+        port = int(os.environ.get("ANDROID_ADB_SERVER_PORT", "5037"))
+        given = self.adb_server or {}
+        return given.get("host", host), given.get("port", port)
+
+    @property
+    def lacks(self) -> str | None:
+        """What programs cannot run without on this phone, and what to do about it."""
+        if self.kind == "emulator" or self.runner == "hexport":
+            return None
+        if self.build_path is None:
+            return "build_path is missing: name the folder of executorch built for Android, or set runner: hexport"
+        if self.qnn_sdk is None and not os.environ.get("QNN_SDK_ROOT"):
+            return "qnn_sdk is missing: name a QNN SDK, or set QNN_SDK_ROOT"
+        return None
+
+
+def read_devices(path: str) -> dict[str, Device]:
+    """Devices by name. Raises HexportError with a line for each fault that a schema can see."""
+    faults: list[str] = []
+    document = _expand(read_yaml(Path(path)), schema("devices"), [], faults)
+    raise_all(path, faults)
+    raise_all(path, schema_errors(document, "devices"))
+    return {name: Device(name=name, **entry) for name, entry in document["devices"].items()}
+
+
+def stations(devices: Iterable[Device]) -> list[tuple[str, str]]:
+    """Where programs are run of themselves, as (name, target): every emulator, every phone that is the only one of its
+    SoC, and the phones of a SoC together, which share its runs. Phones that lack something are not among them.
+    """
+    found: dict[str, list[str]] = {}
+    for device in devices:
+        if not device.lacks:
+            key = f"{device.target}/{device.name}" if device.kind == "emulator" else device.target
+            found.setdefault(key, []).append(device.name)
+    return [(names[0] if len(names) == 1 else PHONES, key.split("/")[0]) for key, names in found.items()]
+
+
+def devices_at(devices: dict[str, Device], name: str, target: str) -> list[Device]:
+    """The devices that may run the target's programs under this name.
+
+    Raises HexportError where there is none, or where one cannot.
+    """
+    if name == PHONES:
+        found = [device for device in devices.values() if device.kind == "adb" and device.target == target]
+        able = [device for device in found if not device.lacks]
+        if not found:
+            raise HexportError(f"there is no phone with {target} in devices.yaml")
+        found = able or found
+    elif name in devices:
+        found = [devices[name]]
+    else:
+        raise HexportError(f"there is no device {name!r}; known: {', '.join(devices)}")
+    for device in found:
+        if device.target != target:
+            raise HexportError(f"device {device.name} runs programs for {device.target}, not for {target}")
+        if device.lacks:
+            raise HexportError(f"device {device.name}: {device.lacks}")
+    return found
+
+
+def device_slots(devices: Iterable[Device]) -> dict[str, int]:
+    """Name -> count of what runs take one of: each device, and the phones of each SoC."""
+    slots: Counter[str] = Counter()
+    for device in devices:
+        slots.update(taken_slots(device.name, device.target) if device.kind == "adb" else [f"device_{device.name}"])
+    return slots
+
+
+def taken_slots(name: str, target: str) -> tuple[str, str]:
+    """What a run of the target's programs under this name takes, of those slots that there are."""
+    return f"device_{name}", f"phones_{target}"
+
+
+def _expand(value: object, rule: dict, path: list, faults: list[str]) -> object:
+    """The value with ${NAME} replaced from the environment; in a place of numbers, the text becomes one."""
+    if isinstance(value, dict):
+        known, other = rule.get("properties", {}), rule.get("additionalProperties") or {}
+        return {key: _expand(item, known.get(key, other), [*path, key], faults) for key, item in value.items()}
+    if not isinstance(value, str) or not VARIABLE.search(value):
+        return value
+    for name in VARIABLE.findall(value):
+        if name not in os.environ:
+            faults.append(f"{dotted(path)}: ${{{name}}}: the environment has no {name}; set it")
+    text = VARIABLE.sub(lambda match: os.environ.get(match[1], ""), value)
+    return yaml.safe_load(text) if rule.get("type") in ("integer", "number") else text

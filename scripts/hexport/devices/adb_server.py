@@ -1,0 +1,112 @@
+"""The adb server that phones hang on: a client whose every answer has a deadline, and the start of a local server."""
+
+import contextlib
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+
+from adbutils import AdbClient, AdbConnection, AdbError, adb_path
+
+from hexport.devices.faults import PassingFault
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+IDLE_S = 60.0  # no link that works is silent for so long amid a file
+START_S = 20.0  # a server starts in less than a second, on a busy machine in several
+# What adbutils raises where the server, the link or the phone fails it: its own errors, those of the socket (a
+# TimeoutError is an OSError), and those of code that takes a short answer for a whole one.
+LINK_ERRORS = (AdbError, OSError, EOFError, struct.error, AssertionError, ValueError)
+
+
+class Connection(AdbConnection):
+    """A connection that starts no server, and keeps why a phone refuses a file, which adbutils throws away."""
+
+    refusal = ""
+    _refused = False
+
+    def _safe_connect(self) -> socket.socket:
+        return self._create_socket()  # adbutils starts a server here, on this host, whichever host was asked for
+
+    def read_string(self, n: int) -> str:
+        text = super().read_string(n)
+        if self._refused:
+            self.refusal = text
+        self._refused = not self._refused and text == "FAIL"
+        return text
+
+    def close(self) -> None:
+        if self._refused:
+            with contextlib.suppress(*LINK_ERRORS):
+                (length,) = struct.unpack("<I", self.read_exact(4))
+                self.read_string(min(length, 1024))
+        super().close()
+
+
+class Client(AdbClient):
+    """adbutils' client with a total deadline, `seconds` from now, for all that is done with it."""
+
+    def __init__(self, host: str, port: int, seconds: float):
+        super().__init__(host, port)
+        self.deadline = time.monotonic() + seconds
+        self.connections: list[Connection] = []
+
+    def left(self) -> float:
+        """Seconds to the deadline. Raises TimeoutError past it."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("deadline")
+        return left
+
+    def make_connection(self, timeout: float | None = None) -> Connection:
+        connection = Connection(self.host, self.port)
+        self.connections.append(connection)
+        connection.conn.settimeout(min(self.left(), IDLE_S))
+        return connection
+
+    def tick(self) -> None:
+        """Shorten the time that open connections may be silent to what is left. Raises TimeoutError past the end."""
+        for connection in self.connections:
+            if not connection.closed:
+                connection.conn.settimeout(min(self.left(), IDLE_S))
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.close()
+
+    def refusal(self) -> str:
+        """What the phone said when it refused a file."""
+        return next((connection.refusal for connection in self.connections if connection.refusal), "")
+
+
+@contextlib.contextmanager
+def client(host: str, port: int, seconds: float) -> Iterator[Client]:
+    """A client of a running server, which is started where it is one of this host. Raises PassingFault."""
+    ensure_server(host, port)
+    with contextlib.closing(Client(host, port, seconds)) as connected:
+        yield connected
+
+
+def ensure_server(host: str, port: int) -> None:
+    """Start the server if it is one of this host and does not run. Raises PassingFault where that does not help."""
+    if _listens(host, port):
+        return
+    if host not in LOCAL:
+        raise PassingFault(
+            f"adb server {host}:{port}: does not answer; start it there (`adb -a -P {port} nodaemon server`), "
+            "or correct adb_server in devices.yaml"
+        )
+    with contextlib.suppress(OSError, AdbError, subprocess.SubprocessError):
+        # The server outlives this process and keeps what it inherits, so it must inherit no pipe that someone reads.
+        command = [adb_path(), "-P", str(port), "start-server"]
+        null = subprocess.DEVNULL
+        subprocess.run(command, timeout=START_S, stdin=null, stdout=null, stderr=null, check=False)
+    if not _listens(host, port):
+        raise PassingFault(f"adb server {host}:{port}: does not start; try `adb -P {port} start-server` to see why")
+
+
+def _listens(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection((host, port), timeout=3).close()
+        return True
+    return False

@@ -1,0 +1,105 @@
+"""What a program answered and how fast, in one conversation or several equal ones, and what result.json says of it."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from hexport.devices.emulator import Run, check_vocabulary
+from hexport.progress import Progress
+from hexport.runtime.conversation import AnyGenerator, Script, Turn, converse
+from hexport.tokenizers.tokenizer import Tokenizer
+
+# Of each answer, in result.json. Rates are per second.
+FIGURES = ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s")
+LOOKAHEAD_COUNTS = ("accepted_tokens", "decode_steps")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A turn of the conversation, the mode it was had in, and the seconds that loading the program took."""
+
+    turn: Turn
+    mode: str
+    load_s: float
+
+    def as_json(self) -> dict:
+        """An entry of `prompts` in result.json. Rates are per second; times are in ms."""
+        answer = self.turn.generation
+        decode_s = answer.total_s - answer.first_token_s
+        decoded = len(answer.token_ids) - 1
+        lookahead = {key: getattr(answer, key) for key in LOOKAHEAD_COUNTS}
+        return {
+            "prompt": self.turn.prompt,
+            "prompt_tokens": self.turn.prompt_tokens,
+            "generated_tokens": len(answer.token_ids),
+            "text": self.turn.text,
+            "token_ids": answer.token_ids,
+            "load_ms": round(self.load_s * 1e3, 3),
+            "ttft_ms": round(answer.first_token_s * 1e3, 3),
+            "prefill_tokens_per_s": round(answer.tokens_read / answer.first_token_s, 3),
+            "decode_tokens_per_s": round(decoded / decode_s, 3) if decoded else None,
+            **(lookahead if self.mode == "lookahead" else {}),
+        }
+
+
+def answer_prompts(
+    program: Path, generator: AnyGenerator, tokenizer: Tokenizer, prompts: list[str], run: Run, progress: Progress
+) -> list[list[Answer]]:
+    """Answer prompts as the turns of one conversation, `run.repeats` times, after `run.warmup` times for nothing.
+
+    Tokenizer and prompts are checked before the first one runs; `program` is for messages. Raises HexportError. At a
+    temperature, each conversation goes on drawing tokens where the one before it stopped.
+    """
+    check_vocabulary(program, generator.decode_graph, tokenizer)
+    script = Script(tokenizer, run.system_prompt, prompts)
+    conversations = []
+    for i in range(run.warmup + run.repeats):
+        if run.warmup + run.repeats > 1:
+            progress.say(f"repeat {i + 1 - run.warmup} of {run.repeats}" if i >= run.warmup else f"warm-up {i + 1}")
+        turns = converse(generator, script, run.seq_len, tokenizer.stop_ids, progress)
+        conversations.append([Answer(turn, run.mode, generator.load_s) for turn in turns])
+    return conversations[run.warmup :]
+
+
+def result_facts(conversations: list[list[Answer]], run: Run) -> dict:
+    """What result.json says of equal conversations, one or more, of one prompt or more each.
+
+    `prompts` are those of the first one; where there are several, figures are medians, and `repeats` has the samples.
+    `accepted_tokens` and `decode_steps`, in mode lookahead, are sums over the prompts.
+    """
+    first, *_ = repeated = [[answer.as_json() for answer in conversation] for conversation in conversations]
+    samples = [{figure: [prompts[i][figure] for prompts in repeated] for figure in FIGURES} for i in range(len(first))]
+    prompts = [
+        prompt | {figure: _median(values[figure]) for figure in FIGURES}
+        for prompt, values in zip(first, samples, strict=True)
+    ]
+    facts: dict = {"prompts": prompts}
+    if run.mode == "lookahead":
+        facts |= {key: sum(prompt[key] for prompt in prompts) for key in LOOKAHEAD_COUNTS}
+    if run.repeats > 1:
+        facts["repeats"] = {
+            "repeats": run.repeats,
+            "warmup": run.warmup,
+            "same_answers": all(_ids(prompts) == _ids(first) for prompts in repeated),
+            "prompts": [{figure: _distribution(values[figure]) for figure in FIGURES} for values in samples],
+        }
+    return facts
+
+
+def _distribution(values: list[float | None]) -> dict:
+    """Median, spread (largest less smallest) and the samples in their order. An answer of one token has no rate."""
+    known = [value for value in values if value is not None]
+    return {
+        "median": _median(values),
+        "spread": round(max(known) - min(known), 3) if known else None,
+        "samples": values,
+    }
+
+
+def _median(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(statistics.median(known), 3) if known else None
+
+
+def _ids(prompts: list[dict]) -> list[list[int]]:
+    return [prompt["token_ids"] for prompt in prompts]

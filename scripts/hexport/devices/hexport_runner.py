@@ -1,0 +1,150 @@
+"""The runner `hexport`: our own runtime on a device that has Python, driven from here over stdin and stdout.
+
+`phone_side` and what it imports is pushed as one file; one process loads the program once for all that is asked of it.
+"""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hexport.config.devices import Device
+from hexport.devices.adb import Phone
+from hexport.devices.emulator import Run, mode_methods
+from hexport.devices.job import JobFolder, job_folder
+from hexport.devices.phone_code import write_code
+from hexport.devices.phone_facts import platform, read_facts
+from hexport.devices.phone_libraries import qnn_libraries
+from hexport.devices.phone_process import CODE, PROGRAM, PhoneProcess
+from hexport.devices.remote import RemoteCache, graph_sizes, mode_sizes
+from hexport.errors import HexportError
+from hexport.lowering.capabilities import hexport_refusal
+from hexport.lowering.program_facts import ProgramFacts
+from hexport.progress import Progress
+from hexport.runtime.decode import Generation
+from hexport.runtime.graph import GraphSizes, dequantised
+from hexport.runtime.program import METHODS, checked_facts, graph_name, graph_values
+from hexport.runtime.reading import Texts, every_row
+
+FRAME_BYTES = 4 << 20  # of logits at once, which are held until their hash is known; a call of many rows gives more
+
+
+class RemoteGenerator:
+    """What `runtime.decode.Generator` is, in a process on a phone."""
+
+    def __init__(self, process: PhoneProcess, prefill_graph: GraphSizes, decode_graph: GraphSizes):
+        self.prefill_graph, self.decode_graph = prefill_graph, decode_graph
+        self.cache, self._process = RemoteCache(), process
+
+    @property
+    def load_s(self) -> float:
+        return self._process.load_s
+
+    def generate(
+        self,
+        tokens: list[int],
+        end: int,
+        stop_ids: frozenset[int],
+        on_block: Callable[[], None] = lambda: None,
+        on_token: Callable[[int], None] = lambda token: None,
+    ) -> Generation:
+        """As `Generator.generate`. Raises PhoneFault where the phone fails, PassingFault where the link does."""
+        request = {"tokens": tokens, "end": end, "stop_ids": sorted(stop_ids), "n_past": self.cache.n_past}
+        for event in self._process.ask(request):
+            if event.name == "block":
+                on_block()
+            elif event.name == "token":
+                on_token(event.facts["token"])
+            else:
+                break
+        facts = event.json()
+        self.cache.n_past = facts.pop("n_past")
+        return Generation(**facts)
+
+
+class RemoteReader:
+    """A graph on a phone that reads texts. `graph` are its sizes, `name` is "prefill" or "kv"."""
+
+    def __init__(self, process: PhoneProcess, name: str, graph: GraphSizes, scale: float, zero_point: int):
+        self.name, self.graph, self._process = name, graph, process
+        self._scale, self._zero_point = scale, zero_point
+
+    def read(self, inputs: Texts, progress: Progress) -> Iterator[np.ndarray]:
+        """As `runtime.reading.read`, bit for bit.
+
+        Raises PhoneFault where the phone fails, PassingFault where the link does.
+        """
+        return every_row(self.graph, inputs, self._blocks(inputs), progress)
+
+    def _blocks(self, inputs: Texts) -> Iterator[np.ndarray]:
+        """Float32 logits of each call. The host may have been busy since the program was loaded: the time that a run
+        may take begins here."""
+        self._process.renew()
+        request, parts = {"inputs": [list(tokens) for tokens in inputs], "frame_bytes": FRAME_BYTES}, []
+        for event in self._process.ask(request):
+            parts.append(np.frombuffer(event.payload, event.facts["dtype"]).reshape(-1, self.graph.vocab_size))
+            if event.facts["left"] == 0:
+                yield dequantised(np.concatenate(parts), self._scale, self._zero_point)
+                parts = []
+
+
+@contextlib.contextmanager
+def generator(
+    phone: Phone, device: Device, program: Path, tokenizer: Path, run: Run, progress: Progress
+) -> Iterator[RemoteGenerator]:
+    """The graphs of a mode, loaded on a phone; on this host stays the conversation, and with it the tokenizer.
+
+    Raises HexportError where the program has not got the mode, or where no phone can run it; PhoneFault and
+    PassingFault where this one cannot.
+    """
+    facts, methods = driven_facts(program), mode_methods(run.mode)
+    sizes = mode_sizes(facts, run)
+    lookahead = dataclasses.asdict(run.lookahead) if run.lookahead else None
+    task = {
+        "graphs": {method: graph_values(facts, method) for method in methods},
+        "run": {"methods": methods, "temperature": run.temperature, "lookahead": lookahead},
+    }
+    with _folder(phone, device, program, progress) as folder, PhoneProcess(folder, device, task, progress) as process:
+        yield RemoteGenerator(process, *sizes)
+
+
+@contextlib.contextmanager
+def reader(
+    phone: Phone, device: Device, program: Path, tokenizer: Path, wanted: str, progress: Progress
+) -> Iterator[RemoteReader]:
+    """The graph to score texts by, loaded on a phone: "prefill" where that is wanted and there, else "kv".
+
+    Raises as `generator` does.
+    """
+    facts = driven_facts(program)
+    name = graph_name(facts.methods, wanted)
+    method = METHODS[name]
+    values = graph_values(facts, method)
+    task = {"graphs": {method: values}}
+    with _folder(phone, device, program, progress) as folder, PhoneProcess(folder, device, task, progress) as process:
+        scale, zero_point = values["logits_scale"], values["logits_zero_point"]
+        yield RemoteReader(process, name, graph_sizes(facts, method), scale, zero_point)
+
+
+def driven_facts(program: Path) -> ProgramFacts:
+    """Raises HexportError for a program that hexport's runtime cannot drive on any device."""
+    facts = checked_facts(program)
+    refusal = hexport_refusal(facts)
+    if refusal:
+        raise HexportError(f"{program}: {refusal}")
+    return facts
+
+
+@contextlib.contextmanager
+def _folder(phone: Phone, device: Device, program: Path, progress: Progress) -> Iterator[JobFolder]:
+    """With all that a process needs: our code, the program and the QNN libraries of the phone's platform."""
+    libraries = qnn_libraries(device, platform(read_facts(phone), device.runner))
+    with tempfile.TemporaryDirectory() as local:
+        code = Path(local, CODE)
+        write_code(code)
+        files = {CODE: code, PROGRAM: program, **libraries}
+        with job_folder(phone, files, device.cache_gb, progress) as folder:
+            yield folder

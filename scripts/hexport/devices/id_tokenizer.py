@@ -1,0 +1,63 @@
+"""The tokenizer that the C++ runner is given: the text of a token is its id, so what the runner writes tells the ids.
+
+With the model's own tokenizer it would not: from text, ids cannot be told for sure. And the runner's tokenizer library
+decodes each token by itself, which loses the spaces of Llama 2's pieces, takes id 0 for the end of a text where
+tokenizer.json leaves that open (in Qwen 3, "!"), and fails at ids that a padded vocabulary has no text for.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from hexport.tokenizers.tokenizer import Tokenizer
+
+# What a generation ends at: the tokenizer's eos_token, and what the runner adds for Gemma, which it looks up by text.
+EOS, END_OF_TURN = "<eos>", "<end_of_turn>"
+WORD = re.compile(rb"(\d+) |(<eos>)|(<end_of_turn>)")
+
+
+@dataclass(frozen=True)
+class IdTokenizer:
+    """Of `vocab_size` ids. The runner stops at `eos` and `end_of_turn`; an id beyond the vocabulary never comes."""
+
+    vocab_size: int
+    eos: int
+    end_of_turn: int
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, vocab_size: int) -> "IdTokenizer":
+        """Two of the tokenizer's stop ids, the EOS first, are the runner's; at others it goes on, for its caller to cut
+        off."""
+        stops = sorted(tokenizer.stop_ids, key=lambda id: (id != tokenizer.eos_id, id))
+        eos, end_of_turn, *_ = [*stops, vocab_size, vocab_size + 1]
+        return cls(vocab_size, eos, end_of_turn)
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write and return tokenizer.json and tokenizer_config.json, the same bytes for the same ids."""
+        stops = {self.eos: EOS, self.end_of_turn: END_OF_TURN}
+        added = [{"id": id, "content": text, "special": True, **PLAIN} for id, text in sorted(stops.items())]
+        vocabulary = {stops.get(id, f"{id} "): id for id in sorted({*range(self.vocab_size), *stops})}
+        model = {"type": "BPE", "vocab": vocabulary, "merges": [], "unk_token": None, "byte_fallback": False}
+        stages = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
+        contents = {
+            "tokenizer.json": {"version": "1.0", **stages, "added_tokens": added, "model": model},
+            "tokenizer_config.json": {"bos_token": EOS, "eos_token": EOS},
+        }
+        for name, content in contents.items():
+            (folder / name).write_text(json.dumps(content), encoding="utf-8")
+        return [folder / name for name in contents]
+
+    def ids(self, text: bytes) -> list[int] | None:
+        """The ids that a text was made of; None for any other text."""
+        ids, end = [], 0
+        for match in WORD.finditer(text):
+            if match.start() != end:
+                return None
+            number, eos, _ = match.groups()
+            ids.append(int(number) if number else self.eos if eos else self.end_of_turn)
+            end = match.end()
+        return ids if end == len(text) and all(id < self.vocab_size for id in ids) else None
+
+
+PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}  # how an added token is found

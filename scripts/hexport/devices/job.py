@@ -1,0 +1,151 @@
+"""A job on a phone: a folder with the files that a program needs, which is gone afterwards, with all that ran there."""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import re
+import shlex
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hexport.devices.adb import Phone
+from hexport.devices.faults import PassingFault, PhoneFault
+from hexport.devices.phone_cache import COMMAND_S, FOLDER, ensure_cached, said_well, transfer_s
+from hexport.devices.shell_stream import Output, Stream
+from hexport.errors import HexportError
+from hexport.progress import Progress
+from hexport.provenance import atomic_path, sha256
+
+RUNS = f"{FOLDER}/runs"
+ONLINE_S = 5.0  # within which a phone over TCP is connected
+LONGEST_S = 7 * 86400.0
+LOGCAT_BYTES = 200_000
+PART = ".hexport.part"
+# Processes are known by their working folder, never by an id that was noted down: nothing else is ever killed.
+CLEAR = r"""
+cd {runs} 2>/dev/null || exit 0  # no job was ever here
+here=$(pwd -P)
+for i in 1 2 3 4 5; do
+  found=$(ls -ld /proc/[0-9]*/cwd 2>/dev/null |
+    sed -n "s| (deleted)\$||; s|\$|/|; s|^[^/]*/proc/\([0-9]*\)/cwd -> $here/{pattern}/.*|\1|p")
+  [ "$found" ] || break
+  kill -9 $found 2>/dev/null
+done
+rm -rf {pattern} && exit 0
+sleep 1
+rm -rf {pattern}
+"""
+_number = itertools.count()
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """The folder `path` of a phone; `since` is the phone's time when it was made, as logcat takes it.
+
+    `guard` waits on the phone as long as the link holds, and then clears the folder: without it there is no folder.
+    """
+
+    phone: Phone
+    path: str
+    since: str
+    guard: Stream
+
+    def write(self, name: str, data: bytes) -> None:
+        """Make a file of that content. Raises PassingFault where it was damaged on its way."""
+        _check_name(name)
+        self.guard.check_runs()
+        seconds = transfer_s(len(data))
+        self.phone.push(data, f"{self.path}/{PART}", seconds)
+        digest = hashlib.sha256(data).hexdigest()
+        command = f'cd {self.path} && [ "$(sha256sum <{PART})" = "{digest}  -" ] && mv {PART} {_quoted(name)}'
+        if self.phone.shell(command, seconds).code:
+            raise PassingFault(f"{self.phone}: {name!r} arrived damaged; check the cable")
+
+    def read(self, name: str) -> bytes:
+        """The content of a file, as `fetch` gets it."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.fetch(name, Path(folder, "file"))
+            return Path(folder, "file").read_bytes()
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy a file of the folder to this host, whole or not at all.
+
+        Raises HexportError where there is none, PassingFault where it was damaged on its way.
+        """
+        _check_name(name)
+        self.guard.check_runs()
+        command = (
+            f"cd {self.path} && [ -f {_quoted(name)} ] && stat -L -c %s {_quoted(name)} && sha256sum <{_quoted(name)}"
+        )
+        output = self.phone.shell(command, COMMAND_S)
+        if output.code:
+            raise HexportError(f"{self.phone}: the program left no file {name!r}; see the log of the run")
+        size, digest = output.text().split()[:2]
+        with atomic_path(target) as temporary:
+            self.phone.pull(f"{self.path}/{name}", temporary, transfer_s(int(size)))
+            if sha256(temporary) != digest:
+                raise PassingFault(f"{self.phone}: {name!r} arrived damaged; check the cable")
+
+    def run(self, argv: list[str], environment: dict[str, str], seconds: float) -> Output:
+        """Run a program in the folder, without input, to its end. Its exit code raises nothing.
+
+        Raises HexportError where it crashed by a signal, PhoneFault where it was killed or is overdue, PassingFault
+        where the link broke.
+        """
+        with self.start(argv, environment, seconds) as stream:
+            return stream.output()
+
+    @contextlib.contextmanager
+    def start(self, argv: list[str], environment: dict[str, str], seconds: float) -> Iterator[Stream]:
+        """Start a program in the folder, to talk to. Where the block ends before it, it is killed."""
+        self.guard.check_runs()
+        command = shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), *argv])
+        name, too_short = argv[0].rsplit("/", 1)[-1], ", or raise timeout in devices.yaml"
+        with self.phone.open(command, seconds, folder=self.path, name=name, too_short=too_short) as stream:
+            yield stream
+
+    def logcat(self) -> str:
+        """The end of what the phone logged since the folder was made; "" where it has no logcat or does not answer."""
+        command = f"logcat -d -t {shlex.quote(self.since)} 2>/dev/null | tail -c {LOGCAT_BYTES}"
+        with contextlib.suppress(PhoneFault):
+            return self.phone.shell(command, COMMAND_S).text()
+        return ""
+
+
+@contextlib.contextmanager
+def job_folder(phone: Phone, files: dict[str, Path], cache_gb: float, progress: Progress) -> Iterator[JobFolder]:
+    """A folder on the phone with these files by name, which a program must not write to.
+
+    What an earlier job of this host left is cleared first: a phone has one job at a time.
+    """
+    for name in files:
+        _check_name(name)
+    phone.check_online(ONLINE_S)
+    host = re.sub(r"\W", "_", socket.gethostname() or "host", flags=re.ASCII)
+    said_well(phone, CLEAR.format(runs=RUNS, pattern=f"{host}-[0-9]*-[0-9]*"), COMMAND_S)
+    cached = ensure_cached(phone, list(dict.fromkeys(files.values())), cache_gb, progress)
+    own = f"{host}-{os.getpid()}-{next(_number)}"
+    path = f"{RUNS}/{own}"
+    links = "".join(f" && ln -s ../../cache/{Path(cached[file]).name} {_quoted(name)}" for name, file in files.items())
+    clear = CLEAR.format(runs=RUNS, pattern=own)
+    with phone.open("cat", LONGEST_S, name="job folder", if_lost=clear) as guard:
+        try:
+            since = said_well(phone, f"mkdir -p {path} && cd {path}{links} && date '+%m-%d %H:%M:%S.000'", COMMAND_S)
+            yield JobFolder(phone, path, since.strip(), guard)
+        finally:
+            with contextlib.suppress(PhoneFault):
+                phone.shell(clear, COMMAND_S)
+
+
+def _quoted(name: str) -> str:
+    return shlex.quote(f"./{name}")
+
+
+def _check_name(name: str) -> None:
+    """Raise HexportError for what no file of a folder can be called. Any other name arrives as it is."""
+    if name in ("", ".", "..", PART) or "/" in name or "\0" in name or len(name.encode(errors="replace")) > 255:
+        raise HexportError(f"{name!r}: no name for a file on a phone; rename the file")

@@ -1,0 +1,21 @@
+"""The code that runs on a device with Python, in one file: the same bytes for the same code."""
+
+import zipfile
+from pathlib import Path
+
+from hexport.devices import phone_side
+from hexport.provenance import SCRIPTS, import_closure
+
+MODULE = phone_side.__name__
+FIXED = 1980, 1, 1, 0, 0, 0  # a zip's earliest date
+
+
+def write_code(path: Path) -> None:
+    """Write a zip of `phone_side` and all that it imports of this package, to be named in PYTHONPATH."""
+    modules = import_closure(Path(phone_side.__file__).resolve())
+    packages = {folder / "__init__.py" for module in modules for folder in module.parents if SCRIPTS in folder.parents}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for module in sorted(modules | packages):
+            entry = zipfile.ZipInfo(module.relative_to(SCRIPTS).as_posix(), FIXED)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, module.read_bytes())

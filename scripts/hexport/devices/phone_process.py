@@ -1,0 +1,145 @@
+"""One process of `phone_side` on a phone: it is sent requests, and what it answers is checked."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+
+from hexport.config.devices import Device
+from hexport.devices.faults import PassingFault, PhoneFault
+from hexport.devices.job import JobFolder
+from hexport.devices.phone_code import MODULE
+from hexport.devices.shell_stream import LATER_S, Stream
+from hexport.progress import Progress
+
+CODE, PROGRAM = "hexport.zip", "program.pte"
+NOT_FOUND = 127  # a shell's exit code where there is no such program
+FRESH_S = 60.0  # a process that is older has lost much of the time that a run may take
+ENVIRONMENT = {
+    "PYTHONPATH": CODE,
+    "LD_LIBRARY_PATH": ".",  # executorch opens the QNN libraries by bare name
+    "ADSP_LIBRARY_PATH": ".",  # and the HTP its skeleton
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """What the phone said: the facts of a header, and the bytes behind it, whose hash was right."""
+
+    name: str
+    facts: dict
+    payload: bytes
+
+    def json(self) -> dict:
+        return json.loads(self.payload)
+
+
+class PhoneProcess:
+    """`load_s`: seconds that the phone took to load the program, the last time.
+
+    Used as a context: outside, nothing runs. A run, from the load on, may take `device.timeout` seconds.
+    """
+
+    def __init__(self, folder: JobFolder, device: Device, task: dict, progress: Progress):
+        self._folder, self._device, self._progress = folder, device, progress
+        self._task = {"program": PROGRAM, **task}
+        self._number = itertools.count()
+        self._running = contextlib.ExitStack()
+
+    def __enter__(self) -> "PhoneProcess":
+        try:
+            self._start()
+        except BaseException:
+            self._running.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._running.__exit__(*error)
+
+    def renew(self) -> None:
+        """Start again, where that would leave a run more time. Raises as `ask` does."""
+        if time.monotonic() - self._started > FRESH_S:
+            self._end()
+            self._running.close()
+            self._start()
+
+    def ask(self, request: dict) -> Iterator[Event]:
+        """Send a request; iterate over what the phone says then, of which the caller knows when it is all.
+
+        Raises PassingFault where the link broke or an answer is damaged, PhoneFault where the phone reports an error or
+        the process is gone.
+        """
+        name = f"request-{next(self._number)}.json"
+        self._folder.write(name, json.dumps(request).encode())
+        self._stream.write(f"{name}\n".encode())
+        while True:
+            yield self._event()
+
+    def _start(self) -> None:
+        with self._progress.stage("load"):
+            argv = [self._device.python, "-m", MODULE]
+            opened = self._folder.start(argv, ENVIRONMENT, self._device.timeout)
+            self._stream: Stream = self._running.enter_context(opened)
+            self._started = time.monotonic()
+            self.load_s = next(self.ask(self._task)).json()["load_s"]
+
+    def _end(self) -> None:
+        """Wait for the end of the process, which is that of its input; or for the end of its time, when that is over.
+
+        Ended in another way, it would take the folder with it.
+        """
+        try:
+            self._stream.rest()
+        except PassingFault:
+            raise
+        except PhoneFault:
+            over = self._started + self._device.timeout + 2 * LATER_S
+            time.sleep(max(0.0, over - time.monotonic()))
+
+    def _event(self) -> Event:
+        line = next(self._stream.lines(), None)
+        if line is None:
+            raise self._ended()
+        digest, _, header = line.partition(b" ")
+        if digest != b"%08x" % zlib.crc32(header):
+            said = f"{self._folder.phone}: {line[:60]!r}"
+            raise PassingFault(f"{said} is no answer of hexport's, or one that was damaged on its way; try again")
+        return self._checked(json.loads(header))
+
+    def _checked(self, header: dict) -> Event:
+        payload = self._stream.read(header["bytes"])
+        if len(payload) < header["bytes"]:
+            raise self._ended()
+        if hashlib.sha256(payload).hexdigest() != header["sha256"]:
+            raise PassingFault(f"{self._folder.phone}: an answer of {len(payload)} bytes arrived damaged; try again")
+        event = Event(header["event"], header, payload)
+        if event.name == "error":
+            raise self._reported(event.json())
+        return event
+
+    def _reported(self, error: dict) -> PhoneFault:
+        """What the phone says that is wrong; what led to it goes to the log."""
+        with contextlib.suppress(PhoneFault):
+            self._progress.log(self._stream.rest().stderr.decode(errors="replace"))
+        python = f"{self._folder.phone}: {self._device.python}"
+        if error["missing"]:
+            return PhoneFault(
+                f"{python} has no module {error['missing']}; install executorch {metadata.version('executorch')} for "
+                "it, which brings torch and numpy, or name another one as python in devices.yaml"
+            )
+        return PhoneFault(f"{python}: {error['line']}; see the log of the run")
+
+    def _ended(self) -> PhoneFault:
+        """Why a process is gone that should have answered. A signal raises by itself."""
+        self._progress.log(self._stream.rest().stderr.decode(errors="replace"))
+        output = self._stream.output()
+        python = f"{self._folder.phone}: {self._device.python}"
+        if output.code == NOT_FOUND:
+            return PhoneFault(f"{python} is not there; name the Python of this device as python in devices.yaml")
+        return PhoneFault(f"{python} ended with exit code {output.code}: {output.last_line()}; see the log of the run")

@@ -1,0 +1,148 @@
+"""One process of ExecuTorch's C++ runner, qnn_llama_runner, on a phone: what it is told, and what it says and leaves.
+
+This is the contract of executorch 1.4 and later (examples/qualcomm/oss_scripts/llama). Prompts reach the runner as
+files of token ids, so chat templates are the host's; and it writes ids, since its tokenizer is an `IdTokenizer`.
+"""
+
+import codecs
+import json
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from hexport.devices.adb import Phone
+from hexport.devices.faults import PassingFault, PhoneFault
+from hexport.devices.id_tokenizer import IdTokenizer
+from hexport.devices.job import JobFolder
+from hexport.devices.phone_libraries import RUNNER
+from hexport.errors import HexportError
+from hexport.progress import Progress
+from hexport.tokenizers.tokenizer import Tokenizer
+
+EVAL_MODES = {"kv": 0, "hybrid": 1, "lookahead": 2}
+PROGRAM, PROMPT, OUTPUTS = "program.pte", "prompt.raw", "outputs.txt"
+OBSERVER = re.compile(rb"^PyTorchObserver (\{.*\})\s*$", re.MULTILINE)
+TIMES = ("model_load_start_ms", "model_load_end_ms", "inference_start_ms", "first_token_ms", "inference_end_ms")
+TICK_S = 1e-3  # of the runner's clock: no time is told shorter
+REMOVE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the runner says of one answer. `decoded` counts the tokens behind the first one; times are in seconds."""
+
+    ids: list[int]
+    decoded: int
+    load_s: float
+    first_token_s: float
+    decode_s: float
+    output: bytes  # what it printed
+
+
+@dataclass
+class RunnerProcess:
+    """The runner in the folder of a job, started anew for each answer and each text, of which each may take `timeout`
+    seconds. `version` is the model that it is told to run, `tokenizer` what it decodes with, `models` the model's own.
+    """
+
+    phone: Phone
+    job: JobFolder
+    timeout: float
+    version: str
+    tokenizer: IdTokenizer
+    models: Tokenizer
+    progress: Progress
+
+    def run(self, tokens: list[int], seq_len: int, mode: str, options: dict[str, str]) -> Report:
+        """Let it read tokens, and answer until there are seq_len in all. `options` are more flags by their names.
+
+        Raises PhoneFault where it does not do what it should on this phone, HexportError where no phone would.
+        """
+        self.remove(OUTPUTS)
+        self.job.write(PROMPT, np.array(tokens, "<u8").tobytes())
+        flags = {
+            "decoder_model_version": self.version,
+            "model_path": PROGRAM,
+            "tokenizer_path": ".",  # of a folder, the runner reads tokenizer_config.json too, which names the EOS
+            "tokenized_prompt": PROMPT,
+            "eval_mode": str(EVAL_MODES[mode]),
+            "seq_len": str(seq_len),
+            "temperature": "0",
+            "output_path": OUTPUTS,
+            "performance_output_path": "inference_speed.txt",
+            **options,
+        }
+        words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+        try:
+            return self._report(self._printed([f"./{RUNNER}", *words, "--shared_buffer"]))
+        except PassingFault:
+            raise
+        except HexportError:
+            self.progress.log(self.job.logcat())
+            raise
+
+    def remove(self, name: str) -> None:
+        self.job.run(["rm", "-f", name], {}, REMOVE_S)
+
+    def _printed(self, command: list[str]) -> bytes:
+        """What the runner printed, which is also in the log, where it ended well."""
+        with self.job.start(command, {"LD_LIBRARY_PATH": ".", "ADSP_LIBRARY_PATH": "."}, self.timeout) as stream:
+            output = stream.rest()
+            printed = output.stdout + b"\n" + output.stderr
+            self.progress.log(printed.decode(errors="replace"))
+            if output.code:
+                stream.output()
+                raise HexportError(
+                    f"{self.phone}: {RUNNER} ended with exit code {output.code}{_said(output.last_line())}; see the log"
+                )
+        return printed
+
+    def _report(self, printed: bytes) -> Report:
+        try:
+            figures = json.loads(OBSERVER.search(printed)[1])
+            load_start, load_end, start, first, end = (figures[name] / 1e3 for name in TIMES)
+            decoded = int(figures["generated_tokens"])
+        except (TypeError, KeyError, ValueError):
+            last = printed.decode(errors="replace").strip().rpartition("\n")[2]
+            raise PhoneFault(
+                f"{self.phone}: {RUNNER} ended without its report (PyTorchObserver){_said(last)}; see the log"
+            ) from None
+        ids = self._ids()
+        if len(ids) != decoded + 1:
+            self.progress.say(f"{self.phone}: {RUNNER} reports {decoded + 1} tokens, and wrote {len(ids)}")
+        return Report(
+            ids, decoded, load_end - load_start, max(first - start, TICK_S), max(end - first, TICK_S), printed
+        )
+
+    def _ids(self) -> list[int]:
+        """What it wrote, one token or more, behind the echo of its prompt, which is the name of the prompt's file."""
+        try:
+            text = self.job.read(OUTPUTS)
+        except PhoneFault:
+            raise
+        except HexportError:
+            raise PhoneFault(f"{self.phone}: {RUNNER} left no {OUTPUTS}; see the log") from None
+        echo = PROMPT.encode()
+        answer = text.removeprefix(echo)
+        ids = (self.tokenizer.ids(answer) or self._encoded(answer)) if text.startswith(echo) else None
+        if not ids:
+            raise PhoneFault(
+                f"{self.phone}: {RUNNER} wrote garbage to {OUTPUTS}: {text[:40]!r}; see the log, and build it from "
+                "executorch 1.4 or later"
+            )
+        return ids
+
+    def _encoded(self, answer: bytes) -> list[int] | None:
+        """Ids of an answer in words, by a runner that decodes with a tokenizer of its own. A last character that the
+        end of the answer cut in two is left out."""
+        try:
+            text = codecs.getincrementaldecoder("utf-8")().decode(answer)
+        except UnicodeDecodeError:
+            return None
+        self.progress.say(f"{self.phone}: {RUNNER} wrote text, not ids; token_ids are the tokenizer's of that text")
+        return self.models.encode(text)
+
+
+def _said(line: str) -> str:
+    return f", and last said: {line[:200]}" if line else ""

@@ -1,0 +1,82 @@
+"""A graph of a program: its sizes, and how it is called."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass
+class GraphSizes:
+    """What there is to know of a graph where another machine calls it. Lengths are in tokens."""
+
+    ar_len: int
+    context_len: int
+    vocab_size: int
+
+    @property
+    def cache_len(self) -> int:
+        return self.context_len - self.ar_len
+
+
+@dataclass
+class Graph(GraphSizes):
+    """One loaded method of a program, with the sizes read from its inputs and outputs.
+
+    logits = (codes - logits_zero_point) * logits_scale; of float logits, the scale is 1 and the zero point 0.
+    A mask's highest code means attend, code 0 means masked; in a float mask, 0 and -65535 do. With a sliding window,
+    there is a second mask for the layers that have it. Dtypes may be given by name.
+    """
+
+    method: object
+    n_layers: int
+    n_kv_heads: int
+    head_dim: int
+    cache_dtype: np.dtype
+    mask_dtype: np.dtype
+    token_dtype: np.dtype
+    logits_scale: float
+    logits_zero_point: int
+    sliding_window: int | None
+
+    def __post_init__(self):
+        for name in ("cache_dtype", "mask_dtype", "token_dtype"):
+            setattr(self, name, np.dtype(getattr(self, name)))
+
+    def call(
+        self,
+        tokens: np.ndarray,
+        masks: list[np.ndarray],
+        positions: np.ndarray,
+        caches: list[np.ndarray],
+        rows: slice | np.ndarray = slice(None),
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Run once; return float32 logits (n_rows, vocab), and the new k and v of every layer, in codes."""
+        codes, new = self.call_for_codes(tokens, masks, positions, caches, rows)
+        return dequantised(codes, self.logits_scale, self.logits_zero_point), new
+
+    def call_for_codes(
+        self,
+        tokens: np.ndarray,
+        masks: list[np.ndarray],
+        positions: np.ndarray,
+        caches: list[np.ndarray],
+        rows: slice | np.ndarray = slice(None),
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Run once: tokens (1, AR) integers, masks (1, 1, AR, CL) of mask_dtype, positions (1, AR) int32, caches in
+        the program's order: k of every layer (1, n_kv, head_dim, CL - AR), then v (1, n_kv, CL - AR, head_dim).
+
+        A graph whose AR length is the context length has no cache: positions and caches are dropped.
+        Returns logits (n_rows, vocab) of `rows` of the AR tokens as the program puts them out, in codes or floats, and
+        the new k and v of every layer, in codes.
+        """
+        arrays = [np.asarray(tokens, self.token_dtype), *masks]
+        if self.cache_len:
+            arrays += [positions, *caches]
+        logits, *new = self.method.execute([torch.from_numpy(array) for array in arrays])
+        return logits.numpy()[0, rows], [array.numpy() for array in new]
+
+
+def dequantised(codes: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    """Float32 logits of a program's codes."""
+    return (codes.astype(np.float32) - zero_point) * scale

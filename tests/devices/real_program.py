@@ -1,0 +1,69 @@
+"""Tiny real programs for the emulator: what the runners of phones are tested with."""
+
+import functools
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tiny_model import EMULATOR, RECIPE, SAMPLES, save_llama, save_tokenizer
+
+from hexport.devices.emulator import Run
+from hexport.runtime.lookahead import Size
+
+CONTEXT = 24
+BLOCK = 8  # AR length of the prefill graphs, and of lookahead's decode graph
+LOOKAHEAD = {"ngram": 3, "window": 2, "gcap": 1}  # 6 tokens a call
+
+
+@dataclass(frozen=True)
+class RealPrograms:
+    """`hybrid` has an AR-1 graph, so that it runs in mode kv too. `tokenizer` is …/tokenizer.json."""
+
+    hybrid: Path
+    lookahead: Path
+    tokenizer: Path
+
+    def of(self, mode: str) -> Path:
+        return self.lookahead if mode == "lookahead" else self.hybrid
+
+
+@functools.cache
+def built(folder: Path) -> RealPrograms:
+    """Of a random llama of one layer, with a token per byte, in this process. Takes half a minute."""
+    from hexport.decoder.weights import Checkpoint
+    from hexport.lowering import lower
+    from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
+    from hexport.lowering.target import target_named
+    from hexport.progress import Progress
+    from hexport.quantization.calibration import calibrate
+    from hexport.quantization.recipe import recipe_from
+
+    save_llama(folder / "checkpoint", num_hidden_layers=1)
+    save_tokenizer(folder / "tokenizer")
+    checkpoint, recipe, progress = Checkpoint(folder / "checkpoint"), recipe_from(RECIPE, "16a8w"), Progress()
+    attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, progress)
+    model = checkpoint, attrs, recipe, target_named(EMULATOR)
+    special = lower.SpecialTokens(bos_id=256, eos_id=257)
+    programs = RealPrograms(folder / "hybrid.pte", folder / "lookahead.pte", folder / "tokenizer" / "tokenizer.json")
+    with pytest.MonkeyPatch.context() as patch:  # graphs of one AR length have the same templates
+        patch.setattr(lower, "lower_templates", functools.cache(lower.lower_templates))
+        for path, decode in ((programs.hybrid, 1), (programs.lookahead, BLOCK)):
+            lengths = {KV_METHOD: decode, PREFILL_METHOD: BLOCK}
+            path.write_bytes(lower.lower(*model, lengths, CONTEXT, 1, special, progress).pte)
+    return programs
+
+
+@pytest.fixture(scope="session")
+def real_programs(tmp_path_factory, qnn_sdk) -> RealPrograms:
+    """Never changed, and built once, however many modules import this fixture."""
+    logging.disable(logging.WARNING)  # torch.export logs thousands of debug lines, which pytest would collect
+    try:
+        return built(tmp_path_factory.getbasetemp() / "real")
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def run_of(mode: str) -> Run:
+    """Greedy, up to the end of the context."""
+    return Run(mode, Size(**LOOKAHEAD) if mode == "lookahead" else None, "", 0.0, CONTEXT)
