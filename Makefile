@@ -37,3 +37,4 @@ benchmark: setup
 	$(BIN)/python benchmarks/modes.py
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/dry_run.py
+	$(BIN)/python benchmarks/devices.py

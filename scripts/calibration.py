@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.evaluation.local_text import read_text
+from hexport.evaluation.local_text import local_files, read_text
 from hexport.evaluation.task_texts import task_samples
 from hexport.evaluation.tasks import load_tasks
 from hexport.progress import Progress
@@ -48,7 +48,7 @@ def main(
     log: Path | None,
 ) -> None:
     progress = Progress(log)
-    texts = {name: Path(path) for name, path in (item.split("=", 1) for item in local)}
+    texts = local_files(local)
     with progress.library_output_in_log():
         with progress.stage("calibration data"):
             ids, source = _data(settings, load_tokenizer(tokenizer.parent), text, samples, texts)

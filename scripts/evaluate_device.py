@@ -58,12 +58,13 @@ def main(
         from hexport.devices.evaluations import evaluate_on_emulator, evaluate_on_phones
         from hexport.evaluation.device import References
         from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
+        from hexport.evaluation.local_text import local_files
         from hexport.evaluation.tasks import load_tasks
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe import recipe_from
 
         check_htp(program, settings["target"])
-        local = {name: Path(file) for name, _, file in (text.partition("=") for text in texts)}
+        local = local_files(texts)
         with progress.stage("tasks"):
             tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"])
         references = None

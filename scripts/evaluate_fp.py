@@ -29,10 +29,11 @@ def main(
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.fp import fp_scores
         from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
+        from hexport.evaluation.local_text import local_files
         from hexport.evaluation.tasks import load_tasks
         from hexport.tokenizers.tokenizer import load_tokenizer
 
-        local = {name: Path(file) for name, _, file in (text.partition("=") for text in texts)}
+        local = local_files(texts)
         context_len = settings["max_seq_len"]
         canonical, loaded = Checkpoint(checkpoint.parent), load_tokenizer(tokenizer.parent)
         with progress.stage("tasks"):

@@ -43,13 +43,14 @@ def main(
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.gates import perplexity_ratios, ratio_warnings
         from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
+        from hexport.evaluation.local_text import local_files
         from hexport.evaluation.qdq import QuantisedScores
         from hexport.evaluation.tasks import load_tasks
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe import recipe_from
         from hexport.tokenizers.tokenizer import load_tokenizer
 
-        local = {name: Path(file) for name, _, file in (text.partition("=") for text in texts)}
+        local = local_files(texts)
         context_len, limit = settings["max_seq_len"], settings["limit"]
         loaded, recipe = load_tokenizer(tokenizer.parent), recipe_from(settings["recipe_spec"], settings["recipe"])
         scores = QuantisedScores(

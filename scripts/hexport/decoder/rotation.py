@@ -6,6 +6,7 @@ orthogonal change of basis passes RMSNorm, whose weights move into the projectio
 same, and the program gets no op more.
 """
 
+import functools
 import math
 
 import torch
@@ -30,6 +31,7 @@ def check_rotation(config: DecoderConfig, where: str) -> None:
         )
 
 
+@functools.cache
 def rotation(n: int) -> torch.Tensor:
     """The discrete Hartley transform, float32 (n, n): orthogonal, symmetric, of any size, entries up to sqrt(2 / n)."""
     products = torch.outer(torch.arange(n), torch.arange(n)) % n

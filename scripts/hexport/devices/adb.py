@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adbutils import AdbClient, AdbTimeout
+from adbutils import AdbTimeout
 
 from hexport.config.devices import Device
 from hexport.devices.adb_server import LINK_ERRORS, Client, client
@@ -39,9 +39,7 @@ class Phone:
 
     @classmethod
     def of(cls, device: Device) -> "Phone":
-        """Where devices.yaml leaves it open, the server is the one that `adb` itself would use."""
-        server = AdbClient(**(device.adb_server or {}))
-        return cls(device.name, device.serial, server.host, server.port)
+        return cls(device.name, device.serial, *device.server)
 
     def __str__(self) -> str:
         return f"phone {self.name} ({self.serial})"

@@ -1,5 +1,6 @@
 """A local text as a task: its documents, and the config that makes an lm-eval task of them."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from hexport.errors import HexportError
@@ -25,6 +26,11 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise HexportError(f"{path}: the text is empty")
     return text
+
+
+def local_files(options: Iterable[str]) -> dict[str, Path]:
+    """Name -> file of options NAME=PATH."""
+    return {name: Path(file) for name, _, file in (option.partition("=") for option in options)}
 
 
 def documents(text: str) -> list[str]:

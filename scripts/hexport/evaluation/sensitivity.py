@@ -79,7 +79,7 @@ class _Decoder(FakeQuantisedDecoder):
                 self.checkpoint, i, EXPORT_LENGTH, EXPORT_LENGTH, _with_8_bits(self.recipe, "*_proj")
             )
             self._wide_observers[signature] = prepared.weights
-        prepared, parameters = self._templates[signature].graph._prepared, self.checkpoint.layer_parameters(i)
+        prepared, parameters = self._templates[signature].graph.prepared, self.checkpoint.layer_parameters(i)
         for name in (f"{projection}.weight" for projection in narrow):
             own = prepared.module.get_parameter(name)
             wide = fake_quantised(self._wide_observers[signature][name], parameters[name])

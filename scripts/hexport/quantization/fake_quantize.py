@@ -45,7 +45,7 @@ class FakeQuantisedGraph:
         """Takes the prepared graph over."""
         observe_once(prepared)
         self.outputs, self.points = prepared.outputs, {point: FakeQuantize() for point in prepared.points}
-        self._prepared = prepared
+        self.prepared = prepared
         activations = set(prepared.points.values())
         self._weights = {name: o for name, o in prepared.weights.items() if o not in activations}
         rounds = {observer: self.points[point] for point, observer in prepared.points.items()}
@@ -70,9 +70,9 @@ class FakeQuantisedGraph:
 
     def resize(self, old: int, new: int) -> None:
         """Give a dimension of parameters, and of shapes that the graph names, another size. Parameters are dropped."""
-        for node in self._prepared.module.graph.nodes:
+        for node in self.prepared.module.graph.nodes:
             node.args = tree_map(lambda value: new if isinstance(value, int) and value == old else value, node.args)
-        self._prepared.module.recompile()
+        self.prepared.module.recompile()
         self._empty({path: [new if size == old else size for size in shape] for path, shape in self._shapes().items()})
 
     def drop_parameters(self) -> None:
@@ -80,13 +80,13 @@ class FakeQuantisedGraph:
         self._empty(self._shapes())
 
     def _shapes(self) -> dict[str, Sequence[int]]:
-        return {path: parameter.shape for path, parameter in self._prepared.module.named_parameters()}
+        return {path: parameter.shape for path, parameter in self.prepared.module.named_parameters()}
 
     def _empty(self, shapes: dict[str, Sequence[int]]) -> None:
         for path, shape in shapes.items():
             owner, _, name = path.rpartition(".")
             empty = nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
-            setattr(self._prepared.module.get_submodule(owner), name, empty)
+            setattr(self.prepared.module.get_submodule(owner), name, empty)
 
     def load(self, place: str, attrs: QuantAttrs, parameters: dict[str, torch.Tensor], inputs: dict[str, str]) -> None:
         """Compute what `place` (`layers.3`) does: with its encodings, and its float parameters, which are quantised.
@@ -101,12 +101,12 @@ class FakeQuantisedGraph:
                 ratios = attrs.weight_ratios(f"{place}.{name.removesuffix('.weight')}")
                 parameter = fake_quantised(self._weights[name], parameter, ratios)
             quantised[name] = parameter.to(self._device)
-        set_parameters(self._prepared, quantised)
+        set_parameters(self.prepared, quantised)
 
     def __call__(self, *inputs: torch.Tensor) -> Any:
         """What the module that was prepared returns for these inputs."""
         with torch.no_grad():
-            return self._prepared.module(*inputs)
+            return self.prepared.module(*inputs)
 
 
 def _fixed_encoding(graph_module: GraphModule, node: Node) -> Encoding | None:
