@@ -116,3 +116,21 @@ def test_another_soc_than_the_phones_is_one_line_and_nothing_is_pushed(tree, pho
     assert "Traceback" not in done.stderr
     assert pushed(phones[0]) == before
     assert not list((tree.path / "artifacts/a/16a8w/SM8550/s24").rglob("*.json"))
+
+
+def test_a_program_scores_on_a_phone_as_on_the_emulator(tree, phones):
+    """A ready one, so that nothing else is evaluated. The phone loads it once."""
+    (tree.path / "ready").mkdir()
+    shutil.copy(tree.path / "artifacts/a/16a8w/SM8650/kv_llama_qnn.pte", tree.path / "ready")
+    (tree.path / "tale.txt").write_text("Once upon a time there was a phone that could count to three. " * 2)
+    ready = "  ready: {pre_gen_pte: ready, tokenizer: checkpoints/a, evaluation: {tasks: [tale]}}\n"
+    (tree.path / "config.yaml").write_text(f"tasks: {{tale: {{text: tale.txt}}}}\nmodels:\n{ready}")
+    (tree.path / "devices.yaml").write_text(f"devices:\n  emulator: {{kind: emulator, soc: SM8650}}\n{entry('s24')}")
+    open(phones[0].journal, "w").close()
+    places = [f"artifacts/ready/16a8w/SM8650{place}/kv/evaluation.json" for place in ("/s24", "-emulator/emulator")]
+    tree.snakemake(*places)
+    on_phone, emulated = (read(tree, place) for place in places)
+    assert (on_phone["device"], on_phone["runner"], on_phone["phase"]) == ("s24", "hexport", "device")
+    for key in ("tasks", "tokens", "context_len", "graph"):
+        assert on_phone[key] == emulated[key]
+    assert len([event for event in phones[0].events("shell") if "hexport.devices.phone_side" in event["cmd"]]) == 1
