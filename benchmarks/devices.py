@@ -35,7 +35,6 @@ HEADER = f"{'':<28}{'first':>10}{'second':>10}{'ratio':>10}"
 @click.option("--jobs", default=24, help="runs of the batch")
 def main(mb: int, jobs: int) -> None:
     with tempfile.TemporaryDirectory() as scratch, phones_of_this_host(Path(scratch), WORKERS) as phones:
-        tempfile.tempdir = scratch  # for the leases
         program = Path(scratch, "program.pte")
         program.write_bytes(os.urandom(mb * 1_000_000))
         print_two_runs(program, *next(iter(phones.items())))

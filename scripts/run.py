@@ -46,9 +46,9 @@ def main(
         turns = [(said["prompt"], said["text"]) for said in measured.facts["prompts"]]
         for prompt, text in turns:
             progress.say(f"{prompt!r} -> {text!r}")
-        write_text(output.with_name("outputs.txt"), "".join(f"{prompt}\n{text}\n\n" for prompt, text in turns))
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode")}
         write_json(output, {**facts, "device": measured.device, **measured.facts})
+        write_text(output.with_name("outputs.txt"), "".join(f"{prompt}\n{text}\n\n" for prompt, text in turns))
         write_manifest(
             output,
             inputs={

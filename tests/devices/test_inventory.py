@@ -47,7 +47,7 @@ def table(tmp_path):
         file = tmp_path / "devices.yaml"
         file.write_text(yaml.safe_dump({"devices": devices}))
         command = [sys.executable, str(SCRIPT), "--devices", str(file)]
-        environment = {**os.environ, "TMPDIR": str(tmp_path), **environment}
+        environment = {**os.environ, **environment}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
         assert "Traceback" not in done.stderr
         text, _, problems = done.stdout.partition("\n\n")
@@ -130,7 +130,7 @@ def test_faults_of_the_file_are_said_and_no_phone_is_asked(table):
 
 
 def test_phones_in_use_and_set_aside(keys, phone, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
     device = Device(name="s24", serial=phone.serial, **keys)
     with leases.lease(Phone.of(device)) as lease:
         (entry,) = take_inventory([device])

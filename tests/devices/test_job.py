@@ -19,6 +19,7 @@ from hexport.progress import Progress
 from hexport.provenance import sha256
 
 HOST = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())
+NOBODY = 99999999  # the id of no process: it is beyond Linux's limit
 
 NAMES = [
     "it's",
@@ -124,7 +125,7 @@ def test_what_is_damaged_on_its_way_is_no_result_and_no_input(device, phone, tmp
 @pytest.mark.parametrize(
     ("program", "fault", "says"),
     [
-        ("kill -ABRT $$", HexportError, "sh: crashed with SIGABRT"),
+        ("kill -ABRT $$", PhoneFault, "sh: crashed with SIGABRT"),
         ("kill -KILL $$", PhoneFault, "sh: killed by SIGKILL, as Android does where memory is short: out of luck"),
         ("sleep 4321.5", PhoneFault, "sh: did not end within 1 s, last it said: out of luck; .* raise timeout"),
     ],
@@ -149,7 +150,7 @@ def test_a_process_that_left_its_session_is_killed_at_the_end(phone):
 
 
 def test_what_a_killed_job_of_this_host_left_goes_and_nothing_else(phone):
-    ours, other = f"{RUNS}/{HOST}-77-3", f"{RUNS}/{HOST}x-77-3"
+    ours, other = f"{RUNS}/{HOST}-{NOBODY}-3", f"{RUNS}/{HOST}x-{NOBODY}-3"
     phone.shell(f"mkdir -p {ours} {other}; echo precious | tee {FOLDER}/stray >/data/local/tmp/stray", 10)
     for seconds, place in (("4322.1", ours), ("4322.2", other), ("4322.3", "/data/local/tmp")):
         phone.shell(f"cd {place}; setsid sleep {seconds} </dev/null >/dev/null 2>&1 & sleep 0.2", 10)
@@ -160,7 +161,7 @@ def test_what_a_killed_job_of_this_host_left_goes_and_nothing_else(phone):
             assert phone.shell(f"ls {ours}", 10).code != 0
         assert running("sleep 4322.2") and running("sleep 4322.3")
         assert phone.shell(f"cat {FOLDER}/stray /data/local/tmp/stray", 10).stdout == b"precious\nprecious\n"
-        assert left_over(phone) == f"{HOST}x-77-3\n"
+        assert left_over(phone) == f"{HOST}x-{NOBODY}-3\n"
     finally:
         phone.shell(f"rm -r {other} {FOLDER}/stray /data/local/tmp/stray", 10)
         for process in running("sleep 4322."):
@@ -216,3 +217,18 @@ def test_logcat_is_that_of_the_job_and_bounded(new_device, adb_server):
         log = folder.logcat()
     assert len(log) == 200_000
     assert re.search(r"much\n-d\.-t\.\d\d-\d\d \d\d:\d\d:\d\d\.000\.$", log)
+
+
+def test_only_what_a_process_left_that_is_no_more_is_cleared(phone):
+    """Another process of this host may use the phone under another serial number."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with job_folder(phone, {}, 1.0, Progress()) as folder:
+        name = folder.path.rsplit("/", 1)[-1]
+        host = name.split("-")[0]
+    left = {f"{host}-{ended.pid}-0": False, f"{host}-{os.getppid()}-0": True, f"other-{ended.pid}-0": True}
+    phone.shell(f"cd {RUNS} && mkdir {' '.join(left)}", 10)
+    with job_folder(phone, {}, 1.0, Progress()):
+        found = phone.shell(f"ls {RUNS}", 10).text().split()
+    assert {name: name in found for name in left} == left
+    phone.shell(f"cd {RUNS} && rmdir {' '.join(name for name, stays in left.items() if stays)}", 10)

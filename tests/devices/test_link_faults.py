@@ -27,8 +27,8 @@ def program(tmp_path):
 def impatient(monkeypatch):
     """A link that is silent for a second hangs."""
     monkeypatch.setattr(server_module, "IDLE_S", 1.0)
-    monkeypatch.setattr(phone_cache, "COMMAND_S", 1.5)
-    monkeypatch.setattr(job, "COMMAND_S", 1.5)
+    monkeypatch.setattr(phone_cache, "COMMAND_S", 3.0)
+    monkeypatch.setattr(job, "COMMAND_S", 3.0)
 
 
 def answer(phone, program, result) -> None:
@@ -88,7 +88,7 @@ def test_a_link_that_breaks_is_noticed_and_the_next_try_does_the_work(device, ph
         (PUSH, PassingFault, "pushing program.pte, 1.0 MB took too long"),
         (RUN, PhoneFault, "sh: did not end within 2 s"),
         (PULL, PassingFault, "pulling result took too long"),
-        ({"op": "shell", "match": "mkdir"}, PhoneFault, "mkdir: did not end within 2.5 s"),
+        ({"op": "shell", "match": "mkdir"}, PhoneFault, "mkdir: did not end within 4 s"),
     ],
 )
 def test_a_link_that_hangs_is_given_up(device, phone, program, tmp_path, impatient, fault, kind, says):

@@ -80,6 +80,13 @@ def test_a_file_that_rotted_on_the_phone_is_pushed_again(device, phone, program)
     assert pushed(device) == 6 * MB
 
 
+def test_what_is_not_ours_in_the_cache_is_neither_counted_nor_removed(device, phone, program):
+    phone.shell(f"mkdir -p {CACHE}/folder && cd {CACHE} && head -c 4000000 /dev/zero > 'of others\n2 lines'", 10)
+    ensure_cached(phone, [program], 0.0035, Progress())
+    assert listed(phone) >= {name_of(program), "folder"}
+    assert phone.shell(f"ls {CACHE} | wc -l", 10).text().split() == ["4"]
+
+
 @pytest.mark.parametrize("action", ["corrupt", "truncate"])
 def test_a_file_damaged_on_its_way_is_not_kept(device, phone, program, action):
     device.fault(op="push", match=CACHE, after=1 * MB, action=action)
@@ -99,6 +106,12 @@ def test_a_refused_file_is_said_and_leaves_nothing(device, phone, program, actio
         ensure_cached(phone, [program], 1.0, Progress())
     assert not isinstance(caught.value, PassingFault)
     assert listed(phone) == set()
+
+
+def test_a_lower_limit_counts_even_if_nothing_is_pushed(device, phone, program):
+    ensure_cached(phone, [program], 1.0, Progress())
+    with pytest.raises(PhoneFault, match=r"take 3 MB, and cache_gb allows 2 MB; raise cache_gb"):
+        ensure_cached(phone, [program], 0.002, Progress())
 
 
 def test_a_part_that_someone_left_goes(phone, program):

@@ -5,7 +5,6 @@ import hashlib
 import multiprocessing
 import os
 import signal
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -49,7 +48,7 @@ def three(adb_server, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def short_waits(tmp_path, monkeypatch):
     """Leases of the test's own, and a phone that is gone is given up soon."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
     monkeypatch.setattr(pool, "ONLINE_S", 0.5)
 
 
@@ -92,8 +91,14 @@ def test_a_passing_fault_is_tried_again_on_the_same_phone(three, tmp_path):
 
 def test_a_phone_whose_faults_do_not_pass_is_left_after_three_tries(three):
     work = Work({name: [PassingFault(f"phone {name}: damaged")] * 9 for name in ("a", "b")})
-    threading.Timer(0.4, leases.lease(three[2]).release).start()  # so that a and b come first
-    assert on_a_phone(three, work, Progress()) == "done by c"
+    busy = leases.lease(three[2])  # so that a and b come first
+
+    def free_c_then_work(phone):
+        if len(work.phones) == 5:
+            busy.release()
+        return work(phone)
+
+    assert on_a_phone(three, free_c_then_work, Progress()) == "done by c"
     assert sorted(work.phones[:6]) == ["a"] * 3 + ["b"] * 3 and work.phones[6:] == ["c"]
     assert [leases.set_aside(phone) and leases.set_aside(phone)[0] for phone in three] == [
         "phone a: damaged",

@@ -170,10 +170,11 @@ def test_lookahead_says_what_it_gained(phone, made, real_programs):  # noqa: F81
 
 
 FAULTS = {
-    "a crash": ("kill -SEGV $$", HexportError, "crashed with SIGSEGV: I executorch] loaded the model"),
-    "an abort": ("echo 'Check failed: it is' >&2; kill -ABRT $$", HexportError, "SIGABRT: Check failed: it is"),
+    "a crash": ("kill -SEGV $$", PhoneFault, "crashed with SIGSEGV: I executorch] loaded the model"),
+    "an abort": ("echo 'Check failed: it is' >&2; kill -ABRT $$", PhoneFault, "SIGABRT: Check failed: it is"),
     "killed": ("kill -KILL $$", PhoneFault, "killed by SIGKILL"),
-    "an exit code": ("echo 'ERROR: unknown flag' >&2; exit 3", HexportError, "exit code 3.*ERROR: unknown flag"),
+    "an exit code": ("echo 'ERROR: unknown flag' >&2; exit 3", PhoneFault, "exit code 3.*ERROR: unknown flag"),
+    "the exit code of return -1": ("exit 255", PhoneFault, "exit code 255"),
     "it never ends": ("sleep 60.0625", PhoneFault, "did not end within 1 s"),
 }
 
@@ -196,6 +197,10 @@ GARBAGE = {
     "empty outputs": (shell_runner(""), "garbage"),
     "only the echo": (shell_runner("prompt.raw"), "garbage"),
     "no echo": (shell_runner("5 6 7 8 9 "), "garbage"),
+    "fewer ids than it reports": (shell_runner("prompt.raw5 6 7 "), "garbage"),
+    "ids cut short": (shell_runner("prompt.raw5 6 7 8 9 1"), "garbage"),
+    "an answer that no text is": (shell_runner("prompt.raw\x01\x02ERROR: no memory"), "garbage"),
+    "figures that are none": (shell_runner(report={**REPORT, "first_token_ms": float("nan")}), "without its report"),
     "noise": (shell_runner(then="head -c 99 /dev/urandom >>outputs.txt"), "garbage"),
 }
 

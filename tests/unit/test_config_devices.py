@@ -104,6 +104,22 @@ def test_a_missing_variable_is_one_line(monkeypatch):
     assert str(error.value) == "devices.yaml: devices.p.serial: ${NO_SUCH}: the environment has no NO_SUCH; set it"
 
 
+@pytest.mark.parametrize("port", ["{a: [", "1e9", ""])
+def test_a_variable_that_is_no_number_is_one_line(monkeypatch, port):
+    monkeypatch.setenv("PORT", port)
+    Path("devices.yaml").write_text("devices: {p: {kind: adb, soc: SM8650, serial: a, adb_server: {port: '${PORT}'}}}")
+    with pytest.raises(HexportError) as error:
+        read_devices("devices.yaml")
+    assert str(error.value).startswith("devices.yaml: devices.p.adb_server.port: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_port_of_the_environment_that_is_none_is_one_line(monkeypatch):
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "abc")
+    with pytest.raises(HexportError, match=r"^ANDROID_ADB_SERVER_PORT=abc: no port; unset it"):
+        config(f"a: {PHONE}a}}")
+
+
 def test_the_server_is_the_one_that_adb_itself_takes(monkeypatch):
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", "5099")
     Path("devices.yaml").write_text(

@@ -1,13 +1,12 @@
 """devices.yaml: what programs run on, and which devices share the runs of a SoC."""
 
+import contextlib
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
 
 from hexport.config.documents import read_yaml
 from hexport.config.schema import dotted, raise_all, schema, schema_errors
@@ -41,11 +40,16 @@ class Device:
 
     @property
     def server(self) -> tuple[str, int]:
-        """Host and port of the adb server that a phone hangs on, by default those that adb itself takes."""
+        """Host and port of the adb server that a phone hangs on, by default those that adb itself takes.
+
+        Raises HexportError where the environment names no port.
+        """
         host = os.environ.get("ANDROID_ADB_SERVER_HOST", "127.0.0.1")
-        port = int(os.environ.get("ANDROID_ADB_SERVER_PORT", "5037"))
+        port = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise HexportError(f"ANDROID_ADB_SERVER_PORT={port}: no port; unset it, or set it to a number up to 65535")
         given = self.adb_server or {}
-        return given.get("host", host), given.get("port", port)
+        return given.get("host", host), given.get("port", int(port))
 
     @property
     def lacks(self) -> str | None:
@@ -127,4 +131,12 @@ def _expand(value: object, rule: dict, path: list, faults: list[str]) -> object:
         if name not in os.environ:
             faults.append(f"{dotted(path)}: ${{{name}}}: the environment has no {name}; set it")
     text = VARIABLE.sub(lambda match: os.environ.get(match[1], ""), value)
-    return yaml.safe_load(text) if rule.get("type") in ("integer", "number") else text
+    return _number(text) if rule.get("type") in ("integer", "number") else text
+
+
+def _number(text: str) -> int | float | str:
+    """A number that a text spells, else the text, which the schema refuses."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text

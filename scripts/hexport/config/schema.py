@@ -81,7 +81,8 @@ def _explain(error: jsonschema.ValidationError) -> Iterator[str]:
             yield f"{dotted([*path, _missing_key(error)])}: missing"
         case "type":
             types = [limit] if isinstance(limit, str) else [name for name in limit if name != "null"]
-            yield f"{where}expected {' or '.join(TYPES[name] for name in types)}, got {_shown(value)}"
+            quotes = "; put it in quotes" if types == ["string"] and isinstance(value, int | float) else ""
+            yield f"{where}expected {' or '.join(TYPES[name] for name in types)}, got {_shown(value)}{quotes}"
         case "enum":
             yield f"{where}unknown value {_shown(value)}{nearest(str(value), map(str, limit))}"
         case "pattern" if "propertyNames" in error.schema_path:

@@ -17,7 +17,7 @@ from hexport.devices.shell_stream import Output, Stream, script
 from hexport.errors import HexportError
 
 STATE_S = 10.0  # an adb server answers at once; one that is still starting, in seconds
-CONNECT_S = 2.0
+CONNECT_S = 5.0
 REDIAL_S = 1.0
 COMMAND_BYTES = 60_000  # adb's protocol counts a command's bytes in four hexadecimal digits
 WHAT_TO_DO = {
@@ -49,8 +49,14 @@ class Phone:
 
         Starts the adb server if it is one of this host. Raises PassingFault where the server does not answer.
         """
-        with client(self.host, self.port, STATE_S) as adb, self._link_faults("asking for its state", adb):
-            state = next((entry.state for entry in adb.list() if entry.serial == self.serial), "missing")
+        with client(self.host, self.port, STATE_S) as adb:
+            try:
+                state = next((entry.state for entry in adb.list() if entry.serial == self.serial), "missing")
+            except LINK_ERRORS:
+                raise PassingFault(
+                    f"adb server {self.host}:{self.port}: no adb server answers there; restart it "
+                    "(`adb kill-server`), or correct adb_server in devices.yaml"
+                ) from None
         return "no permissions" if state == "no" else state  # adbutils takes the first of its words
 
     def check_online(self, seconds: float = 0.0) -> None:

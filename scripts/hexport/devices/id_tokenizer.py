@@ -15,6 +15,7 @@ from hexport.tokenizers.tokenizer import Tokenizer
 # What a generation ends at: the tokenizer's eos_token, and what the runner adds for Gemma, which it looks up by text.
 EOS, END_OF_TURN = "<eos>", "<end_of_turn>"
 WORD = re.compile(rb"(\d+) |(<eos>)|(<end_of_turn>)")
+PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}  # how an added token is found
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,3 @@ class IdTokenizer:
             ids.append(int(number) if number else self.eos if eos else self.end_of_turn)
             end = match.end()
         return ids if end == len(text) and all(id < self.vocab_size for id in ids) else None
-
-
-PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}  # how an added token is found

@@ -23,7 +23,7 @@ from hexport.progress import Progress
 
 A = TypeVar("A")
 B = TypeVar("B")
-STATES = {"device": "online", "unauthorized": "unauthorised", "no": "no permission"}
+STATES = {"device": "online", "unauthorized": "unauthorised"}
 LITTLE_MB = 2048
 
 

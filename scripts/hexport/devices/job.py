@@ -21,7 +21,7 @@ from hexport.progress import Progress
 from hexport.provenance import atomic_path, sha256
 
 RUNS = f"{FOLDER}/runs"
-ONLINE_S = 5.0  # within which a phone over TCP is connected
+CONNECTED_S = 5.0  # within which a phone over TCP is connected
 LONGEST_S = 7 * 86400.0
 LOGCAT_BYTES = 200_000
 PART = ".hexport.part"
@@ -61,7 +61,7 @@ class JobFolder:
         seconds = transfer_s(len(data))
         self.phone.push(data, f"{self.path}/{PART}", seconds)
         digest = hashlib.sha256(data).hexdigest()
-        command = f'cd {self.path} && [ "$(sha256sum <{PART})" = "{digest}  -" ] && mv {PART} {_quoted(name)}'
+        command = f'cd {self.path} && [ "$(sha256sum <{PART})" = "{digest}  -" ] && mv -f {PART} {_quoted(name)}'
         if self.phone.shell(command, seconds).code:
             raise PassingFault(f"{self.phone}: {name!r} arrived damaged; check the cable")
 
@@ -78,22 +78,23 @@ class JobFolder:
         """
         _check_name(name)
         self.guard.check_runs()
-        command = (
-            f"cd {self.path} && [ -f {_quoted(name)} ] && stat -L -c %s {_quoted(name)} && sha256sum <{_quoted(name)}"
+        found = self.phone.shell(
+            f"cd {self.path} && [ -f {_quoted(name)} ] && stat -L -c %s {_quoted(name)}", COMMAND_S
         )
-        output = self.phone.shell(command, COMMAND_S)
-        if output.code:
+        if found.code:
+            self.guard.check_runs()  # else the folder is gone, with all that was in it
             raise HexportError(f"{self.phone}: the program left no file {name!r}; see the log of the run")
-        size, digest = output.text().split()[:2]
+        seconds = transfer_s(int(found.text()))
+        digest = said_well(self.phone, f"cd {self.path} && sha256sum <{_quoted(name)}", seconds).split()[0]
         with atomic_path(target) as temporary:
-            self.phone.pull(f"{self.path}/{name}", temporary, transfer_s(int(size)))
+            self.phone.pull(f"{self.path}/{name}", temporary, seconds)
             if sha256(temporary) != digest:
                 raise PassingFault(f"{self.phone}: {name!r} arrived damaged; check the cable")
 
     def run(self, argv: list[str], environment: dict[str, str], seconds: float) -> Output:
         """Run a program in the folder, without input, to its end. Its exit code raises nothing.
 
-        Raises HexportError where it crashed by a signal, PhoneFault where it was killed or is overdue, PassingFault
+        Raises PhoneFault where it crashed by a signal, was killed or is overdue, PassingFault
         where the link broke.
         """
         with self.start(argv, environment, seconds) as stream:
@@ -120,13 +121,15 @@ class JobFolder:
 def job_folder(phone: Phone, files: dict[str, Path], cache_gb: float, progress: Progress) -> Iterator[JobFolder]:
     """A folder on the phone with these files by name, which a program must not write to.
 
-    What an earlier job of this host left is cleared first: a phone has one job at a time.
+    What a process of this host left that is no more is cleared first. The log gets the phone's own if the job fails.
     """
     for name in files:
         _check_name(name)
-    phone.check_online(ONLINE_S)
+    phone.check_online(CONNECTED_S)
     host = re.sub(r"\W", "_", socket.gethostname() or "host", flags=re.ASCII)
-    said_well(phone, CLEAR.format(runs=RUNS, pattern=f"{host}-[0-9]*-[0-9]*"), COMMAND_S)
+    for left in said_well(phone, f"ls {RUNS} 2>/dev/null || :", COMMAND_S).split():
+        if (job := re.fullmatch(rf"{host}-(\d+)-\d+", left)) and not _alive(int(job[1])):
+            said_well(phone, CLEAR.format(runs=RUNS, pattern=left), COMMAND_S)
     cached = ensure_cached(phone, list(dict.fromkeys(files.values())), cache_gb, progress)
     own = f"{host}-{os.getpid()}-{next(_number)}"
     path = f"{RUNS}/{own}"
@@ -135,10 +138,22 @@ def job_folder(phone: Phone, files: dict[str, Path], cache_gb: float, progress: 
     with phone.open("cat", LONGEST_S, name="job folder", if_lost=clear) as guard:
         try:
             since = said_well(phone, f"mkdir -p {path} && cd {path}{links} && date '+%m-%d %H:%M:%S.000'", COMMAND_S)
-            yield JobFolder(phone, path, since.strip(), guard)
+            folder = JobFolder(phone, path, since.strip(), guard)
+            try:
+                yield folder
+            except PassingFault:
+                raise
+            except HexportError:
+                progress.log(folder.logcat())
+                raise
         finally:
             with contextlib.suppress(PhoneFault):
                 phone.shell(clear, COMMAND_S)
+
+
+def _alive(pid: int) -> bool:
+    """Whether another process of this host may be at work: under another serial number, it may use the same phone."""
+    return pid != os.getpid() and Path("/proc", str(pid)).exists()
 
 
 def _quoted(name: str) -> str:

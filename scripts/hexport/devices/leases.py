@@ -11,7 +11,6 @@ import json
 import os
 import pwd
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from filelock import FileLock, Timeout
 from hexport.devices.adb import Phone
 from hexport.devices.adb_server import LOCAL
 
+# Not the folder of temporary files, which TMPDIR moves: all processes and users of this machine must see it.
+FOLDER = Path("/tmp/hexport-leases")
 SET_ASIDE_S = 300.0
 
 
@@ -111,7 +112,7 @@ def _lock(path: Path) -> FileLock:
 def _path(phone: Phone) -> Path:
     host = LOCAL[0] if phone.host in LOCAL else phone.host
     digest = hashlib.sha256(json.dumps([host, phone.port, phone.serial]).encode()).hexdigest()
-    return Path(tempfile.gettempdir(), "hexport-leases", f"{digest[:32]}.lock")
+    return FOLDER / f"{digest[:32]}.lock"
 
 
 def _read(path: Path) -> dict:

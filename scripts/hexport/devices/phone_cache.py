@@ -1,6 +1,7 @@
 """Files on a phone, kept under the SHA-256 of their content: what is there already is not pushed again."""
 
 import contextlib
+import re
 import shlex
 import time
 from collections.abc import Callable
@@ -22,15 +23,16 @@ mkdir -p {cache} && cd {cache} || exit 1
 rm -f *.part
 sha256sum {needed} 2>/dev/null
 echo files
-stat -c '%s %Y %n' * 2>/dev/null
+stat -c '%s %Y %n' ./* 2>/dev/null
 df -k . | tail -n 1
 """
 ADMIT = """
 cd {cache} || exit 1
-[ "$(sha256sum <{name}.part)" = "$(printf '%s  -' {name})" ] && mv {name}.part {name} && exit 0
+[ "$(sha256sum <{name}.part)" = "$(printf '%s  -' {name})" ] && mv -f {name}.part {name} && exit 0
 rm -f {name}.part
 exit 3
 """
+OURS = re.compile(r"(\d+) (\d+) \./([0-9a-f]{64})")  # size, time and name of a file of the cache
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,7 @@ def ensure_cached(phone: Phone, files: list[Path], cache_gb: float, progress: Pr
     sizes = {name: file.stat().st_size for file, name in hashes.items()}
     verified, cached, free = _survey(phone, sizes)
     missing = {name: file for file, name in hashes.items() if name not in verified}
-    if missing:
-        _make_room(phone, sizes, missing, cached, free, cache_gb * 1e9)
+    _make_room(phone, sizes, missing, cached, free, cache_gb * 1e9)
     for name, file in missing.items():
         _push(phone, file, name, sizes[name], progress)
     if sizes:
@@ -80,7 +81,7 @@ def _survey(phone: Phone, sizes: dict[str, int]) -> tuple[set[str], list[CachedF
     hashes, _, rest = said_well(phone, command, transfer_s(sum(sizes.values()))).partition("files\n")
     verified = {words[1] for line in hashes.splitlines() if len(words := line.split()) == 2 and words[0] == words[1]}
     *files, storage = rest.splitlines()
-    cached = [CachedFile(name, int(size), int(used)) for size, used, name in (line.split(" ", 2) for line in files)]
+    cached = [CachedFile(found[3], int(found[1]), int(found[2])) for line in files if (found := OURS.fullmatch(line))]
     return verified, cached, free_bytes(storage)
 
 
@@ -98,17 +99,17 @@ def _make_room(
     others = sorted((file for file in cached if file.name not in sizes), key=lambda file: file.used)
     kept = sum(file.size for file in cached) - sum(file.size for file in goes)
     free += sum(file.size for file in goes)
-    while others and (kept + incoming > limit or free < incoming + SPARE):
+    space = incoming + SPARE if missing else 0.0
+    while others and (kept + incoming > limit or free < space):
         goes.append(others.pop(0))
         kept -= goes[-1].size
         free += goes[-1].size
     if goes:
         names = shlex.join(f"./{file.name}" for file in goes)
         free = free_bytes(said_well(phone, f"cd {CACHE} && rm -f {names} && df -k . | tail -n 1", COMMAND_S))
-    if free < incoming + SPARE:
+    if free < space:
         raise PhoneFault(
-            f"{phone}: no space: {(incoming + SPARE) / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free; "
-            "free some of its storage"
+            f"{phone}: no space: {space / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free; free some of its storage"
         )
 
 

@@ -19,7 +19,6 @@ FACTS = """
 echo "soc=$(getprop ro.soc.model 2>/dev/null)"
 echo "soc0=$(cat /sys/devices/soc0/machine 2>/dev/null)"
 echo "android=$(getprop ro.build.version.release 2>/dev/null)"
-echo "abi=$(getprop ro.product.cpu.abi 2>/dev/null)"
 echo "machine=$(uname -m)"
 for folder in /data/local/tmp /data /; do
   if [ -d $folder ]; then echo "free=$(df -k $folder | tail -n 1)"; break; fi
@@ -45,7 +44,6 @@ class Facts:
 
     soc: str | None
     android: str | None
-    abi: str | None
     machine: str
     free_mb: int | None
 
@@ -58,28 +56,25 @@ def read_facts(phone: Phone) -> Facts:
     if not machine:
         complaint = output.stderr.decode(errors="replace").strip().partition("\n")[0]
         raise PhoneFault(
-            f"phone {phone.name} ({phone.serial}): its shell does not answer"
-            f"{': ' + complaint if complaint else ''}; restart the phone"
+            f"{phone}: its shell does not answer{': ' + complaint if complaint else ''}; restart the phone"
         )
     return Facts(
         soc=_part_name(*said.get("soc", []), *said.get("soc0", [])),
         android=said["android"][0] or None,
-        abi=said["abi"][0] or None,
         machine=machine,
         free_mb=_free_mb(said.get("free", [""])[0]),
     )
 
 
 def check_soc(phone: Phone, device: Device, facts: Facts, progress: Progress) -> None:
-    """Raise HexportError where the phone has another SoC than devices.yaml says. One that does not say it passes."""
-    where = f"phone {phone.name} ({phone.serial})"
+    """Raise PhoneFault where the phone has another SoC than devices.yaml says. One that does not say it passes."""
     if facts.soc is None:
-        progress.say(f"{where} does not say which SoC it has; taken for {device.soc}, as in devices.yaml")
+        progress.say(f"{phone} does not say which SoC it has; taken for {device.soc}, as in devices.yaml")
     elif not same_soc(facts.soc, device.soc):
         known = next((soc for soc in HTP_ARCH if same_soc(facts.soc, soc)), None)
         correction = f"set soc: {known} for it, or " if known else ""
-        raise HexportError(
-            f"{where}: devices.yaml says {device.soc}, and the phone says {facts.soc}; "
+        raise PhoneFault(
+            f"{phone}: devices.yaml says {device.soc}, and the phone says {facts.soc}; "
             f"{correction}set its serial to that of a phone with {device.soc}"
         )
 

@@ -14,7 +14,7 @@ from hexport.config.devices import Device
 from hexport.devices.faults import PassingFault, PhoneFault
 from hexport.devices.job import JobFolder
 from hexport.devices.phone_code import MODULE
-from hexport.devices.shell_stream import LATER_S, Stream
+from hexport.devices.shell_stream import Stream
 from hexport.progress import Progress
 
 CODE, PROGRAM = "hexport.zip", "program.pte"
@@ -65,7 +65,12 @@ class PhoneProcess:
     def renew(self) -> None:
         """Start again, where that would leave a run more time. Raises as `ask` does."""
         if time.monotonic() - self._started > FRESH_S:
-            self._end()
+            try:
+                self._stream.rest()  # the process ends with its input, and leaves its memory to the next one
+            except PassingFault:
+                raise
+            except PhoneFault:  # its time is over, and closing kills it
+                pass
             self._running.close()
             self._start()
 
@@ -88,19 +93,6 @@ class PhoneProcess:
             self._stream: Stream = self._running.enter_context(opened)
             self._started = time.monotonic()
             self.load_s = next(self.ask(self._task)).json()["load_s"]
-
-    def _end(self) -> None:
-        """Wait for the end of the process, which is that of its input; or for the end of its time, when that is over.
-
-        Ended in another way, it would take the folder with it.
-        """
-        try:
-            self._stream.rest()
-        except PassingFault:
-            raise
-        except PhoneFault:
-            over = self._started + self._device.timeout + 2 * LATER_S
-            time.sleep(max(0.0, over - time.monotonic()))
 
     def _event(self) -> Event:
         line = next(self._stream.lines(), None)

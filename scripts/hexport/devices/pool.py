@@ -16,7 +16,8 @@ from hexport.progress import Progress
 
 T = TypeVar("T")
 TRIES = 3
-ONLINE_S = 60.0  # within which a phone whose link broke has to be back
+ONLINE_S = 60.0  # within which a phone whose link broke has to be back, as after a restart
+SOON_S = 15.0  # where another phone can do the work; an adb server dials a lost one every 10 s
 POLL_S = 0.2
 SAY_S = 10.0
 
@@ -32,7 +33,7 @@ def on_a_phone(phones: list[Phone], work: Callable[[Phone], T], progress: Progre
     while untried := [phone for phone in phones if phone not in faults]:
         with _first_free(untried, progress) as lease:
             try:
-                result = _tried(lease.phone, work, progress)
+                result = _tried(lease.phone, work, ONLINE_S if len(untried) == 1 else SOON_S, progress)
             except PhoneFault as fault:
                 faults[lease.phone] = fault
                 lease.set_aside(str(fault))
@@ -46,7 +47,7 @@ def on_a_phone(phones: list[Phone], work: Callable[[Phone], T], progress: Progre
     raise PhoneFault("; ".join(str(fault) for fault in faults.values()))
 
 
-def _tried(phone: Phone, work: Callable[[Phone], T], progress: Progress) -> T:
+def _tried(phone: Phone, work: Callable[[Phone], T], online_s: float, progress: Progress) -> T:
     for attempt in itertools.count(1):
         try:
             return work(phone)
@@ -54,7 +55,7 @@ def _tried(phone: Phone, work: Callable[[Phone], T], progress: Progress) -> T:
             if attempt == TRIES:
                 raise
             progress.say(f"{fault} (try {attempt + 1} of {TRIES} follows)")
-        phone.check_online(ONLINE_S)
+        phone.check_online(online_s)
 
 
 def _first_free(phones: list[Phone], progress: Progress) -> Lease:

@@ -5,7 +5,9 @@ files of token ids, so chat templates are the host's; and it writes ids, since i
 """
 
 import codecs
+import contextlib
 import json
+import math
 import re
 from dataclasses import dataclass
 
@@ -15,6 +17,7 @@ from hexport.devices.adb import Phone
 from hexport.devices.faults import PassingFault, PhoneFault
 from hexport.devices.id_tokenizer import IdTokenizer
 from hexport.devices.job import JobFolder
+from hexport.devices.phone_facts import read_facts
 from hexport.devices.phone_libraries import RUNNER
 from hexport.errors import HexportError
 from hexport.progress import Progress
@@ -24,6 +27,8 @@ EVAL_MODES = {"kv": 0, "hybrid": 1, "lookahead": 2}
 PROGRAM, PROMPT, OUTPUTS = "program.pte", "prompt.raw", "outputs.txt"
 OBSERVER = re.compile(rb"^PyTorchObserver (\{.*\})\s*$", re.MULTILINE)
 TIMES = ("model_load_start_ms", "model_load_end_ms", "inference_start_ms", "first_token_ms", "inference_end_ms")
+CUT_IDS = re.compile(rb"(\d+ )*\d*")  # of an answer in ids whose end is missing
+SPARE_MB = 4
 TICK_S = 1e-3  # of the runner's clock: no time is told shorter
 REMOVE_S = 30.0
 
@@ -57,7 +62,7 @@ class RunnerProcess:
     def run(self, tokens: list[int], seq_len: int, mode: str, options: dict[str, str]) -> Report:
         """Let it read tokens, and answer until there are seq_len in all. `options` are more flags by their names.
 
-        Raises PhoneFault where it does not do what it should on this phone, HexportError where no phone would.
+        Raises PhoneFault where it does not do what it should.
         """
         self.remove(OUTPUTS)
         self.job.write(PROMPT, np.array(tokens, "<u8").tobytes())
@@ -78,12 +83,19 @@ class RunnerProcess:
             return self._report(self._printed([f"./{RUNNER}", *words, "--shared_buffer"]))
         except PassingFault:
             raise
-        except HexportError:
-            self.progress.log(self.job.logcat())
-            raise
+        except PhoneFault as fault:
+            raise self._no_space() or fault from None
 
     def remove(self, name: str) -> None:
         self.job.run(["rm", "-f", name], {}, REMOVE_S)
+
+    def _no_space(self) -> PhoneFault | None:
+        """The fault behind others where the phone is full: no exit code tells."""
+        with contextlib.suppress(PhoneFault):
+            free = read_facts(self.phone).free_mb
+            if free is not None and free < SPARE_MB:
+                return PhoneFault(f"{self.phone}: no space: {free} MB free after the run; free some of its storage")
+        return None
 
     def _printed(self, command: list[str]) -> bytes:
         """What the runner printed, which is also in the log, where it ended well."""
@@ -93,7 +105,7 @@ class RunnerProcess:
             self.progress.log(printed.decode(errors="replace"))
             if output.code:
                 stream.output()
-                raise HexportError(
+                raise PhoneFault(
                     f"{self.phone}: {RUNNER} ended with exit code {output.code}{_said(output.last_line())}; see the log"
                 )
         return printed
@@ -103,20 +115,21 @@ class RunnerProcess:
             figures = json.loads(OBSERVER.search(printed)[1])
             load_start, load_end, start, first, end = (figures[name] / 1e3 for name in TIMES)
             decoded = int(figures["generated_tokens"])
-        except (TypeError, KeyError, ValueError):
+            if not all(map(math.isfinite, (load_start, load_end, start, first, end))) or decoded < 0:
+                raise ValueError
+        except (TypeError, KeyError, ValueError, OverflowError):
             last = printed.decode(errors="replace").strip().rpartition("\n")[2]
             raise PhoneFault(
                 f"{self.phone}: {RUNNER} ended without its report (PyTorchObserver){_said(last)}; see the log"
             ) from None
-        ids = self._ids()
-        if len(ids) != decoded + 1:
-            self.progress.say(f"{self.phone}: {RUNNER} reports {decoded + 1} tokens, and wrote {len(ids)}")
+        ids = self._ids(decoded)
         return Report(
             ids, decoded, load_end - load_start, max(first - start, TICK_S), max(end - first, TICK_S), printed
         )
 
-    def _ids(self) -> list[int]:
-        """What it wrote, one token or more, behind the echo of its prompt, which is the name of the prompt's file."""
+    def _ids(self, decoded: int) -> list[int]:
+        """What it wrote behind the echo of its prompt, which is the name of the prompt's file: ids, of which it may
+        count the first one or not, or words."""
         try:
             text = self.job.read(OUTPUTS)
         except PhoneFault:
@@ -125,7 +138,11 @@ class RunnerProcess:
             raise PhoneFault(f"{self.phone}: {RUNNER} left no {OUTPUTS}; see the log") from None
         echo = PROMPT.encode()
         answer = text.removeprefix(echo)
-        ids = (self.tokenizer.ids(answer) or self._encoded(answer)) if text.startswith(echo) else None
+        ids = self.tokenizer.ids(answer) if text.startswith(echo) else []
+        if ids is None:
+            ids = self._encoded(answer)
+        elif len(ids) < decoded:
+            ids = []
         if not ids:
             raise PhoneFault(
                 f"{self.phone}: {RUNNER} wrote garbage to {OUTPUTS}: {text[:40]!r}; see the log, and build it from "
@@ -133,13 +150,15 @@ class RunnerProcess:
             )
         return ids
 
-    def _encoded(self, answer: bytes) -> list[int] | None:
+    def _encoded(self, answer: bytes) -> list[int]:
         """Ids of an answer in words, by a runner that decodes with a tokenizer of its own. A last character that the
         end of the answer cut in two is left out."""
         try:
             text = codecs.getincrementaldecoder("utf-8")().decode(answer)
         except UnicodeDecodeError:
-            return None
+            return []
+        if CUT_IDS.fullmatch(answer) or not all(letter.isprintable() or letter.isspace() for letter in text):
+            return []
         self.progress.say(f"{self.phone}: {RUNNER} wrote text, not ids; token_ids are the tokenizer's of that text")
         return self.models.encode(text)
 

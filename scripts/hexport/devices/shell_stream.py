@@ -15,7 +15,6 @@ from math import ceil
 
 from hexport.devices.adb_server import LINK_ERRORS, Client, Connection
 from hexport.devices.faults import PassingFault, PhoneFault
-from hexport.errors import HexportError
 
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)  # adb's shell_protocol.h
 PACKET = 32 << 10  # bytes of input a packet
@@ -55,12 +54,18 @@ class Output:
     stdout: bytes
     stderr: bytes
 
+    @property
+    def ended_by(self) -> signal.Signals | None:
+        """The signal that ended it, if one did."""
+        number = self.code - 128
+        return signal.Signals(number) if number in set(signal.Signals) else None
+
     def text(self) -> str:
         return self.stdout.decode(errors="replace")
 
     def last_line(self) -> str:
         """The last line it said, on stderr or else on stdout, for an error message of one line."""
-        shells = signal.strsignal(self.code - 128) if self.code > 128 else None  # what the shell says of a crash
+        shells = signal.strsignal(self.ended_by) if self.ended_by else None  # what the shell says of a crash
         for said in (self.stderr, self.stdout):
             for line in reversed(said[-2000:].decode(errors="replace").split("\n")):
                 text = "".join(char for char in line if char.isprintable()).strip()[:200]
@@ -127,18 +132,18 @@ class Stream:
         return Output(self._code, self._take(len(self._out)), bytes(self._err))
 
     def output(self) -> Output:
-        """Like `rest`. Raises PhoneFault where the phone killed the process, HexportError where it crashed."""
+        """Like `rest`. Raises PhoneFault where a signal ended the process: the phone's, or its own in a crash."""
         output = self.rest()
-        if output.code - 128 not in set(signal.Signals):
+        ended_by = output.ended_by
+        if ended_by is None:
             return output
-        ended_by = signal.Signals(output.code - 128)
         said = f": {output.last_line()}" if output.last_line() else ""
         if ended_by in FROM_OUTSIDE:
             raise PhoneFault(
                 f"{self._where}: killed by {ended_by.name}, as Android does where memory is short{said}; "
                 "close apps on the phone, or take a smaller program"
             )
-        raise HexportError(f"{self._where}: crashed with {ended_by.name}{said}; see the log of the run")
+        raise PhoneFault(f"{self._where}: crashed with {ended_by.name}{said}; see the log of the run")
 
     def check_runs(self) -> None:
         """Raise PassingFault where the link broke, or the process ended; without waiting."""
@@ -192,11 +197,12 @@ class Stream:
         elif kind == STDERR:
             self._err += data
         elif kind == EXIT:
-            self._end(data[0])
+            self._end(data)
         if max(len(self._out), len(self._err)) > LIMIT:
             raise PhoneFault(f"{self._where}: prints garbage without end, over {LIMIT >> 20} MB; see what it runs")
 
-    def _end(self, code: int) -> None:
+    def _end(self, codes: bytes) -> None:
+        code = next(iter(codes), 0)
         end = self._marker + b"%d;" % code
         if not self._err.endswith(end):
             raise PassingFault(f"{self._where}: ended without its end marker; check the cable and `adb devices`")
