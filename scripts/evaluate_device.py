@@ -55,7 +55,7 @@ def main(
             versions["qnn"] = qnn_build_id()
         from hexport.decoder.weights import Checkpoint
         from hexport.devices.emulator import check_htp
-        from hexport.devices.evaluations import evaluate_on_emulator, evaluate_on_phones
+        from hexport.devices.evaluations import evaluate_program
         from hexport.evaluation.device import References
         from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
         from hexport.evaluation.local_text import local_files
@@ -72,8 +72,7 @@ def main(
             recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
             attrs = load_quant_attrs(quant_attrs)
             references = functools.partial(References, Checkpoint(checkpoint.parent, recipe.r1), attrs, recipe)
-        evaluate = evaluate_on_emulator if found[0].kind == "emulator" else evaluate_on_phones
-        measured = evaluate(
+        measured = evaluate_program(
             found, program, tokenizer, settings["graph"], tasks, settings["limit"], references, progress
         )
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode", "limit", "num_fewshot")}

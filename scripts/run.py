@@ -38,11 +38,10 @@ def main(
 
             versions["qnn"] = qnn_build_id()
         from hexport.devices.emulator import Run, check_htp
-        from hexport.devices.runs import run_on_emulator, run_on_phones
+        from hexport.devices.runs import run_program
 
         check_htp(program, settings["target"])
-        answer = run_on_emulator if found[0].kind == "emulator" else run_on_phones
-        measured = answer(found, program, tokenizer, settings["prompts"], Run.of(settings), progress)
+        measured = run_program(found, program, tokenizer, settings["prompts"], Run.of(settings), progress)
         turns = [(said["prompt"], said["text"]) for said in measured.facts["prompts"]]
         for prompt, text in turns:
             progress.say(f"{prompt!r} -> {text!r}")

@@ -29,7 +29,7 @@ def running(words: str) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
     """Fail unless the condition comes true within the time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -50,6 +50,7 @@ def short_waits(tmp_path, monkeypatch):
     """Leases of the test's own, and a phone that is gone is given up soon."""
     monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
     monkeypatch.setattr(pool, "ONLINE_S", 0.5)
+    monkeypatch.setattr(pool, "SOON_S", 0.5)
 
 
 class Work:

@@ -14,6 +14,7 @@ from hexport.devices.emulator import Run, load_generator
 from hexport.devices.phone_facts import check_soc, read_facts, temperature
 from hexport.devices.pool import on_a_phone
 from hexport.progress import Progress
+from hexport.runtime.conversation import AnyGenerator
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 RUNNERS = {"qnn_llama_runner": qnn_llama_runner, "hexport": hexport_runner}
@@ -29,37 +30,34 @@ class Measured:
     manifest: dict = field(default_factory=dict)
 
 
-def run_on_emulator(
+def run_program(
     devices: list[Device], program: Path, tokenizer: Path, prompts: list[str], run: Run, progress: Progress
 ) -> Measured:
-    """The one device is the emulator. tokenizer: …/tokenizer.json. Raises HexportError.
+    """Run on the emulator, or on whichever of the phones is free, and anew on another one where it fails.
 
-    The QNN libraries of this host must be loaded (`qnn_sdk.use_qnn_sdk`).
+    tokenizer: …/tokenizer.json. For the emulator, the QNN libraries of this host must be loaded
+    (`qnn_sdk.use_qnn_sdk`). Raises HexportError.
     """
-    generator = load_generator(program, run, progress)
-    answers = answer_prompts(program, generator, load_tokenizer(tokenizer.parent), prompts, run, progress)
-    return Measured(devices[0].name, result_facts(answers, run))
-
-
-def run_on_phones(
-    devices: list[Device], program: Path, tokenizer: Path, prompts: list[str], run: Run, progress: Progress
-) -> Measured:
-    """Run on whichever of the phones is free, and on another one where it fails. Raises HexportError."""
     loaded = load_tokenizer(tokenizer.parent)
 
-    def converse(phone: Phone, device: Device, runner: ModuleType) -> dict:
+    def answer(generator: AnyGenerator) -> dict:
+        return result_facts(answer_prompts(program, generator, loaded, prompts, run, progress), run)
+
+    def on_phone(phone: Phone, device: Device, runner: ModuleType) -> dict:
         before = temperature(phone)
         with runner.generator(phone, device, program, tokenizer, run, progress) as generator:
-            facts = result_facts(answer_prompts(program, generator, loaded, prompts, run, progress), run)
+            facts = answer(generator)
         return {**facts, "temperature_c": {"before": before, "after": temperature(phone)}}
 
-    return on_phones(devices, converse, progress)
+    if devices[0].kind == "adb":
+        return on_phones(devices, on_phone, progress)
+    return Measured(devices[0].name, answer(load_generator(program, run, progress)))
 
 
 def on_phones(devices: list[Device], work: Callable[[Phone, Device, ModuleType], dict], progress: Progress) -> Measured:
     """The facts that work(phone, device, its runner's module) gives on one of these phones.
 
-    Nothing is pushed to a phone that has another SoC than devices.yaml says: that raises HexportError.
+    Nothing is pushed to a phone that has another SoC than devices.yaml says.
     """
     by_name = {device.name: device for device in devices}
 
