@@ -83,7 +83,7 @@ def test_yaml(text, expected):
         (model("max_seq_len: null"), "models.m.max_seq_len: expected a whole number, got nothing"),
         (model("temperature: -0.5"), "models.m.temperature: must be 0 or more, got -0.5"),
         (model("prompts: Hello"), "models.m.prompts: expected a list, got 'Hello'"),
-        (model("prompts: [42]"), "models.m.prompts[0]: expected text, got 42"),
+        (model("prompts: [42]"), "models.m.prompts[0]: expected text, got 42; put it in quotes"),
         (model("prompts: [{a: b}]"), "models.m.prompts[0]: expected text, got keys with values"),
         (model("modes: [kvs]"), "models.m.modes[0]: unknown value 'kvs'; did you mean kv?"),
         (model("modes: [all]"), "models.m.modes[0]: unknown value 'all'; known: kv, hybrid, lookahead"),

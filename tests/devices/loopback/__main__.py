@@ -24,6 +24,7 @@ def main() -> None:
         device.mode = options.mode
         listener = control.listen(options.control)
         sandbox.enter()
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, a shell could not trap it
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: device.stopping.set())
         threading.Thread(target=device.accept, daemon=True).start()
