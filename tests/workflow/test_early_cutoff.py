@@ -2,10 +2,11 @@
 
 import json
 import random
-import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+
+from workflow_tree import FORKS, environment
 
 REPOSITORY = Path(__file__).parents[2]
 SEED, BUILDS = 1, 8
@@ -121,5 +122,5 @@ def _write_workflow(folder: Path, targets: list[str]) -> None:
 
 
 def _snakemake(folder: Path, *args: str) -> int:
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--scheduler", "greedy", "--quiet", "all", *args]
-    return subprocess.run(command, cwd=folder, capture_output=True).returncode
+    command = ["snakemake", "--cores", "2", "--scheduler", "greedy", "--quiet", "all", *args]
+    return FORKS.run(*command, cwd=folder, env=environment()).returncode
