@@ -19,6 +19,7 @@ from hexport.devices.phone_facts import platform, read_facts
 from hexport.devices.phone_libraries import RUNNER, qnn_libraries, runner_files
 from hexport.devices.remote import RemoteCache, graph_sizes, mode_sizes
 from hexport.devices.runner_process import PROGRAM, Report, RunnerProcess
+from hexport.devices.runner_version import OR_OURS, check_lookahead_size, check_version
 from hexport.errors import HexportError
 from hexport.lowering.abi import KV_METHOD
 from hexport.lowering.layout import layout_of
@@ -155,15 +156,13 @@ def generator(
     if run.temperature > 0:
         raise HexportError(
             f"temperature {run.temperature:g}: {RUNNER} draws tokens from codes, not logits, so it would mean another "
-            "one; set temperature: 0, or runner: hexport for a device that has Python"
+            f"one; set temperature: 0, {OR_OURS}"
         )
     facts = checked_facts(program)
     prefill_graph, decode_graph = mode_sizes(facts, run)
-    if run.lookahead and run.lookahead.rows != decode_graph.ar_len:
-        raise HexportError(
-            f"{program}: {RUNNER} needs a lookahead step, (window + gcap) * (ngram - 1) = {run.lookahead.rows} tokens, "
-            f"as long as the decode graph's AR length, {decode_graph.ar_len}; choose sizes that give a power of 2"
-        )
+    check_version(phone, device, facts, run.mode, progress)
+    if run.lookahead:
+        check_lookahead_size(facts, run.lookahead, decode_graph)
     with _process(phone, device, facts, tokenizer, progress) as process:
         yield RunnerGenerator(process, prefill_graph, decode_graph, run, RemoteCache())
 
@@ -183,6 +182,7 @@ def reader(
             f"{program}: {RUNNER} puts out logits of decode graphs with AR length 1, here it is {values['ar_len']}; "
             "evaluate this model in mode kv or hybrid, whose logits are the same"
         )
+    check_version(phone, device, facts, RunnerReader.name, progress)
     if graph_name != RunnerReader.name:
         progress.say(f"{phone}: {RUNNER} puts out the logits of {KV_METHOD} only; texts are scored by that")
     dtype = layout_of(facts.methods[KV_METHOD]).logits_dtype
