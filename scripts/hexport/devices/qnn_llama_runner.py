@@ -32,7 +32,7 @@ from hexport.runtime.reading import Texts
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 LOGITS = "all_logits.raw"
-LOOKAHEAD = re.compile(rb"Lookahead Decoding: n_generated = (\d+) / n_accept = (\d+)")
+LOOKAHEAD = re.compile(rb"Lookahead Decoding: n_generated = (\d{1,9}) / n_accept = (\d{1,9})")
 SPARE_MB = 16  # beside a text's logits
 BLOCK_ROWS = 16  # of logits at once: those of a long text take over 1 GB in float32
 
@@ -110,7 +110,7 @@ class RunnerReader:
             groups[-1].append(tokens)
         self._check_space(max(map(len, inputs), default=0))
         for group in progress.steps(groups, "device", len(groups), unit="text"):
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory(prefix="hexport-") as folder:
                 rows = self._rows(group[-1], Path(folder, LOGITS))
                 for tokens in group:
                     for start in range(0, len(tokens), BLOCK_ROWS):
@@ -122,9 +122,9 @@ class RunnerReader:
         if len(tokens) > self.graph.context_len:
             raise ValueError(f"{len(tokens)} tokens do not fit into a context of {self.graph.context_len}")
         self.process.run(tokens, len(tokens) + 1, "kv", {"dump_logits_path": LOGITS})
-        self.process.job.fetch(LOGITS, file)
-        self.process.remove(LOGITS)
         expected = len(tokens) * self._row_bytes()
+        self.process.job.fetch(LOGITS, file, expected)
+        self.process.remove(LOGITS)
         if file.stat().st_size != expected:
             raise PhoneFault(
                 f"{self.process.phone}: {RUNNER} wrote {file.stat().st_size} bytes of logits, expected {expected}; "
@@ -206,7 +206,7 @@ def _process(
     loaded, graph = load_tokenizer(tokenizer.parent), graph_sizes(facts, KV_METHOD)
     files = runner_files(device) | qnn_libraries(device, platform(read_facts(phone), RUNNER))
     ids = IdTokenizer.of(loaded, graph.vocab_size)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="hexport-") as folder:
         files |= {PROGRAM: facts.path} | {file.name: file for file in ids.write(Path(folder))}
         with job_folder(phone, files, device.cache_gb, progress) as job:
             yield RunnerProcess(phone, job, device.timeout, decoder_version(facts), ids, loaded, progress)
