@@ -94,7 +94,8 @@ def test_yaml(text, expected):
         (model("evaluation: {limit: 1}"), "models.m.evaluation.tasks: missing"),
         (
             "models: {../m: {checkpoint: a.gguf, prompts: [a]}}",
-            "models.../m: not a name: use up to 100 letters, digits, dots, dashes and underscores, a letter or digit first",
+            "models.../m: not a name: use up to 100 letters, digits, dots, dashes and underscores, a letter or digit "
+            "first",
         ),
         (model("r3: true"), "models.m.r3: unknown key; known: " + ", ".join(KEYS)),
         ("recipes: {r: {}}\n" + model(""), "recipes.r.based_on: missing"),
