@@ -1,8 +1,7 @@
 import functools
 import os
 import re
-
-from snakemake.utils import update_config
+import traceback
 
 PYTHON = sys.executable
 
@@ -12,36 +11,38 @@ def fail(error):
     sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
 
 
+def fail_by_bug(error):
+    log = Path(".snakemake", "log", f"hexport-{os.getpid()}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+    fail(f"a bug of hexport, not of yours: {type(error).__name__}; {log} has the trace: please report it")
+
+
 def one_line_errors(function):
-    """For input and params functions: a HexportError ends Snakemake with its line."""
+    """Whatever a function raises ends Snakemake in one line: of the user's fault, or of where the trace of ours is."""
 
     @functools.wraps(function)
-    def wrapper(wildcards):
+    def wrapper(*args):
         try:
-            return function(wildcards)
+            return function(*args)
         except HexportError as error:
             fail(error)
+        except Exception as error:
+            fail_by_bug(error)
 
     return wrapper
 
 
+@one_line_errors
 def load_build():
-    files = workflow.overwrite_configfiles or ["config.yaml"]
-    document = {}
-    for file in files:
-        update_config(document, read_yaml(Path(file)))
-    update_config(document, config)  # --config
-    source = ", ".join(map(os.path.relpath, files))
+    document, source = read_config(workflow.config_settings.config, workflow.overwrite_configfiles)
     build = parse_config(document, source)
     check_config(build, source)
     matrix.toolchain_versions()
     return build
 
 
-try:
-    build = load_build()
-except HexportError as error:
-    fail(error)
+build = load_build()
 
 DEVICES = build.devices_file
 # Calibration and evaluation compute on all of them, so only one such job runs at a time.
