@@ -12,7 +12,7 @@ from hexport.config.modes import lookahead_ar_len
 from hexport.config.paths import SPECIAL, check_artifacts, check_file, path_faults
 from hexport.config.ready_programs import ready_program
 from hexport.config.recipes import built_in_recipes
-from hexport.config.schema import nearest, raise_all
+from hexport.config.schema import cut, nearest, raise_all
 from hexport.config.settings import Config, Model
 from hexport.config.socs import HTP_ARCH, MIN_ARCH_16_BIT_KV, MIN_ARCH_BLOCKS
 from hexport.config.sources import check_uri, is_remote, may_hold_tokenizer, tokenizer_of
@@ -120,7 +120,7 @@ def _model_faults(config: Config) -> Iterator[str]:
 def _soc_faults(config: Config) -> Iterator[str]:
     for i, soc in enumerate(config.socs):
         if soc not in HTP_ARCH:
-            yield f"socs[{i}]: unknown SoC {soc!r}{nearest(soc, HTP_ARCH)}"
+            yield f"socs[{i}]: unknown SoC {cut(repr(soc))}{nearest(soc, HTP_ARCH)}"
 
 
 def _recipe_faults(config: Config) -> Iterator[str]:
@@ -133,7 +133,7 @@ def _recipe_faults(config: Config) -> Iterator[str]:
     for model in config.models.values():
         where = f"models.{model.name}.recipe"
         if model.recipe not in config.recipes:
-            yield f"{where}: unknown recipe {model.recipe!r}{nearest(model.recipe, config.recipes)}"
+            yield f"{where}: unknown recipe {cut(repr(model.recipe))}{nearest(model.recipe, config.recipes)}"
         elif model.pre_gen_pte is None and not faults.get(model.recipe):
             recipe = model.recipe, config.recipes[model.recipe]
             for soc in (soc for soc in config.socs if soc in HTP_ARCH):

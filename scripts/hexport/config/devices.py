@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hexport.config.documents import MAX_DIGITS, read_yaml
-from hexport.config.schema import dotted, nearest, raise_all, schema, schema_errors
+from hexport.config.schema import cut, dotted, nearest, raise_all, schema, schema_errors
 from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
 
@@ -49,7 +49,9 @@ class Device:
         host = os.environ.get("ANDROID_ADB_SERVER_HOST", "127.0.0.1")
         port = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
         if not (PORT.fullmatch(port) and 0 < int(port) < 65536):
-            raise HexportError(f"ANDROID_ADB_SERVER_PORT={port}: no port; unset it, or set it to a number up to 65535")
+            raise HexportError(
+                f"ANDROID_ADB_SERVER_PORT={cut(port)}: no port; unset it, or set it to a number up to 65535"
+            )
         given = self.adb_server or {}
         return given.get("host", host), given.get("port", int(port))
 
@@ -82,7 +84,7 @@ def read_devices(path: str) -> dict[str, Device]:
 def _unknown_socs(devices: dict[str, dict], written: dict[str, dict]) -> Iterator[str]:
     for name, device in devices.items():
         if device["soc"] not in HTP_ARCH:
-            yield f"devices.{name}.soc: unknown SoC {written[name]['soc']!r}{nearest(device['soc'], HTP_ARCH)}"
+            yield f"devices.{name}.soc: unknown SoC {cut(repr(written[name]['soc']))}{nearest(device['soc'], HTP_ARCH)}"
 
 
 def stations(devices: Iterable[Device]) -> list[tuple[str, str]]:

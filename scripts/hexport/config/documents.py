@@ -12,8 +12,9 @@ import yaml
 
 from hexport.errors import HexportError
 
-MAX_BYTES = 1_000_000  # the parser takes about 10 s for so many
+MAX_BYTES = 1_000_000
 MAX_SIZE = 4_000_000  # characters and values, once every alias stands for what it names
+MAX_NODES = 20_000
 MAX_DEPTH = 32
 MAX_DIGITS = 100
 TEXT_TAG = "tag:yaml.org,2002:str"
@@ -92,6 +93,8 @@ class BoundedLoader(yaml.SafeLoader):
         event = self.peek_event()
         if self._depth == MAX_DEPTH:
             raise self.fault(event, f"more than {MAX_DEPTH} levels")
+        if len(self._sizes) == MAX_NODES:
+            raise self.fault(event, f"more than {MAX_NODES:,} keys and values; keep data in files of their own")
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1

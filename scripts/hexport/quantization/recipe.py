@@ -102,26 +102,41 @@ class Recipe:
     @cached_property
     def layer_kinds(self) -> list[str]:
         """The first layer of each kind that the overrides make, of all layers that a model could have."""
-        kinds = {self.template_of(layer): str(layer) for layer in reversed(range(MAX_LAYERS))}
+        reached = {self._reaches[str(layer)]: str(layer) for layer in reversed(range(MAX_LAYERS))}
+        kinds = {self.template_of(int(layer)): layer for layer in sorted(reached.values(), key=int, reverse=True)}
         return list(kinds.values())
 
     @cached_property
-    def _by_place(self) -> dict[str, list[Override]]:
-        found: dict[str, list[Override]] = {place: [] for place in PLACES}
-        for override in self.overrides:
-            for place in _places(override.layers):
-                found[place].append(override)
-        return found
+    def _reaches(self) -> dict[str, int]:
+        """By place, the overrides that it lies in: bit i is set for override i."""
+        found, everywhere = dict.fromkeys(PLACES, 0), 0
+        for i, override in enumerate(self.overrides):
+            places = _places(override.layers)
+            if len(places) == len(PLACES):
+                everywhere |= 1 << i
+                continue
+            for place in places:
+                found[place] |= 1 << i
+        return {place: bits | everywhere for place, bits in found.items()}
 
     def _reaching(self, place: str) -> list[Override]:
         """The overrides that a layer, the prologue or the epilogue lies in."""
-        return self._by_place[place]
+        bits = self._reaches[place]
+        if bits not in self._by_bits:
+            self._by_bits[bits] = [override for i, override in enumerate(self.overrides) if bits >> i & 1]
+        return self._by_bits[bits]
+
+    @cached_property
+    def _by_bits(self) -> dict[int, list[Override]]:
+        return {}
 
 
 @lru_cache(maxsize=10_000)
-def _places(layers: str) -> tuple[str, ...]:
+def _places(layers: str) -> dict[str, None]:
     """The places that a glob of layers names."""
-    return tuple(fnmatch.filter(PLACES, layers)) if GLOB.search(layers) else (layers,) if layers in PLACES else ()
+    if not GLOB.search(layers):
+        return dict.fromkeys([layers] if layers in PLACES else [])
+    return dict.fromkeys(fnmatch.filter(PLACES, layers))
 
 
 @lru_cache(maxsize=100_000)
