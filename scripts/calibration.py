@@ -10,7 +10,7 @@ import click
 from hexport.errors import one_line_errors
 from hexport.evaluation.local_text import local_files, read_text
 from hexport.evaluation.task_texts import task_samples
-from hexport.evaluation.tasks import load_tasks
+from hexport.evaluation.tasks import load_tasks, task_inputs
 from hexport.progress import Progress
 from hexport.provenance import sha256, write_json, write_manifest
 from hexport.quantization.calibration_data import (
@@ -63,7 +63,7 @@ def main(
         files = [tokenizer, tokenizer.with_name("tokenizer_config.json"), *filter(None, (text, samples))]
         write_manifest(
             output,
-            inputs={file.name: file for file in files} | {f"tasks.{name}": path for name, path in texts.items()},
+            inputs={file.name: file for file in files} | task_inputs(texts, settings.get("trusted")),
             params=settings,
             stages=progress.stages,
             versions={name: metadata.version(name) for name in TASK_PACKAGES if "tasks" in settings},
@@ -80,7 +80,7 @@ def _data(
         return chat_samples(tokenizer, samples), _from_file("samples", settings, samples)
     if "tasks" in settings:
         limits = {key: settings.get(key) for key in ("limit", "num_fewshot")}
-        tasks = load_tasks(settings["tasks"], texts, limits["num_fewshot"])
+        tasks = load_tasks(settings["tasks"], texts, limits["num_fewshot"], settings.get("trusted"))
         ids, origin = task_samples(tokenizer, tasks, limits["limit"], SAMPLE_TOKENS)
         files = {settings["texts"][name]: sha256(path) for name, path in texts.items()}
         return ids, {"kind": "tasks", "tasks": origin, "files": files, **limits}

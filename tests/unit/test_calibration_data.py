@@ -157,7 +157,7 @@ def question_task(tmp_path, monkeypatch):
     ids=["multiple choice", "generation", "log-likelihood", "choices in the context"],
 )
 def test_questions_are_read_with_their_right_answers(run_script, place, question_task, keys):
-    data = run(run_script, place, {**TASKS, "tasks": [question_task(**keys)], "texts": {}})
+    data = run(run_script, place, {**TASKS, "tasks": ["quiz"], "trusted": {"quiz": question_task(**keys)}, "texts": {}})
     end = "" if "target_delimiter" in keys else -1  # the last token is only predicted
     answers = [f"<bos>Is {i} even? {['yes', 'no'][i % 2]}"[: end or None] for i in range(3)]
     assert [place.decode(ids) for ids in data["samples"]] == answers
@@ -166,7 +166,8 @@ def test_questions_are_read_with_their_right_answers(run_script, place, question
 
 def test_examples_and_limit(run_script, place, question_task):
     keys = {"output_type": "multiple_choice", "doc_to_choice": "choices", "metric_list": [{"metric": "acc"}]}
-    settings = {"tasks": [question_task(**keys)], "texts": {}, "limit": 2, "num_fewshot": 2}
+    trusted = {"quiz": question_task(**keys)}
+    settings = {"tasks": ["quiz"], "trusted": trusted, "texts": {}, "limit": 2, "num_fewshot": 2}
     first, second = run(run_script, place, settings)["samples"]
     for i, ids in enumerate((first, second)):
         *examples, question = place.decode(ids).removeprefix("<bos>").split("\n\n")
@@ -211,7 +212,7 @@ def test_settings_and_files_of_each_source(tmp_path, monkeypatch):
 
     def of(calibration: dict | None) -> tuple[dict, list[str], list[str]]:
         model = {"checkpoint": "a.gguf", "prompts": ["Hi"], "system_prompt": "S", "calibration": calibration}
-        tasks = {"mine": {"text": "mine.txt"}, "other": {"text": "other.txt"}}
+        tasks = {"mine": {"text": "mine.txt"}, "quiz": {"yaml": "task.yaml", "trusted": True}, "other": {"text": "o"}}
         config = parse_config({"models": {"m": model}, "tasks": tasks}, "config.yaml")
         settings = json.loads(matrix.calibration_settings(config, "m"))
         return settings, matrix.calibration_files(config, "m"), matrix.calibration_options(config, "m")
@@ -219,10 +220,11 @@ def test_settings_and_files_of_each_source(tmp_path, monkeypatch):
     assert of(None) == ({"prompts": ["Hi"], "system_prompt": "S"}, [], [])
     assert of({"text": "t.txt"}) == ({"text": "t.txt"}, ["t.txt"], ["--text", "t.txt"])
     assert of({"samples": "c.json"}) == ({"samples": "c.json"}, ["c.json"], ["--samples", "c.json"])
-    settings, files, options = of({"tasks": ["wikitext", "mine", "task.yaml"], "limit": 3})
+    settings, files, options = of({"tasks": ["wikitext", "mine", "quiz"], "limit": 3})
     assert settings == {
-        "tasks": ["wikitext", "mine", "task.yaml"],
+        "tasks": ["wikitext", "mine", "quiz"],
         "texts": {"mine": "mine.txt"},
+        "trusted": {"quiz": "task.yaml"},
         "limit": 3,
         "num_fewshot": None,
     }

@@ -77,7 +77,11 @@ def _hub_files(uri: str) -> HubFiles | None:
 def _web_file(uri: str) -> WebFile | None:
     url, _, fragment = uri.partition("#")
     match = SHA256_FRAGMENT.fullmatch(fragment)
-    if not urlsplit(url).hostname or (fragment and not match):
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:  # half an IPv6 address
+        return None
+    if not host or (fragment and not match):
         return None
     return WebFile(url, match["sha256"].lower() if match else None)
 
