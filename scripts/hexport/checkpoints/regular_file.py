@@ -33,5 +33,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """Return the content of a regular file. Raises HexportError as `regular_file` does, and for more than `limit`."""
     size = regular_file(path).stat().st_size
     if size > limit:
-        raise HexportError(f"{path}: {size / 1e6:.1f} MB, more than the {limit / 1e6:.1f} MB that such a file may have")
+        raise HexportError(
+            f"{path}: {size / 2**20:.1f} MB, more than the limit of {limit / 2**20:.0f} MB for such a file"
+        )
     return path.read_bytes()
