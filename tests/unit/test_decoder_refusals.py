@@ -294,7 +294,7 @@ def test_a_broken_config_is_one_line(checkpoint, content, named):
         ({"attention_bias": "no"}, "attention_bias must be true or false, found 'no'"),
         ({"mlp_bias": [False]}, "mlp_bias must be true or false, found [False]"),
         ({"model_type": "qwen2", "use_sliding_window": "false"}, "use_sliding_window must be true or false"),
-        ({"hidden_size": 10**400}, "hidden_size must be at most 2147483647, found a number of 401 digits"),
+        ({"hidden_size": 10**400}, "hidden_size must be at most 2147483647, found a number of 1329 bits"),
         ({"vocab_size": 2**31}, "vocab_size must be at most 2147483647"),
         ({"rope_theta": 10**400}, "rope_theta must be a"),
         ({"rope_theta": 1e300}, "rope_theta must be at most 3e+38"),

@@ -42,5 +42,5 @@ def _found(config: dict, key: str) -> str:
         return "it is missing"
     value = config[key]
     if type(value) is int and value.bit_length() > 300:  # more digits than are of use, or than Python writes
-        return f"found a number of {int(value.bit_length() * 0.30103)} digits"
+        return f"found a number of {value.bit_length()} bits"
     return f"found {value!r}"

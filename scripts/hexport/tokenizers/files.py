@@ -6,6 +6,7 @@ from pathlib import Path
 from hexport.checkpoints.regular_file import regular_file
 from hexport.errors import HexportError
 
+MAX_MODEL_BYTES = 64 << 20  # of a *.model: the largest published one has 5 MB
 # What the chat template, the special tokens and the tokens that end a turn may come from, beside the tokenizer itself.
 COMPANIONS = (
     "tokenizer_config.json",

@@ -58,10 +58,9 @@ class Tokenizer:
 
         Raises HexportError for a text of more than MAX_CHARACTERS, and for one with half of a surrogate pair.
         """
-        if len(text) > MAX_CHARACTERS:
-            raise HexportError(
-                f"a text of {len(text) // 10**6} million characters; at most {MAX_CHARACTERS // 10**6} million"
-            )
+        if (n := len(text)) > MAX_CHARACTERS:
+            most = f"at most {MAX_CHARACTERS // 10**6} million can be encoded"
+            raise HexportError(f"a text of {n // 10**6} million characters: {most}; take a part of it")
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -106,7 +105,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """Load what `scripts/tokenizer.py` wrote. Raises HexportError where a file is missing or malformed."""
     backend = load_backend(folder / "tokenizer.json")
     config = read_json(folder / "tokenizer_config.json")
-    if not {"add_bos_token", "stop_tokens"} <= config.keys():
+    stops, template = config.get("stop_tokens"), config.get("chat_template")
+    texts = isinstance(stops, list) and all(isinstance(text, str) for text in stops)
+    if not texts or type(config.get("add_bos_token")) is not bool or not isinstance(template, str | None):
         raise HexportError(f"{folder}: tokenizer_config.json is not one that scripts/tokenizer.py wrote")
     special = special_tokens(config)
     ids = {name: backend.token_to_id(text) for name, text in special.items()}
@@ -115,14 +116,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     backend.add_special_tokens(
         [special[name] for name, id in ids.items() if id is not None and special[name] not in added]
     )
-    stops = {backend.token_to_id(text) for text in END_TOKENS.union(config["stop_tokens"])} | {ids.get("eos_token")}
+    stops = {backend.token_to_id(text) for text in END_TOKENS.union(stops)} | {ids.get("eos_token")}
     bos_id = ids.get("bos_token")
-    if config.get("chat_template") is None:
+    if template is None:
         stops.add(bos_id)  # a text ends where another one starts: llama2.c's stories have no other end
     return Tokenizer(
         backend=backend,
         special=special,
-        chat_template=config.get("chat_template"),
+        chat_template=template,
         bos_id=bos_id,
         eos_id=ids.get("eos_token"),
         stop_ids=frozenset(stops - {None}),
@@ -139,6 +140,8 @@ def load_backend(path: Path) -> tokenizers.Tokenizer:
         backend = tokenizers.Tokenizer.from_buffer(text)
         for sample in PROBES:  # a post-processor may name what is not there
             backend.encode(sample)
+    if not backend.get_vocab_size():
+        raise HexportError(f"{path}: has no vocabulary")
     backend.no_truncation()
     backend.no_padding()
     return backend
