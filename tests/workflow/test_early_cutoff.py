@@ -26,8 +26,9 @@ for m in MODELS:
         }
 
 SNAKEFILE = """
-import json
+import json, sys
 
+sys.path.insert(0, "{repository}/scripts")
 include: "{repository}/rules/staleness.smk"
 
 settings = json.load(open("settings.json"))
