@@ -14,14 +14,15 @@ ends.
 6. SIGTERM ends it. Snakemake's own handler waits for a lock in the thread that may hold the lock, which it does while
    it looks after finished jobs, and then it waits for ever.
 
-They replace methods of classes that are not Snakemake's public API, so its version is pinned;
-tests/workflow/test_snakemake_internals.py says what they rely on, and with which version that was tried.
+They replace methods that are not Snakemake's public API, so no other version is taken. What they rely on is checked by
+tests/workflow/test_snakemake_internals.py, and what comes of it is compared with an oracle by test_early_cutoff.py.
 """
 
 import _thread
 import sys
 from pathlib import Path
 
+import snakemake
 from snakemake.dag import DAG
 from snakemake.io import _IOFile, is_flagged
 from snakemake.persistence import PersistenceBase
@@ -30,11 +31,15 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from hexport.file_hashes import sha256
 from hexport.provenance import damage, manifest_path
 
+TRIED = "9.27.1"
+if snakemake.__version__ != TRIED:
+    sys.exit(f"error: Snakemake {snakemake.__version__}: this workflow corrects what {TRIED} reruns: run `make setup`")
+
 dag_finish, dag_update_needrun = DAG.finish, DAG.update_needrun
 inputs_of = PersistenceBase._input
 exit_gracefully = JobScheduler.exit_gracefully
 checksum = _IOFile.checksum
-damaged_outputs = {}  # by job, as they were before the first job ran
+damaged_outputs = {}  # by job, as they were before it ran
 
 
 async def finish(dag, job, update_checkpoint_dependencies=True):
@@ -45,6 +50,9 @@ async def finish(dag, job, update_checkpoint_dependencies=True):
         if not dag.is_running(waiting):
             dag.reason(waiting).clear()
     await dag.update_needrun()
+    running = {part: group for group in dag._running if group.is_group() for part in group}
+    dag.update_groups()  # of the jobs that are still to run
+    dag._group.update(running)
     dag.update_ready()
     return True
 

@@ -1,6 +1,7 @@
 """The corrections in rules/staleness.smk against an oracle, on random edits and failures of a small graph."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -107,11 +108,36 @@ def test_exactly_what_is_stale_runs(tmp_path):
             sources[f"source/{choose.choice(MODELS)}"] += "+"
 
 
+def test_groups_of_jobs_run_once(tmp_path):
+    """With an executor of clusters: while a group runs, other jobs end, and what waits is looked at again."""
+    settings = {job: [0, 0] for job in GRAPH}
+    _write_workflow(tmp_path, [output for job, (output, _) in GRAPH.items() if job.startswith("run x")])
+    for m in MODELS:
+        (tmp_path / f"source/{m}").write_text(m)
+    jobs = [job for job in GRAPH if "x" in job]
+    groups = [f"{_rule(job)}=group" for job in jobs if job.split()[0] in ("calibrate", "lower")]
+    options = ["--executor", "here", "--jobs", "4", "--seconds-between-status-checks", "0", "--groups", *groups]
+
+    def ran() -> list[str]:
+        (tmp_path / "settings.json").write_text(json.dumps(settings))
+        (tmp_path / "ran").write_text("")
+        assert _snakemake(tmp_path, *options) == 0
+        return sorted((tmp_path / "ran").read_text().splitlines())
+
+    assert ran() == sorted(jobs)
+    settings["convert x"][1] += 1
+    settings["lower x/s"][0] += 1
+    assert ran() == ["convert x", "lower x/s", "run x/s"]
+    assert ran() == []
+
+
+def _rule(job: str) -> str:
+    return "".join(filter(str.isalpha, job))
+
+
 def _write_workflow(folder: Path, targets: list[str]) -> None:
     rules = [
-        RULE.format(
-            name="".join(filter(str.isalpha, job)), job=job, inputs=inputs, output=output, python=sys.executable
-        )
+        RULE.format(name=_rule(job), job=job, inputs=inputs, output=output, python=sys.executable)
         for job, (output, inputs) in GRAPH.items()
     ]
     snakefile = SNAKEFILE.format(repository=REPOSITORY, targets=", ".join(map(repr, targets)))
@@ -123,4 +149,5 @@ def _write_workflow(folder: Path, targets: list[str]) -> None:
 
 def _snakemake(folder: Path, *args: str) -> int:
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--scheduler", "greedy", "--quiet", "all", *args]
-    return subprocess.run(command, cwd=folder, capture_output=True).returncode
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).with_name("executor"))}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True).returncode
