@@ -61,6 +61,6 @@ def test_what_nothing_makes_is_refused_in_one_line(tree, what):
     assert "Traceback" not in done.stderr
     if what == "program":
         assert done.stderr.splitlines()[-1] == (
-            f"error: {file}: its bytes are not those of its manifest, and nothing here makes it: get another copy of it, "
-            "with its manifest"
+            f"error: {file}: its bytes are not those of its manifest, and nothing here makes it: get another copy of "
+            "it, with its manifest"
         )
