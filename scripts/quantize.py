@@ -1,6 +1,5 @@
 """Write quant_attrs.json: the scales and zero points of a model's activations, calibrated layer by layer."""
 
-import json
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -9,7 +8,7 @@ import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import sha256, write_manifest
+from hexport.provenance import verified, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
@@ -24,6 +23,13 @@ SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the rec
 @one_line_errors
 def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
+    inputs = verified(
+        {
+            "model.safetensors": checkpoint,
+            "config.json": checkpoint.with_name("config.json"),
+            "tokens.json": tokens,
+        }
+    )
     with progress.library_output_in_log():
         from hexport.qnn_sdk import use_qnn_sdk
 
@@ -45,16 +51,12 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
             attrs,
             model=settings["model"],
             recipe=settings["recipe"],
-            checkpoint=sha256(checkpoint),
+            checkpoint=inputs["model.safetensors"],
             calibration={**data.source, "samples": len(data.samples), "tokens": data.tokens},
         )
         write_manifest(
             output,
-            inputs={
-                "model.safetensors": checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                "tokens.json": tokens,
-            },
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
             versions={package: metadata.version(package) for package in ("executorch", "torch")},
