@@ -22,10 +22,13 @@ STAND_IN = """\
 import sys
 from pathlib import Path
 
+from hexport.provenance import write_manifest
+
 options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
 output, settings = Path(options["--output"]), sys.stdin.read()
-for file in (output, output.with_name(f"{output.name}.manifest.json"), output.with_name("outputs.txt")):
+for file in (output, output.with_name("outputs.txt")):
     file.write_text(settings)
+write_manifest(output, inputs={}, params={}, stages={})
 """
 
 
