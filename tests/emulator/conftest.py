@@ -21,6 +21,16 @@ def quiet_libraries():
     logging.disable(logging.NOTSET)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_histories(qnn_sdk):
+    """torch gives each node of each new graph a copy of the history of the one it comes from, which nobody changes."""
+    from torch.fx.traceback import NodeSource
+
+    NodeSource.__deepcopy__ = lambda source, memo: source
+    yield
+    del NodeSource.__deepcopy__
+
+
 def build_tiny(folder: Path) -> None:
     from hexport.tokenizers.tokenizer import load_tokenizer
 
