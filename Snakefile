@@ -6,6 +6,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
+from hexport import errors
 from hexport.config import evaluations, matrix, sources
 from hexport.config.checks import check_config
 from hexport.config.devices import PHONES, device_slots, taken_slots

@@ -1,36 +1,40 @@
 import functools
 import os
 import re
-import traceback
+
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
 
 PYTHON = sys.executable
-
-
-def fail(error):
-    # Leaving here keeps Snakemake from wrapping the lines in its own.
-    sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
-
-
-def fail_by_bug(error):
-    log = Path(".snakemake", "log", f"hexport-{os.getpid()}.log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
-    fail(f"a bug of hexport, not of yours: {type(error).__name__}; {log} has the trace: please report it")
+BUG_LOG = Path(".snakemake", "log", "hexport.log")
 
 
 def one_line_errors(function):
-    """Whatever a function raises ends Snakemake in one line: of the user's fault, or of where the trace of ours is."""
+    """Whatever a function raises ends Snakemake in one line a fault; the trace of a bug of ours goes to a log."""
 
     @functools.wraps(function)
     def wrapper(*args):
         try:
             return function(*args)
-        except HexportError as error:
-            fail(error)
         except Exception as error:
-            fail_by_bug(error)
+            lines = error.lines if isinstance(error, HexportError) else errors.report(error, BUG_LOG)
+        # Leaving here keeps Snakemake from wrapping the lines in its own.
+        sys.exit("\n".join(f"error: {line}" for line in lines))
 
     return wrapper
+
+
+def without_commands(record):
+    """Drop Snakemake's own account of a script that failed, which repeats the whole command: the script has said in one
+    line what is wrong, and Snakemake names its log."""
+    if record.levelname == "ERROR" and "CalledProcessError in file" in record.getMessage():
+        return False
+    if getattr(record, "event", None) is LogEvent.JOB_ERROR:
+        record.shellcmd = None
+    return True
+
+
+logger.addFilter(without_commands)
 
 
 @one_line_errors

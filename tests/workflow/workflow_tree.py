@@ -21,9 +21,9 @@ import sys
 from pathlib import Path
 
 options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
-output = Path(options["--output"])
+output, settings = Path(options["--output"]), sys.stdin.read()
 for file in (output, output.with_name(f"{output.name}.manifest.json"), output.with_name("outputs.txt")):
-    file.write_text(options["--settings"])
+    file.write_text(settings)
 """
 
 

@@ -14,7 +14,6 @@ from hexport.errors import HexportError
 MAX_FAULTS = 100  # that one look at a file lists
 MAX_NAME = 100  # characters of a word whose like is looked for
 MAX_KNOWN = 50  # names in a fault
-MAX_FAULT = 2000  # characters
 MAX_SHOWN = 60  # characters of a key or value in a fault
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 TYPES = {
@@ -54,11 +53,11 @@ def schema_errors(document: dict, name: str, written: dict | None = None) -> Ite
 
 def raise_all(source: str, faults: Iterable[str]) -> None:
     """Raise one HexportError with a line for each fault in the file `source`, if there are any, up to MAX_FAULTS."""
-    lines = [f"{source}: {printable(fault)}" for fault in islice(faults, MAX_FAULTS + 1)]
+    lines = [f"{source}: {fault}" for fault in islice(faults, MAX_FAULTS + 1)]
     if len(lines) > MAX_FAULTS:
         lines[-1] = f"{source}: has more faults than these {MAX_FAULTS}; mend them first"
     if lines:
-        raise HexportError("\n".join(lines))
+        raise HexportError(*lines)
 
 
 def dotted(path: Iterable[str | int]) -> str:
@@ -82,12 +81,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def cut(text: str) -> str:
     """The text, or its beginning where it is too long for a line."""
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}…"
-
-
-def printable(fault: str) -> str:
-    """The text on one line, with escapes for control characters, and cut where it is too long for a reader."""
-    shown = fault if len(fault) <= MAX_FAULT else f"{fault[: MAX_FAULT - 1]}…"
-    return shown if shown.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
 
 
 @cache
