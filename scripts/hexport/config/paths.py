@@ -31,14 +31,6 @@ def path_faults(config: Config) -> Iterator[str]:
             yield f"{where}: has a name of more than {MAX_NAME_BYTES} bytes, which no file can have"
 
 
-def check_file(path: Path) -> None:
-    """Raises HexportError where the path is no regular file: a pipe, for one, would be waited for."""
-    if not path.exists():
-        raise HexportError(f"{path}: no such file")
-    if not path.is_file():
-        raise HexportError(f"{path}: expected a file, got a {'folder' if path.is_dir() else 'pipe or device'}")
-
-
 def check_artifacts(artifacts: str) -> None:
     """Raises HexportError where outputs cannot be written into that folder, or would lie among other things."""
     if "://" in artifacts:

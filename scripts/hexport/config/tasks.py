@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from hexport.config.paths import check_file
+from hexport.config.documents import check_file
 from hexport.config.settings import Config, Model
 from hexport.config.task_file import task_file_parts
 from hexport.errors import HexportError
