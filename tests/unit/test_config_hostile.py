@@ -161,6 +161,10 @@ def test_artifacts_among_hexports_own_files(own):
     assert faults(f"artifacts: {repository / 'artifacts'}\n{model('')}") == []
 
 
+def test_artifacts_on_a_memory_disk():
+    assert faults(f"artifacts: /dev/shm/x\n{model('')}") == []
+
+
 def test_artifacts_that_the_user_may_not_write(monkeypatch):
     Path("locked").mkdir()
     monkeypatch.setattr("os.access", lambda path, _mode: Path(path).name != "locked")  # root may write anywhere

@@ -17,7 +17,7 @@ PARTS = (
     *("Snakefile", "rules", "schemas", "scripts", "profiles", "docs", "tests", "benchmarks", "demo"),
     *(".git", ".ci", ".snakemake", ".venv"),
 )
-SYSTEM = tuple(map(Path, ("/proc", "/sys", "/dev")))
+SYSTEM, MEMORY_DISK = ("/proc", "/sys", "/dev"), "/dev/shm"
 
 
 def path_faults(config: Config) -> Iterator[str]:
@@ -40,7 +40,7 @@ def check_artifacts(artifacts: str) -> None:
         raise HexportError(f"{artifacts}: has more in it than outputs; name a folder for these alone")
     if folder.is_relative_to(REPOSITORY) and folder.relative_to(REPOSITORY).parts[0] in PARTS:
         raise HexportError(f"{artifacts}: is part of hexport itself; name a folder for outputs alone")
-    if any(folder.is_relative_to(system) for system in SYSTEM):
+    if any(folder.is_relative_to(system) for system in SYSTEM) and not folder.is_relative_to(MEMORY_DISK):
         raise HexportError(f"{artifacts}: belongs to the system; name a folder of yours")
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     if not existing.is_dir():
