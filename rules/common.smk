@@ -6,20 +6,19 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 PYTHON = sys.executable
-BUG_LOG = Path(".snakemake", "log", "hexport.log")
 
 
 def one_line_errors(function):
-    """Whatever a function raises ends Snakemake in one line a fault; the trace of a bug of ours goes to a log."""
+    """Whatever a function raises ends Snakemake in one line: of the user's fault, or of where the trace of ours is."""
 
     @functools.wraps(function)
     def wrapper(*args):
         try:
             return function(*args)
         except Exception as error:
-            lines = error.lines if isinstance(error, HexportError) else errors.report(error, BUG_LOG)
-        # Leaving here keeps Snakemake from wrapping the lines in its own.
-        sys.exit("\n".join(f"error: {line}" for line in lines))
+            log = None if isinstance(error, HexportError) else Path(f".snakemake/log/hexport-{os.getpid()}.log")
+            # Leaving here keeps Snakemake from wrapping the lines in its own.
+            sys.exit("\n".join(f"error: {line}" for line in report(error, log)))
 
     return wrapper
 

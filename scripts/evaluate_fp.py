@@ -7,7 +7,7 @@ import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest
+from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"tasks": […], "limit": documents per task or null, "num_fewshot", "max_seq_len"}'
@@ -34,6 +34,15 @@ def main(
         from hexport.tokenizers.tokenizer import load_tokenizer
 
         local = local_files(texts)
+        inputs = verified(
+            {
+                checkpoint.name: checkpoint,
+                "config.json": checkpoint.with_name("config.json"),
+                tokenizer.name: tokenizer,
+                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+                **task_inputs(local, settings.get("trusted")),
+            }
+        )
         context_len = settings["max_seq_len"]
         canonical, loaded = Checkpoint(checkpoint.parent), load_tokenizer(tokenizer.parent)
         with progress.stage("tasks"):
@@ -56,13 +65,7 @@ def main(
         )
         write_manifest(
             output,
-            inputs={
-                checkpoint.name: checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                tokenizer.name: tokenizer,
-                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-                **task_inputs(local, settings.get("trusted")),
-            },
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
             versions={package: metadata.version(package) for package in ("lm_eval", "torch")},

@@ -8,7 +8,7 @@ import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest
+from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -51,6 +51,16 @@ def main(
         from hexport.tokenizers.tokenizer import load_tokenizer
 
         local = local_files(texts)
+        inputs = verified(
+            {
+                checkpoint.name: checkpoint,
+                "config.json": checkpoint.with_name("config.json"),
+                quant_attrs.name: quant_attrs,
+                tokenizer.name: tokenizer,
+                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+                **task_inputs(local, settings.get("trusted")),
+            }
+        )
         context_len, limit = settings["max_seq_len"], settings["limit"]
         loaded, recipe = load_tokenizer(tokenizer.parent), recipe_from(settings["recipe_spec"], settings["recipe"])
         scores = QuantisedScores(
@@ -79,14 +89,7 @@ def main(
             progress.say(line)
         write_manifest(
             output,
-            inputs={
-                checkpoint.name: checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                quant_attrs.name: quant_attrs,
-                tokenizer.name: tokenizer,
-                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-                **task_inputs(local, settings.get("trusted")),
-            },
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
             versions={package: metadata.version(package) for package in ("executorch", "lm_eval", "torch")},

@@ -56,6 +56,8 @@ class WheelMember:
 
 def parse_uri(uri: str) -> HubFiles | WebFile | WheelMember:
     """Raises HexportError on another scheme or form."""
+    if not uri.isprintable():
+        raise HexportError(f"{uri!r}: holds a control character, which no URI has; write it as %…")
     scheme = uri.partition("://")[0]
     if scheme == "http":
         raise HexportError(f"{uri}: cannot fetch http://, which anyone on the way can change; use https://")
