@@ -93,6 +93,7 @@ def test_a_date_is_text():
         ("checkpoint: " + "x" * 5000, "checkpoint: must have at most 3000 characters, and has 5,000"),
         ("checkpoint: " + "x" * 300, "checkpoint: has a name of more than 255 bytes, which no file can have"),
         ("checkpoint: " + "é" * 200, "checkpoint: has a name of more than 255 bytes, which no file can have"),
+        ("checkpoint: " + "é/" * 1400, "checkpoint: has more than 3000 bytes; choose a shorter path"),
         ('checkpoint: "{x}.gguf"', f"checkpoint: {{x}}.gguf: {{ {IN_A_PATH}"),
         ('pre_gen_pte: "{x}"', f"pre_gen_pte: {{x}}: {{ {IN_A_PATH}"),
         ("checkpoint: <artifacts>/a", f"checkpoint: <artifacts>/a: < {IN_A_PATH}"),

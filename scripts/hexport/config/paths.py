@@ -10,6 +10,7 @@ from hexport.config.sources import is_remote
 from hexport.errors import HexportError
 
 MAX_NAME_BYTES = 255  # of one file or folder, on all usual file systems
+MAX_PATH_BYTES = 3000  # Linux takes 4,095, with the working folder and the paths of artifacts
 SPECIAL = re.compile(r"[{}<>]")  # Snakemake's wildcards and path variables
 REPOSITORY = Path(__file__).resolve().parents[3]
 # What lies there and is no output.
@@ -29,6 +30,8 @@ def path_faults(config: Config) -> Iterator[str]:
             yield f"{where}: {path}: {found[0]} in a path has a meaning of its own for Snakemake; rename it"
         elif any(len(os.fsencode(name)) > MAX_NAME_BYTES for name in path.split("/")):
             yield f"{where}: has a name of more than {MAX_NAME_BYTES} bytes, which no file can have"
+        elif len(os.fsencode(path)) > MAX_PATH_BYTES:
+            yield f"{where}: has more than {MAX_PATH_BYTES} bytes; choose a shorter path"
 
 
 def check_artifacts(artifacts: str) -> None:
