@@ -8,8 +8,9 @@ from pathlib import Path
 
 from hexport.checkpoints.files import checkpoint_files
 from hexport.config.devices import PHONES, Device
+from hexport.config.documents import check_file
 from hexport.config.modes import lookahead_ar_len
-from hexport.config.paths import SPECIAL, check_artifacts, check_file, path_faults
+from hexport.config.paths import SPECIAL, check_artifacts, path_faults
 from hexport.config.ready_programs import ready_program
 from hexport.config.recipes import built_in_recipes
 from hexport.config.schema import cut, nearest, raise_all
