@@ -237,3 +237,9 @@ def test_a_header_of_llama2c_that_says_millions_of_layers_is_one_line(error, tmp
     start = time.monotonic()
     assert "not a whole model of llama2.c" in error(path)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("args", [{"dim": torch.ones(2)}, {"dim": [64]}, [64], {"dim": {"n": 64}}])
+def test_model_args_that_are_no_plain_values_are_one_line(error, tmp_path, args):
+    torch.save({"model": {"norm.weight": torch.ones(64)}, "model_args": args}, tmp_path / "stories.pt")
+    assert "stories.pt: expected names with tensors" in error(tmp_path / "stories.pt")
