@@ -65,9 +65,10 @@ def main(scratch: str | None) -> None:
         copy = measured("-c", COPY, str(source / "model.safetensors"), str(copied))
         copied.unlink()
         os.sync()
-        settings = ["--settings", '{"sha256": null, "params": null}']
+        settings = Path(folder, "settings.json")
+        settings.write_text('{"sha256": null, "params": null}')
         output = Path(folder, "canonical", "model.safetensors")
-        convert = measured(str(SCRIPT), *settings, "--source", str(source), "--output", str(output))
+        convert = measured(str(SCRIPT), "--settings", str(settings), "--source", str(source), "--output", str(output))
     print(HEADER, convert.row("checkpoint.py"), copy.row("copy"), ratio(convert, copy), sep="\n")
     print(f"{size / 1e6:.0f} MB: {size / 1e6 / convert.wall_s:.0f} MB/s, a copy {size / 1e6 / copy.wall_s:.0f} MB/s")
 

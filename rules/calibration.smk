@@ -25,11 +25,12 @@ rule encode_calibration:
         code=code_digest("calibration.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/calibration.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --tokenizer {input.tokenizer:q}"
         " {params.files}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"
 
 
 rule calibrate:
@@ -50,8 +51,9 @@ rule calibrate:
         code=code_digest("quantize.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/quantize.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --tokens {input.tokens:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"

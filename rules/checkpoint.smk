@@ -14,9 +14,10 @@ rule fetch:
         code=code_digest("fetch.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/fetch.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"
 
 
 rule convert_checkpoint:
@@ -37,7 +38,8 @@ rule convert_checkpoint:
         code=code_digest("checkpoint.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/checkpoint.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --source {params.source:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"

@@ -2,14 +2,16 @@ import functools
 import os
 import re
 
+from snakemake.logging import logger
 from snakemake.utils import update_config
+from snakemake_interface_logger_plugins.common import LogEvent
 
 PYTHON = sys.executable
 
 
 def fail(error):
     # Leaving here keeps Snakemake from wrapping the lines in its own.
-    sys.exit("\n".join(f"error: {line}" for line in str(error).splitlines()))
+    sys.exit("\n".join(f"error: {line}" for line in error.lines))
 
 
 def one_line_errors(function):
@@ -23,6 +25,19 @@ def one_line_errors(function):
             fail(error)
 
     return wrapper
+
+
+def without_commands(record):
+    """Drop Snakemake's own account of a script that failed, which repeats the whole command: the script has said in one
+    line what is wrong, and Snakemake names its log."""
+    if record.levelname == "ERROR" and "CalledProcessError in file" in record.getMessage():
+        return False
+    if getattr(record, "event", None) is LogEvent.JOB_ERROR:
+        record.shellcmd = None
+    return True
+
+
+logger.addFilter(without_commands)
 
 
 def load_build():

@@ -54,10 +54,11 @@ rule run_program:
         # Snakemake sets it to `threads`, and OpenMP does not take 0.
         "OMP_NUM_THREADS=1"
         " {PYTHON:q} {workflow.basedir:q}/scripts/run.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --devices {DEVICES:q}"
         " --device {wildcards.device:q}"
         " --program {input.program:q}"
         " --tokenizer {input.tokenizer:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"

@@ -60,12 +60,13 @@ rule evaluate_fp:
         code=code_digest("evaluate_fp.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/evaluate_fp.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --tokenizer {input.tokenizer:q}"
         " {params.texts}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"
 
 
 # This and its gates come before the lowering, which a bad recipe may not be worth.
@@ -92,13 +93,14 @@ rule evaluate_qdq:
         code=code_digest("evaluate_qdq.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/evaluate_qdq.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --quant-attrs {input.quant_attrs:q}"
         " --tokenizer {input.tokenizer:q}"
         " {params.texts}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"
 
 
 rule check_gates:
@@ -116,10 +118,11 @@ rule check_gates:
         code=code_digest("check_gates.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/check_gates.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --qdq {input.qdq:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"
 
 
 rule evaluate_device:
@@ -147,7 +150,7 @@ rule evaluate_device:
         code=code_digest("evaluate_device.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/evaluate_device.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --devices {DEVICES:q}"
         " --device {wildcards.device:q}"
         " --program {input.program:q}"
@@ -156,3 +159,4 @@ rule evaluate_device:
         " {params.texts}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"

@@ -23,9 +23,10 @@ rule lower:
         code=code_digest("lower.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/lower.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --quant-attrs {input.quant_attrs:q}"
         " --tokenizer {input.tokenizer:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"

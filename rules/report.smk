@@ -12,9 +12,10 @@ rule write_summary:
         code=code_digest("summary.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/summary.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"
 
 
 rule write_report:
@@ -32,6 +33,7 @@ rule write_report:
         code=code_digest("report.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/report.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"

@@ -20,9 +20,10 @@ rule sensitivity:
         code=code_digest("sensitivity.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/sensitivity.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --tokens {input.tokens:q}"
         " --quant-attrs {input.quant_attrs:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"

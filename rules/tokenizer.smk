@@ -19,10 +19,11 @@ rule extract_tokenizer:
         code=code_digest("tokenizer.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/tokenizer.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --source {params.source:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"
 
 
 rule copy_tokenizer_model:
@@ -39,10 +40,11 @@ rule copy_tokenizer_model:
         code=code_digest("tokenizer_model.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/tokenizer_model.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --source {params.source:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"
 
 
 rule write_tokenizer_bin:
@@ -58,7 +60,8 @@ rule write_tokenizer_bin:
         code=code_digest("tokenizer_bin.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/tokenizer_bin.py"
-        " --settings {params.settings:q}"
+        " --settings -"
         " --source {input.model:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
+        " <<< {params.settings:q}"

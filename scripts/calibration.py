@@ -20,6 +20,7 @@ from hexport.quantization.calibration_data import (
     prompt_samples,
     text_samples,
 )
+from hexport.settings_option import settings_option
 from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 SETTINGS = (
@@ -30,7 +31,7 @@ TASK_PACKAGES = ("lm_eval", "datasets")
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@settings_option(help=SETTINGS)
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer.json")
 @click.option("--text", type=click.Path(path_type=Path), help="the text file, where the settings name one")
 @click.option("--samples", type=click.Path(path_type=Path), help="the chats, where the settings name a file of them")

@@ -9,10 +9,11 @@ from hexport.errors import one_line_errors
 from hexport.evaluation.gates import check_gates
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json, write_manifest
+from hexport.settings_option import settings_option
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help='JSON: {"model"} and the gates by their keys')
+@settings_option(help='JSON: {"model"} and the gates by their keys')
 @click.option("--qdq", type=click.Path(path_type=Path), required=True, help="…/evaluation/qdq.json")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation/gates.json")
 @click.option("--log", type=click.Path(path_type=Path))

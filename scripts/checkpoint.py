@@ -1,6 +1,5 @@
 """Write the canonical checkpoint, model.safetensors and config.json, of a published one in any format."""
 
-import json
 from pathlib import Path
 
 import click
@@ -11,10 +10,11 @@ from hexport.checkpoints.source import check_weights, read_checkpoint
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json, write_manifest
+from hexport.settings_option import settings_option
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help='JSON: {"sha256": hex|null, "params": path|null}')
+@settings_option(help='JSON: {"sha256": hex|null, "params": path|null}')
 @click.option("--source", type=click.Path(path_type=Path), required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--log", type=click.Path(path_type=Path))

@@ -12,6 +12,7 @@ from hexport.config.devices import devices_at, read_devices
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json, write_manifest
+from hexport.settings_option import settings_option
 
 SETTINGS = (
     'JSON: {"model", "recipe", "recipe_spec", "target", "mode", "graph": "prefill" or "kv", "tasks", "limit", '
@@ -20,7 +21,7 @@ SETTINGS = (
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@settings_option(help=SETTINGS)
 @click.option("--devices", type=click.Path(path_type=Path), required=True, help="devices.yaml")
 @click.option("--device", required=True, help="a name in it, or `phones` for any phone of the SoC")
 @click.option("--program", type=click.Path(path_type=Path), required=True)

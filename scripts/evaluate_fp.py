@@ -1,6 +1,5 @@
 """Write fp.json: what the float32 decoder reaches on the evaluation tasks, the reference for the other phases."""
 
-import json
 from importlib import metadata
 from pathlib import Path
 
@@ -9,12 +8,13 @@ import click
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json, write_manifest
+from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"tasks": […], "limit": documents per task or null, "num_fewshot", "max_seq_len"}'
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@settings_option(help=SETTINGS)
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
 @click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")

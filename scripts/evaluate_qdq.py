@@ -1,7 +1,6 @@
 """Write qdq.json: what the fake-quantised decoder reaches on the evaluation tasks, and how near it is to the float32
 decoder on the same tokens."""
 
-import json
 from importlib import metadata
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json, write_manifest
+from hexport.settings_option import settings_option
 
 SETTINGS = (
     'JSON: {"tasks": […], "limit": documents per task or null, "num_fewshot", "max_seq_len", "recipe": its name, '
@@ -18,7 +18,7 @@ SETTINGS = (
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@settings_option(help=SETTINGS)
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
 @click.option("--quant-attrs", type=click.Path(path_type=Path), required=True, help="…/quant_attrs.json")
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")

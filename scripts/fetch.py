@@ -1,6 +1,5 @@
 """Download what a URI names."""
 
-import json
 from pathlib import Path
 
 import click
@@ -8,12 +7,13 @@ import click
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import write_manifest
+from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"uri": …, "sha256": hex or null}, or for a repository {"uri": …, "weights": true or false}'
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@settings_option(help=SETTINGS)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors

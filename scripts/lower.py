@@ -1,6 +1,5 @@
 """Write a .pte: lower a model to a program for one target, by stamping layer templates."""
 
-import json
 from importlib import metadata
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import click
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import atomic_path, verified, write_manifest
+from hexport.settings_option import settings_option
 
 SETTINGS = (
     'JSON: {"mode", "target", "soc", "emulator", "max_seq_len", "num_sharding", "recipe_spec", "versions"}, for hybrid '
@@ -17,7 +17,7 @@ SETTINGS = (
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@settings_option(help=SETTINGS)
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
 @click.option("--quant-attrs", type=click.Path(path_type=Path), required=True)
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")

@@ -10,12 +10,13 @@ import click
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_manifest
+from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@settings_option(help=SETTINGS)
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
 @click.option("--tokens", type=click.Path(path_type=Path), required=True, help="…/calibration/tokens.json")
 @click.option("--output", type=click.Path(path_type=Path), required=True)

@@ -11,6 +11,7 @@ from hexport.progress import Progress
 from hexport.provenance import verified, write_manifest, write_text
 from hexport.report.page import report_page
 from hexport.report.summary import input_files, read_evaluations
+from hexport.settings_option import settings_option
 
 SETTINGS = (
     'JSON: {"artifacts", "evaluations": [[model, recipe, target, device, mode, whether it is built], …], '
@@ -19,7 +20,7 @@ SETTINGS = (
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@settings_option(help=SETTINGS)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/index.html")
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors

@@ -1,6 +1,5 @@
 """Write result.json and outputs.txt: run a program on a device, on the prompts of the config."""
 
-import json
 from importlib import metadata
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from hexport.config.devices import devices_at, read_devices
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json, write_manifest, write_text
+from hexport.settings_option import settings_option
 
 SETTINGS = (
     'JSON: {"model", "recipe", "target", "mode", "prompts", "system_prompt", "temperature", "seq_len", "repeats", '
@@ -18,7 +18,7 @@ SETTINGS = (
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@settings_option(help=SETTINGS)
 @click.option("--devices", type=click.Path(path_type=Path), required=True, help="devices.yaml")
 @click.option("--device", required=True, help="a name in it, or `phones` for any phone of the SoC")
 @click.option("--program", type=click.Path(path_type=Path), required=True)

@@ -1,6 +1,5 @@
 """Write summary.csv: figures of the float model, the fake-quantised one and the programs, side by side."""
 
-import json
 from pathlib import Path
 
 import click
@@ -9,12 +8,13 @@ from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_manifest, write_text
 from hexport.report.summary import as_csv, input_files, read_evaluations, summary_rows
+from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"artifacts", "evaluations": [[model, recipe, target, device, mode, whether it is built], …]}'
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help=SETTINGS)
+@settings_option(help=SETTINGS)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/summary.csv")
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors

@@ -1,6 +1,5 @@
 """Write tokenizer.json and tokenizer_config.json of a tokenizer.model, a tokenizer.json, a GGUF file or a folder."""
 
-import json
 from pathlib import Path
 
 import click
@@ -8,12 +7,13 @@ import click
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json, write_manifest, write_text
+from hexport.settings_option import settings_option
 from hexport.tokenizers.files import tokenizer_files
 from hexport.tokenizers.source import read_tokenizer
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help="JSON: {}")
+@settings_option(help="JSON: {}")
 @click.option("--source", type=click.Path(path_type=Path), required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--log", type=click.Path(path_type=Path))

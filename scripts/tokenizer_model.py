@@ -1,6 +1,5 @@
 """Copy the published tokenizer.model, SentencePiece's or tiktoken's, of a tokenizer."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,11 +8,12 @@ import click
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import atomic_path, verified, write_manifest
+from hexport.settings_option import settings_option
 from hexport.tokenizers.files import published_model
 
 
 @click.command(help=__doc__)
-@click.option("--settings", type=json.loads, required=True, help="JSON: {}")
+@settings_option(help="JSON: {}")
 @click.option("--source", type=click.Path(path_type=Path), required=True)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--log", type=click.Path(path_type=Path))

@@ -77,9 +77,9 @@ def log_of(output: Path) -> Path:
 def run_script(name: str, settings: dict, options: dict) -> subprocess.CompletedProcess:
     """As a rule of the workflow calls it."""
     words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
-    command = [sys.executable, str(SCRIPTS / name), "--settings", json.dumps(settings), *words]
+    command = [sys.executable, str(SCRIPTS / name), "--settings", "-", *words]
     environment = {key: value for key, value in os.environ.items() if key != "QNN_SDK_ROOT"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, input=json.dumps(settings), capture_output=True, text=True, env=environment)
 
 
 def save_llama(folder: Path, change: Callable = lambda model: None, **sizes) -> None:

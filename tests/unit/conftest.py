@@ -48,7 +48,7 @@ def script_error() -> Callable[..., str]:
 
 def _invoke(main: click.Command, settings: dict, paths: dict[str, Path]):
     options = [option for name, path in paths.items() for option in (f"--{name}", str(path))]
-    return CliRunner().invoke(main, ["--settings", json.dumps(settings), *options], catch_exceptions=False)
+    return CliRunner().invoke(main, ["--settings", "-", *options], input=json.dumps(settings), catch_exceptions=False)
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def train_sentencepiece(**settings) -> bytes:
 
 def convert(source, folder) -> RunTimeTokenizer:
     """The Tokenizer that scripts/tokenizer.py makes of `source` in `folder`."""
-    options = ["--settings", "{}", "--source", source, "--output", folder / "tokenizer.json"]
-    result = CliRunner().invoke(script.main, list(map(str, options)), catch_exceptions=False)
+    options = ["--settings", "-", "--source", source, "--output", folder / "tokenizer.json"]
+    result = CliRunner().invoke(script.main, list(map(str, options)), input="{}", catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return load_tokenizer(folder)

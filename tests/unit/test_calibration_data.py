@@ -181,8 +181,9 @@ def test_without_a_limit_tasks_share_8192_tokens(place):
     files = dict.fromkeys(("a", "b"), place.text)
     options = [option for name, path in files.items() for option in ("--local", f"{name}={path}")]
     settings = {**TASKS, "tasks": ["a", "b"], "texts": dict.fromkeys(files, "text.txt")}
-    arguments = ["--settings", json.dumps(settings), "--tokenizer", str(place.tokenizer), "--output", str(place.output)]
-    assert CliRunner().invoke(calibration.main, [*arguments, *options]).exit_code == 0
+    arguments = ["--settings", "-", "--tokenizer", str(place.tokenizer), "--output", str(place.output)]
+    done = CliRunner().invoke(calibration.main, [*arguments, *options], input=json.dumps(settings))
+    assert done.exit_code == 0
     data = json.loads(place.output.read_text())
     # A document of 1,900 letters is read in four windows of 512 tokens.
     assert {name: task["documents"] for name, task in data["source"]["tasks"].items()} == {"a": 2, "b": 2}
@@ -194,7 +195,7 @@ def test_few_tokens_bring_a_warning(place):
         place.text.write_text("a" * n_tokens)
         paths = {"tokenizer": place.tokenizer, "text": place.text, "output": place.output}
         options = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
-        done = CliRunner().invoke(calibration.main, ["--settings", '{"text": "t"}', *options], catch_exceptions=False)
+        done = CliRunner().invoke(calibration.main, ["--settings", "-", *options], input='{"text": "t"}')
         assert done.exit_code == 0
         return done.stderr
 

@@ -28,9 +28,11 @@ def peak_and_size_mb(source: Path, output: Path) -> tuple[float, float]:
     The output goes at once: pytest keeps the folders of three runs.
     """
     settings = json.dumps({"sha256": None, "params": None})
-    arguments = ["--settings", settings, "--source", str(source), "--output", str(output)]
+    arguments = ["--settings", "-", "--source", str(source), "--output", str(output)]
     command = [sys.executable, "-c", RUN_AND_TELL_PEAK, *arguments]
-    done = subprocess.run(command, cwd=Path(checkpoint.__file__).parent, check=True, capture_output=True)
+    done = subprocess.run(
+        command, cwd=Path(checkpoint.__file__).parent, input=settings.encode(), check=True, capture_output=True
+    )
     size = output.stat().st_size
     output.unlink()
     return int(done.stdout) / 1024, size / 2**20

@@ -56,9 +56,9 @@ def fetch(server, tmp_path):
 
     def run(path: str, expected: str | None = None, **variables: str) -> subprocess.CompletedProcess:
         settings = json.dumps({"uri": f"{server.address}{path}", "sha256": expected})
-        command = [sys.executable, str(SCRIPT), "--settings", settings, "--output", str(tmp_path / "d/model.gguf")]
+        command = [sys.executable, str(SCRIPT), "--settings", "-", "--output", str(tmp_path / "d/model.gguf")]
         environment = {**os.environ, "SSL_CERT_FILE": certificate_file(tmp_path), **variables}
-        return subprocess.run(command, env=environment, capture_output=True, text=True)
+        return subprocess.run(command, env=environment, input=settings, capture_output=True, text=True)
 
     return run
 

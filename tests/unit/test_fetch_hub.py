@@ -53,8 +53,8 @@ def fetch(hub, tmp_path):
         server = {"HF_ENDPOINT": hub.endpoint, "SSL_CERT_FILE": certificate_file(tmp_path)}
         environment = {**kept, **server, "HF_HOME": str(tmp_path / "home"), **variables}
         settings = json.dumps({"uri": uri, "weights": weights})
-        command = [sys.executable, str(SCRIPT), "--settings", settings, "--output", str(tmp_path / "d/download.json")]
-        return subprocess.run(command, env=environment, capture_output=True, text=True)
+        command = [sys.executable, str(SCRIPT), "--settings", "-", "--output", str(tmp_path / "d/download.json")]
+        return subprocess.run(command, env=environment, input=settings, capture_output=True, text=True)
 
     return run
 

@@ -75,7 +75,7 @@ def folder(checkpoint, attrs, tmp_path_factory):
     }
     settings = json.dumps({"model": "m", "recipe": "narrow", "recipe_spec": NARROW})
     options = [str(word) for option in paths.items() for word in option]
-    result = CliRunner().invoke(main, ["--settings", settings, *options], catch_exceptions=False)
+    result = CliRunner().invoke(main, ["--settings", "-", *options], input=settings, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return folder
 

@@ -1,5 +1,6 @@
 """What a user sees of a wrong config: one line on stderr for each fault, before any job."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,25 @@ def test_from_another_folder(tree, tmp_path):
     done = elsewhere.snakemake("-s", str(tree.path / "Snakefile"), "--directory", str(tree.path), "-n")
     assert "Nothing to be done" in done.stdout + done.stderr
     assert not Path(tmp_path, "artifacts").exists()
+
+
+def test_a_script_that_fails_says_it_in_one_line(tree):
+    """Neither Snakemake's trace of the command nor the command itself, which may hold all the prompts."""
+    weights = tree.path / "checkpoints" / "b" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\xc0\x7f")
+    done = tree.snakemake("artifacts/b/checkpoint/model.safetensors", check=False)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line == "error: checkpoints/b: tensor model.norm.weight holds NaN or infinity"
+    assert "log: artifacts/b/checkpoint/checkpoint.log" in done.stderr
+    assert "CalledProcessError" not in done.stderr
+    assert "scripts/checkpoint.py" not in done.stderr
+    assert "Traceback" in (tree.path / "artifacts/b/checkpoint/checkpoint.log").read_text()
+
+
+def test_prompts_may_be_longer_than_a_command_line(tree):
+    """4,000 prompts of 40 characters, of which Linux takes 128 kB as one word of a command."""
+    prompts = ", ".join(f"prompt number {i:5} of the calibration data" for i in range(4000))
+    tree.edit("config.yaml", "{text: text.txt}", f"{{prompts: [{prompts}]}}")
+    tree.snakemake("artifacts/b/calibration/tokens.json")
+    assert len(json.loads((tree.path / "artifacts/b/calibration/tokens.json").read_text())["samples"]) == 4000

@@ -197,5 +197,5 @@ def test_every_artifact_is_a_target(built):
 def test_every_parameter_describes_itself(built):
     """Snakemake compares parameters as a set of values: two that can be equal hide an edit."""
     output = built.snakemake("-n", "--forceall", "--printshellcmds").stdout
-    settings = re.findall(r"--settings (?:'(\{.*?\})'|(\{\}))", output)
+    settings = re.findall(r"<<< (?:'(\{.*?\})'|(\{\}))$", output, re.MULTILINE)
     assert len(settings) == len(ALL_A | ALL_B)

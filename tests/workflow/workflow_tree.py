@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from forks import Forks
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 REPOSITORY = Path(__file__).parents[2]
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
+FORKS = Forks("snakemake.cli", "jsonschema", "yaml")
 WORKFLOW = ("Snakefile", "rules", "schemas", "scripts", "profiles")
 STAND_IN = """\
 import sys
@@ -23,9 +25,9 @@ from pathlib import Path
 from hexport.provenance import write_manifest
 
 options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
-output = Path(options["--output"])
+output, settings = Path(options["--output"]), sys.stdin.read()
 for file in (output, output.with_name("outputs.txt")):
-    file.write_text(options["--settings"])
+    file.write_text(settings)
 write_manifest(output, inputs={}, params={}, stages={})
 """
 
@@ -42,7 +44,8 @@ class Tree:
     path: Path
 
     def snakemake(self, *args: str, check: bool = True) -> subprocess.CompletedProcess:
-        done = subprocess.run([*SNAKEMAKE, *args], cwd=self.path, env=environment(), capture_output=True, text=True)
+        """As `python -m snakemake` in this folder."""
+        done = FORKS.run("snakemake", *args, cwd=self.path, env=environment())
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

@@ -48,7 +48,7 @@ def schema_errors(document: dict, name: str) -> Iterator[str]:
 def raise_all(source: str, faults: Iterator[str] | list[str]) -> None:
     """Raise one HexportError with a line for each fault in the file `source`, if there are any."""
     if lines := [f"{source}: {fault}" for fault in faults]:
-        raise HexportError("\n".join(lines))
+        raise HexportError(*lines)
 
 
 def dotted(path: Iterable[str | int]) -> str:
