@@ -12,10 +12,11 @@ from importlib import metadata
 from pathlib import Path
 
 from hexport import __version__
+from hexport.code_digest import code_digest, package_versions
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 
-KEYS = {"artifact", "sha256", "inputs", "params", "versions", "stages"}
+KEYS = {"artifact", "sha256", "code", "inputs", "params", "versions", "stages"}
 
 
 @contextlib.contextmanager
@@ -102,6 +103,7 @@ def _verified(path: Path) -> str:
 
 def write_manifest(
     *artifacts: Path,
+    script: str,
     inputs: dict[str, str],
     params: dict,
     stages: dict[str, dict],
@@ -110,14 +112,18 @@ def write_manifest(
 ) -> None:
     """Write `<artifact>.manifest.json`: what made the artifact, from what, with which versions, time and memory.
 
-    Several artifacts are those of one job. `inputs` are SHA-256 by name, as `verified` gives them; `stages` maps a
-    stage's name to {"seconds", "peak_rss_mb"} (see `progress.Progress.stages`); `facts` are further top-level keys of
-    the stage at hand.
+    Several artifacts are those of one job. `script` is the file of its script, whose code the manifest identifies;
+    `inputs` are SHA-256 by name, as `verified` gives them; `stages` maps a stage's name to {"seconds", "peak_rss_mb"}
+    (see `progress.Progress.stages`); `versions` are those of what is no Python package, and `facts` further top-level
+    keys of the stage at hand.
     """
+    name = Path(script).name
+    own = {"hexport": __version__, "snakemake": metadata.version("snakemake")}
     manifest = {
+        "code": code_digest(name),
         "inputs": inputs,
         "params": params,
-        "versions": {"hexport": __version__, "snakemake": metadata.version("snakemake"), **(versions or {})},
+        "versions": {**own, **package_versions(name), **(versions or {})},
         "stages": stages,
         **facts,
     }

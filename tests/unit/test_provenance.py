@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from hexport.code_digest import code_digest
 from hexport.errors import HexportError
 from hexport.provenance import atomic_path, damage, manifest_path, verified, write_json, write_manifest
 
@@ -50,7 +51,7 @@ def test_manifest_records_what_made_the_artifact(tmp_path):
         inputs=verified({"source": source}),
         params={"x": 1},
         stages=stages,
-        versions={"torch": "2"},
+        versions={"qnn": "2"},
         soc="SM8650",
     )
     manifest = json.loads((tmp_path / "a.bin.manifest.json").read_text())
@@ -60,7 +61,8 @@ def test_manifest_records_what_made_the_artifact(tmp_path):
     assert manifest["params"] == {"x": 1}
     assert manifest["stages"] == stages
     assert manifest["soc"] == "SM8650"
-    assert manifest["versions"].keys() == {"hexport", "snakemake", "torch"}
+    assert manifest["code"] == code_digest("tokenizer_bin.py")
+    assert manifest["versions"].keys() == {"hexport", "snakemake", "pytorch_tokenizers", "qnn"}
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def artifact(tmp_path):
     """A file of 100 kB with its manifest."""
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(100_000))
-    write_manifest(path, inputs={}, params={}, stages={})
+    write_manifest(path, script="fetch.py", inputs={}, params={}, stages={})
     return path
 
 
