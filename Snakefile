@@ -10,11 +10,11 @@ from hexport.code_digest import code_digest
 from hexport.config import evaluations, matrix, sources
 from hexport.config.checks import check_config
 from hexport.config.devices import PHONES, device_slots, taken_slots
-from hexport.config.documents import read_yaml
 from hexport.config.places import Place
+from hexport.config.reading import read_config
 from hexport.config.settings import parse_config
 from hexport.config.socs import HTP_ARCH
-from hexport.errors import HexportError
+from hexport.errors import HexportError, report
 
 
 include: "rules/common.smk"

@@ -9,7 +9,7 @@ import click
 from hexport.errors import one_line_errors
 from hexport.evaluation.local_text import local_files, read_text
 from hexport.evaluation.task_texts import task_samples
-from hexport.evaluation.tasks import load_tasks
+from hexport.evaluation.tasks import load_tasks, task_inputs
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json, write_manifest
 from hexport.quantization.calibration_data import (
@@ -49,7 +49,7 @@ def main(
     progress = Progress(log)
     texts = local_files(local)
     files = [tokenizer, tokenizer.with_name("tokenizer_config.json"), *filter(None, (text, samples))]
-    inputs = verified({file.name: file for file in files} | {f"tasks.{name}": path for name, path in texts.items()})
+    inputs = verified({file.name: file for file in files} | task_inputs(texts, settings.get("trusted")))
     with progress.library_output_in_log():
         with progress.stage("calibration data"):
             ids, source = _data(settings, load_tokenizer(tokenizer.parent), text, samples, texts, inputs)
@@ -84,7 +84,7 @@ def _data(
         return chat_samples(tokenizer, samples), _from_file("samples", settings, inputs[samples.name])
     if "tasks" in settings:
         limits = {key: settings.get(key) for key in ("limit", "num_fewshot")}
-        tasks = load_tasks(settings["tasks"], texts, limits["num_fewshot"])
+        tasks = load_tasks(settings["tasks"], texts, limits["num_fewshot"], settings.get("trusted"))
         ids, origin = task_samples(tokenizer, tasks, limits["limit"], SAMPLE_TOKENS)
         files = {settings["texts"][name]: inputs[f"tasks.{name}"] for name in texts}
         return ids, {"kind": "tasks", "tasks": origin, "files": files, **limits}

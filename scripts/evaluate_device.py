@@ -61,15 +61,15 @@ def main(
         from hexport.evaluation.device import References
         from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
         from hexport.evaluation.local_text import local_files
-        from hexport.evaluation.tasks import load_tasks
+        from hexport.evaluation.tasks import load_tasks, task_inputs
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe import recipe_from
 
         local = local_files(texts)
-        inputs = verified({file.name: file for file in files} | {f"tasks.{name}": file for name, file in local.items()})
+        inputs = verified({file.name: file for file in files} | task_inputs(local, settings.get("trusted")))
         check_htp(program, settings["target"])
         with progress.stage("tasks"):
-            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"])
+            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
         references = None
         if checkpoint is not None:
             recipe = recipe_from(settings["recipe_spec"], settings["recipe"])

@@ -30,7 +30,7 @@ def main(
         from hexport.evaluation.fp import fp_scores
         from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
         from hexport.evaluation.local_text import local_files
-        from hexport.evaluation.tasks import load_tasks
+        from hexport.evaluation.tasks import load_tasks, task_inputs
         from hexport.tokenizers.tokenizer import load_tokenizer
 
         local = local_files(texts)
@@ -40,13 +40,13 @@ def main(
                 "config.json": checkpoint.with_name("config.json"),
                 tokenizer.name: tokenizer,
                 "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-                **{f"tasks.{name}": file for name, file in local.items()},
+                **task_inputs(local, settings.get("trusted")),
             }
         )
         context_len = settings["max_seq_len"]
         canonical, loaded = Checkpoint(checkpoint.parent), load_tokenizer(tokenizer.parent)
         with progress.stage("tasks"):
-            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"])
+            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
         model = EvaluationModel(
             loaded, context_len, lambda sequences: fp_scores(canonical, context_len, sequences, progress)
         )

@@ -45,7 +45,7 @@ def main(
         from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
         from hexport.evaluation.local_text import local_files
         from hexport.evaluation.qdq import QuantisedScores
-        from hexport.evaluation.tasks import load_tasks
+        from hexport.evaluation.tasks import load_tasks, task_inputs
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe import recipe_from
         from hexport.tokenizers.tokenizer import load_tokenizer
@@ -58,7 +58,7 @@ def main(
                 quant_attrs.name: quant_attrs,
                 tokenizer.name: tokenizer,
                 "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-                **{f"tasks.{name}": file for name, file in local.items()},
+                **task_inputs(local, settings.get("trusted")),
             }
         )
         context_len, limit = settings["max_seq_len"], settings["limit"]
@@ -67,7 +67,7 @@ def main(
             Checkpoint(checkpoint.parent, recipe.r1), load_quant_attrs(quant_attrs), recipe, context_len, progress
         )
         with progress.stage("tasks"):
-            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"])
+            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
         model = EvaluationModel(loaded, context_len, scores)
         with progress.stage("evaluate qdq"):
             metrics = evaluate(tasks, model, limit)

@@ -1,6 +1,5 @@
 """Write quant_attrs.json: the scales and zero points of a model's activations, calibrated layer by layer."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,19 +39,20 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         from hexport.quantization.quant_attrs import save_quant_attrs
         from hexport.quantization.recipe import recipe_from
         from hexport.quantization.seq_mse import search
+        from hexport.quantization.tokens_file import read_tokens
 
-        data = json.loads(tokens.read_text(encoding="utf-8"))
+        data = read_tokens(tokens)
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.r1)
-        attrs = calibrate(model, data["samples"], recipe, progress)
-        attrs = replace(attrs, weights=search(model, data["samples"], recipe, progress, output.with_name("seq_mse")))
+        attrs = calibrate(model, data.samples, recipe, progress)
+        attrs = replace(attrs, weights=search(model, data.samples, recipe, progress, output.with_name("seq_mse")))
         save_quant_attrs(
             output,
             attrs,
             model=settings["model"],
             recipe=settings["recipe"],
             checkpoint=inputs["model.safetensors"],
-            calibration={**data["source"], "samples": len(data["samples"]), "tokens": data["tokens"]},
+            calibration={**data.source, "samples": len(data.samples), "tokens": data.tokens},
         )
         write_manifest(
             output,

@@ -1,6 +1,5 @@
 """Write sensitivity.yaml, the parts of a model that are worth more bits, and sensitivity.json, the gains of all."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,8 +40,9 @@ def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, outp
         from hexport.evaluation.sensitivity import overrides_yaml, sensitivity
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.tokens_file import read_tokens
 
-        samples = json.loads(tokens.read_text(encoding="utf-8"))["samples"]
+        samples = read_tokens(tokens).samples
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         attrs = load_quant_attrs(quant_attrs)
         found = sensitivity(Checkpoint(checkpoint.parent, recipe.r1), attrs, recipe, samples, progress)

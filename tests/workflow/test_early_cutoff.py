@@ -12,6 +12,7 @@ from workflow_tree import FORKS, SNAKEMAKE, environment
 
 REPOSITORY = Path(__file__).parents[2]
 SEEDS, BUILDS = range(3), 4
+OPTIONS = ("--cores", "2", "--scheduler", "greedy", "--quiet", "all")
 MODELS, TARGETS = "xy", "st"
 
 # job -> the file that it writes, the files that it reads
@@ -120,14 +121,17 @@ def test_groups_of_jobs_run_once(tmp_path):
     jobs, group = [job for job in GRAPH if not job.endswith("/t")], ["calibrate x", "lower x/s"]
     with open(tmp_path / "Snakefile", "a") as file:
         file.write(f"localrules: {', '.join(_rule(job) for job in jobs if job not in group)}\n")
-    options = ["--executor", "here", "--jobs", "2", "--cores", "2", "--seconds-between-status-checks", "0"]
+    options = ["--executor", "here", "--jobs", "2", "--seconds-between-status-checks", "0"]
     options += ["--groups", *(f"{_rule(job)}=group" for job in group)]
     plugin = environment() | {"PYTHONPATH": str(Path(__file__).with_name("executor"))}
 
+    # In a process of its own: a fork of one that has imported Snakemake does not know the plugin.
     def ran() -> list[str]:
         (tmp_path / "settings.json").write_text(json.dumps(settings))
         (tmp_path / "ran").write_text("")
-        done = subprocess.run([*SNAKEMAKE, *options], cwd=tmp_path, env=plugin, capture_output=True, text=True)
+        done = subprocess.run(
+            [*SNAKEMAKE, *OPTIONS, *options], cwd=tmp_path, env=plugin, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return sorted((tmp_path / "ran").read_text().splitlines())
 
@@ -154,5 +158,4 @@ def _write_workflow(folder: Path, targets: list[str]) -> None:
 
 
 def _snakemake(folder: Path, *args: str) -> int:
-    command = ["snakemake", "--cores", "2", "--scheduler", "greedy", "--quiet", "all", *args]
-    return FORKS.run(*command, cwd=folder, env=environment()).returncode
+    return FORKS.run("snakemake", *OPTIONS, *args, cwd=folder, env=environment()).returncode
