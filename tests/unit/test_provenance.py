@@ -48,6 +48,7 @@ def test_manifest_records_what_made_the_artifact(tmp_path):
     stages = {"convert": {"seconds": 0.1, "peak_rss_mb": 10}}
     write_manifest(
         artifact,
+        script="tokenizer_bin.py",
         inputs=verified({"source": source}),
         params={"x": 1},
         stages=stages,
