@@ -3,7 +3,6 @@ float model and to the fake-quantised one on the same tokens."""
 
 import functools
 import json
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -51,7 +50,7 @@ def main(
     compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), quant_attrs, fp]
     files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json")]
     with progress.library_output_in_log():
-        versions = {name: metadata.version(name) for name in ("executorch", "torch", "lm_eval")}
+        versions = {}
         if found[0].kind == "emulator":
             from hexport.qnn_sdk import qnn_build_id
 
@@ -89,6 +88,7 @@ def main(
         write_json(output, facts)
         write_manifest(
             output,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,

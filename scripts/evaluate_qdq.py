@@ -1,7 +1,6 @@
 """Write qdq.json: what the fake-quantised decoder reaches on the evaluation tasks, and how near it is to the float32
 decoder on the same tokens."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -40,6 +39,7 @@ def main(
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.gates import perplexity_ratios, ratio_warnings
         from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
@@ -89,10 +89,11 @@ def main(
             progress.say(line)
         write_manifest(
             output,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={package: metadata.version(package) for package in ("executorch", "lm_eval", "torch")},
+            machine=machine(),
         )
 
 

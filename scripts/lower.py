@@ -1,6 +1,5 @@
 """Write a .pte: lower a model to a program for one target, by stamping layer templates."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -39,6 +38,7 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
         from hexport.qnn_sdk import qnn_build_id
 
         build_id = qnn_build_id()
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.lowering.lower import SpecialTokens, ar_lengths_of, lower
         from hexport.lowering.target import Target
@@ -57,10 +57,12 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
             part.write_bytes(lowered.pte)
         write_manifest(
             output,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={**{name: metadata.version(name) for name in ("executorch", "torch")}, "qnn": build_id},
+            machine=machine(),
+            versions={"qnn": build_id},
             soc=target.soc,
             htp_arch=target.htp_arch,
             context_length=context_len,

@@ -1,6 +1,5 @@
 """Write result.json and outputs.txt: run a program on a device, on the prompts of the config."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -39,7 +38,7 @@ def main(
         }
     )
     with progress.library_output_in_log():
-        versions = {name: metadata.version(name) for name in ("executorch", "torch")}
+        versions = {}
         if found[0].kind == "emulator":
             from hexport.qnn_sdk import qnn_build_id
 
@@ -57,6 +56,7 @@ def main(
         write_text(output.with_name("outputs.txt"), "".join(f"{prompt}\n{text}\n\n" for prompt, text in turns))
         write_manifest(
             output,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,

@@ -1,7 +1,6 @@
 """Write sensitivity.yaml, the parts of a model that are worth more bits, and sensitivity.json, the gains of all."""
 
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -36,6 +35,7 @@ def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, outp
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.sensitivity import overrides_yaml, sensitivity
         from hexport.quantization.quant_attrs import load_quant_attrs
@@ -52,10 +52,11 @@ def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, outp
         write_manifest(
             output,
             table,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={package: metadata.version(package) for package in ("executorch", "torch")},
+            machine=machine(),
         )
 
 
