@@ -32,16 +32,14 @@ def main(
     found = devices_at(read_devices(str(devices)), device, settings["target"])
     progress = Progress(log)
     with progress.library_output_in_log():
-        versions = {name: metadata.version(name) for name in ("executorch", "torch")}
         if found[0].kind == "emulator":
-            from hexport.qnn_sdk import qnn_build_id
+            from hexport.devices.emulator_process import run_program
 
-            versions["qnn"] = qnn_build_id()
-        from hexport.devices.emulator import Run, check_htp
-        from hexport.devices.runs import run_program
+            measured = run_program(found[0], program, tokenizer, settings, progress)
+        else:
+            from hexport.devices.runs import run_program
 
-        check_htp(program, settings["target"])
-        measured = run_program(found, program, tokenizer, settings["prompts"], Run.of(settings), progress)
+            measured = run_program(found, program, tokenizer, settings, progress)
         turns = [(said["prompt"], said["text"]) for said in measured.facts["prompts"]]
         for prompt, text in turns:
             progress.say(f"{prompt!r} -> {text!r}")
@@ -57,7 +55,7 @@ def main(
             },
             params=settings,
             stages=progress.stages,
-            versions=versions,
+            versions={name: metadata.version(name) for name in ("executorch", "torch")} | measured.versions,
             **measured.manifest,
         )
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, Tiny, qdq_logits, save_llama, save_tokenizer
 
+from hexport.provenance import sha256
+
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_libraries():
@@ -90,10 +92,12 @@ class Lowerings:
             attrs,
         )
 
-    def program(
-        self, checkpoint, attrs, recipe, n_shards: int = 1, prefill: int | None = None, decode: int = 1
-    ) -> bytes:
-        """The .pte that `lower` makes for the emulator, of graphs with these AR lengths."""
+    def program(self, *model, **options) -> bytes:
+        """The .pte that `lower` makes for the emulator."""
+        return self.lowered(*model, **options).pte
+
+    def lowered(self, checkpoint, attrs, recipe, n_shards: int = 1, prefill: int | None = None, decode: int = 1):
+        """What `lower` makes for the emulator, of graphs with these AR lengths."""
         from hexport.lowering.target import target_named
         from hexport.progress import Progress
 
@@ -101,7 +105,7 @@ class Lowerings:
             patch.setattr(self.lower, "lower_templates", self.templates)
             lengths = {"kv_forward": decode} | ({"prefill_forward": prefill} if prefill else {})
             model = checkpoint, attrs, recipe, target_named(EMULATOR), lengths, CONTEXT, n_shards
-            return self.lower.lower(*model, self.special, Progress()).pte
+            return self.lower.lower(*model, self.special, Progress())
 
 
 @pytest.fixture(scope="session")
@@ -124,9 +128,12 @@ def variants(tiny, tmp_path_factory) -> dict[str, Path]:
 
     folder = tmp_path_factory.mktemp("variants")
     save_llama(folder / "nudged", nudge)
+    nudged = folder / "nudged" / "model.safetensors"
+    attrs = json.loads(tiny.quant_attrs.read_text())
+    (folder / "quant_attrs.json").write_text(json.dumps({**attrs, "checkpoint_sha256": sha256(nudged)}))
     changes = {
         "again": ({}, {}),
-        "weight": ({}, {"checkpoint": folder / "nudged" / "model.safetensors"}),
+        "weight": ({}, {"checkpoint": nudged, "quant-attrs": folder / "quant_attrs.json"}),
         "SM8650": ({"target": "SM8650", "emulator": False}, {}),
         "SM8750": ({"target": "SM8750", "soc": "SM8750", "emulator": False, "max_seq_len": 12}, {}),
     }

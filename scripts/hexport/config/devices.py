@@ -12,6 +12,7 @@ from hexport.config.documents import read_yaml
 from hexport.config.schema import dotted, raise_all, schema, schema_errors
 from hexport.errors import HexportError
 
+EMULATOR_TIMEOUT = 86400.0  # a large model takes minutes a token there
 # In place of a device's name in a path: whichever phone of the SoC is free.
 PHONES = "phones"
 VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -69,7 +70,12 @@ def read_devices(path: str) -> dict[str, Device]:
     document = _expand(read_yaml(Path(path)), schema("devices"), [], faults)
     raise_all(path, faults)
     raise_all(path, schema_errors(document, "devices"))
-    return {name: Device(name=name, **entry) for name, entry in document["devices"].items()}
+    return {name: _device(name, entry) for name, entry in document["devices"].items()}
+
+
+def _device(name: str, entry: dict) -> Device:
+    default = {"timeout": EMULATOR_TIMEOUT} if entry["kind"] == "emulator" else {}
+    return Device(name=name, **default | entry)
 
 
 def stations(devices: Iterable[Device]) -> list[tuple[str, str]]:
