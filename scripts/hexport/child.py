@@ -124,6 +124,8 @@ def answer(
                     return values[0]
                 case "fault":
                     raise HexportError(*values)
+                case "memory":
+                    raise MemoryError
                 case "os":
                     raise OSError(*values)
                 case _:
@@ -142,6 +144,8 @@ def _answer(connection: Connection, function: Callable, arguments: tuple) -> Non
         raise
     except HexportError as error:
         message = json.dumps(["fault", *error.args])
+    except MemoryError:
+        message = json.dumps(["memory"])
     except OSError as error:
         message = json.dumps(["os", error.errno, error.strerror or str(error), error.filename], default=str)
     except Exception as error:

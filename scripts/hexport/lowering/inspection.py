@@ -59,6 +59,8 @@ def inspect_program(path: Path) -> ProgramFacts:
 
     The bounds of its parts and its tables are checked before anything is read by them.
     """
+    if path.is_fifo():
+        raise HexportError(f"{path}: a pipe, not a file; save the program first")
     with open(path, "rb") as file:
         if file.read(8)[4:6] != FILE_IDENTIFIER:
             raise HexportError(f"{path}: not an ExecuTorch program")
