@@ -12,6 +12,8 @@ import pytest
 import tiny_model
 from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, Tiny, qdq_logits, save_llama, save_tokenizer
 
+from hexport.provenance import sha256
+
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_libraries():
@@ -106,10 +108,12 @@ class Lowerings:
             attrs,
         )
 
-    def program(
-        self, checkpoint, attrs, recipe, n_shards: int = 1, prefill: int | None = None, decode: int = 1
-    ) -> bytes:
-        """The .pte that `lower` makes for the emulator, of graphs with these AR lengths."""
+    def program(self, *model, **options) -> bytes:
+        """The .pte that `lower` makes for the emulator."""
+        return self.lowered(*model, **options).pte
+
+    def lowered(self, checkpoint, attrs, recipe, n_shards: int = 1, prefill: int | None = None, decode: int = 1):
+        """What `lower` makes for the emulator, of graphs with these AR lengths."""
         from hexport.lowering.target import target_named
         from hexport.progress import Progress
 
@@ -117,7 +121,7 @@ class Lowerings:
             patch.setattr(self.lower, "lower_templates", self.templates)
             lengths = {"kv_forward": decode} | ({"prefill_forward": prefill} if prefill else {})
             model = checkpoint, attrs, recipe, target_named(EMULATOR), lengths, CONTEXT, n_shards
-            return self.lower.lower(*model, self.special, Progress()).pte
+            return self.lower.lower(*model, self.special, Progress())
 
 
 @pytest.fixture(scope="session")
@@ -148,7 +152,7 @@ def variants(tiny, keep) -> dict[str, Path]:
     """Programs of lower.py that differ from the tiny model's in what their names say; `again` in nothing."""
     changes = {
         "again": ({}, {}),
-        "weight": ({}, {"checkpoint": "nudged/model.safetensors"}),
+        "weight": ({}, {"checkpoint": "nudged/model.safetensors", "quant-attrs": "quant_attrs.json"}),
         "SM8650": ({"target": "SM8650", "emulator": False}, {}),
         "SM8750": ({"target": "SM8750", "soc": "SM8750", "emulator": False, "max_seq_len": 12}, {}),
     }
@@ -158,6 +162,9 @@ def variants(tiny, keep) -> dict[str, Path]:
 
     def build(folder: Path) -> None:
         save_llama(folder / "nudged", nudge)
+        attrs = json.loads(tiny.quant_attrs.read_text())
+        attrs["checkpoint_sha256"] = sha256(folder / "nudged" / "model.safetensors")
+        (folder / "quant_attrs.json").write_text(json.dumps(attrs))
         for name, (settings, files) in changes.items():
             files = {option: folder / file for option, file in files.items()}
             with new_processes() if name == "again" else contextlib.nullcontext():

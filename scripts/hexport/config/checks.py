@@ -96,6 +96,8 @@ def device_faults(devices: dict[str, Device]) -> Iterator[str]:
             yield f"devices.{name}: the name is taken by the phones of a SoC together; choose another"
         if device.kind == "emulator":
             for field in fields(Device):
+                if field.name == "timeout":
+                    continue
                 if field.default is not MISSING and getattr(device, field.name) != field.default:
                     yield f"devices.{name}.{field.name}: is for devices of kind adb, and this one is an emulator"
         for key in ("timeout", "cache_gb"):
