@@ -23,7 +23,7 @@ demo: setup
 	@find artifacts -type f ! -name '*.manifest.json' ! -name '.*' | sort | xargs ls -s --block-size=K
 
 test: setup lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ import click
 from hexport.config.devices import devices_at, read_devices
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest
+from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -48,6 +48,8 @@ def main(
 ) -> None:
     found = devices_at(read_devices(str(devices)), device, settings["target"])
     progress = Progress(log)
+    compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), quant_attrs, fp]
+    files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json")]
     with progress.library_output_in_log():
         versions = {name: metadata.version(name) for name in ("executorch", "torch", "lm_eval")}
         if found[0].kind == "emulator":
@@ -60,14 +62,15 @@ def main(
         from hexport.evaluation.device import References
         from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
         from hexport.evaluation.local_text import local_files
-        from hexport.evaluation.tasks import load_tasks
+        from hexport.evaluation.tasks import load_tasks, task_inputs
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe import recipe_from
 
-        check_htp(program, settings["target"])
         local = local_files(texts)
+        inputs = verified({file.name: file for file in files} | task_inputs(local, settings.get("trusted")))
+        check_htp(program, settings["target"])
         with progress.stage("tasks"):
-            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"])
+            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
         references = None
         if checkpoint is not None:
             recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
@@ -84,11 +87,9 @@ def main(
             for line in (*ratio_warnings(facts), *agreement_warnings(facts)):
                 progress.say(line)
         write_json(output, facts)
-        compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), quant_attrs, fp]
-        files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json")]
         write_manifest(
             output,
-            inputs={file.name: file for file in files} | {f"tasks.{name}": file for name, file in local.items()},
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
             versions=versions,

@@ -8,7 +8,7 @@ import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest
+from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -45,19 +45,29 @@ def main(
         from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
         from hexport.evaluation.local_text import local_files
         from hexport.evaluation.qdq import QuantisedScores
-        from hexport.evaluation.tasks import load_tasks
+        from hexport.evaluation.tasks import load_tasks, task_inputs
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe import recipe_from
         from hexport.tokenizers.tokenizer import load_tokenizer
 
         local = local_files(texts)
+        inputs = verified(
+            {
+                checkpoint.name: checkpoint,
+                "config.json": checkpoint.with_name("config.json"),
+                quant_attrs.name: quant_attrs,
+                tokenizer.name: tokenizer,
+                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+                **task_inputs(local, settings.get("trusted")),
+            }
+        )
         context_len, limit = settings["max_seq_len"], settings["limit"]
         loaded, recipe = load_tokenizer(tokenizer.parent), recipe_from(settings["recipe_spec"], settings["recipe"])
         scores = QuantisedScores(
             Checkpoint(checkpoint.parent, recipe.r1), load_quant_attrs(quant_attrs), recipe, context_len, progress
         )
         with progress.stage("tasks"):
-            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"])
+            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
         model = EvaluationModel(loaded, context_len, scores)
         with progress.stage("evaluate qdq"):
             metrics = evaluate(tasks, model, limit)
@@ -79,14 +89,7 @@ def main(
             progress.say(line)
         write_manifest(
             output,
-            inputs={
-                checkpoint.name: checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                quant_attrs.name: quant_attrs,
-                tokenizer.name: tokenizer,
-                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-                **{f"tasks.{name}": file for name, file in local.items()},
-            },
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
             versions={package: metadata.version(package) for package in ("executorch", "lm_eval", "torch")},

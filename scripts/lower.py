@@ -7,7 +7,7 @@ import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import atomic_path, write_manifest
+from hexport.provenance import atomic_path, verified, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -26,6 +26,15 @@ SETTINGS = (
 @one_line_errors
 def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
+    inputs = verified(
+        {
+            "model.safetensors": checkpoint,
+            "config.json": checkpoint.with_name("config.json"),
+            "quant_attrs.json": quant_attrs,
+            "tokenizer.json": tokenizer,
+            "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+        }
+    )
     with progress.library_output_in_log():
         from hexport.qnn_sdk import qnn_build_id
 
@@ -48,13 +57,7 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
             part.write_bytes(lowered.pte)
         write_manifest(
             output,
-            inputs={
-                "model.safetensors": checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                "quant_attrs.json": quant_attrs,
-                "tokenizer.json": tokenizer,
-                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-            },
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
             versions={**{name: metadata.version(name) for name in ("executorch", "torch")}, "qnn": build_id},

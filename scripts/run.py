@@ -8,7 +8,7 @@ import click
 from hexport.config.devices import devices_at, read_devices
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest, write_text
+from hexport.provenance import verified, write_json, write_manifest, write_text
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -31,6 +31,13 @@ def main(
 ) -> None:
     found = devices_at(read_devices(str(devices)), device, settings["target"])
     progress = Progress(log)
+    inputs = verified(
+        {
+            program.name: program,
+            "tokenizer.json": tokenizer,
+            "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+        }
+    )
     with progress.library_output_in_log():
         versions = {name: metadata.version(name) for name in ("executorch", "torch")}
         if found[0].kind == "emulator":
@@ -50,11 +57,7 @@ def main(
         write_text(output.with_name("outputs.txt"), "".join(f"{prompt}\n{text}\n\n" for prompt, text in turns))
         write_manifest(
             output,
-            inputs={
-                program.name: program,
-                "tokenizer.json": tokenizer,
-                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-            },
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
             versions=versions,

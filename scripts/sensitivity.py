@@ -1,6 +1,5 @@
 """Write sensitivity.yaml, the parts of a model that are worth more bits, and sensitivity.json, the gains of all."""
 
-import json
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -9,7 +8,7 @@ import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest, write_text
+from hexport.provenance import verified, write_json, write_manifest, write_text
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
@@ -25,6 +24,14 @@ SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the rec
 @one_line_errors
 def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
+    inputs = verified(
+        {
+            "model.safetensors": checkpoint,
+            "config.json": checkpoint.with_name("config.json"),
+            "tokens.json": tokens,
+            "quant_attrs.json": quant_attrs,
+        }
+    )
     with progress.library_output_in_log():
         from hexport.qnn_sdk import use_qnn_sdk
 
@@ -33,8 +40,9 @@ def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, outp
         from hexport.evaluation.sensitivity import overrides_yaml, sensitivity
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.tokens_file import read_tokens
 
-        samples = json.loads(tokens.read_text(encoding="utf-8"))["samples"]
+        samples = read_tokens(tokens).samples
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         attrs = load_quant_attrs(quant_attrs)
         found = sensitivity(Checkpoint(checkpoint.parent, recipe.r1), attrs, recipe, samples, progress)
@@ -44,12 +52,7 @@ def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, outp
         write_manifest(
             output,
             table,
-            inputs={
-                "model.safetensors": checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                "tokens.json": tokens,
-                "quant_attrs.json": quant_attrs,
-            },
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
             versions={package: metadata.version(package) for package in ("executorch", "torch")},

@@ -20,7 +20,17 @@ PRELOADED = ("libQnnSystem.so", "libQnnHtp.so")
 
 
 def use_qnn_sdk() -> Path:
-    """Make the QNN libraries usable by executorch in this process and return the SDK's root.
+    """Make the QNN libraries usable by executorch in this process, beside torch, and return the SDK's root.
+
+    Raises HexportError as `load_qnn_libraries` does.
+    """
+    import torch  # noqa: F401 - loaded after libQnnHtp.so, torch's libraries crash the process
+
+    return load_qnn_libraries()
+
+
+def load_qnn_libraries() -> Path:
+    """Load the QNN libraries into this process and return the SDK's root. torch cannot be loaded after them.
 
     executorch opens the libraries by bare name. The dynamic loader reads LD_LIBRARY_PATH only when a process starts,
     but a library that is already loaded is found by its name, so they are loaded here by their full paths.
@@ -32,8 +42,6 @@ def use_qnn_sdk() -> Path:
     if missing:
         raise HexportError(f"QNN_SDK_ROOT={root}: {HOST_LIBRARIES / missing[0]} is missing; unset it or name a QNN SDK")
     os.environ["QNN_SDK_ROOT"] = str(root)
-    import torch  # noqa: F401 - loaded after libQnnHtp.so, torch's libraries crash the process
-
     for name in PRELOADED:
         ctypes.CDLL(str(root / HOST_LIBRARIES / name))
     return root

@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,10 @@ def quiet_libraries():
     logging.disable(logging.NOTSET)
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory, qnn_sdk) -> Tiny:
-    """Built by quantize.py and lower.py. Its files are never changed."""
+def build_tiny(folder: Path) -> None:
     from hexport.tokenizers.tokenizer import load_tokenizer
 
-    tiny = Tiny(tmp_path_factory.mktemp("tiny"))
+    tiny = Tiny(folder)
     save_llama(tiny.checkpoint.parent)
     save_tokenizer(tiny.tokenizer.parent)
     tokenizer = load_tokenizer(tiny.tokenizer.parent)
@@ -33,7 +30,12 @@ def tiny(tmp_path_factory, qnn_sdk) -> Tiny:
     tiny.tokens.write_text(json.dumps(tokens))
     for done in (tiny.quantize(tiny.quant_attrs), tiny.lower(tiny.program)):
         assert done.returncode == 0, done.stderr
-    return tiny
+
+
+@pytest.fixture(scope="session")
+def tiny(keep) -> Tiny:
+    """Built by quantize.py and lower.py. Its files are never changed."""
+    return Tiny(keep("tiny", build_tiny))
 
 
 @pytest.fixture(scope="session")
@@ -116,29 +118,27 @@ def model(checkpoint, attrs, recipe) -> tuple:
 
 
 @pytest.fixture(scope="session")
-def variants(tiny, tmp_path_factory) -> dict[str, Path]:
+def variants(tiny, keep) -> dict[str, Path]:
     """Programs of lower.py that differ from the tiny model's in what their names say; `again` in nothing."""
+    changes = {
+        "again": ({}, {}),
+        "weight": ({}, {"checkpoint": "nudged/model.safetensors"}),
+        "SM8650": ({"target": "SM8650", "emulator": False}, {}),
+        "SM8750": ({"target": "SM8750", "soc": "SM8750", "emulator": False, "max_seq_len": 12}, {}),
+    }
 
     def nudge(llama):
         llama.model.layers[2].mlp.up_proj.weight[0, 0] += 1
 
-    folder = tmp_path_factory.mktemp("variants")
-    save_llama(folder / "nudged", nudge)
-    changes = {
-        "again": ({}, {}),
-        "weight": ({}, {"checkpoint": folder / "nudged" / "model.safetensors"}),
-        "SM8650": ({"target": "SM8650", "emulator": False}, {}),
-        "SM8750": ({"target": "SM8750", "soc": "SM8750", "emulator": False, "max_seq_len": 12}, {}),
-    }
-    paths = {name: folder / name / "kv_llama_qnn.pte" for name in changes}
-    with ThreadPoolExecutor(2) as pool:
-        jobs = {
-            name: pool.submit(tiny.lower, paths[name], settings, **options)
-            for name, (settings, options) in changes.items()
-        }
-    for job in jobs.values():
-        assert job.result().returncode == 0, job.result().stderr
-    return paths
+    def build(folder: Path) -> None:
+        save_llama(folder / "nudged", nudge)
+        for name, (settings, files) in changes.items():
+            files = {option: folder / file for option, file in files.items()}
+            done = tiny.lower(folder / name / "kv_llama_qnn.pte", settings, **files)
+            assert done.returncode == 0, done.stderr
+
+    folder = keep("variants", build)
+    return {name: folder / name / "kv_llama_qnn.pte" for name in changes}
 
 
 @pytest.fixture

@@ -5,27 +5,16 @@ import re
 from collections import Counter
 
 import numpy as np
-import pytest
 
-from hexport.lowering import decoder_graph
+from hexport.lowering.decoder_graph import DecoderGraph, stamp_shards
 from hexport.lowering.recording import Op, Tensor
 from hexport.progress import Progress
 
 
-class OpList:
-    """In the place of the compiler's wrappers, which hold no data that can be read back."""
-
-    def __init__(self):
-        self.ops: list[Op] = []
-        self.add = self.ops.append
-
-
 def stamped_ops(checkpoint, templates, attrs) -> list[Op]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder_graph, "Wrappers", OpList)
-        graph = decoder_graph.DecoderGraph(checkpoint.config, templates, attrs)
-        (shard,) = decoder_graph.stamp_shards([graph], checkpoint, range(checkpoint.config.n_layers), Progress())
-        ops = shard.ops.ops
+    graph = DecoderGraph(checkpoint.config, templates, attrs)
+    (shard,) = stamp_shards([graph], checkpoint, range(checkpoint.config.n_layers), Progress())
+    ops = shard.ops.ops
     names = [tensor.name for op in ops for tensor in op.outputs]
     assert len(set(names)) == len(names)
     return ops

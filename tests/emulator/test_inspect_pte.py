@@ -62,7 +62,8 @@ def test_the_document_of_an_emulators_program_says_where_it_runs(tiny):
     found = document(tiny.program)
     assert found["constants"]["get_n_layers"] == N_LAYERS
     assert (found["ar_lengths"], found["context_length"]) == ({"kv_forward": 1}, CONTEXT)
-    assert (found["modes"], found["runners"]) == (["kv"], "1.4 and later")
+    fits = {"kv": {"since": "1.4.1", "limit": None}}
+    assert (found["modes"], found["runners"]) == (["kv"], {"qnn_llama_runner": fits, "hexport": True})
     assert found["emulator"] == {"runs": True, "reason": None}
     assert found["abi"] == {"obeyed": True, "faults": []}
     assert (found["options"]["soc"], found["options"]["htp_arch"]) == ("SM8650", "V75")

@@ -55,9 +55,9 @@ def test_one_line_of_a_built_in_model_is_enough(fresh):
             f"extract_tokenizer {name}",
             f"encode_calibration {name}",
             f"calibrate {name}/{name}",
-            f"lower {name}/{name}/SM8650/kv",
-            f"lower {name}/{name}/SM8650-emulator/kv",
-            f"run_program {name}/{name}/SM8650-emulator/emulator/kv",
+            f"lower {name}/{name}/SM8650/hybrid",
+            f"lower {name}/{name}/SM8650-emulator/hybrid",
+            f"run_program {name}/{name}/SM8650-emulator/emulator/hybrid",
         )
     }
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from hexport import provenance
+from hexport import code_digest
 
 RUN = {"run_program a/16a8w/SM8650-emulator/emulator/kv"}
 PROGRAMS_A = {"lower a/16a8w/SM8650/kv", "lower a/16a8w/SM8650-emulator/kv"}
@@ -143,8 +143,8 @@ def test_a_module_counts_for_the_stages_that_reach_it(tree, module):
     path.write_text(f"# a remark\n{text}")
     assert tree.stale() == set()
     path.write_text(f"{text}\nREVISION = 2\n")
-    module_file = provenance.SCRIPTS / "hexport" / f"{module}.py"
-    closures = {rule: provenance.import_closure(provenance.SCRIPTS / script) for rule, script in SCRIPTS.items()}
+    module_file = code_digest.SCRIPTS / "hexport" / f"{module}.py"
+    closures = {rule: code_digest.import_closure(code_digest.SCRIPTS / script) for rule, script in SCRIPTS.items()}
     reached = {rule for rule, closure in closures.items() if module_file in closure}
     assert reached
     assert tree.stale() == {job for job in ALL_A | ALL_B if reached & {job.split()[0], *UPSTREAM[job.split()[0]]}}

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from hexport.config.documents import read_yaml
-from hexport.config.schema import nearest
+from hexport.config.schema import cut, nearest
 
 BUILT_IN = Path(__file__).resolve().parents[1] / "quantization" / "recipes"
 
@@ -22,7 +22,8 @@ def recipe_errors(recipes: dict[str, dict]) -> Iterator[str]:
         if name in built_in_recipes():
             yield f"recipes.{name}: is the name of a built-in recipe; choose another"
         elif recipe["based_on"] not in known:
-            yield f"recipes.{name}.based_on: unknown recipe {recipe['based_on']!r}{nearest(recipe['based_on'], known)}"
+            based_on = recipe["based_on"]
+            yield f"recipes.{name}.based_on: unknown recipe {cut(repr(based_on))}{nearest(based_on, known)}"
         elif name in (chain := _bases(name, recipes))[1:]:
             yield f"recipes.{name}.based_on: goes in a circle: {' -> '.join(chain[: chain.index(name, 1) + 1])}"
 

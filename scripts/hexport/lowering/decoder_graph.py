@@ -13,7 +13,7 @@ from hexport.decoder.rope import TABLES
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.lowering.abi import input_names
-from hexport.lowering.recording import Tensor, Wrappers
+from hexport.lowering.recording import GraphOps, Tensor
 from hexport.lowering.stamping import Parameters, Place, Wire, program_input, stamp
 from hexport.lowering.target import Target
 from hexport.lowering.template import Template, lower_template, resize
@@ -82,7 +82,7 @@ class Shard:
     feeds: inputs that an earlier shard puts out -> the output there.
     """
 
-    ops: Wrappers
+    ops: GraphOps
     feeds: dict[Tensor, Tensor]
 
 
@@ -188,7 +188,7 @@ def stamp_shards(graphs: list[DecoderGraph], checkpoint: Checkpoint, layers: ran
 
     The first shard has the prologue, the last one the epilogue.
     """
-    shards = [Shard(Wrappers(), {}) for _ in graphs]
+    shards = [Shard(GraphOps(), {}) for _ in graphs]
     parts = list(zip(graphs, shards, strict=True))
     if layers.start == 0:
         parameters = Parameters(checkpoint.prologue_parameters())

@@ -25,7 +25,7 @@ from hexport.tokenizers.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Lowered:
-    """A program and the facts of its manifest. content_sha256 leaves out the signature that QNN makes of its clock."""
+    """A program and the facts of its manifest. content_sha256 leaves out the signatures of its context binaries."""
 
     pte: bytes
     content_sha256: str
@@ -91,7 +91,7 @@ def lower(
             stamped = dict(zip(graphs, stamp_shards(list(graphs.values()), checkpoint, layers, progress), strict=True))
         with progress.stage(f"compile{which}"):
             ops = {method: shard.ops for method, shard in stamped.items()}
-            binary = compile_graphs(ops, target, several_contexts=n_shards > 1)
+            binary = compile_graphs(ops, target, progress, several_contexts=n_shards > 1)
         for method, shard in stamped.items():
             fed = [shard.feeds.get(tensor, tensor) for tensor in shard.ops.inputs]
             parts[method].append(Part(fed, shard.ops.outputs, binary))
@@ -124,10 +124,7 @@ def program_constants(
 
 
 def content_sha256(pte: bytes, binaries: list[bytes]) -> str:
-    """SHA-256 of a program whose context binaries have a signature of zeros.
-
-    Equal inputs give equal programs then, where each is the first of its process: the compiler counts its ops through.
-    """
+    """SHA-256 of a program whose context binaries have a signature of zeros: whoever signs them, it stays the same."""
     digest, content, start = hashlib.sha256(), memoryview(pte), 0
     for header in sorted({at for binary in binaries for at in _places(pte, binary[: HEADER_SIGNATURE_AT.stop])}):
         digest.update(content[start : header + HEADER_SIGNATURE_AT.start])

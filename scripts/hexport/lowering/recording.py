@@ -6,12 +6,10 @@ are therefore those of executorch's `PyQnnManagerAdaptor`.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 import numpy as np
-
-REAL_TENSOR, REAL_OP = qnn.TensorWrapper, qnn.PyQnnOpWrapper
 
 
 class Tensor:
@@ -76,19 +74,18 @@ def recording() -> Iterator[None]:
         qnn.TensorWrapper, qnn.PyQnnOpWrapper, qnn.PyQnnTensorWrapper = real
 
 
-class Wrappers:
-    """Turns recorded ops into the compiler's own wrappers, each tensor once.
+class GraphOps:
+    """The ops of one graph, up to the compiler.
 
-    inputs, outputs: those of the context binary, in its order.
-    static_bytes: size of all weights and tables.
+    inputs, outputs: those of the context binary, in its order. static_bytes: size of all weights and tables.
     """
 
     def __init__(self):
-        self.ops: list = []
+        self.ops: list[Op] = []
         self.outputs: list[Tensor] = []
-        self._inputs: dict[int, Tensor] = {}
         self.static_bytes = 0
-        self._tensors: dict[Tensor, object] = {}
+        self._inputs: dict[int, Tensor] = {}
+        self._known: set[Tensor] = set()
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -96,34 +93,31 @@ class Wrappers:
         return [self._inputs[number] for number in sorted(self._inputs)]
 
     def add(self, op: Op) -> None:
-        wrapper = REAL_OP(op.name, op.package, op.type)
-        wrapper.AddInputTensors([self._tensor(tensor) for tensor in op.inputs])
-        wrapper.AddOutputTensors([self._tensor(tensor) for tensor in op.outputs])
-        for param in op.tensor_params:
-            wrapper.AddTensorParam(*param)
-        for param in op.scalar_params:
-            wrapper.AddScalarParam(*param)
-        self.ops.append(wrapper)
+        self.ops.append(op)
+        for tensor in (*op.inputs, *op.outputs):
+            if tensor not in self._known:
+                self._known.add(tensor)
+                self.static_bytes += 0 if tensor.data is None else tensor.data.nbytes
+                if tensor.name.startswith("output_"):
+                    self.outputs.append(tensor)
+                elif tensor.name.startswith("input_"):
+                    self._inputs[int(tensor.name.split("_")[1])] = tensor
 
-    def _tensor(self, tensor: Tensor):
-        if tensor not in self._tensors:
-            static = tensor.data is not None
-            self._tensors[tensor] = REAL_TENSOR(
-                tensor.name,
-                tensor.kind,
-                tensor.dtype,
-                tensor.encoding,
-                tensor.quantization,
-                len(tensor.dims),
-                tensor.dims,
-                tensor.dynamic_dims,
-                tensor.data if static else np.array([]),
-                static,
-            )
-            self.static_bytes += tensor.data.nbytes if static else 0
-            tensor.data = None  # the wrapper holds a copy
-            if tensor.name.startswith("output_"):
-                self.outputs.append(tensor)
-            elif tensor.name.startswith("input_"):
-                self._inputs[int(tensor.name.split("_")[1])] = tensor
-        return self._tensors[tensor]
+    def leave(self) -> Iterator[tuple[Op, list[int], list[int], dict[int, Tensor]]]:
+        """Yield each op without its tensors, the numbers of its inputs and outputs, and those tensors that are new.
+
+        The ops are dropped on the way, and the data of their tensors: each is in memory once.
+        """
+        numbers: dict[Tensor, int] = {}
+        ops, self.ops = self.ops[::-1], []
+        while ops:
+            op = ops.pop()
+            new = {}
+            for tensor in (*op.inputs, *op.outputs):
+                if tensor not in numbers:
+                    numbers[tensor] = len(numbers)
+                    new[numbers[tensor]] = tensor
+            inputs, outputs = ([numbers[tensor] for tensor in tensors] for tensors in (op.inputs, op.outputs))
+            yield replace(op, inputs=[], outputs=[]), inputs, outputs, new
+            for tensor in new.values():
+                tensor.data = None

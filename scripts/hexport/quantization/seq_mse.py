@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from hexport.code_digest import code_digest
 from hexport.decoder.device import device
 from hexport.decoder.masks import causal_masks
 from hexport.decoder.model import UncachedLayer, rope_of, to_channels
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.progress import Progress
-from hexport.provenance import atomic_path, code_digest, sha256
+from hexport.provenance import atomic_path, sha256
 from hexport.quantization.calibration import (
     EXPORT_LENGTH,
     State,

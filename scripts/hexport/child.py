@@ -1,0 +1,168 @@
+"""Child processes, for native code that may crash or hang on what it gets. However one ends, its parent says so in one
+line.
+
+A child is a fresh interpreter: it shares neither memory nor threads nor the counters of native libraries with its
+parent. It gets its work pickled, and answers in JSON or bytes, as what it read may be anyone's. Its standard output
+and error are its parent's.
+"""
+
+import ctypes
+import faulthandler
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from hexport.errors import HexportError
+from hexport.progress import Progress
+
+SCRIPTS = Path(__file__).resolve().parents[1]
+START = "import sys; sys.path.insert(0, sys.argv[1]); from hexport.child import main; main(int(sys.argv[2]))"
+PR_SET_PDEATHSIG = 1
+SILENCE_S = 3600.0  # a child that reports progress and says nothing for so long hangs
+
+
+class ChildError(HexportError):
+    """A child that ended without an answer."""
+
+
+class Child:
+    """A process that runs `work(connection, *arguments)`, where `connection` is the other end of `send` and `receive`.
+
+    work is a function at the top of a module. Used as a context: outside, the process runs no more. what, advice: how
+    the one line begins and what it tells the user to do, where the child ends without an answer, or after `timeout`
+    seconds in all.
+    """
+
+    def __init__(self, work: Callable, *arguments: object, what: str, advice: str, timeout: float = float("inf")):
+        self._what, self._advice, self._timeout = what, advice, timeout
+        self._end = time.monotonic() + timeout
+        self._connection, theirs = Pipe()
+        command = [sys.executable, "-P", "-c", START, str(SCRIPTS), str(theirs.fileno())]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        theirs.close()
+        self.send((work, arguments))
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+    def send(self, value: object) -> None:
+        try:
+            self._connection.send(value)
+        except (BrokenPipeError, ConnectionResetError):
+            self._raise_end()
+
+    def receive(self, silence: float = float("inf")) -> bytes:
+        """The next message, which has to come within `silence` seconds. Raises ChildError where none does."""
+        left = min(self._end - time.monotonic(), silence)
+        if left != float("inf") and not self._connection.poll(max(left, 0)):
+            late = f"said nothing for {silence:.0f} s" if left == silence else f"took more than {self._timeout:.0f} s"
+            raise ChildError(f"{self._what} {late}; {self._advice}")
+        try:
+            return self._connection.recv_bytes()
+        except (EOFError, ConnectionResetError):
+            self._raise_end()
+
+    def _raise_end(self) -> None:
+        code = self._process.wait()
+        if code == -signal.SIGKILL:
+            how = "was killed, maybe for lack of memory"
+        elif code < 0:
+            how = f"crashed with {signal.Signals(-code).name}"
+        else:
+            how = f"ended with exit code {code} and no answer"
+        raise ChildError(f"{self._what} {how}; {self._advice}")
+
+
+def main(descriptor: int) -> None:
+    """Run in a child what its parent sends. It ends with its parent, even where that is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to the parent too
+    faulthandler.enable()  # the Python lines behind a crash go to the log
+    connection = Connection(descriptor)
+    try:
+        work, arguments = connection.recv()
+        work(connection, *arguments)
+    except (EOFError, BrokenPipeError):  # the parent is gone
+        os._exit(1)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # QNN's libraries print, and may crash, while a process that used them tears down
+
+
+def answer(
+    function: Callable, *arguments: object, progress: Progress, what: str, advice: str, timeout: float = float("inf")
+) -> object:
+    """What `function(progress, *arguments)` returns, as JSON, in a child whose progress is said here.
+
+    Raises HexportError as the function does, ChildError where the child crashes, does not end within `timeout` seconds
+    in all, or says nothing for an hour; RuntimeError for any other error, whose trace is in the log.
+    """
+    with Child(_answer, function, arguments, what=what, advice=advice, timeout=timeout) as child:
+        while True:
+            kind, *values = json.loads(child.receive(SILENCE_S))
+            match kind:
+                case "say":
+                    progress.say(values[0], passing=values[1])
+                case "stage":
+                    progress.stages[values[0]] = values[1]
+                case "log":
+                    progress.log(values[0])
+                case "answer":
+                    return values[0]
+                case "fault":
+                    raise HexportError(values[0])
+                case _:
+                    raise RuntimeError(f"{what}: {values[0]}")
+
+
+def _answer(connection: Connection, function: Callable, arguments: tuple) -> None:
+    def tell(*message: object) -> None:
+        connection.send_bytes(json.dumps(message).encode())
+
+    try:
+        value = function(_Told(tell), *arguments)
+        message = json.dumps(["answer", value]).encode()
+    except HexportError as error:
+        message = json.dumps(["fault", str(error)]).encode()
+    except Exception as error:
+        traceback.print_exc()
+        message = json.dumps(["bug", f"{type(error).__name__}: {error}"]).encode()
+    connection.send_bytes(message)
+
+
+class _Told(Progress):
+    """Progress that a parent is told."""
+
+    def __init__(self, tell: Callable):
+        super().__init__()
+        self._tell = tell
+        self.stages = _ToldStages(tell)
+
+    def say(self, line: str, *, passing: bool = False) -> None:
+        self._tell("say", line, passing)
+
+    def log(self, text: str) -> None:
+        self._tell("log", text)
+
+
+class _ToldStages(dict):
+    def __init__(self, tell: Callable):
+        super().__init__()
+        self._tell = tell
+
+    def __setitem__(self, name: str, cost: dict) -> None:
+        super().__setitem__(name, cost)
+        self._tell("stage", name, cost)
