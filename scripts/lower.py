@@ -42,15 +42,15 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
         from hexport.decoder.weights import Checkpoint
         from hexport.lowering.lower import SpecialTokens, ar_lengths_of, lower
         from hexport.lowering.target import Target
-        from hexport.quantization.quant_attrs import load_quant_attrs
+        from hexport.quantization.quant_attrs_checks import quant_attrs_of
         from hexport.quantization.recipe import recipe_from
         from hexport.tokenizers.tokenizer import load_tokenizer
 
         target = Target(settings["soc"], settings["emulator"])
-        attrs = load_quant_attrs(quant_attrs)
         recipe = recipe_from(settings["recipe_spec"], quant_attrs.parent.name)
         special = SpecialTokens.of(load_tokenizer(tokenizer.parent), tokenizer.parent)
         model, lengths = Checkpoint(checkpoint.parent, recipe.r1), ar_lengths_of(settings)
+        attrs = quant_attrs_of(quant_attrs, model, recipe)
         context_len, n_shards = settings["max_seq_len"], settings["num_sharding"]
         lowered = lower(model, attrs, recipe, target, lengths, context_len, n_shards, special, progress)
         with atomic_path(output) as part:

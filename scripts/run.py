@@ -38,16 +38,14 @@ def main(
         }
     )
     with progress.library_output_in_log():
-        versions = {}
         if found[0].kind == "emulator":
-            from hexport.qnn_sdk import qnn_build_id
+            from hexport.devices.emulator_process import run_program
 
-            versions["qnn"] = qnn_build_id()
-        from hexport.devices.emulator import Run, check_htp
-        from hexport.devices.runs import run_program
+            measured = run_program(found[0], program, tokenizer, settings, progress)
+        else:
+            from hexport.devices.runs import run_program
 
-        check_htp(program, settings["target"])
-        measured = run_program(found, program, tokenizer, settings["prompts"], Run.of(settings), progress)
+            measured = run_program(found, program, tokenizer, settings, progress)
         turns = [(said["prompt"], said["text"]) for said in measured.facts["prompts"]]
         for prompt, text in turns:
             progress.say(f"{prompt!r} -> {text!r}")
@@ -60,7 +58,7 @@ def main(
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions=versions,
+            versions=measured.versions,
             **measured.manifest,
         )
 

@@ -4,6 +4,7 @@ Prints a line for each case that was not refused as it should be, with the comma
 The exit code is 1 if there was one.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_
 import click
 import commands  # noqa: F401 - puts the code under test on the path
 import seeds
+import server
 from case import Case, Subject
 from judge import faults
 from subjects import SUBJECTS
@@ -26,13 +28,14 @@ from subjects import SUBJECTS
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--subject", "names", multiple=True, type=click.Choice(sorted(SUBJECTS)), help="only these")
 @click.option("--torch/--no-torch", default=None, help="only the subjects that need torch, or only the others")
-@click.option("--case", "only", type=int, help="only the case of this number")
+@click.option("--case", "only", type=int, help="only the case of this number, and show what it says")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a line: subject, cases, failures")
 def main(count: int, seed: int, names: list[str], torch: bool | None, only: int | None, as_json: bool) -> None:
     chosen = {name: SUBJECTS[name] for name in names or SUBJECTS if torch in (None, SUBJECTS[name].needs_torch)}
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="hexport-fuzz-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hexport-fuzz-") as folder, contextlib.ExitStack() as stack:
         root = Path(folder)
+        stack.enter_context(server.serving(root / "answers"))
         seeds.make(root / "seeds")
         if any(subject.needs_torch for subject in chosen.values()):
             seeds.make_torch()
@@ -41,7 +44,7 @@ def main(count: int, seed: int, names: list[str], torch: bool | None, only: int 
             of_subject = list(_cases(name, subject, -(-count // len(SUBJECTS)), seed))
             found = {}
             for number, case in enumerate(of_subject):
-                if only in (None, number) and (lines := faults(case, root / "case")):
+                if only in (None, number) and (lines := faults(case, root / "case", only == number)):
                     found[number] = lines
                     if not as_json:
                         print(f"{name} {number}, {case.name}: {'; '.join(lines)}")

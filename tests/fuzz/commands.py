@@ -25,12 +25,17 @@ def call(made: Call) -> int:
     """Exit code of the command, called as a shell would call it."""
     words = list(made.words)
     if made.settings is not None:
-        words = ["--settings", json.dumps(made.settings), *words]
+        Path("settings").write_text(json.dumps(made.settings))
+        os.dup2(os.open("settings", os.O_RDONLY), 0)
+        words = ["--settings", "-", *words]
     command = plan if made.command == "plan" else importlib.import_module(made.command).main
     try:
-        return command.main(args=words, prog_name=f"{made.command}.py", standalone_mode=False) or 0
+        command.main(args=words, prog_name=f"{made.command}.py")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    return 0
 
 
 @click.command()
@@ -43,10 +48,4 @@ def plan(file: str) -> None:
         for targets in (matrix.programs, matrix.runs, evaluations.evaluations):
             print(*targets(build), sep="\n")
     except HexportError as error:
-        sys.exit(_say(error))
-
-
-def _say(error: HexportError) -> int:
-    for line in str(error).split("\n"):
-        print(f"error: {line}", file=sys.stderr)
-    return os.EX_OK + 1
+        sys.exit("\n".join(f"error: {line}" for line in error.lines))

@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ MEMORY_MB = 512  # what is more than this, resident, is too much for inputs of a
 CPU_SECONDS = 10
 FILE_BYTES = 1 << 28
 DEADLINE = 20  # seconds
-LONGEST_LINE = 2000
+LONGEST_LINE = 2100
 NOT_PREPARED = 99  # exit code of a case that is itself at fault
 STDERR, STDOUT, LOG = "stderr", "stdout", "log"
 
@@ -38,13 +39,15 @@ class Outcome:
     stdout: bytes
     said: list[str]  # lines of progress
     log: str
-    left: list[str]  # files beside the artifact after a failure
+    left: list[str]  # artifacts and parts of them after a failure
     outside: list[str]  # files that were written, changed or removed outside the case's folder
 
 
-def faults(case: Case, folder: Path) -> list[str]:
-    """What a user could complain of; nothing if the case was refused as it should be."""
+def faults(case: Case, folder: Path, show: bool = False) -> list[str]:
+    """What a user could complain of; nothing if the case was refused as it should be. `show` prints what it said."""
     outcome = _run(case, folder)
+    if show:
+        print(outcome.stderr.decode(errors="replace"), end="")
     if os.WIFEXITED(outcome.status) and os.WEXITSTATUS(outcome.status) == NOT_PREPARED:
         raise RuntimeError(f"case {case.name} is wrong itself:\n{outcome.stderr.decode()}")
     found = [f"wrote outside its folder: {path}" for path in outcome.outside]
@@ -75,8 +78,8 @@ def _faults_of_text(outcome: Outcome) -> list[str]:
     found = [f"not a line `error: …`: {line!r:.300}" for line in errors if not line.startswith("error: ")][:1]
     found += [f"unprintable characters: {line!r:.300}" for line in errors if not line.isprintable()][:1]
     found += [f"a line of {len(line)} characters: {line!r:.80}" for line in errors if len(line) > LONGEST_LINE][:1]
-    if re.search(r"\berror: .*(MemoryError|RecursionError|fault of hexport|bug)\b", text):
-        found.append(f"taken for a bug of ours: {errors[-1]!r:.300}")
+    found += [f"taken for a bug: {line:.300}" for line in errors if "a bug of hexport" in line][:1]
+    found += ["ran out of memory" for line in errors if "out of memory" in line][:1]
     return found
 
 
@@ -113,6 +116,8 @@ def _child(case: Case, work: Path) -> None:
     try:
         os.setpgid(0, 0)
         os.chdir(work)
+        Path("tmp").mkdir()
+        os.environ["TMPDIR"], tempfile.tempdir = str(work / "tmp"), None
         for descriptor, name in ((1, STDOUT), (2, STDERR)):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
         made: Call = case.prepare()

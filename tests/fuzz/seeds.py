@@ -5,11 +5,9 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from click.testing import CliRunner
 from gguf_bytes import ARRAY, F32, FLOAT32, INT32, STRING, UINT32, Entry, Matrix, gguf
 from workflow_tree import write_checkpoint
 
-import tokenizer as tokenizer_script
 
 DIM, FFN, LAYERS, HEADS, KV_HEADS, VOCABULARY, CONTEXT = 32, 64, 2, 4, 2, 260, 64
 TEMPLATE = (
@@ -77,7 +75,7 @@ def llama2c_bytes() -> bytes:
 def gguf_entries() -> list[Entry]:
     """Metadata of a llama with a byte-level tokenizer, as llama.cpp's converter writes it."""
     stages = json.loads((hf() / "tokenizer.json").read_text())
-    tokens = sorted(stages["model"]["vocab"], key=stages["model"]["vocab"].get) + ["<s>", "</s>", "ab", "abc"]
+    tokens = [*sorted(stages["model"]["vocab"], key=stages["model"]["vocab"].get), "<s>", "</s>", "ab", "abc"]
     numbers = {
         "block_count": LAYERS, "context_length": CONTEXT, "embedding_length": DIM, "feed_forward_length": FFN,
         "attention.head_count": HEADS, "attention.head_count_kv": KV_HEADS, "vocab_size": VOCABULARY,
@@ -110,14 +108,12 @@ def gguf_tensors() -> list[Matrix]:
 
 
 def _make_tokenizers(root: Path) -> None:
-    from small_tokenizers import sentencepiece_model
+    from small_tokenizers import convert, sentencepiece_model
 
     for path, content in ((sentencepiece(), sentencepiece_model("llama")), (tiktoken(), _tiktoken_bytes())):
         path.parent.mkdir()
         path.write_bytes(content)
-    words = ["--settings", "{}", "--source", str(hf()), "--output", str(tokenizer() / "tokenizer.json")]
-    done = CliRunner().invoke(tokenizer_script.main, words)
-    assert done.exit_code == 0, done.output
+    convert(hf(), tokenizer())
     config = tokenizer() / "tokenizer_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": TEMPLATE}))
 
