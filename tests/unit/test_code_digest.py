@@ -157,3 +157,10 @@ def test_a_run_depends_on_no_code_of_evaluations():
 
 def test_modules_of_one_kind_of_device_are_there():
     assert all((digests_of.SCRIPTS / file).is_file() for file in digests_of.OF_KIND)
+
+
+def test_programs_depend_on_no_chat_template_code():
+    reached = {path.relative_to(digests_of.SCRIPTS).as_posix() for path in digests_of._counted("lower.py", None)}
+    assert "hexport/tokenizers/backend.py" in reached
+    assert not {"hexport/tokenizers/chat.py", "hexport/tokenizers/tokenizer.py", "hexport/progress.py"} & reached
+    assert "jinja2" not in package_versions("lower.py")
