@@ -13,10 +13,11 @@ def evaluate_program(device: Device, job: EvaluationJob, progress: Progress) -> 
     return measure(device, job.program, progress, _evaluate, job)
 
 
-def _evaluate(progress: Progress, job: EvaluationJob) -> tuple[dict, str]:
+def _evaluate(progress: Progress, job: EvaluationJob) -> tuple[dict, str, dict]:
     from hexport.qnn_sdk import qnn_build_id
 
     build_id = qnn_build_id()
+    from hexport.decoder.device import machine
     from hexport.devices.emulator import check_htp, check_vocabulary
     from hexport.evaluation.device import evaluate_reader, load_reader
     from hexport.lowering.inspection import inspect_program
@@ -27,4 +28,4 @@ def _evaluate(progress: Progress, job: EvaluationJob) -> tuple[dict, str]:
     with progress.stage("load"):
         reader = load_reader(job.program, job.settings["graph"])
     check_vocabulary(job.program, reader.graph, loaded)
-    return evaluate_reader(reader, tasks, job.settings["limit"], loaded, references, progress), build_id
+    return evaluate_reader(reader, tasks, job.settings["limit"], loaded, references, progress), build_id, machine()

@@ -17,10 +17,12 @@ ADVICE = (
 
 
 def measure(device: Device, program: Path, progress: Progress, work: Callable, *arguments: object) -> Measured:
-    """Measure what `work(progress, *arguments)` gives: facts, and the build id of QNN.
+    """Measure what `work(progress, *arguments)` gives: facts, the build id of QNN, and what it computes on.
 
     Raises HexportError where it does, and where the program makes it crash or hang.
     """
     what = f"{program}: the emulator"
-    facts, build_id = answer(work, *arguments, progress=progress, what=what, advice=ADVICE, timeout=device.timeout)
-    return Measured(device.name, facts, versions={"qnn": build_id})
+    facts, build_id, machine = answer(
+        work, *arguments, progress=progress, what=what, advice=ADVICE, timeout=device.timeout
+    )
+    return Measured(device.name, facts, manifest={"machine": machine}, versions={"qnn": build_id})

@@ -16,10 +16,11 @@ def run_program(device: Device, program: Path, tokenizer: Path, settings: dict, 
     return measure(device, program, progress, _run, program, tokenizer, settings)
 
 
-def _run(progress: Progress, program: Path, tokenizer: Path, settings: dict) -> tuple[dict, str]:
+def _run(progress: Progress, program: Path, tokenizer: Path, settings: dict) -> tuple[dict, str, dict]:
     from hexport.qnn_sdk import qnn_build_id
 
     build_id = qnn_build_id()
+    from hexport.decoder.device import machine
     from hexport.devices.answers import answer_prompts, result_facts
     from hexport.devices.emulator import Run, check_htp, load_generator
     from hexport.lowering.inspection import inspect_program
@@ -28,4 +29,5 @@ def _run(progress: Progress, program: Path, tokenizer: Path, settings: dict) -> 
     check_htp(inspect_program(program), settings["target"])
     loaded, run = load_tokenizer(tokenizer.parent), Run.of(settings)
     generator = load_generator(program, run, progress)
-    return result_facts(answer_prompts(program, generator, loaded, settings["prompts"], run, progress), run), build_id
+    facts = result_facts(answer_prompts(program, generator, loaded, settings["prompts"], run, progress), run)
+    return facts, build_id, machine()
