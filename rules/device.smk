@@ -12,6 +12,10 @@ def is_emulator(wildcards):
     return wildcards.target.endswith("-emulator")
 
 
+def kind_of(wildcards):
+    return "emulator" if is_emulator(wildcards) else "adb"
+
+
 @one_line_errors
 def program(wildcards):
     return matrix.program(build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.mode)
@@ -48,7 +52,7 @@ rule run_program:
         **{slot: slot_of(slot) for slot in SLOTS},
     params:
         settings=run_settings,
-        code=code_digest("run.py"),
+        code=lambda wildcards: code_digest("run.py", kind_of(wildcards)),
     shell:
         # devices.yaml is neither an input nor a parameter: another serial number leaves what ran as it is.
         # Snakemake sets it to `threads`, and OpenMP does not take 0.

@@ -147,7 +147,7 @@ rule evaluate_device:
         settings=device_settings,
         float_model=float_flags,
         texts=task_flags,
-        code=code_digest("evaluate_device.py"),
+        code=lambda wildcards: code_digest("evaluate_device.py", kind_of(wildcards)),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/evaluate_device.py"
         " --settings -"

@@ -13,6 +13,7 @@ ends.
    the jobs that read it.
 6. SIGTERM ends it. Snakemake's own handler waits for a lock in the thread that may hold the lock, which it does while
    it looks after finished jobs, and then it waits for ever.
+7. A job is told the process of its Snakemake, to end with it also where that is killed.
 
 They replace methods that are not Snakemake's public API, so no other version is taken. What they rely on is checked by
 tests/workflow/test_snakemake_internals.py, and what comes of it is compared with an oracle by test_early_cutoff.py.
@@ -29,6 +30,7 @@ from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
 
 from hexport.file_hashes import sha256
+from hexport.job_process import PARENT
 from hexport.provenance import damage, manifest_path
 
 TRIED = "9.27.1"
@@ -105,3 +107,4 @@ DAG.finish, DAG.update_needrun = finish, update_needrun
 PersistenceBase._input = inputs_that_count
 _IOFile.checksum = remembered_checksum
 JobScheduler.exit_gracefully = exit_soon
+shell.prefix(f"set -euo pipefail; export {PARENT}=$PPID; ")

@@ -58,7 +58,7 @@ def main(
         inputs = verified({file.name: file for file in files} | task_inputs(local, settings.get("trusted")))
         job = EvaluationJob(program, tokenizer, settings, local, checkpoint, quant_attrs)
         if found[0].kind == "emulator":
-            from hexport.devices.emulator_process import evaluate_program
+            from hexport.devices.emulator_evaluations import evaluate_program
 
             measured = evaluate_program(found[0], job, progress)
         else:
@@ -76,6 +76,7 @@ def main(
         write_manifest(
             output,
             script=__file__,
+            device_kind=found[0].kind,
             inputs=inputs,
             params=settings,
             stages=progress.stages,

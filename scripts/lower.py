@@ -44,11 +44,11 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
         from hexport.lowering.target import Target
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
         from hexport.quantization.recipe import recipe_from
-        from hexport.tokenizers.tokenizer import load_tokenizer
+        from hexport.tokenizers.backend import special_ids
 
         target = Target(settings["soc"], settings["emulator"])
         recipe = recipe_from(settings["recipe_spec"], quant_attrs.parent.name)
-        special = SpecialTokens.of(load_tokenizer(tokenizer.parent), tokenizer.parent)
+        special = SpecialTokens.of(special_ids(tokenizer.parent), tokenizer.parent)
         model, lengths = Checkpoint(checkpoint.parent, recipe.r1), ar_lengths_of(settings)
         attrs = quant_attrs_of(quant_attrs, model, recipe)
         context_len, n_shards = settings["max_seq_len"], settings["num_sharding"]

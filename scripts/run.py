@@ -39,7 +39,7 @@ def main(
     )
     with progress.library_output_in_log():
         if found[0].kind == "emulator":
-            from hexport.devices.emulator_process import run_program
+            from hexport.devices.emulator_runs import run_program
 
             measured = run_program(found[0], program, tokenizer, settings, progress)
         else:
@@ -55,6 +55,7 @@ def main(
         write_manifest(
             output,
             script=__file__,
+            device_kind=found[0].kind,
             inputs=inputs,
             params=settings,
             stages=progress.stages,

@@ -20,8 +20,16 @@ from hexport.stat_cache import StatCache
 SCRIPTS = Path(__file__).resolve().parents[1]
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # These say how it goes, or save time. No byte of an artifact depends on them, nor on the packages for that.
-NOT_COUNTED = {f"hexport/{name}.py" for name in ("errors", "progress", "stat_cache", "file_hashes", "code_digest")}
+UNCOUNTED = ("errors", "progress", "job_process", "stat_cache", "file_hashes", "code_digest")
+NOT_COUNTED = {f"hexport/{name}.py" for name in UNCOUNTED}
 PACKAGES_NOT_COUNTED = {"click", "rich"}
+# Modules that jobs on one kind of device run, which no result of the other kind depends on.
+OF_KIND = {
+    "hexport/devices/emulator_evaluations.py": "emulator",
+    "hexport/devices/emulator_runs.py": "emulator",
+    "hexport/devices/evaluations.py": "adb",
+    "hexport/devices/runs.py": "adb",
+}
 # What makes a program and runs it on the emulator. Programs and what is made of them depend on its versions, by their
 # settings; other stages do not.
 TOOLCHAIN = ("executorch", "torch", "torchao")
@@ -30,41 +38,48 @@ DISTRIBUTIONS = {"google": "protobuf", "yaml": "PyYAML"}
 
 
 @functools.cache
-def code_digest(script: str) -> str:
+def code_digest(script: str, device_kind: str | None = None) -> str:
     """Digest of `scripts/<script>`, of every hexport module it reaches by imports, and of the packages they import.
 
+    For a `device_kind`, what only the other kind of device needs is left out, and so is what only that reaches.
     Comments, docstrings, formatting and the version number do not count.
     """
     digest = hashlib.sha256()
-    for path in _counted(script):
+    for path in _counted(script, device_kind):
         digest.update(f"{path.relative_to(SCRIPTS)}\n{_facts(path)['code']}\n".encode())
-    for package, version in package_versions(script).items():
+    for package, version in package_versions(script, device_kind).items():
         if package not in TOOLCHAIN:
             digest.update(f"{package} {version}\n".encode())
     return digest.hexdigest()[:16]
 
 
 @functools.cache
-def package_versions(script: str) -> dict[str, str]:
+def package_versions(script: str, device_kind: str | None = None) -> dict[str, str]:
     """Versions of the packages that a script and the hexport modules it reaches import, by the names of the imports."""
-    packages = {package for path in _counted(script) for package in _facts(path)["packages"]} - PACKAGES_NOT_COUNTED
+    packages = {
+        package for path in _counted(script, device_kind) for package in _facts(path)["packages"]
+    } - PACKAGES_NOT_COUNTED
     return {package: _version(package) for package in sorted(packages)}
 
 
-def import_closure(path: Path) -> set[Path]:
-    """The file itself and all files of the package that it imports, at any depth and from any scope."""
+def import_closure(path: Path, left_out: frozenset[Path] = frozenset()) -> set[Path]:
+    """The file itself and all files of the package that it imports, at any depth and from any scope.
+
+    Nothing is followed into files that are left out.
+    """
     closure: set[Path] = set()
     pending = [path]
     while pending:
         path = pending.pop()
-        if path not in closure:
+        if path not in closure and path not in left_out:
             closure.add(path)
             pending += [file for module in _facts(path)["modules"] for file in _files(module)]
     return closure
 
 
-def _counted(script: str) -> list[Path]:
-    closure = import_closure(SCRIPTS / script)
+def _counted(script: str, device_kind: str | None) -> list[Path]:
+    others = {SCRIPTS / file for file, kind in OF_KIND.items() if device_kind and kind != device_kind}
+    closure = import_closure(SCRIPTS / script, frozenset(others))
     return sorted(path for path in closure if path.relative_to(SCRIPTS).as_posix() not in NOT_COUNTED)
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from hexport.job_process import end_with_snakemake
+
 LONGEST = 1500  # characters of a line
 
 
@@ -48,6 +50,7 @@ def one_line_errors(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def wrapper(*args, **kwargs):
+        end_with_snakemake()
         try:
             return main(*args, **kwargs)
         except (SystemExit, KeyboardInterrupt, click.exceptions.Exit, click.ClickException):

@@ -138,11 +138,13 @@ def write_manifest(
     params: dict,
     stages: dict[str, dict],
     versions: dict[str, str] | None = None,
+    device_kind: str | None = None,
     **facts: object,
 ) -> None:
     """Write `<artifact>.manifest.json`: what made the artifact, from what, with which versions, time and memory.
 
-    Several artifacts are those of one job. `script` is the path of its script, whose code the manifest identifies;
+    Several artifacts are those of one job. `script` is the path of its script, whose code, for a kind of device where
+    one is given, the manifest identifies;
     `inputs` are SHA-256 by name, as `verified` gives them; `stages` maps a stage's name to {"seconds", "peak_rss_mb"}
     (see `progress.Progress.stages`); `versions` are those of what is no Python package, and `facts` further top-level
     keys of the stage at hand.
@@ -150,10 +152,10 @@ def write_manifest(
     name = os.path.relpath(script, SCRIPTS)
     own = {"hexport": __version__, "snakemake": metadata.version("snakemake")}
     manifest = {
-        "code": code_digest(name),
+        "code": code_digest(name, device_kind),
         "inputs": inputs,
         "params": params,
-        "versions": {**own, **package_versions(name), **(versions or {})},
+        "versions": {**own, **package_versions(name, device_kind), **(versions or {})},
         "stages": stages,
         **facts,
     }

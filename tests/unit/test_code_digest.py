@@ -133,3 +133,34 @@ def test_digests_take_little_time_in_the_next_process(scripts, monkeypatch):
     monkeypatch.setattr(digests_of, "_read_facts", lambda *_: pytest.fail("read again"))
     digests_of._cache.cache_clear()
     assert digests(scripts) == before
+
+
+@pytest.mark.parametrize("script", ["run.py", "evaluate_device.py"])
+def test_a_reworded_message_of_adb_leaves_results_of_the_emulator_as_they_are(script):
+    def reached(kind):
+        return {str(path.relative_to(digests_of.SCRIPTS)) for path in digests_of._counted(script, kind)}
+
+    phones = {f"hexport/devices/{name}.py" for name in ("adb", "pool", "leases", "qnn_llama_runner", "phone_process")}
+    assert phones <= reached("adb")
+    assert not phones & reached("emulator")
+    assert "hexport/runtime/decode.py" in reached("emulator")
+    assert not {file for file in reached("adb") if "emulator_" in file}
+    assert "adbutils" not in package_versions(script, "emulator")
+    assert code_digest(script, "emulator") != code_digest(script, "adb")
+
+
+def test_a_run_depends_on_no_code_of_evaluations():
+    for kind in ("adb", "emulator"):
+        reached = {path.relative_to(digests_of.SCRIPTS).parts[1] for path in digests_of._counted("run.py", kind)[:-1]}
+        assert not reached & {"evaluation", "report"}
+
+
+def test_modules_of_one_kind_of_device_are_there():
+    assert all((digests_of.SCRIPTS / file).is_file() for file in digests_of.OF_KIND)
+
+
+def test_programs_depend_on_no_chat_template_code():
+    reached = {path.relative_to(digests_of.SCRIPTS).as_posix() for path in digests_of._counted("lower.py", None)}
+    assert "hexport/tokenizers/backend.py" in reached
+    assert not {"hexport/tokenizers/chat.py", "hexport/tokenizers/tokenizer.py", "hexport/progress.py"} & reached
+    assert "jinja2" not in package_versions("lower.py")

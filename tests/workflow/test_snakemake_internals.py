@@ -5,7 +5,9 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,21 @@ include: "{STALENESS}"
 """
 # The corrections were tried with this version. With another one, read anew what they replace, and what that calls.
 VERSION = "9.27.1"
+JOB = """
+import os, time
+from pathlib import Path
+
+from hexport.errors import one_line_errors
+
+
+@one_line_errors
+def main():
+    Path("process").write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+main()
+"""
 OPTIONS = ("--cores", "1", "--scheduler", "greedy")
 
 
@@ -129,10 +146,7 @@ rule all:
     process = subprocess.Popen(
         [*SNAKEMAKE, *OPTIONS, "--latency-wait", "3"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "done").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    _wait_for((tmp_path / "done").exists)
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
     try:
@@ -141,6 +155,30 @@ rule all:
         process.kill()
     assert process.returncode == 1
     assert "Shutting down" in said
+
+
+def test_a_job_ends_with_a_snakemake_that_is_killed(tmp_path):
+    job = f"""
+rule all:
+    shell: "PYTHONPATH={REPOSITORY}/scripts {sys.executable} job.py; true"
+"""
+    (tmp_path / "Snakefile").write_text(HEADER + job)
+    (tmp_path / "job.py").write_text(JOB)
+    process = subprocess.Popen([*SNAKEMAKE, *OPTIONS], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(lambda: (tmp_path / "process").exists() and (tmp_path / "process").read_text())
+    finally:
+        process.kill()
+        process.wait()
+    script = Path("/proc", (tmp_path / "process").read_text())
+    _wait_for(lambda: not script.exists())
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _snakemake(folder: Path, *args: str) -> subprocess.CompletedProcess:

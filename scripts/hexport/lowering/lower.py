@@ -20,7 +20,6 @@ from hexport.lowering.target import Target
 from hexport.progress import Progress
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
-from hexport.tokenizers.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,12 @@ class SpecialTokens:
     eos_id: int
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, where: Path) -> "SpecialTokens":
-        if tokenizer.eos_id is None:
+    def of(cls, ids: dict[str, int | None], where: Path) -> "SpecialTokens":
+        """Those of the ids of bos_token and eos_token. Raises HexportError where there is no EOS."""
+        bos_id, eos_id = ids.get("bos_token"), ids.get("eos_token")
+        if eos_id is None:
             raise HexportError(f"{where}: the tokenizer names no EOS token; set eos_token in tokenizer_config.json")
-        return cls(tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id, tokenizer.eos_id)
+        return cls(eos_id if bos_id is None else bos_id, eos_id)
 
 
 def ar_lengths_of(settings: dict) -> dict[str, int]:

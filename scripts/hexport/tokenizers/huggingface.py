@@ -7,7 +7,8 @@ from tokenizers import AddedToken, Tokenizer
 from hexport.checkpoints.json_file import MAX_BYTES, read_json
 from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
-from hexport.tokenizers.tokenizer import AS_IT_IS, special_tokens
+from hexport.tokenizers.backend import special_tokens
+from hexport.tokenizers.tokenizer import AS_IT_IS
 
 ADDED_TOKEN_KEYS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, processors
 
+from hexport.tokenizers.backend import load_backend
 from hexport.tokenizers.files import folder_of, is_gguf, is_sentencepiece, tokenizer_files
 from hexport.tokenizers.gguf_tokenizer import read_gguf_tokenizer
 from hexport.tokenizers.huggingface import add_listed_tokens, read_tokenizer_config
 from hexport.tokenizers.library import one_line_library_errors, panics_unsaid
 from hexport.tokenizers.sentencepiece_model import read_sentencepiece
 from hexport.tokenizers.tiktoken_model import read_tiktoken
-from hexport.tokenizers.tokenizer import load_backend
 
 
 def read_tokenizer(source: Path) -> tuple[str, dict]:

@@ -6,13 +6,12 @@ from pathlib import Path
 import tokenizers
 
 from hexport.checkpoints.json_file import read_json
-from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
+from hexport.tokenizers.backend import load_backend, special_tokens
 from hexport.tokenizers.chat import render_chat
-from hexport.tokenizers.library import one_line_library_errors, panics_unsaid
+from hexport.tokenizers.library import one_line_library_errors
 
 MAX_CHARACTERS = 16_000_000  # of a text: the library takes 100 bytes a character and more
-MAX_BYTES = 256 << 20  # of a tokenizer.json: the largest published one has 35 MB
 # Tokens that end a turn or a text in the chat formats of the known models.
 END_TOKENS = {
     "<|im_end|>",
@@ -25,7 +24,6 @@ END_TOKENS = {
     "<|end_of_text|>",
 }
 
-PROBES = ("", "a b", "\u00e9\n")
 
 # Keys of a tokenizer_config.json with which transformers takes tokenizer.json as it is. Other classes rebuild parts of
 # it (GPT2Tokenizer, named by SmolLM2 and Phi-4-mini, drops their pre-tokenizers) or alter decoded text.
@@ -129,26 +127,3 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         stop_ids=frozenset(stops - {None}),
         adds_bos=bos_id is not None and config["add_bos_token"],
     )
-
-
-def load_backend(path: Path) -> tokenizers.Tokenizer:
-    """The tokenizers library's view of a tokenizer.json, without truncation or padding. Raises HexportError."""
-    if not path.exists():
-        raise HexportError(f"{path} is missing")
-    text = read_bytes(path, MAX_BYTES)
-    with one_line_library_errors(f"{path}: the tokenizers library cannot read it"), panics_unsaid():
-        backend = tokenizers.Tokenizer.from_buffer(text)
-        for sample in PROBES:  # a post-processor may name what is not there
-            backend.encode(sample)
-    if not backend.get_vocab_size():
-        raise HexportError(f"{path}: has no vocabulary")
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
-
-
-def special_tokens(config: dict) -> dict[str, str]:
-    """bos_token, eos_token, … of a tokenizer_config.json as texts; it may hold them as AddedToken objects."""
-    tokens = {key: value for key, value in config.items() if key.endswith("_token") and value}
-    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in tokens.items()}
-    return {key: text for key, text in texts.items() if isinstance(text, str)}

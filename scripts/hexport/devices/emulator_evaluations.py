@@ -1,0 +1,31 @@
+"""Evaluation of a program by the emulator of this host."""
+
+from hexport.config.devices import Device
+from hexport.devices.emulator_process import measure
+from hexport.devices.evaluation_job import EvaluationJob
+from hexport.devices.measured import Measured
+from hexport.progress import Progress
+
+
+def evaluate_program(device: Device, job: EvaluationJob, progress: Progress) -> Measured:
+    """Score the tasks of a job. Raises HexportError for a program that cannot do it, and one that
+    crashes or hangs."""
+    return measure(device, job.program, progress, _evaluate, job)
+
+
+def _evaluate(progress: Progress, job: EvaluationJob) -> tuple[dict, str, dict]:
+    from hexport.qnn_sdk import qnn_build_id
+
+    build_id = qnn_build_id()
+    from hexport.decoder.device import machine
+    from hexport.devices.emulator import check_htp, check_vocabulary
+    from hexport.evaluation.device import evaluate_reader, load_reader
+    from hexport.lowering.inspection import inspect_program
+    from hexport.tokenizers.tokenizer import load_tokenizer
+
+    check_htp(inspect_program(job.program), job.settings["target"])
+    loaded, tasks, references = load_tokenizer(job.tokenizer.parent), job.load_tasks(progress), job.references()
+    with progress.stage("load"):
+        reader = load_reader(job.program, job.settings["graph"])
+    check_vocabulary(job.program, reader.graph, loaded)
+    return evaluate_reader(reader, tasks, job.settings["limit"], loaded, references, progress), build_id, machine()

@@ -1,0 +1,33 @@
+"""A run on the emulator of this host."""
+
+from pathlib import Path
+
+from hexport.config.devices import Device
+from hexport.devices.emulator_process import measure
+from hexport.devices.measured import Measured
+from hexport.progress import Progress
+
+
+def run_program(device: Device, program: Path, tokenizer: Path, settings: dict, progress: Progress) -> Measured:
+    """Have the conversation of the settings of scripts/run.py. tokenizer: …/tokenizer.json.
+
+    Raises HexportError for a program that cannot do it, and one that crashes or hangs.
+    """
+    return measure(device, program, progress, _run, program, tokenizer, settings)
+
+
+def _run(progress: Progress, program: Path, tokenizer: Path, settings: dict) -> tuple[dict, str, dict]:
+    from hexport.qnn_sdk import qnn_build_id
+
+    build_id = qnn_build_id()
+    from hexport.decoder.device import machine
+    from hexport.devices.answers import answer_prompts, result_facts
+    from hexport.devices.emulator import Run, check_htp, load_generator
+    from hexport.lowering.inspection import inspect_program
+    from hexport.tokenizers.tokenizer import load_tokenizer
+
+    check_htp(inspect_program(program), settings["target"])
+    loaded, run = load_tokenizer(tokenizer.parent), Run.of(settings)
+    generator = load_generator(program, run, progress)
+    facts = result_facts(answer_prompts(program, generator, loaded, settings["prompts"], run, progress), run)
+    return facts, build_id, machine()
