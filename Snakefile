@@ -6,15 +6,15 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
+from hexport.code_digest import code_digest
 from hexport.config import evaluations, matrix, sources
 from hexport.config.checks import check_config
 from hexport.config.devices import PHONES, device_slots, taken_slots
-from hexport.config.documents import read_yaml
 from hexport.config.places import Place
+from hexport.config.reading import read_config
 from hexport.config.settings import parse_config
 from hexport.config.socs import HTP_ARCH
-from hexport.errors import HexportError
-from hexport.provenance import code_digest
+from hexport.errors import HexportError, report
 
 
 include: "rules/common.smk"

@@ -3,26 +3,22 @@ import os
 import re
 
 from snakemake.logging import logger
-from snakemake.utils import update_config
 from snakemake_interface_logger_plugins.common import LogEvent
 
 PYTHON = sys.executable
 
 
-def fail(error):
-    # Leaving here keeps Snakemake from wrapping the lines in its own.
-    sys.exit("\n".join(f"error: {line}" for line in error.lines))
-
-
 def one_line_errors(function):
-    """For input and params functions: a HexportError ends Snakemake with its line."""
+    """Whatever a function raises ends Snakemake in one line: of the user's fault, or of where the trace of ours is."""
 
     @functools.wraps(function)
-    def wrapper(wildcards):
+    def wrapper(*args):
         try:
-            return function(wildcards)
-        except HexportError as error:
-            fail(error)
+            return function(*args)
+        except Exception as error:
+            log = None if isinstance(error, HexportError) else Path(f".snakemake/log/hexport-{os.getpid()}.log")
+            # Leaving here keeps Snakemake from wrapping the lines in its own.
+            sys.exit("\n".join(f"error: {line}" for line in report(error, log)))
 
     return wrapper
 
@@ -40,23 +36,16 @@ def without_commands(record):
 logger.addFilter(without_commands)
 
 
+@one_line_errors
 def load_build():
-    files = workflow.overwrite_configfiles or ["config.yaml"]
-    document = {}
-    for file in files:
-        update_config(document, read_yaml(Path(file)))
-    update_config(document, config)  # --config
-    source = ", ".join(map(os.path.relpath, files))
+    document, source = read_config(workflow.config_settings.config, workflow.overwrite_configfiles)
     build = parse_config(document, source)
     check_config(build, source)
     matrix.toolchain_versions()
     return build
 
 
-try:
-    build = load_build()
-except HexportError as error:
-    fail(error)
+build = load_build()
 
 DEVICES = build.devices_file
 # Calibration and evaluation compute on all of them, so only one such job runs at a time.

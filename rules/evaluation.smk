@@ -19,7 +19,7 @@ def gate_settings(wildcards):
 
 
 def task_files(wildcards):
-    return evaluations.task_files(build, wildcards.model)
+    return evaluations.evaluation_files(build, wildcards.model)
 
 
 def task_flags(wildcards):

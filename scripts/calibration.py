@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -10,9 +9,9 @@ import click
 from hexport.errors import one_line_errors
 from hexport.evaluation.local_text import local_files, read_text
 from hexport.evaluation.task_texts import task_samples
-from hexport.evaluation.tasks import load_tasks
+from hexport.evaluation.tasks import load_tasks, task_inputs
 from hexport.progress import Progress
-from hexport.provenance import sha256, write_json, write_manifest
+from hexport.provenance import verified, write_json, write_manifest
 from hexport.quantization.calibration_data import (
     FEW_TOKENS,
     SAMPLE_TOKENS,
@@ -27,7 +26,6 @@ SETTINGS = (
     'JSON: {"prompts": […], "system_prompt": ""}, {"text": name of the file}, {"samples": name of the file}, or '
     '{"tasks": [names], "limit": documents per task or null, "num_fewshot": number or null, "texts": {task: file}}'
 )
-TASK_PACKAGES = ("lm_eval", "datasets")
 
 
 @click.command(help=__doc__)
@@ -50,9 +48,11 @@ def main(
 ) -> None:
     progress = Progress(log)
     texts = local_files(local)
+    files = [tokenizer, tokenizer.with_name("tokenizer_config.json"), *filter(None, (text, samples))]
+    inputs = verified({file.name: file for file in files} | task_inputs(texts, settings.get("trusted")))
     with progress.library_output_in_log():
         with progress.stage("calibration data"):
-            ids, source = _data(settings, load_tokenizer(tokenizer.parent), text, samples, texts)
+            ids, source = _data(settings, load_tokenizer(tokenizer.parent), text, samples, texts, inputs)
             total = sum(map(len, ids))
             write_json(output, {"source": source, "samples": ids, "tokens": total})
         if total < FEW_TOKENS:
@@ -60,29 +60,33 @@ def main(
                 f"warning: {total} tokens of calibration data are few, and other texts may leave their ranges; "
                 f"give {FEW_TOKENS} or more, such as calibration: {{text: file.txt}} (docs/calibration.md)"
             )
-        files = [tokenizer, tokenizer.with_name("tokenizer_config.json"), *filter(None, (text, samples))]
         write_manifest(
             output,
-            inputs={file.name: file for file in files} | {f"tasks.{name}": path for name, path in texts.items()},
+            script=__file__,
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={name: metadata.version(name) for name in TASK_PACKAGES if "tasks" in settings},
         )
 
 
 def _data(
-    settings: dict, tokenizer: Tokenizer, text: Path | None, samples: Path | None, texts: dict[str, Path]
+    settings: dict,
+    tokenizer: Tokenizer,
+    text: Path | None,
+    samples: Path | None,
+    texts: dict[str, Path],
+    inputs: dict[str, str],
 ) -> tuple[list[list[int]], dict]:
     """Samples, and exactly what they are from."""
     if text:
-        return text_samples(tokenizer, read_text(text)), _from_file("text", settings, text)
+        return text_samples(tokenizer, read_text(text)), _from_file("text", settings, inputs[text.name])
     if samples:
-        return chat_samples(tokenizer, samples), _from_file("samples", settings, samples)
+        return chat_samples(tokenizer, samples), _from_file("samples", settings, inputs[samples.name])
     if "tasks" in settings:
         limits = {key: settings.get(key) for key in ("limit", "num_fewshot")}
-        tasks = load_tasks(settings["tasks"], texts, limits["num_fewshot"])
+        tasks = load_tasks(settings["tasks"], texts, limits["num_fewshot"], settings.get("trusted"))
         ids, origin = task_samples(tokenizer, tasks, limits["limit"], SAMPLE_TOKENS)
-        files = {settings["texts"][name]: sha256(path) for name, path in texts.items()}
+        files = {settings["texts"][name]: inputs[f"tasks.{name}"] for name in texts}
         return ids, {"kind": "tasks", "tasks": origin, "files": files, **limits}
     said = json.dumps([settings.get("system_prompt", ""), *settings["prompts"]], ensure_ascii=False)
     ids = prompt_samples(tokenizer, settings["prompts"], settings.get("system_prompt", ""))
@@ -90,8 +94,8 @@ def _data(
     return ids, {"kind": "prompts", "prompts": len(settings["prompts"]), "sha256": digest}
 
 
-def _from_file(kind: str, settings: dict, path: Path) -> dict:
-    return {"kind": kind, "files": {settings[kind]: sha256(path)}}
+def _from_file(kind: str, settings: dict, sha256: str) -> dict:
+    return {"kind": kind, "files": {settings[kind]: sha256}}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import click
 from hexport.errors import one_line_errors
 from hexport.evaluation.gates import check_gates
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest
+from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
 
 
@@ -20,9 +20,10 @@ from hexport.settings_option import settings_option
 @one_line_errors
 def main(settings: dict, qdq: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
+    inputs = verified({qdq.name: qdq})
     check_gates(json.loads(qdq.read_text(encoding="utf-8")), settings)
     write_json(output, {"passed": True})  # the same for all that pass: other figures or gates rebuild nothing after it
-    write_manifest(output, inputs={qdq.name: qdq}, params=settings, stages=progress.stages)
+    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hexport.checkpoints.files import find_checkpoint
 from hexport.checkpoints.source import check_weights, read_checkpoint
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest
+from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
 
 
@@ -24,14 +24,16 @@ def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
     with progress.stage("read"):
         params = settings["params"]
         published = find_checkpoint(source, None if params is None else Path(params))
+        inputs = verified({file.name: file for file in published.files})
         check_weights(published, settings["sha256"])
         config, tensors = read_checkpoint(published)
         tensors = check_tensors(tensors, config, str(source))
     with progress.stage("write"):
         write_safetensors(output, tensors, str(source))
         write_json(output.with_name("config.json"), config)
-    inputs = {file.name: file for file in published.files}
-    write_manifest(output, output.with_name("config.json"), inputs=inputs, params=settings, stages=progress.stages)
+    write_manifest(
+        output, output.with_name("config.json"), script=__file__, inputs=inputs, params=settings, stages=progress.stages
+    )
 
 
 if __name__ == "__main__":

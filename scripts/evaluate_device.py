@@ -2,7 +2,6 @@
 float model and to the fake-quantised one on the same tokens."""
 
 import json
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -10,10 +9,9 @@ import click
 from hexport.config.devices import devices_at, read_devices
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest
+from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
 
-PACKAGES = ("executorch", "torch", "lm_eval")
 SETTINGS = (
     'JSON: {"model", "recipe", "recipe_spec", "target", "mode", "graph": "prefill" or "kv", "tasks", "limit", '
     '"num_fewshot"}'
@@ -48,12 +46,16 @@ def main(
 ) -> None:
     found = devices_at(read_devices(str(devices)), device, settings["target"])
     progress = Progress(log)
+    compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), quant_attrs, fp]
+    files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json")]
     with progress.library_output_in_log():
         from hexport.devices.evaluation_job import EvaluationJob
         from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
         from hexport.evaluation.local_text import local_files
+        from hexport.evaluation.tasks import task_inputs
 
         local = local_files(texts)
+        inputs = verified({file.name: file for file in files} | task_inputs(local, settings.get("trusted")))
         job = EvaluationJob(program, tokenizer, settings, local, checkpoint, quant_attrs)
         if found[0].kind == "emulator":
             from hexport.devices.emulator_process import evaluate_program
@@ -71,14 +73,13 @@ def main(
             for line in (*ratio_warnings(facts), *agreement_warnings(facts)):
                 progress.say(line)
         write_json(output, facts)
-        compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), quant_attrs, fp]
-        files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json")]
         write_manifest(
             output,
-            inputs={file.name: file for file in files} | {f"tasks.{name}": file for name, file in local.items()},
+            script=__file__,
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={name: metadata.version(name) for name in PACKAGES} | measured.versions,
+            versions=measured.versions,
             **measured.manifest,
         )
 

@@ -1,13 +1,12 @@
 """Write fp.json: what the float32 decoder reaches on the evaluation tasks, the reference for the other phases."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest
+from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"tasks": […], "limit": documents per task or null, "num_fewshot", "max_seq_len"}'
@@ -26,18 +25,28 @@ def main(
 ) -> None:
     progress = Progress(log)
     with progress.library_output_in_log():
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.fp import fp_scores
         from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
         from hexport.evaluation.local_text import local_files
-        from hexport.evaluation.tasks import load_tasks
+        from hexport.evaluation.tasks import load_tasks, task_inputs
         from hexport.tokenizers.tokenizer import load_tokenizer
 
         local = local_files(texts)
+        inputs = verified(
+            {
+                checkpoint.name: checkpoint,
+                "config.json": checkpoint.with_name("config.json"),
+                tokenizer.name: tokenizer,
+                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+                **task_inputs(local, settings.get("trusted")),
+            }
+        )
         context_len = settings["max_seq_len"]
         canonical, loaded = Checkpoint(checkpoint.parent), load_tokenizer(tokenizer.parent)
         with progress.stage("tasks"):
-            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"])
+            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
         model = EvaluationModel(
             loaded, context_len, lambda sequences: fp_scores(canonical, context_len, sequences, progress)
         )
@@ -56,16 +65,11 @@ def main(
         )
         write_manifest(
             output,
-            inputs={
-                checkpoint.name: checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                tokenizer.name: tokenizer,
-                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-                **{f"tasks.{name}": file for name, file in local.items()},
-            },
+            script=__file__,
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={package: metadata.version(package) for package in ("lm_eval", "torch")},
+            machine=machine(),
         )
 
 

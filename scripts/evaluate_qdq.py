@@ -1,14 +1,13 @@
 """Write qdq.json: what the fake-quantised decoder reaches on the evaluation tasks, and how near it is to the float32
 decoder on the same tokens."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest
+from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -40,24 +39,35 @@ def main(
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.gates import perplexity_ratios, ratio_warnings
         from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
         from hexport.evaluation.local_text import local_files
         from hexport.evaluation.qdq import QuantisedScores
-        from hexport.evaluation.tasks import load_tasks
+        from hexport.evaluation.tasks import load_tasks, task_inputs
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
         from hexport.quantization.recipe import recipe_from
         from hexport.tokenizers.tokenizer import load_tokenizer
 
         local = local_files(texts)
+        inputs = verified(
+            {
+                checkpoint.name: checkpoint,
+                "config.json": checkpoint.with_name("config.json"),
+                quant_attrs.name: quant_attrs,
+                tokenizer.name: tokenizer,
+                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+                **task_inputs(local, settings.get("trusted")),
+            }
+        )
         context_len, limit = settings["max_seq_len"], settings["limit"]
         loaded, recipe = load_tokenizer(tokenizer.parent), recipe_from(settings["recipe_spec"], settings["recipe"])
         float_model = Checkpoint(checkpoint.parent, recipe.r1)
         attrs = quant_attrs_of(quant_attrs, float_model, recipe, settings["recipe"])
         scores = QuantisedScores(float_model, attrs, recipe, context_len, progress)
         with progress.stage("tasks"):
-            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"])
+            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
         model = EvaluationModel(loaded, context_len, scores)
         with progress.stage("evaluate qdq"):
             metrics = evaluate(tasks, model, limit)
@@ -79,17 +89,11 @@ def main(
             progress.say(line)
         write_manifest(
             output,
-            inputs={
-                checkpoint.name: checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                quant_attrs.name: quant_attrs,
-                tokenizer.name: tokenizer,
-                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-                **{f"tasks.{name}": file for name, file in local.items()},
-            },
+            script=__file__,
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={package: metadata.version(package) for package in ("executorch", "lm_eval", "torch")},
+            machine=machine(),
         )
 
 

@@ -1,13 +1,12 @@
 """Write a .pte: lower a model to a program for one target, by stamping layer templates."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import atomic_path, write_manifest
+from hexport.provenance import atomic_path, verified, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -26,10 +25,20 @@ SETTINGS = (
 @one_line_errors
 def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
+    inputs = verified(
+        {
+            "model.safetensors": checkpoint,
+            "config.json": checkpoint.with_name("config.json"),
+            "quant_attrs.json": quant_attrs,
+            "tokenizer.json": tokenizer,
+            "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+        }
+    )
     with progress.library_output_in_log():
         from hexport.qnn_sdk import qnn_build_id
 
         build_id = qnn_build_id()
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.lowering.lower import SpecialTokens, ar_lengths_of, lower
         from hexport.lowering.target import Target
@@ -48,16 +57,12 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
             part.write_bytes(lowered.pte)
         write_manifest(
             output,
-            inputs={
-                "model.safetensors": checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                "quant_attrs.json": quant_attrs,
-                "tokenizer.json": tokenizer,
-                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-            },
+            script=__file__,
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={**{name: metadata.version(name) for name in ("executorch", "torch")}, "qnn": build_id},
+            machine=machine(),
+            versions={"qnn": build_id},
             soc=target.soc,
             htp_arch=target.htp_arch,
             context_length=context_len,

@@ -1,15 +1,13 @@
 """Write quant_attrs.json: the scales and zero points of a model's activations, calibrated layer by layer."""
 
-import json
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import sha256, write_manifest
+from hexport.provenance import verified, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
@@ -24,39 +22,45 @@ SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the rec
 @one_line_errors
 def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
+    inputs = verified(
+        {
+            "model.safetensors": checkpoint,
+            "config.json": checkpoint.with_name("config.json"),
+            "tokens.json": tokens,
+        }
+    )
     with progress.library_output_in_log():
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.quantization.calibration import calibrate
         from hexport.quantization.quant_attrs import save_quant_attrs
         from hexport.quantization.recipe import recipe_from
         from hexport.quantization.seq_mse import search
+        from hexport.quantization.tokens_file import read_tokens
 
-        data = json.loads(tokens.read_text(encoding="utf-8"))
+        data = read_tokens(tokens)
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.r1)
-        attrs = calibrate(model, data["samples"], recipe, progress)
-        attrs = replace(attrs, weights=search(model, data["samples"], recipe, progress, output.with_name("seq_mse")))
+        attrs = calibrate(model, data.samples, recipe, progress)
+        attrs = replace(attrs, weights=search(model, data.samples, recipe, progress, output.with_name("seq_mse")))
         save_quant_attrs(
             output,
             attrs,
             model=settings["model"],
             recipe=settings["recipe"],
-            checkpoint=sha256(checkpoint),
-            calibration={**data["source"], "samples": len(data["samples"]), "tokens": data["tokens"]},
+            checkpoint=inputs["model.safetensors"],
+            calibration={**data.source, "samples": len(data.samples), "tokens": data.tokens},
         )
         write_manifest(
             output,
-            inputs={
-                "model.safetensors": checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                "tokens.json": tokens,
-            },
+            script=__file__,
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={package: metadata.version(package) for package in ("executorch", "torch")},
+            machine=machine(),
         )
 
 

@@ -8,7 +8,7 @@ import click
 from hexport.config.places import Place, result_file
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_manifest, write_text
+from hexport.provenance import verified, write_manifest, write_text
 from hexport.report.page import report_page
 from hexport.report.summary import input_files, read_evaluations
 from hexport.settings_option import settings_option
@@ -29,10 +29,10 @@ def main(settings: dict, output: Path, log: Path | None) -> None:
     with progress.stage("report"):
         evaluations = settings["artifacts"], settings["evaluations"]
         runs = [result_file(settings["artifacts"], Place(*run)) for run in settings["runs"]]
+        inputs = verified(input_files(*evaluations) | {run: Path(run) for run in runs})
         results = [json.loads(Path(run).read_text(encoding="utf-8")) for run in runs]
         write_text(output, report_page(read_evaluations(*evaluations), results))
-    inputs = input_files(*evaluations) | {run: Path(run) for run in runs}
-    write_manifest(output, inputs=inputs, params=settings, stages=progress.stages)
+    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Write result.json and outputs.txt: run a program on a device, on the prompts of the config."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -8,7 +7,7 @@ import click
 from hexport.config.devices import devices_at, read_devices
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest, write_text
+from hexport.provenance import verified, write_json, write_manifest, write_text
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -31,6 +30,13 @@ def main(
 ) -> None:
     found = devices_at(read_devices(str(devices)), device, settings["target"])
     progress = Progress(log)
+    inputs = verified(
+        {
+            program.name: program,
+            "tokenizer.json": tokenizer,
+            "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
+        }
+    )
     with progress.library_output_in_log():
         if found[0].kind == "emulator":
             from hexport.devices.emulator_process import run_program
@@ -48,14 +54,11 @@ def main(
         write_text(output.with_name("outputs.txt"), "".join(f"{prompt}\n{text}\n\n" for prompt, text in turns))
         write_manifest(
             output,
-            inputs={
-                program.name: program,
-                "tokenizer.json": tokenizer,
-                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-            },
+            script=__file__,
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={name: metadata.version(name) for name in ("executorch", "torch")} | measured.versions,
+            versions=measured.versions,
             **measured.manifest,
         )
 

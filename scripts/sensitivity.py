@@ -1,15 +1,13 @@
 """Write sensitivity.yaml, the parts of a model that are worth more bits, and sensitivity.json, the gains of all."""
 
-import json
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 
 import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest, write_text
+from hexport.provenance import verified, write_json, write_manifest, write_text
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
@@ -25,16 +23,26 @@ SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the rec
 @one_line_errors
 def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
+    inputs = verified(
+        {
+            "model.safetensors": checkpoint,
+            "config.json": checkpoint.with_name("config.json"),
+            "tokens.json": tokens,
+            "quant_attrs.json": quant_attrs,
+        }
+    )
     with progress.library_output_in_log():
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.sensitivity import overrides_yaml, sensitivity
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
         from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.tokens_file import read_tokens
 
-        samples = json.loads(tokens.read_text(encoding="utf-8"))["samples"]
+        samples = read_tokens(tokens).samples
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.r1)
         attrs = quant_attrs_of(quant_attrs, model, recipe, settings["recipe"])
@@ -45,15 +53,11 @@ def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, outp
         write_manifest(
             output,
             table,
-            inputs={
-                "model.safetensors": checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                "tokens.json": tokens,
-                "quant_attrs.json": quant_attrs,
-            },
+            script=__file__,
+            inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={package: metadata.version(package) for package in ("executorch", "torch")},
+            machine=machine(),
         )
 
 

@@ -6,7 +6,7 @@ import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_manifest, write_text
+from hexport.provenance import verified, write_manifest, write_text
 from hexport.report.summary import as_csv, input_files, read_evaluations, summary_rows
 from hexport.settings_option import settings_option
 
@@ -22,8 +22,9 @@ def main(settings: dict, output: Path, log: Path | None) -> None:
     progress = Progress(log)
     with progress.stage("summary"):
         evaluations = settings["artifacts"], settings["evaluations"]
+        inputs = verified(input_files(*evaluations))
         write_text(output, as_csv(summary_rows(read_evaluations(*evaluations))))
-    write_manifest(output, inputs=input_files(*evaluations), params=settings, stages=progress.stages)
+    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

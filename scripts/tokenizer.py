@@ -6,7 +6,7 @@ import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json, write_manifest, write_text
+from hexport.provenance import verified, write_json, write_manifest, write_text
 from hexport.settings_option import settings_option
 from hexport.tokenizers.files import tokenizer_files
 from hexport.tokenizers.source import read_tokenizer
@@ -21,12 +21,12 @@ from hexport.tokenizers.source import read_tokenizer
 def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
     with progress.stage("tokenizer"):
-        inputs = {file.name: file for file in tokenizer_files(source)}
+        inputs = verified({file.name: file for file in tokenizer_files(source)})
         text, config = read_tokenizer(source)
         write_text(output, text)
         write_json(output.with_name("tokenizer_config.json"), config)
     artifacts = output, output.with_name("tokenizer_config.json")
-    write_manifest(*artifacts, inputs=inputs, params=settings, stages=progress.stages)
+    write_manifest(*artifacts, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """Write tokenizer.bin, the format of llama2.c, of a SentencePiece model."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import atomic_path, write_manifest
+from hexport.provenance import atomic_path, verified, write_manifest
 from hexport.settings_option import settings_option
 from hexport.tokenizers.llama2c import sentencepiece_file, write_tokenizer_bin
 
@@ -22,10 +21,10 @@ def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
     with progress.stage("tokenizer.bin"):
         model = sentencepiece_file(source)
+        inputs = verified({model.name: model})
         with atomic_path(output) as temporary:
             write_tokenizer_bin(model, temporary)
-    versions = {"pytorch_tokenizers": metadata.version("pytorch_tokenizers")}
-    write_manifest(output, inputs={model.name: model}, params=settings, stages=progress.stages, versions=versions)
+    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

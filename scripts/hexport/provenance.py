@@ -1,33 +1,33 @@
-"""What made an artifact: digests of code and files, manifests, and writes that are whole or absent."""
+"""What made an artifact: manifests, whether an artifact is still what its manifest says, and writes that are whole or
+absent."""
 
-import ast
 import contextlib
-import copy
-import functools
+import errno
 import glob
-import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
 from hexport import __version__
+from hexport.code_digest import SCRIPTS, code_digest, package_versions
+from hexport.errors import HexportError
+from hexport.file_hashes import sha256
 
-SCRIPTS = Path(__file__).resolve().parents[1]
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+# What `fetch` writes of a repository: the files that it has put beside.
+LISTING = "download.json"
+KEYS = {"artifact", "sha256", "code", "inputs", "params", "versions", "stages"}
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path` that replaces it when the block ends well, and is removed otherwise."""
+    """Yield the name of a new, empty file beside `path`, to be written to, which replaces `path` when the block ends
+    well, and is removed otherwise.
+
+    After the block, the content is safe from a power cut: it and the name are on the disk.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.{socket.gethostname()}."
@@ -35,11 +35,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if not Path("/proc", left.name.removeprefix(prefix).removesuffix(".part")).exists():
             left.unlink(missing_ok=True)
     temporary = path.with_name(f"{prefix}{os.getpid()}.part")
+    temporary.unlink(missing_ok=True)
     try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         yield temporary
+        _flush(temporary)
         os.replace(temporary, path)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the disk write down a file's content, or a folder's names."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems have nothing to flush for a folder
+            raise
+    finally:
+        os.close(opened)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -56,9 +72,69 @@ def manifest_path(artifact: Path) -> Path:
     return artifact.with_name(artifact.name + ".manifest.json")
 
 
+def damage(artifact: Path) -> str | None:
+    """How an artifact differs from its manifest, in words; None where it does not, and where it has no manifest.
+
+    The files that `fetch` puts beside a listing have no manifests: the listing tells their SHA-256. It is damaged
+    where one of them is.
+    """
+    try:
+        manifest = json.loads(manifest_path(artifact).read_bytes())
+        told = manifest["sha256"] if manifest.keys() >= KEYS else None
+    except FileNotFoundError:
+        return _damage_of_listed(artifact)
+    except (ValueError, RecursionError, AttributeError):
+        told = None
+    if told is None:
+        return f"{artifact}: its manifest is damaged"
+    if sha256(artifact) != told:
+        return f"{artifact}: its bytes are not those of its manifest"
+    listed = _listed(artifact) if artifact.name == LISTING else {}
+    return next(filter(None, (_damage_of_listed(artifact.parent / name) for name in listed)), None)
+
+
+def _damage_of_listed(file: Path) -> str | None:
+    for folder in file.parents[:2]:
+        listing = folder / LISTING
+        if manifest_path(listing).is_file() and listing.is_file():
+            entry = _listed(listing).get(file.relative_to(folder).as_posix())
+            if entry is None:
+                return None
+            if not file.is_file():
+                return f"{file}: it is gone"
+            return None if sha256(file) == entry["sha256"] else f"{file}: its bytes are not those of {LISTING}"
+    return None
+
+
+def _listed(listing: Path) -> dict[str, dict]:
+    """File -> size and SHA-256; nothing of a listing that is damaged, which its own manifest tells."""
+    try:
+        return json.loads(listing.read_bytes())["files"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return {}
+
+
+def verified(inputs: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 of each input of a job, by name: what `write_manifest` takes.
+
+    Raises HexportError where one is missing or differs from the manifest that lies beside it.
+    """
+    return {name: _verified(path) for name, path in inputs.items()}
+
+
+def _verified(path: Path) -> str:
+    try:
+        if fault := damage(path):
+            raise HexportError(f"{fault}; run snakemake again, which makes it anew, or else get another copy of it")
+        return sha256(path)
+    except FileNotFoundError:
+        raise HexportError(f"{path}: no such file") from None
+
+
 def write_manifest(
     *artifacts: Path,
-    inputs: dict[str, Path],
+    script: str | Path,
+    inputs: dict[str, str],
     params: dict,
     stages: dict[str, dict],
     versions: dict[str, str] | None = None,
@@ -66,90 +142,20 @@ def write_manifest(
 ) -> None:
     """Write `<artifact>.manifest.json`: what made the artifact, from what, with which versions, time and memory.
 
-    Several artifacts are those of one job, whose inputs are read once.
-    `stages` maps a stage's name to {"seconds", "peak_rss_mb"} (see `progress.Progress.stages`); `facts` are further
-    top-level keys of the stage at hand.
+    Several artifacts are those of one job. `script` is the path of its script, whose code the manifest identifies;
+    `inputs` are SHA-256 by name, as `verified` gives them; `stages` maps a stage's name to {"seconds", "peak_rss_mb"}
+    (see `progress.Progress.stages`); `versions` are those of what is no Python package, and `facts` further top-level
+    keys of the stage at hand.
     """
+    name = os.path.relpath(script, SCRIPTS)
+    own = {"hexport": __version__, "snakemake": metadata.version("snakemake")}
     manifest = {
-        "inputs": {name: sha256(path) for name, path in inputs.items()},
+        "code": code_digest(name),
+        "inputs": inputs,
         "params": params,
-        "versions": {"hexport": __version__, "snakemake": metadata.version("snakemake"), **(versions or {})},
+        "versions": {**own, **package_versions(name), **(versions or {})},
         "stages": stages,
         **facts,
     }
     for artifact in artifacts:
         write_json(manifest_path(artifact), {"artifact": artifact.name, "sha256": sha256(artifact), **manifest})
-
-
-@functools.cache
-def code_digest(script: str) -> str:
-    """Digest of `scripts/<script>` and of every hexport module it reaches by imports.
-
-    Comments, docstrings, formatting and the version number do not count: the digest is taken over the syntax trees.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(import_closure(SCRIPTS / script)):
-        digest.update(f"{path.relative_to(SCRIPTS)}\n{_code(path)}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-def import_closure(path: Path) -> set[Path]:
-    """The file itself and all files of the package that it imports, at any depth and from any scope."""
-    closure: set[Path] = set()
-    pending = [path]
-    while pending:
-        path = pending.pop()
-        if path not in closure:
-            closure.add(path)
-            pending += _imports(path)
-    return closure
-
-
-@functools.cache
-def _imports(path: Path) -> frozenset[Path]:
-    modules: set[str] = set()
-    for node in ast.walk(_parse(path)):
-        if isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            module = _absolute(node, path)
-            modules |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return frozenset(file for module in modules if module.split(".")[0] == "hexport" for file in _files(module))
-
-
-def _absolute(node: ast.ImportFrom, path: Path) -> str:
-    """Full name of the module that `from … import` names in the file `path`."""
-    if not node.level:
-        return node.module or ""
-    package = path.relative_to(SCRIPTS).parts[: -node.level]
-    return ".".join([*package, *([node.module] if node.module else [])])
-
-
-def _files(module: str) -> Iterator[Path]:
-    """Files that `import module` runs: the module itself and the __init__ of every package above it."""
-    parts = module.split(".")
-    for depth in range(1, len(parts) + 1):
-        base = SCRIPTS.joinpath(*parts[:depth])
-        for file in (base / "__init__.py", base.with_suffix(".py")):
-            if file.is_file():
-                yield file
-
-
-@functools.cache
-def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
-
-
-@functools.cache
-def _code(path: Path) -> str:
-    """The file's syntax tree as text, without what does not change what the code does."""
-    tree = copy.deepcopy(_parse(path))
-    tree.body = [node for node in tree.body if not _is_version(node)]
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree)
-
-
-def _is_version(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__"

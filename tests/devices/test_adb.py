@@ -5,11 +5,14 @@ import os
 import re
 import socket
 import time
+from importlib import metadata
 
 import pytest
+from adbutils import AdbConnection, AdbError
 from loopback_phones import phone_of, running, wait_for
 
 from hexport.config.devices import Device
+from hexport.devices import adb_server as server_module
 from hexport.devices import shell_stream
 from hexport.devices.adb import Phone
 from hexport.devices.faults import PassingFault, PhoneFault
@@ -109,7 +112,7 @@ def test_files_come_and_go(phone, tmp_path):
     phone.push(tmp_path / "there", "/data/local/tmp/file", 10, mode=0o755)
     phone.push(b"bytes", "/data/local/tmp/bytes", 10)
     assert phone.shell("cd /data/local/tmp; [ -x file ] && [ ! -x bytes ] && cat bytes", 10).stdout == b"bytes"
-    phone.pull("/data/local/tmp/file", tmp_path / "back", 10)
+    phone.pull("/data/local/tmp/file", tmp_path / "back", len(content), 10)
     assert (tmp_path / "back").read_bytes() == content
     phone.shell("cd /data/local/tmp; rm file bytes", 10)
 
@@ -117,7 +120,7 @@ def test_files_come_and_go(phone, tmp_path):
 def test_a_refused_file_is_a_fault_with_the_phones_own_words(phone, tmp_path):
     refused = [
         (lambda: phone.push(b"x", "/proc/none/file", 10), "No such file or directory"),
-        (lambda: phone.pull("/data/local/tmp/none", tmp_path / "none", 10), "No such file or directory"),
+        (lambda: phone.pull("/data/local/tmp/none", tmp_path / "none", 1, 10), "No such file or directory"),
     ]
     for attempt, words in refused:
         with pytest.raises(PhoneFault, match=f"the phone refuses: .*{words}") as caught:
@@ -200,6 +203,32 @@ def test_a_server_that_hangs_is_given_up():
         phone = Phone("s24", "R5CT000", *deaf.getsockname())
         with pytest.raises(PassingFault, match="took too long"):
             phone.shell("true", 0.5)
+
+
+def test_adbutils_is_the_version_that_our_connection_was_tried_with():
+    """Ours inherits what sends and understands; it was seen that all of that goes through `conn` and the reading
+    methods, in the version named here. With another one, run tests/devices, and name it."""
+    assert metadata.version("adbutils") == "2.12.0"
+    private = [name for name in vars(server_module.Connection) if name in vars(AdbConnection) and name.startswith("_")]
+    assert set(private) <= {"__init__", "__module__", "__doc__", "__dict__", "__weakref__"}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = server_module.Connection(*listener.getsockname(), lambda: 5.0)
+        with listener.accept()[0] as server:
+            server.sendall(b"OKAY0004002900000000FAIL0005abc\0\n")
+            connection.check_okay()
+            assert connection.read_string_block() == "0029"
+            assert (connection.read_exact(4), connection.read_uint32()) == (b"0000", 0x30303030)
+            with pytest.raises(AdbError, match="abc"):
+                connection.check_okay()
+            connection.send_command("host:version")
+            assert server.recv(100) == b"000chost:version"
+        assert connection.read(1) == b""
+        with pytest.raises(EOFError):
+            connection.read_exact(1)
+        connection.close()
+        assert connection.closed
+        with pytest.raises(AdbError):
+            connection.send_command("host:version")
 
 
 def test_the_server_is_the_configured_one_or_the_one_that_adb_uses(monkeypatch):

@@ -130,7 +130,7 @@ def test_faults_of_the_file_are_said_and_no_phone_is_asked(table):
 
 
 def test_phones_in_use_and_set_aside(keys, phone, tmp_path, monkeypatch):
-    monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     device = Device(name="s24", serial=phone.serial, **keys)
     with leases.lease(Phone.of(device)) as lease:
         (entry,) = take_inventory([device])

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pwd
 import signal
 import subprocess
 import tempfile
@@ -13,17 +14,21 @@ import pytest
 
 from hexport.devices import leases
 from hexport.devices.adb import Phone
+from hexport.errors import HexportError
 
 FORK = multiprocessing.get_context("fork")
 PHONE = Phone("s24", "R5CX", "127.0.0.1", 5037)
+MYSELF = pwd.getpwuid(os.getuid()).pw_name
 
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch):
-    """A temporary folder of the test's own, which every user may enter."""
+    """A temporary folder of the test's own, which every user may write to, and leases of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        monkeypatch.setattr(leases, "FOLDER", Path(folder, "hexport-leases"))
+        os.chmod(folder, 0o1777)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        monkeypatch.setattr(leases, "TEMPORARY", Path(folder))
+        monkeypatch.setattr(leases, "NAMESPACE", Path(folder).name)
         yield Path(folder)
 
 
@@ -109,7 +114,7 @@ def test_any_serial_gives_one_safe_file(folder, serial):
         assert leases.lease(phone) is None
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) == 2
-    assert {path.parent.name for path in files} == {"hexport-leases"}
+    assert {path.parent for path in files} == {folder / f"hexport-{os.getuid()}"}
 
 
 def test_a_phone_is_its_server_and_serial_whatever_its_name():
@@ -135,13 +140,13 @@ TORN = [
 def test_a_torn_text_breaks_nothing(folder, text):
     with leases.lease(PHONE):
         pass
-    (file,) = folder.rglob("*.lock")
+    (file,) = folder.rglob("*.json")
     file.write_bytes(text)
     assert leases.set_aside(PHONE) is None
     assert leases.holder(PHONE) is None
     with leases.lease(PHONE):
         file.write_bytes(text)
-        assert leases.holder(PHONE) == "another process"
+        assert leases.holder(PHONE) == f"a program of {MYSELF} (process {os.getpid()})"
         assert leases.lease(PHONE) is None
     with leases.lease(PHONE) as lease:
         lease.set_aside("no space")
@@ -177,7 +182,7 @@ def test_a_phone_is_set_aside_for_a_while_only(monkeypatch):
 def test_a_clock_set_back_does_not_set_a_phone_aside_for_longer(folder):
     with leases.lease(PHONE) as lease:
         lease.set_aside("it is hot")
-    (file,) = folder.rglob("*.lock")
+    (file,) = folder.rglob("*.json")
     file.write_text(json.dumps({"reason": "it is hot", "until": time.time() + 1e6}))
     assert leases.set_aside(PHONE)[1] <= 300
 
@@ -191,20 +196,83 @@ def as_nobody():
             taken.set_aside("nobody's reason")
     with leases.lease(Phone("other", "X", "127.0.0.1", 5037)):
         pass
-    return leases.holder(PHONE)
+    return leases.holder(PHONE), leases.set_aside(PHONE)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
-def test_several_users_share_the_leases():
-    umask = os.umask(0o077)
-    try:
-        with leases.lease(PHONE):
-            assert "of root" in result_of(as_nobody)
-        assert leases.set_aside(PHONE) is None
-        assert result_of(as_nobody) is None
-        assert leases.set_aside(PHONE)[0] == "nobody's reason"
-        with leases.lease(PHONE) as lease, leases.lease(Phone("other", "X", "127.0.0.1", 5037)):
-            lease.trust()
-        assert leases.set_aside(PHONE) is None
-    finally:
-        os.umask(umask)
+def test_several_users_exclude_each_other_and_write_to_no_file_of_each_other(folder):
+    with leases.lease(PHONE) as lease:
+        lease.set_aside("root's reason")
+        holder, reason = result_of(as_nobody)
+        assert holder == f"a program of root (process {os.getpid()})" and reason is None
+    holder, reason = result_of(as_nobody)
+    assert holder is None and reason[0] == "nobody's reason"
+    assert leases.set_aside(PHONE)[0] == "root's reason"
+    found = {path.name: (path.stat().st_uid, path.stat().st_mode & 0o777) for path in folder.iterdir()}
+    assert found == {"hexport-0": (0, 0o700), "hexport-65534": (65534, 0o700)}
+
+
+def as_link(folder, own):
+    (folder / "other").mkdir()
+    own.symlink_to(folder / "other")
+
+
+def as_file(folder, own):
+    own.write_bytes(b"")
+
+
+def writable_by_all(folder, own):
+    own.mkdir()
+    own.chmod(0o777)
+
+
+def of_another_user(folder, own):
+    own.mkdir(0o700)
+    os.chown(own, 65534, 65534)
+
+
+@pytest.mark.parametrize("make", [as_link, as_file, writable_by_all, of_another_user], ids=lambda make: make.__name__)
+def test_a_folder_that_is_not_this_users_alone_is_refused(folder, make):
+    if make is of_another_user and os.geteuid():
+        pytest.skip("only root can give a folder away")
+    own = folder / f"hexport-{os.getuid()}"
+    make(folder, own)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(HexportError, match=f"{own}: not a folder of this user alone.*; remove it"):
+        leases.lease(PHONE)
+    assert leases.holder(PHONE) is None and leases.set_aside(PHONE) is None
+    assert sorted(folder.rglob("*")) == before
+
+
+def link_to_a_file(note, folder):
+    (folder / "precious").write_text("precious")
+    note.symlink_to(folder / "precious")
+
+
+def fifo(note, folder):
+    os.mkfifo(note)
+
+
+@pytest.mark.parametrize("make", [link_to_a_file, fifo], ids=lambda make: make.__name__)
+def test_a_link_or_a_fifo_in_a_notes_place_is_refused_at_once(folder, make):
+    with leases.lease(PHONE):
+        pass
+    (note,) = folder.rglob("*.json")
+    note.unlink()
+    make(note, folder)
+    assert leases.set_aside(PHONE) is None
+    with pytest.raises(HexportError, match="not a plain file; remove it"):
+        leases.lease(PHONE)
+    assert leases.holder(PHONE) is None
+    assert not (folder / "precious").exists() or (folder / "precious").read_text() == "precious"
+
+
+def test_notes_lie_in_the_folder_of_the_users_session_where_there_is_one(folder, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder / "session"))
+    with leases.lease(PHONE):
+        assert f"(process {os.getpid()}), since " in leases.holder(PHONE)
+    assert not (folder / "session").exists()
+    (folder / "session").mkdir()
+    with leases.lease(PHONE) as lease:
+        lease.set_aside("it is hot")
+    assert list((folder / "session").rglob("*.json")) and leases.set_aside(PHONE)

@@ -49,7 +49,7 @@ def lines(capfd) -> str:
 def test_a_file_is_pushed_once_and_kept_under_its_hash(device, phone, program, tmp_path, capfd):
     paths = ensure_cached(phone, [program], 1.0, Progress())
     assert paths == {program: f"{CACHE}/{name_of(program)}"}
-    phone.pull(paths[program], tmp_path / "back", 10)
+    phone.pull(paths[program], tmp_path / "back", program.stat().st_size, 10)
     assert (tmp_path / "back").read_bytes() == program.read_bytes()
     assert phone.shell(f"stat -c %a {paths[program]}", 10).stdout == b"555\n"  # may be run, not changed
     assert "pushing program.pte, 3.0 MB" in lines(capfd)

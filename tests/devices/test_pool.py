@@ -48,7 +48,7 @@ def three(adb_server, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def short_waits(tmp_path, monkeypatch):
     """Leases of the test's own, and a phone that is gone is given up soon."""
-    monkeypatch.setattr(leases, "FOLDER", tmp_path / "leases")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(pool, "ONLINE_S", 0.5)
     monkeypatch.setattr(pool, "SOON_S", 0.5)
 

@@ -74,8 +74,10 @@ def made(tmp_path):
 
 @pytest.fixture(scope="session")
 def upstream(tmp_path_factory):
-    source = Path(__file__).with_name("upstream_runner.py").read_text()
-    runner = f"#!{sys.executable}\nimport sys\n\nsys.path.insert(0, {str(SCRIPTS)!r})\n{source}"
+    lean, source = (
+        Path(__file__).with_name(f"{name}.py").read_text() for name in ("lean_executorch", "upstream_runner")
+    )
+    runner = f"#!{sys.executable}\nimport sys\n\nsys.path.insert(0, {str(SCRIPTS)!r})\n{lean}\n{source}"
     return made_entry(tmp_path_factory.mktemp("upstream"), runner)
 
 
@@ -202,6 +204,13 @@ GARBAGE = {
     "an answer that no text is": (shell_runner("prompt.raw\x01\x02ERROR: no memory"), "garbage"),
     "figures that are none": (shell_runner(report={**REPORT, "first_token_ms": float("nan")}), "without its report"),
     "noise": (shell_runner(then="head -c 99 /dev/urandom >>outputs.txt"), "garbage"),
+    "an id of many digits": (shell_runner(f"prompt.raw5 6 {'9' * 5000} "), "garbage"),
+    "a FIFO": (shell_runner(then="rm outputs.txt; mkfifo outputs.txt"), "left no outputs.txt"),
+    "deep JSON": (
+        shell_runner(report=None, then="""echo "PyTorchObserver {$(printf '[%.0s' $(seq 9000))}" """),
+        "without its report",
+    ),
+    "more tokens than there can be": (shell_runner(report={**REPORT, "generated_tokens": 10**400}), "without its rep"),
 }
 
 
@@ -210,6 +219,11 @@ def test_garbage_is_no_answer(answering, runner, line):
     with pytest.raises(PhoneFault, match=f"phone s24 .*{RUNNER} .*{line}") as raised:
         answering(runner)
     assert type(raised.value) is PhoneFault and "\n" not in str(raised.value)
+
+
+def test_outputs_of_any_size_are_not_brought_to_the_host(answering):
+    with pytest.raises(PhoneFault, match=r"'outputs\.txt' has 20000020 bytes, expected are 16777216 at most"):
+        answering(shell_runner(then="head -c 20000000 /dev/zero >>outputs.txt"))
 
 
 def test_a_runner_that_writes_words_is_understood(answering, real_programs):  # noqa: F811

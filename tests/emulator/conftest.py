@@ -1,12 +1,15 @@
 """A tiny random llama, calibrated and lowered once by the real scripts, and once more in this process."""
 
+import contextlib
 import json
 import logging
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import tiny_model
 from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, Tiny, qdq_logits, save_llama, save_tokenizer
 
 from hexport.provenance import sha256
@@ -20,12 +23,20 @@ def quiet_libraries():
     logging.disable(logging.NOTSET)
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory, qnn_sdk) -> Tiny:
-    """Built by quantize.py and lower.py. Its files are never changed."""
+@pytest.fixture(scope="session", autouse=True)
+def shared_histories(qnn_sdk):
+    """torch gives each node of each new graph a copy of the history of the one it comes from, which nobody changes."""
+    from torch.fx.traceback import NodeSource
+
+    NodeSource.__deepcopy__ = lambda source, memo: source
+    yield
+    del NodeSource.__deepcopy__
+
+
+def build_tiny(folder: Path) -> None:
     from hexport.tokenizers.tokenizer import load_tokenizer
 
-    tiny = Tiny(tmp_path_factory.mktemp("tiny"))
+    tiny = Tiny(folder)
     save_llama(tiny.checkpoint.parent)
     save_tokenizer(tiny.tokenizer.parent)
     tokenizer = load_tokenizer(tiny.tokenizer.parent)
@@ -35,7 +46,12 @@ def tiny(tmp_path_factory, qnn_sdk) -> Tiny:
     tiny.tokens.write_text(json.dumps(tokens))
     for done in (tiny.quantize(tiny.quant_attrs), tiny.lower(tiny.program)):
         assert done.returncode == 0, done.stderr
-    return tiny
+
+
+@pytest.fixture(scope="session")
+def tiny(keep) -> Tiny:
+    """Built by quantize.py and lower.py. Its files are never changed."""
+    return Tiny(keep("tiny", build_tiny))
 
 
 @pytest.fixture(scope="session")
@@ -119,33 +135,44 @@ def model(checkpoint, attrs, recipe) -> tuple:
     return checkpoint, attrs, recipe
 
 
+@contextlib.contextmanager
+def new_processes() -> Iterator[None]:
+    """Scripts run in these, not in forks, which have all their hashes from one process."""
+
+    def run(program: str, *args: str, env: dict, input: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, program, *args], env=env, input=input, capture_output=True, text=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_model.FORKS, "run", run)
+        yield
+
+
 @pytest.fixture(scope="session")
-def variants(tiny, tmp_path_factory) -> dict[str, Path]:
+def variants(tiny, keep) -> dict[str, Path]:
     """Programs of lower.py that differ from the tiny model's in what their names say; `again` in nothing."""
+    changes = {
+        "again": ({}, {}),
+        "weight": ({}, {"checkpoint": "nudged/model.safetensors", "quant-attrs": "quant_attrs.json"}),
+        "SM8650": ({"target": "SM8650", "emulator": False}, {}),
+        "SM8750": ({"target": "SM8750", "soc": "SM8750", "emulator": False, "max_seq_len": 12}, {}),
+    }
 
     def nudge(llama):
         llama.model.layers[2].mlp.up_proj.weight[0, 0] += 1
 
-    folder = tmp_path_factory.mktemp("variants")
-    save_llama(folder / "nudged", nudge)
-    nudged = folder / "nudged" / "model.safetensors"
-    attrs = json.loads(tiny.quant_attrs.read_text())
-    (folder / "quant_attrs.json").write_text(json.dumps({**attrs, "checkpoint_sha256": sha256(nudged)}))
-    changes = {
-        "again": ({}, {}),
-        "weight": ({}, {"checkpoint": nudged, "quant-attrs": folder / "quant_attrs.json"}),
-        "SM8650": ({"target": "SM8650", "emulator": False}, {}),
-        "SM8750": ({"target": "SM8750", "soc": "SM8750", "emulator": False, "max_seq_len": 12}, {}),
-    }
-    paths = {name: folder / name / "kv_llama_qnn.pte" for name in changes}
-    with ThreadPoolExecutor(2) as pool:
-        jobs = {
-            name: pool.submit(tiny.lower, paths[name], settings, **options)
-            for name, (settings, options) in changes.items()
-        }
-    for job in jobs.values():
-        assert job.result().returncode == 0, job.result().stderr
-    return paths
+    def build(folder: Path) -> None:
+        save_llama(folder / "nudged", nudge)
+        attrs = json.loads(tiny.quant_attrs.read_text())
+        attrs["checkpoint_sha256"] = sha256(folder / "nudged" / "model.safetensors")
+        (folder / "quant_attrs.json").write_text(json.dumps(attrs))
+        for name, (settings, files) in changes.items():
+            files = {option: folder / file for option, file in files.items()}
+            with new_processes() if name == "again" else contextlib.nullcontext():
+                done = tiny.lower(folder / name / "kv_llama_qnn.pte", settings, **files)
+            assert done.returncode == 0, done.stderr
+
+    folder = keep("variants", build)
+    return {name: folder / name / "kv_llama_qnn.pte" for name in changes}
 
 
 @pytest.fixture

@@ -2,11 +2,10 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from tiny_model import CONTEXT, SCRIPTS
+from tiny_model import CONTEXT, FORKS, SCRIPTS, environment
 
 from hexport.errors import HexportError
 from hexport.lowering.capabilities import emulator_refusal
@@ -18,19 +17,20 @@ from hexport.runtime.program import Program
 N_LAYERS, AR = 3, 4
 
 
-@pytest.fixture(scope="module")
-def phone_program(tiny, tmp_path_factory) -> Path:
+@pytest.fixture(scope="session")
+def phone_program(tiny, keep) -> Path:
     """Hybrid for SM8650, in two shards, each with both graphs and one copy of the weights."""
-    path = tmp_path_factory.mktemp("SM8650") / "hybrid_llama_qnn.pte"
     settings = {"mode": "hybrid", "prefill_ar_len": AR, "num_sharding": 2, "target": "SM8650", "emulator": False}
-    done = tiny.lower(path, settings)
-    assert done.returncode == 0, done.stderr
-    return path
+
+    def build(folder: Path) -> None:
+        done = tiny.lower(folder / "SM8650" / "hybrid_llama_qnn.pte", settings)
+        assert done.returncode == 0, done.stderr
+
+    return keep("phone", build) / "SM8650" / "hybrid_llama_qnn.pte"
 
 
 def inspect(path: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(SCRIPTS / "inspect_pte.py"), str(path), *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    return FORKS.run(str(SCRIPTS / "inspect_pte.py"), str(path), *options, env=environment())
 
 
 def document(path: Path) -> dict:
@@ -63,7 +63,8 @@ def test_the_document_of_an_emulators_program_says_where_it_runs(tiny):
     found = document(tiny.program)
     assert found["constants"]["get_n_layers"] == N_LAYERS
     assert (found["ar_lengths"], found["context_length"]) == ({"kv_forward": 1}, CONTEXT)
-    assert (found["modes"], found["runners"]) == (["kv"], "1.4 and later")
+    fits = {"kv": {"since": "1.4.1", "limit": None}}
+    assert (found["modes"], found["runners"]) == (["kv"], {"qnn_llama_runner": fits, "hexport": True})
     assert found["emulator"] == {"runs": True, "reason": None}
     assert found["abi"] == {"obeyed": True, "faults": []}
     assert (found["options"]["soc"], found["options"]["htp_arch"]) == ("SM8650", "V75")

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 import calibration
 from hexport.config import matrix
 from hexport.config.settings import parse_config
+from hexport.errors import HexportError
+from hexport.quantization.tokens_file import CalibrationTokens, read_tokens
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
@@ -157,7 +161,7 @@ def question_task(tmp_path, monkeypatch):
     ids=["multiple choice", "generation", "log-likelihood", "choices in the context"],
 )
 def test_questions_are_read_with_their_right_answers(run_script, place, question_task, keys):
-    data = run(run_script, place, {**TASKS, "tasks": [question_task(**keys)], "texts": {}})
+    data = run(run_script, place, {**TASKS, "tasks": ["quiz"], "trusted": {"quiz": question_task(**keys)}, "texts": {}})
     end = "" if "target_delimiter" in keys else -1  # the last token is only predicted
     answers = [f"<bos>Is {i} even? {['yes', 'no'][i % 2]}"[: end or None] for i in range(3)]
     assert [place.decode(ids) for ids in data["samples"]] == answers
@@ -166,7 +170,8 @@ def test_questions_are_read_with_their_right_answers(run_script, place, question
 
 def test_examples_and_limit(run_script, place, question_task):
     keys = {"output_type": "multiple_choice", "doc_to_choice": "choices", "metric_list": [{"metric": "acc"}]}
-    settings = {"tasks": [question_task(**keys)], "texts": {}, "limit": 2, "num_fewshot": 2}
+    trusted = {"quiz": question_task(**keys)}
+    settings = {"tasks": ["quiz"], "trusted": trusted, "texts": {}, "limit": 2, "num_fewshot": 2}
     first, second = run(run_script, place, settings)["samples"]
     for i, ids in enumerate((first, second)):
         *examples, question = place.decode(ids).removeprefix("<bos>").split("\n\n")
@@ -211,7 +216,7 @@ def test_settings_and_files_of_each_source(tmp_path, monkeypatch):
 
     def of(calibration: dict | None) -> tuple[dict, list[str], list[str]]:
         model = {"checkpoint": "a.gguf", "prompts": ["Hi"], "system_prompt": "S", "calibration": calibration}
-        tasks = {"mine": {"text": "mine.txt"}, "other": {"text": "other.txt"}}
+        tasks = {"mine": {"text": "mine.txt"}, "quiz": {"yaml": "task.yaml", "trusted": True}, "other": {"text": "o"}}
         config = parse_config({"models": {"m": model}, "tasks": tasks}, "config.yaml")
         settings = json.loads(matrix.calibration_settings(config, "m"))
         return settings, matrix.calibration_files(config, "m"), matrix.calibration_options(config, "m")
@@ -219,10 +224,11 @@ def test_settings_and_files_of_each_source(tmp_path, monkeypatch):
     assert of(None) == ({"prompts": ["Hi"], "system_prompt": "S"}, [], [])
     assert of({"text": "t.txt"}) == ({"text": "t.txt"}, ["t.txt"], ["--text", "t.txt"])
     assert of({"samples": "c.json"}) == ({"samples": "c.json"}, ["c.json"], ["--samples", "c.json"])
-    settings, files, options = of({"tasks": ["wikitext", "mine", "task.yaml"], "limit": 3})
+    settings, files, options = of({"tasks": ["wikitext", "mine", "quiz"], "limit": 3})
     assert settings == {
-        "tasks": ["wikitext", "mine", "task.yaml"],
+        "tasks": ["wikitext", "mine", "quiz"],
         "texts": {"mine": "mine.txt"},
+        "trusted": {"quiz": "task.yaml"},
         "limit": 3,
         "num_fewshot": None,
     }
@@ -247,6 +253,79 @@ def test_faulty_chats_are_one_line(script_error, place):
     for bad in ({"messages": []}, {}, [message], {"messages": ["Hi"]}, {"messages": [{"role": "user"}]}):
         assert "text.txt: chat 2: expected" in error([good, bad])
     assert "chat 2: the chat template fails: no" in error([good, {"messages": [{"role": "tool", "content": ""}]}])
+
+
+CHAT = b'[{"messages": [{"role": "user", "content": "%s"}]}]'
+
+
+@pytest.mark.parametrize(
+    ("chats", "part"),
+    [
+        (b"[" * 100_000, "JSON with more than 64 levels"),
+        (b'[{"messages": [{"role": "user", "content": "a"}], "id": NaN}]', "NaN is no number of JSON"),
+        (CHAT % b"\\ud800", "half of a surrogate pair"),
+        (b"\xff", "byte 0 is not UTF-8"),
+        (CHAT % (b"a" * 17_000_000), "its text has more than 4000000 characters"),
+    ],
+)
+def test_hostile_chats_are_one_line(script_error, place, chats, part):
+    place.text.write_bytes(chats)
+    place.configure(TEMPLATE)
+    paths = {"tokenizer": place.tokenizer, "samples": place.text, "output": place.output}
+    assert part in script_error(calibration.main, {"samples": "chat.json"}, **paths)
+
+
+def test_hostile_texts_are_one_line(script_error, place):
+    def error(option: str) -> str:
+        paths = {"tokenizer": place.tokenizer, option: place.text, "output": place.output}
+        place.configure(TEMPLATE)
+        return script_error(calibration.main, {option: "t"}, **paths)
+
+    place.text.write_text("a\n" + "a" * 1_000_001)
+    assert "text.txt: line 2 has 1000001 characters, more than 1000000" in error("text")
+    place.text.write_text(("a" * 999 + "\n") * 17_000)
+    assert "a text of 17 million characters" in error("text")
+    place.text.unlink()
+    os.mkfifo(place.text)
+    assert "is a pipe" in error("text")
+    assert "is a pipe" in error("samples")
+
+
+@pytest.mark.parametrize("prompts", [["\ud800"], ["a" * 17_000_000]])
+def test_hostile_prompts_are_one_line(script_error, place, prompts):
+    settings = {"prompts": prompts, "system_prompt": ""}
+    line = script_error(calibration.main, settings, tokenizer=place.tokenizer, output=place.output)
+    assert "half of a surrogate pair" in line or "a text of 17 million characters" in line
+
+
+TOKENS = {"samples": [[1, 2], [3]], "tokens": 3, "source": {"kind": "text"}}
+
+
+def test_what_calibration_writes_is_read(run_script, place):
+    data = run(run_script, place, {"prompts": ["Hi"], "system_prompt": ""})
+    assert read_tokens(place.output) == CalibrationTokens(data["samples"], data["tokens"], data["source"])
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("{", "not JSON"),
+        ([1], "expected the keys samples, source and tokens"),
+        ({"samples": [[1]]}, "expected the keys samples, source and tokens"),
+        ({**TOKENS, "samples": []}, "expected a list of samples"),
+        ({**TOKENS, "source": None}, "expected a list of samples and their source"),
+        ({**TOKENS, "samples": [[1, 2], []]}, "sample 2 is no list of token ids"),
+        ({**TOKENS, "samples": [[1, 2], [True]]}, "sample 2 is no list of token ids"),
+        ({**TOKENS, "samples": [["1"]]}, "sample 1 is no list of token ids"),
+        ({**TOKENS, "samples": [[1, 2], [-1]]}, "sample 2 has the token -1"),
+        ({**TOKENS, "tokens": 4}, "tokens is 4, but"),
+    ],
+)
+def test_tokens_that_calibration_did_not_write_are_one_line(tmp_path, content, part):
+    path = tmp_path / "tokens.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(HexportError, match=re.escape(part)):
+        read_tokens(path)
 
 
 def test_faults_are_one_line(script_error, place):

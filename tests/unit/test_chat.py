@@ -1,6 +1,7 @@
 """Chat templates render, and prompts encode, as transformers' apply_chat_template does."""
 
 import json
+import resource
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +10,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer
 
 from hexport.errors import HexportError
+from hexport.tokenizers import chat
+from hexport.tokenizers.chat import render_chat
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 CHATML = (
@@ -92,7 +95,8 @@ def both(request, tmp_path_factory):
 
 
 def theirs_ids(theirs, messages):
-    return theirs.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
+    date = {"date_string": "26 Jul 2024"}  # theirs would be told today's date
+    return theirs.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False, **date)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -163,3 +167,65 @@ def test_templates_that_fail_or_reach_out_are_one_line(tmp_path, template):
     with pytest.raises(HexportError, match="the chat template fails") as failure:
         ours.prompt_ids("Hi")
     assert "\n" not in str(failure.value)
+
+
+BOMBS = [
+    "{{ 'a' * 10**9 }}",
+    "{{ '%1000000000d' | format(1) }}",
+    "{{ '%1000000000d' % 1 }}",
+    "{{ messages | tojson(indent=10**9) }}",
+    "{{ 'a' | center(10**9) }}",
+    "{{ 'a'.center(10**9) }}",
+    "{% set n = namespace(a='a') %}{% for i in range(99) %}{% set n.a = n.a + n.a %}{% endfor %}",
+    "{% for i in range(99999) %}{{ 'a' * 99999 }}{% endfor %}",
+    "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
+    "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+]
+
+
+@pytest.mark.parametrize("template", BOMBS)
+def test_a_template_that_takes_too_much_memory_is_one_line(template):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(HexportError, match="the chat template fails") as failure:
+        render_chat(template, [{"role": "user", "content": "Hi"}], {})
+    assert len(str(failure.value)) < 1000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
+
+
+def test_a_template_that_never_ends_is_ended_and_others_go_on(monkeypatch):
+    monkeypatch.setattr(chat, "SECONDS", 0.5)
+    monkeypatch.setattr(chat, "_child", None)  # one that has not been told of another time
+    endless = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(HexportError, match=r"the chat template fails: it takes more than 0\.5 seconds"):
+        render_chat(endless, [], {})
+    assert render_chat("{{ messages[0].content }}", [{"role": "user", "content": "Größe\n"}], {}) == "Größe\n"
+
+
+def test_a_template_that_asks_for_the_date_says_the_same_on_every_day():
+    llama_3_2 = "{{ strftime_now('%d %b %Y') }}"
+    smollm3 = "{{ strftime_now('%d %B %Y') }}"
+    assert [render_chat(template, [], {}) for template in (llama_3_2, smollm3)] == ["26 Jul 2024", "26 July 2024"]
+
+
+def test_half_a_character_is_one_line(tmp_path):
+    for template in (CHATML, None):
+        with pytest.raises(HexportError, match="half of a surrogate pair"):
+            save(tmp_path, template).prompt_ids("a\ud800")
+
+
+def test_a_text_beyond_any_context_is_one_line(tmp_path):
+    with pytest.raises(HexportError, match="a text of 17 million characters"):
+        save(tmp_path, None).prompt_ids("a" * 17_000_000)
+
+
+def test_an_answer_that_was_not_waited_for_is_not_taken_for_the_next(monkeypatch):
+    assert render_chat("{{ 'first' }}", [], {}) == "first"
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chat._child.stdout, "readline", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            render_chat("{{ 'second' }}", [], {})
+    assert render_chat("{{ 'third' }}", [], {}) == "third"

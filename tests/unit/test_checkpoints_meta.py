@@ -102,14 +102,21 @@ def test_tensors_that_do_not_fit_are_named(script_error, model, tmp_path, output
 
 PARAMS_FAULTS = {
     "unknown": ({"moe": {"num_experts": 8}}, ["moe: {'num_experts': 8} is not supported"]),
-    "missing": ({"n_layers": None}, ["n_layers must be a positive integer, found None"]),
+    "missing": ({"n_layers": None}, ["n_layers must be a positive integer, it is missing"]),
     "text": ({"n_heads": "8"}, ["n_heads must be a positive integer, found '8'"]),
     "uneven": ({"n_heads": 7}, ["dim 64 is not a multiple of n_heads 7"]),
     "vocabulary": ({"vocab_size": 32000}, ["vocab_size is 32000", "have 160"]),
     "feed_forward": ({"multiple_of": 256}, ["make 256 rows of w1, found 172"]),
     "scaled_rope": ({"use_scaled_rope": True}, ["use_scaled_rope", '"rope_scaling_factor"', "2 layers and dim 64"]),
     "factor_alone": ({"rope_scaling_factor": 8}, ["rope_scaling_factor is 8", "use_scaled_rope is not true"]),
-    "rope_text": ({"rope_scaling": "linear"}, ["expected one rope_scaling, an object"]),
+    "rope_text": ({"rope_scaling": "linear"}, ["expected rope_scaling to be an object", "'linear'"]),
+    "rope_other": ({"my_rope_scaling": {"factor": 4.0}}, ["my_rope_scaling: {'factor': 4.0} is not supported"]),
+    "scaled_text": ({"use_scaled_rope": "false"}, ["use_scaled_rope must be true or false, found 'false'"]),
+    "infinite": ({"ffn_dim_multiplier": 3e300}, ["ffn_dim_multiplier must be at most 3e+38"]),
+    "half": ({"multiple_of": 4.5}, ["multiple_of must be a positive integer, found 4.5"]),
+    "huge": ({"rope_theta": 10**400}, ["params.json: not JSON: the number 1000", "beyond float64"]),
+    "quantised": ({"quantization_args": {"scheme": "int4"}}, ["quantization_args", "is not supported"]),
+    "adapter": ({"lora_args": {"rank": 16}}, ["lora_args: {'rank': 16} is not supported"]),
     "rope_kind": ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, ["'yarn' is not supported"]),
     "heads": ({"n_kv_heads": 2}, ["layers.0.self_attn.k_proj", "expected shape [16, 64]", "found [32, 64]"]),
 }
@@ -176,7 +183,7 @@ TINY_SCALED = {**LLAMA_3_2_1B, "n_layers": 1}
         (STORIES_110M, 2048, 32000, None),
         ({**TINY_SCALED, "rope_scaling_factor": 16}, 8192, 128256, 16.0),
         ({**TINY_SCALED, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}, 8192, 128256, 4.0),
-        ({**TINY_SCALED, "my_rope_scaling": {"factor": 4.0}}, 8192, 128256, 4.0),
+        ({**TINY_SCALED, "rope_scaling": {"factor": 4.0}}, 8192, 128256, 4.0),
     ],
 )
 def test_published_params_give_the_published_hugging_face_config(params, ffn_size, vocab_size, factor):

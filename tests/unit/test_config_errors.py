@@ -94,7 +94,8 @@ def test_yaml(text, expected):
         (model("evaluation: {limit: 1}"), "models.m.evaluation.tasks: missing"),
         (
             "models: {../m: {checkpoint: a.gguf, prompts: [a]}}",
-            "models.../m: not a name: use letters, digits, dots, dashes and underscores, a letter or digit first",
+            "models.../m: not a name: use up to 100 letters, digits, dots, dashes and underscores, a letter or digit "
+            "first",
         ),
         (model("r3: true"), "models.m.r3: unknown key; known: " + ", ".join(KEYS)),
         ("recipes: {r: {}}\n" + model(""), "recipes.r.based_on: missing"),
@@ -141,7 +142,7 @@ def test_yaml(text, expected):
 )
 def test_keys_and_values(text, expected):
     assert errors(text)[0] == f"config.yaml: {expected}"
-    assert len(errors(text)) == (2 if " -> " in expected or "].point:" in expected or "txt" in expected else 1)
+    assert len(errors(text)) == (2 if " -> " in expected or "].point:" in expected else 1)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,6 @@ def test_keys_and_values(text, expected):
         (model("calibration: {samples: chat.json}"), "models.m.calibration.samples: chat.json: no such file"),
         (model("calibration: {text: t.txt}"), "models.m.calibration.text: t.txt: no such file"),
         ("tasks: {t: {text: t.txt}}\n" + model("calibration: {tasks: [t]}"), "tasks.t.text: t.txt: no such file"),
-        (model("calibration: {tasks: [arc, t.yaml]}"), "models.m.calibration.tasks: t.yaml: no such file"),
         (
             model("calibration: {prompts: [a], limit: 1}"),
             "models.m.calibration.limit: goes with tasks, not with prompts",
@@ -319,7 +319,7 @@ def test_a_missing_devices_file_is_one_line():
         ("{p: {kind: adb, soc: SM8650}}", "devices.p.serial: missing; `adb devices` lists serial numbers"),
         (
             "{p: {kind: adb, soc: SM8650, serial: a}, q: {kind: adb, soc: SM8650, serial: a}}",
-            "devices.q.serial: a is device p already",
+            "devices.q.serial: is that of device p already",
         ),
         (
             "{p: {kind: adb, soc: SM8650, serial: a, adb_server: {port: 99999}}}",

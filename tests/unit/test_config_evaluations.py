@@ -15,13 +15,13 @@ from hexport.errors import HexportError
 CONFIG = """
 artifacts: out
 socs: [SM8650]
-tasks: {tale: {text: tale.txt}, other: {text: other.txt}}
+tasks: {tale: {text: tale.txt}, other: {text: other.txt}, quiz: {yaml: quiz.yaml, trusted: true}}
 models:
   built: {checkpoint: a.gguf, prompts: [hi], modes: [kv, hybrid], max_seq_len: 64, evaluation: {EVALUATION}}
   ready: {pre_gen_pte: ready, tokenizer: a.gguf, evaluation: {tasks: [piqa]}}
   plain: {checkpoint: a.gguf, prompts: [hi]}
 """
-EVALUATION = "{tasks: [tale, piqa, quiz.yaml], limit: 3}"
+EVALUATION = "{tasks: [tale, piqa, quiz], limit: 3}"
 DEVICES = "devices: {emulator: {kind: emulator, soc: SM8650}, phone: {kind: adb, serial: A1, soc: SM8650}}"
 BUILT = Place("built", "16a8w", "SM8650-emulator", "emulator", "hybrid")
 
@@ -57,13 +57,14 @@ def test_what_is_evaluated():
         "out/ready/16a8w/SM8650-emulator/emulator/kv/evaluation.json",
     ]
     assert evaluations.reports(config()) == ["out/report/index.html", "out/report/summary.csv"]
-    assert evaluations.task_files(config(), "built") == ["tale.txt", "quiz.yaml"]
+    assert evaluations.evaluation_files(config(), "built") == ["tale.txt", "quiz.yaml"]
     assert evaluations.task_options(config(), "built") == ["--local", "tale=tale.txt"]
     assert evaluations.float_model(config(), "ready", "16a8w") == {}
 
 
 def test_settings_are_what_an_evaluation_depends_on():
-    data = {"tasks": ["tale", "piqa", "quiz.yaml"], "limit": 3, "num_fewshot": None}
+    trusted = {"quiz": "quiz.yaml"}
+    data = {"tasks": ["tale", "piqa", "quiz"], "limit": 3, "num_fewshot": None, "trusted": trusted}
     spec = config().recipes["16a8w"]
     assert settings(evaluations.fp_settings(config(), "built")) == {**data, "max_seq_len": 64}
     assert settings(evaluations.qdq_settings(config(), "built", "16a8w")) == {
@@ -80,6 +81,7 @@ def test_settings_are_what_an_evaluation_depends_on():
         "target": "SM8650-emulator",
         "mode": "hybrid",
         "graph": "prefill",
+        "versions": matrix.toolchain_versions(),
     }
 
 

@@ -62,7 +62,7 @@ def test_config_of_the_repository(monkeypatch):
 def test_a_built_in_model_is_overridden_key_by_key(config):
     model = config.models["smollm2_135m"]
     assert model.checkpoint == SMOLLM2_URI
-    assert (model.max_seq_len, model.prefill_ar_len, model.seq_len, model.modes) == (1024, 128, 128, ["kv"])
+    assert (model.max_seq_len, model.prefill_ar_len, model.seq_len, model.modes) == (1024, 128, 128, ["hybrid"])
     assert (model.recipe, model.prompts) == ("more", ["Hello"])
 
 
@@ -96,12 +96,12 @@ def test_what_is_built(config):
     ]
     assert matrix.quant_attrs(config) == ["out/smollm2_135m/more/quant_attrs.json", "out/local/16a8w/quant_attrs.json"]
     assert matrix.programs(config) == [
-        f"out/{model}/{soc}/kv_llama_qnn.pte"
-        for model in ("smollm2_135m/more", "local/16a8w")
+        f"out/{model}/{soc}/{mode}_llama_qnn.pte"
+        for model, mode in (("smollm2_135m/more", "hybrid"), ("local/16a8w", "kv"))
         for soc in ("SM8650", "SM8750")
     ]
     # `local` has no prompts, SM8850 is not exported for, and the phone has no runner.
-    assert matrix.runs(config) == ["out/smollm2_135m/more/SM8650-emulator/emulator/kv/result.json"]
+    assert matrix.runs(config) == ["out/smollm2_135m/more/SM8650-emulator/emulator/hybrid/result.json"]
     assert list(matrix.left_out(config)) == [
         "device phone is left out of run and evaluate: build_path is missing: "
         "name the folder of executorch built for Android, or set runner: hexport"
@@ -142,7 +142,8 @@ def test_settings_are_what_an_artifact_depends_on(config):
         "recipe_spec": config.recipes["mine"],
     }
     program = settings(matrix.program_settings(config, "local", "16a8w", "SM8650-emulator", "kv"))
-    assert program.pop("versions").keys() == {"executorch", "torch", "qnn"}
+    versions = program.pop("versions")
+    assert versions.keys() == {"executorch", "torch", "torchao", "qnn"}
     assert program == {
         "mode": "kv",
         "target": "SM8650-emulator",
@@ -164,6 +165,7 @@ def test_settings_are_what_an_artifact_depends_on(config):
         "seq_len": 128,
         "repeats": 1,
         "warmup": 0,
+        "versions": versions,
     }
 
 

@@ -128,11 +128,28 @@ def test_the_12_built_in_models():
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_built_in_model_needs_only_its_name(name):
     model = parse({name: None}).models[name]
-    keys = {"checkpoint", "recipe", "modes", "max_seq_len", "prefill_ar_len", "num_sharding", "prompts"}
-    assert built_in_models()[name].keys() >= keys
+    assert built_in_models()[name].keys() >= {"checkpoint", "recipe", "prompts"}
     assert list(schema_errors({"models": {name: built_in_models()[name]}}, "config")) == []
     assert model.prompts
     assert model.seq_len <= model.max_seq_len
+
+
+HYBRID = ("llama3_2-1b_instruct", "gemma-2b", "gemma3-1b", "qwen2_5-0_5b", "qwen3-0_6b", "smollm2_135m")
+LONG_BUILDS = ("llama3_2-3b_instruct", "phi_4_mini", "qwen2_5-1_5b", "qwen3-1_7b", "smollm3-3b")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "max_seq_len", "prefill_ar_len"),
+    [
+        ("stories110m", "hybrid", 128, 32),
+        *((name, "hybrid", 1024, 128) for name in HYBRID),
+        *((name, "kv", 1024, 128) for name in LONG_BUILDS),
+    ],
+)
+def test_what_is_built_of_a_built_in_model(name, mode, max_seq_len, prefill_ar_len):
+    """As the project's mission has it."""
+    model = parse({name: None}).models[name]
+    assert (model.modes, model.max_seq_len, model.prefill_ar_len) == ([mode], max_seq_len, prefill_ar_len)
 
 
 @pytest.mark.parametrize(

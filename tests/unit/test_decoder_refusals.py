@@ -284,3 +284,29 @@ def test_a_broken_config_is_one_line(checkpoint, content, named):
     if content is not None:
         file.write_bytes(content)
     assert refusal(checkpoint).startswith(f"{file}{named}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings must be true or false, found 'false'"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings must be true or false, found 1"),
+        ({"attention_bias": "no"}, "attention_bias must be true or false, found 'no'"),
+        ({"mlp_bias": [False]}, "mlp_bias must be true or false, found [False]"),
+        ({"model_type": "qwen2", "use_sliding_window": "false"}, "use_sliding_window must be true or false"),
+        ({"hidden_size": 10**400}, "hidden_size must be at most 2147483647, found a number of 1329 bits"),
+        ({"vocab_size": 2**31}, "vocab_size must be at most 2147483647"),
+        ({"rope_theta": 10**400}, "rope_theta must be a"),
+        ({"rope_theta": 1e300}, "rope_theta must be at most 3e+38"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps must be a positive number, found inf"),
+    ],
+)
+def test_values_of_another_type_or_beyond_all_sizes_are_refused(changes, part):
+    assert part in refused(changes)
+
+
+@pytest.mark.parametrize(("low", "high"), [(4.0, 1.0), (2.0, 2.0)])
+def test_llama_3s_scaling_needs_a_band_between_its_frequencies(low, high):
+    scaling = {"factor": 8.0, "low_freq_factor": low, "high_freq_factor": high}
+    rope = {"rope_type": "llama3", "original_max_position_embeddings": 8192, **scaling}
+    assert f"low_freq_factor {low} must be below high_freq_factor {high}" in refused({"rope_scaling": rope})

@@ -7,13 +7,13 @@ import pytest
 import torch
 from small_models import random_tokens, transformers_logits
 
+from hexport.code_digest import SCRIPTS, import_closure
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation import stream
 from hexport.evaluation.fp import fp_logits, fp_scores
 from hexport.evaluation.scores import Scoring, token_scores
 from hexport.progress import Progress
-from hexport.provenance import SCRIPTS, import_closure
 
 CONTEXT = 48
 LENGTHS = (7, 33, 2, 21, 33)

@@ -4,91 +4,10 @@ import os
 
 import pytest
 
-from hexport import provenance
-from hexport.provenance import atomic_path, code_digest, import_closure, write_json, write_manifest
-
-
-@pytest.fixture
-def scripts(tmp_path, monkeypatch):
-    """A tree of scripts: a.py -> one -> deep (in a function); b.py -> two; both are in the package."""
-    files = {
-        "a.py": "import click\nfrom hexport.one import f\n",
-        "b.py": "from hexport.pkg import two\n",
-        "hexport/__init__.py": '"""Doc."""\n\n__version__ = "0.1.0"\n',
-        "hexport/one.py": "def f():\n    import hexport.pkg.deep\n    return 1\n",
-        "hexport/pkg/__init__.py": "",
-        "hexport/pkg/two.py": "from . import three\nfrom ..one import f\nx = 2\n",
-        "hexport/pkg/three.py": "y = 3\n",
-        "hexport/pkg/deep.py": "from hexport import one\n",
-    }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(provenance, "SCRIPTS", tmp_path)
-    _forget()
-    yield tmp_path
-    _forget()
-
-
-def _forget():
-    for function in (code_digest, provenance._imports, provenance._parse, provenance._code):
-        function.cache_clear()
-
-
-def digests(scripts):
-    _forget()
-    return code_digest("a.py"), code_digest("b.py")
-
-
-def edit(path, old, new):
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def test_closure_follows_imports_of_any_form_and_scope(scripts):
-    def names(script):
-        return {str(path.relative_to(scripts)) for path in import_closure(scripts / script)}
-
-    shared = {"hexport/__init__.py", "hexport/one.py", "hexport/pkg/__init__.py", "hexport/pkg/deep.py"}
-    assert names("a.py") == {"a.py"} | shared
-    assert names("b.py") == {"b.py", "hexport/pkg/two.py", "hexport/pkg/three.py"} | shared
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [
-        ("hexport/one.py", "def f():", "# why\ndef f(  ):"),
-        ("hexport/one.py", "def f():", 'def f():\n    """Doc."""'),
-        ("hexport/__init__.py", "Doc.", "Other."),
-        ("hexport/__init__.py", "0.1.0", "0.2.0"),
-    ],
-)
-def test_comments_docstrings_formatting_and_version_do_not_count(scripts, file, old, new):
-    before = digests(scripts)
-    edit(scripts / file, old, new)
-    assert digests(scripts) == before
-
-
-def test_a_module_counts_for_the_scripts_that_reach_it(scripts):
-    a, b = digests(scripts)
-    edit(scripts / "hexport/pkg/three.py", "3", "4")
-    assert digests(scripts)[0] == a
-    assert digests(scripts)[1] != b
-    edit(scripts / "hexport/pkg/deep.py", "one", "one as other")
-    assert digests(scripts)[0] != a
-
-
-def test_a_string_that_is_no_docstring_counts(scripts):
-    edit(scripts / "hexport/one.py", "return 1", 'return "1"')
-    before = digests(scripts)
-    edit(scripts / "hexport/one.py", '"1"', '"2"')
-    assert digests(scripts) != before
-
-
-def test_scripts_of_the_product_have_a_digest():
-    for script in provenance.SCRIPTS.glob("*.py"):
-        assert len(code_digest(script.name)) == 16
+from hexport.code_digest import SCRIPTS, code_digest
+from hexport.errors import HexportError
+from hexport.file_hashes import sha256
+from hexport.provenance import LISTING, atomic_path, damage, manifest_path, verified, write_json, write_manifest
 
 
 def test_a_write_is_whole_or_absent(tmp_path):
@@ -129,13 +48,122 @@ def test_manifest_records_what_made_the_artifact(tmp_path):
     source.write_bytes(b"source")
     stages = {"convert": {"seconds": 0.1, "peak_rss_mb": 10}}
     write_manifest(
-        artifact, inputs={"source": source}, params={"x": 1}, stages=stages, versions={"torch": "2"}, soc="SM8650"
+        artifact,
+        script=SCRIPTS / "tokenizer_bin.py",
+        inputs=verified({"source": source}),
+        params={"x": 1},
+        stages=stages,
+        versions={"qnn": "2"},
+        soc="SM8650",
     )
     manifest = json.loads((tmp_path / "a.bin.manifest.json").read_text())
     assert manifest["sha256"] == "c7c5c1d70c5dec4416ab6158afd0b223ef40c29b1dc1f97ed9428b94d4cadb1c"
-    assert manifest["inputs"]["source"] == provenance.sha256(source)
+    assert manifest["inputs"]["source"] == "41cf6794ba4200b839c53531555f0f3998df4cbb01a4d5cb0b94e3ca5e23947d"
     assert manifest["artifact"] == "a.bin"
     assert manifest["params"] == {"x": 1}
     assert manifest["stages"] == stages
     assert manifest["soc"] == "SM8650"
-    assert manifest["versions"].keys() == {"hexport", "snakemake", "torch"}
+    assert manifest["code"] == code_digest("tokenizer_bin.py")
+    assert manifest["versions"].keys() == {"hexport", "snakemake", "pytorch_tokenizers", "qnn"}
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    """A file of 100 kB with its manifest."""
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(100_000))
+    write_manifest(path, script=SCRIPTS / "fetch.py", inputs={}, params={}, stages={})
+    return path
+
+
+def test_an_artifact_is_what_its_manifest_says(artifact):
+    assert damage(artifact) is None
+    assert verified({"a": artifact}) == {"a": json.loads(manifest_path(artifact).read_text())["sha256"]}
+
+
+def test_a_flipped_bit_is_refused(artifact):
+    with open(artifact, "r+b") as file:
+        file.seek(50_000)
+        file.write(b"\1")
+    with pytest.raises(HexportError, match=r"a\.bin: its bytes are not those of its manifest") as raised:
+        verified({"a": artifact})
+    assert "\n" not in str(raised.value)
+
+
+def test_a_flipped_bit_is_refused_whatever_the_times_say(artifact):
+    """Times can be set; the time of the last change of a file's state cannot."""
+    before = artifact.stat()
+    assert damage(artifact) is None
+    with open(artifact, "r+b") as file:
+        file.write(b"\1")
+    os.utime(artifact, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert damage(artifact)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", "{}", '{"sha256": 1}', "[" * 100_000, "\udcff"])
+def test_a_damaged_manifest_counts_as_a_difference(artifact, text):
+    manifest_path(artifact).write_text(text, errors="surrogateescape")
+    assert damage(artifact) == f"{artifact}: its manifest is damaged"
+
+
+def test_what_has_no_manifest_is_taken_as_it_is(artifact):
+    manifest_path(artifact).unlink()
+    assert damage(artifact) is None
+    artifact.unlink()
+    with pytest.raises(HexportError, match="no such file"):
+        verified({"a": artifact})
+
+
+def test_a_write_follows_no_link(tmp_path):
+    with atomic_path(tmp_path / "a") as temporary:
+        name = temporary.name
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    (tmp_path / name).symlink_to(outside)
+    with atomic_path(tmp_path / "a") as temporary:
+        assert not temporary.is_symlink()
+        temporary.write_text("b")
+    assert outside.read_text() == "untouched"
+    assert (tmp_path / "a").read_text() == "b"
+
+
+def test_a_write_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """What a power cut leaves: the content is flushed before the rename, and the folder after it."""
+    events = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append(os.readlink(f"/proc/self/fd/{file}")), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("rename"), replace(*paths)))
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("b")
+    assert events == [str(temporary), "rename", str(tmp_path)]
+
+
+@pytest.fixture
+def download(tmp_path):
+    """What `fetch` leaves of a repository of two files."""
+    listing, weights, model = (tmp_path / name for name in (LISTING, "model.safetensors", "original/tokenizer.model"))
+    model.parent.mkdir()
+    weights.write_bytes(bytes(100_000))
+    model.write_bytes(b"tokenizer")
+    files = {str(file.relative_to(tmp_path)): {"sha256": sha256(file)} for file in (weights, model)}
+    write_json(listing, {"uri": "hf://a/b@main", "commit": "0", "files": files})
+    write_manifest(listing, script=SCRIPTS / "fetch.py", inputs={}, params={}, stages={})
+    return listing
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "original/tokenizer.model"])
+def test_what_lies_beside_a_listing_is_what_the_listing_says(download, name):
+    file = download.parent / name
+    assert damage(download) is damage(file) is None
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + b"x")
+    assert damage(download) == damage(file) == f"{file}: its bytes are not those of download.json"
+    file.unlink()
+    assert damage(download) == f"{file}: it is gone"
+
+
+def test_a_folder_of_the_users_with_a_file_of_that_name(download, tmp_path):
+    manifest_path(download).unlink()
+    download.write_text("[")
+    (tmp_path / "model.safetensors").write_bytes(b"other")
+    assert verified({"m": tmp_path / "model.safetensors"})

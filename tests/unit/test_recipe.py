@@ -1,5 +1,6 @@
 """Recipes as data: what overrides reach, what the built-in ones give, and what is refused before anything runs."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -335,3 +336,20 @@ def test_r1_is_refused_where_norms_stand_behind_the_layers():
     with pytest.raises(HexportError, match=r"r1: true .*; set r1: false"):
         check_sizes(recipe("16a8w_r1"), PUBLISHED_SIZES["gemma3-1b"])
     check_sizes(recipe("16a8w_r1"), PUBLISHED_SIZES["gemma-2b"])
+
+
+def test_a_thousand_overrides_are_checked_in_no_time():
+    """Each layer is of a kind of its own; the seconds are the processor's, so other work does not count."""
+    overrides = [{"layers": str(i), "points": LAYER_PROJECTIONS[0], "seq_mse": i} for i in range(1000)]
+    start = time.process_time()
+    mine = recipe("16a8w", overrides=overrides)
+    assert time.process_time() - start < 5
+    assert len(mine.layer_kinds) == 1000
+    assert [mine.at(str(i), LAYER_PROJECTIONS[0]).seq_mse for i in (0, 7, 999)] == [0, 7, 999]
+    assert recipe("16a8w", overrides=overrides) is mine  # which every SoC and mode asks for
+
+
+def test_more_overrides_than_a_recipe_can_have():
+    spec = {"overrides": [{"points": DOWN, "seq_mse": 1}] * 1001}
+    with pytest.raises(HexportError, match=r"^recipe r: 1,001 overrides, with those of its base, and 1,000 are the mo"):
+        recipe_from(spec, "r")

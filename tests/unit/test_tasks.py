@@ -88,7 +88,7 @@ def test_a_local_text_is_scored_by_lm_evals_metrics(text):
 
 
 def test_multiple_choice_of_a_yaml_file_beside_a_text(parity, text):
-    tasks = load_tasks([parity, "mine"], {"mine": text}, num_fewshot=None)
+    tasks = load_tasks(["quiz", "mine"], {"mine": text}, None, {"quiz": parity})
     assert list(tasks) == ["parity", "mine"]
     results = evaluate(ConstantModel(), tasks, limit=4, bootstrap_iters=0)["results"]
     assert results["parity"]["acc,none"] == 0.5  # `no` is the shorter answer
@@ -101,7 +101,7 @@ def test_multiple_choice_of_a_yaml_file_beside_a_text(parity, text):
 
 def test_examples_are_the_same_each_time(parity):
     def contexts():
-        task = load_tasks([parity], {}, num_fewshot=2)["parity"]
+        task = load_tasks(["quiz"], {}, 2, {"quiz": parity})["parity"]
         task.build_all_requests()
         return [request.args[0] for request in task.instances]
 
@@ -116,7 +116,7 @@ def test_examples_are_the_same_each_time(parity):
 def test_what_cannot_be_loaded_is_one_line(tmp_path, text, monkeypatch):
     def error(name: str) -> str:
         with pytest.raises(HexportError) as caught:
-            load_tasks([name], {"mine": text}, None)
+            load_tasks([name], {"mine": text}, None, {name: name} if name.endswith(".yaml") else None)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -135,6 +135,26 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path, text, monkeypatch):
     assert "local text, which works offline: tasks: {mine: {text: file.txt}}" in line
     (tmp_path / "broken.yaml").write_text(json.dumps({"task": "broken", "dataset_path": "json", "class": "nothing"}))
     assert "broken.yaml: lm-eval cannot load it: " in error(str(tmp_path / "broken.yaml"))
+
+
+def test_a_task_file_runs_no_code_unless_it_is_trusted(tmp_path):
+    ran = tmp_path / "ran"
+    (tmp_path / "code.py").write_text(f"open({str(ran)!r}, 'w').close()\ndef text(doc): return ''\n")
+    file = tmp_path / "evil.yaml"
+    file.write_text("task: evil\ndataset_path: json\ntest_split: test\ndoc_to_text: !function code.text\n")
+    with pytest.raises(HexportError, match=r"^unknown task '.*evil.yaml'; "):
+        load_tasks([str(file)], {}, None)
+    assert not ran.exists()
+    with pytest.raises(HexportError, match=r"^task mine: lm-eval cannot load it: "):  # it has no data
+        load_tasks(["mine"], {}, None, {"mine": str(file)})
+    assert ran.exists()
+
+
+@pytest.mark.parametrize("taken", ["tasks", "groups", "wikitext"])
+def test_a_task_file_cannot_take_the_name_of_another_task(parity, taken):
+    Path(parity).write_text(Path(parity).read_text().replace('"task": "parity"', f'"task": "{taken}"'))
+    with pytest.raises(HexportError, match=rf"^task quiz: .*parity.yaml names a task '{taken}', and that is taken"):
+        load_tasks(["quiz", "wikitext"], {}, None, {"quiz": parity})
 
 
 def test_an_unknown_name(text):

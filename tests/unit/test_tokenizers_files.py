@@ -8,8 +8,8 @@ from small_tokenizers import reference, sentencepiece_model
 
 from hexport.checkpoints.hub import needed_files
 from hexport.checkpoints.uri import HubFiles
+from hexport.code_digest import SCRIPTS
 from hexport.errors import HexportError
-from hexport.provenance import SCRIPTS
 from hexport.tokenizers.files import COMPANIONS, is_sentencepiece, model_file, published_model, tokenizer_files
 
 

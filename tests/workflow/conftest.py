@@ -1,6 +1,7 @@
 """A copy of the workflow beside two tiny random models, built once by the real scripts."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from workflow_tree import Tree, copy_workflow, write_checkpoint
@@ -22,20 +23,20 @@ models:
 DEVICES = "devices:\n  emulator: {kind: emulator, soc: SM8650}\n"
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory) -> Tree:
-    """The tree after `snakemake`: never change it, take `tree`."""
-    path = tmp_path_factory.mktemp("workflow") / "built"
-    path.mkdir()
+def build(path: Path) -> None:
     copy_workflow(path)
     (path / "config.yaml").write_text(CONFIG)
     (path / "devices.yaml").write_text(DEVICES)
     (path / "text.txt").write_text("It was a dark and stormy night; the rain fell in torrents.\n" * 4)
     for seed, name in enumerate("ab"):
         write_checkpoint(path / "checkpoints" / name, seed)
-    tree = Tree(path)
-    tree.snakemake()
-    return tree
+    Tree(path).snakemake()
+
+
+@pytest.fixture(scope="session")
+def built(keep) -> Tree:
+    """The tree after `snakemake`: never change it, take `tree`."""
+    return Tree(keep("built", build))
 
 
 @pytest.fixture

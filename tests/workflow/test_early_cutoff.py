@@ -7,8 +7,12 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
+from workflow_tree import FORKS, SNAKEMAKE, environment
+
 REPOSITORY = Path(__file__).parents[2]
-SEED, BUILDS = 1, 8
+SEEDS, BUILDS = range(3), 4
+OPTIONS = ("--cores", "2", "--scheduler", "greedy", "--quiet", "all")
 MODELS, TARGETS = "xy", "st"
 
 # job -> the file that it writes, the files that it reads
@@ -26,8 +30,9 @@ for m in MODELS:
         }
 
 SNAKEFILE = """
-import json
+import json, sys
 
+sys.path.insert(0, "{repository}/scripts")
 include: "{repository}/rules/staleness.smk"
 
 settings = json.load(open("settings.json"))
@@ -80,8 +85,9 @@ class Oracle:
         return sorted(ran)
 
 
-def test_exactly_what_is_stale_runs(tmp_path):
-    choose, oracle = random.Random(SEED), Oracle()
+@pytest.mark.parametrize("seed", SEEDS)
+def test_exactly_what_is_stale_runs(tmp_path, seed):
+    choose, oracle = random.Random(seed), Oracle()
     settings = {job: [0, 0] for job in GRAPH}
     sources = {f"source/{m}": m for m in MODELS}
     results = [output for job, (output, _) in GRAPH.items() if job.startswith("run")]
@@ -106,11 +112,42 @@ def test_exactly_what_is_stale_runs(tmp_path):
             sources[f"source/{choose.choice(MODELS)}"] += "+"
 
 
+def test_groups_of_jobs_run_once(tmp_path):
+    """With an executor of clusters: while a group runs, other jobs end, and what waits is looked at again."""
+    settings = {job: [0, 0] for job in GRAPH}
+    _write_workflow(tmp_path, ["x/s/result", "y/s/result"])
+    for m in MODELS:
+        (tmp_path / f"source/{m}").write_text(m)
+    jobs, group = [job for job in GRAPH if not job.endswith("/t")], ["calibrate x", "lower x/s"]
+    with open(tmp_path / "Snakefile", "a") as file:
+        file.write(f"localrules: {', '.join(_rule(job) for job in jobs if job not in group)}\n")
+    options = ["--executor", "here", "--jobs", "2", "--seconds-between-status-checks", "0"]
+    options += ["--groups", *(f"{_rule(job)}=group" for job in group)]
+    plugin = environment() | {"PYTHONPATH": str(Path(__file__).with_name("executor"))}
+
+    # In a process of its own: a fork of one that has imported Snakemake does not know the plugin.
+    def ran() -> list[str]:
+        (tmp_path / "settings.json").write_text(json.dumps(settings))
+        (tmp_path / "ran").write_text("")
+        done = subprocess.run(
+            [*SNAKEMAKE, *OPTIONS, *options], cwd=tmp_path, env=plugin, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return sorted((tmp_path / "ran").read_text().splitlines())
+
+    assert ran() == sorted(jobs)
+    settings["convert x"][1] += 1
+    settings["lower x/s"][0] += 1
+    assert ran() == ["convert x", "lower x/s", "run x/s"]
+
+
+def _rule(job: str) -> str:
+    return "".join(filter(str.isalpha, job))
+
+
 def _write_workflow(folder: Path, targets: list[str]) -> None:
     rules = [
-        RULE.format(
-            name="".join(filter(str.isalpha, job)), job=job, inputs=inputs, output=output, python=sys.executable
-        )
+        RULE.format(name=_rule(job), job=job, inputs=inputs, output=output, python=sys.executable)
         for job, (output, inputs) in GRAPH.items()
     ]
     snakefile = SNAKEFILE.format(repository=REPOSITORY, targets=", ".join(map(repr, targets)))
@@ -121,5 +158,4 @@ def _write_workflow(folder: Path, targets: list[str]) -> None:
 
 
 def _snakemake(folder: Path, *args: str) -> int:
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--scheduler", "greedy", "--quiet", "all", *args]
-    return subprocess.run(command, cwd=folder, capture_output=True).returncode
+    return FORKS.run("snakemake", *OPTIONS, *args, cwd=folder, env=environment()).returncode

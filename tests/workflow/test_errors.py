@@ -1,11 +1,14 @@
 """What a user sees of a wrong config: one line on stderr for each fault, before any job."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 PROFILE = "Using workflow specific profile profiles/default for setting default command line arguments.\n"
+
+TEMPLATE = "__use_yte__: true\n__definitions__: [\"open('ran', 'w').close()\"]\nmodels: {smollm2_135m: }\n"
 
 
 def error_lines(tree, *args: str) -> list[str]:
@@ -60,10 +63,21 @@ def test_config_on_the_command_line(tree):
         "error: config.yaml: socs[0]: unknown SoC 'SM8651'; did you mean SM8650?"
     ]
     (tree.path / "other.yaml").write_text("models: {c: {checkpoint: nowhere, prompts: [a]}}")
-    (line,) = error_lines(tree, "-n", "--configfile", "other.yaml")
+    (line,) = error_lines(tree, "-n", "--config", "file=other.yaml")
     assert line.startswith("error: other.yaml: models.c.checkpoint: nowhere: no such file or folder")
+    (tree.path / "other.yaml").write_text(TEMPLATE)
+    (line,) = error_lines(tree, "-n", "--config", "file=other.yaml")
+    assert line.startswith("error: other.yaml: the key '__use_yte__' makes it a template, which executes code; ")
+    assert not (tree.path / "ran").exists()
     (tree.path / "config.yaml").unlink()
     assert error_lines(tree, "-n") == ["error: config.yaml: no such file"]
+
+
+def test_a_bug_is_one_line_that_names_its_trace(tree):
+    (tree.path / "scripts/hexport/config/reading.py").write_text("def read_config(*_):\n    return 1 / 0\n")
+    (line,) = error_lines(tree, "-n")
+    match = re.fullmatch(r"error: a bug of hexport, please report it with its log (.+): ZeroDivisionError: .*", line)
+    assert "return 1 / 0\n" in (tree.path / match[1]).read_text()
 
 
 def test_from_another_folder(tree, tmp_path):

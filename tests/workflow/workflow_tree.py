@@ -10,20 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from forks import Forks
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 REPOSITORY = Path(__file__).parents[2]
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
+FORKS = Forks("snakemake.cli", "jsonschema", "yaml")
 WORKFLOW = ("Snakefile", "rules", "schemas", "scripts", "profiles")
 STAND_IN = """\
 import sys
 from pathlib import Path
 
+from hexport.provenance import write_manifest
+
 options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
 output, settings = Path(options["--output"]), sys.stdin.read()
-for file in (output, output.with_name(f"{output.name}.manifest.json"), output.with_name("outputs.txt")):
+for file in (output, output.with_name("outputs.txt")):
     file.write_text(settings)
+write_manifest(output, script=__file__, inputs={}, params={}, stages={})
 """
 
 
@@ -39,7 +44,8 @@ class Tree:
     path: Path
 
     def snakemake(self, *args: str, check: bool = True) -> subprocess.CompletedProcess:
-        done = subprocess.run([*SNAKEMAKE, *args], cwd=self.path, env=environment(), capture_output=True, text=True)
+        """As `python -m snakemake` in this folder."""
+        done = FORKS.run("snakemake", *args, cwd=self.path, env=environment())
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

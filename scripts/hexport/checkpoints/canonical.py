@@ -1,6 +1,7 @@
 """The canonical checkpoint: Hugging Face names, shapes and config, in one safetensors file written as a stream."""
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hexport.decoder.tensors import tensor_shapes
 from hexport.errors import HexportError
 from hexport.provenance import atomic_path
 
+LARGEST = 65504.0  # of float16, the NPU's own type: no trained model has such weights
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -43,7 +45,8 @@ def check_tensors(tensors: Iterable[Tensor], config: dict, where: str) -> list[T
 def write_safetensors(path: Path, tensors: list[Tensor], where: str) -> None:
     """Write tensors as a stream in the safetensors format (https://github.com/huggingface/safetensors#format).
 
-    Raises HexportError, and leaves no file, where a value is not finite.
+    Raises HexportError, and leaves no file, where a value is not finite or beyond LARGEST, and where a matrix is all
+    zeros: that file was not written whole, or never trained.
     """
     # Widest type first, as the safetensors library does: every tensor is then aligned to its own type.
     tensors = sorted(tensors, key=lambda tensor: -NUMPY_TYPES[tensor.dtype].itemsize)
@@ -57,12 +60,21 @@ def write_safetensors(path: Path, tensors: list[Tensor], where: str) -> None:
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors:
+            largest = 0.0
             for block in tensor.blocks():
-                if not _is_finite(block, tensor.dtype):
-                    raise HexportError(f"{where}: tensor {tensor.name} holds NaN or infinity")
+                largest = max(largest, found := _largest(block))
+                if not found <= LARGEST:
+                    what = f"a value of {found:.3g}" if math.isfinite(found) else "NaN or infinity"
+                    limit = f", beyond the {LARGEST:.0f} of half precision" if math.isfinite(found) else ""
+                    raise HexportError(f"{where}: tensor {tensor.name} holds {what}{limit}")
                 file.write(np.ascontiguousarray(block).data)
+            if largest == 0 and len(tensor.shape) == 2:
+                raise HexportError(f"{where}: tensor {tensor.name} is all zeros; fetch or save the checkpoint again")
 
 
-def _is_finite(block: np.ndarray, dtype: str) -> bool:
-    exponent = np.uint16(0x7F80)  # all ones: NaN or infinity
-    return bool(((block & exponent) != exponent).all() if dtype == "BF16" else np.isfinite(block).all())
+def _largest(block: np.ndarray) -> float:
+    """The largest magnitude in a block, NaN where one is NaN."""
+    if block.dtype == NUMPY_TYPES["BF16"]:
+        # Without their signs, bits are in the order of the values; NaN comes last.
+        return float(np.array(np.max(block & 0x7FFF) << np.uint32(16), np.uint32).view(np.float32))
+    return float(np.abs(block).max())

@@ -1,40 +1,45 @@
-"""Download one file over HTTP: continued after an interruption, checked against its hash, whole or not at all."""
+"""Download one file over HTTPS: continued after an interruption, checked against its hash, whole or not at all."""
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import shutil
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx2
-from huggingface_hub import logging
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from huggingface_hub.file_download import http_get
-from huggingface_hub.utils.sha import git_hash
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import tqdm
 
+from hexport.checkpoints.web import open_url
 from hexport.errors import HexportError
 from hexport.provenance import sha256
 
-logging.set_verbosity_error()  # its warnings are of retries, and of tokens that are not needed
+TRANSIENT = (httpx2.ConnectError, httpx2.TimeoutException, httpx2.RemoteProtocolError, httpx2.ReadError)
+TRIES = 5  # in a row that bring nothing, before a download that has begun is given up
 
 
-def download(url: str, output: Path, digest: str, headers: dict[str, str]) -> None:
+def download(url: str, output: Path, digest: str, headers: dict[str, str], size: int | None = None) -> None:
     """Write the file at `url` to `output`, unless it is there already.
 
-    `digest` is the hex SHA-256 of the file, or its hex SHA-1 as a git blob, by which the Hub knows small files. What a
-    call that was interrupted received stays beside `output`, and the next one goes on from there. huggingface_hub's
-    own downloads begin anew in another process, so only its client is used, with its retries and progress bar.
-    Raises HexportError where the content is not that of the digest, and what `http_get` raises.
+    `digest` is the hex SHA-256 of the file, or its hex SHA-1 as a git blob, by which the Hub knows small files; `size`
+    is its size in bytes where that is known. What a call that was interrupted received stays beside `output`, and the
+    next one goes on from there. huggingface_hub's own downloads begin anew in another process.
+    Raises HexportError where the content is not that of the digest, is larger than `size` or than the room on the disk;
+    and what `open_url` raises.
     """
     if output.is_file() and _digest(output, digest) == digest:
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(output, digest)
-    with open(partial, "ab") as file:
+    with _open_partial(partial) as file:
         _lock(file.fileno(), output)
         if not file.tell() or _digest(partial, digest) != digest:
-            _receive(url, file, partial, headers)
+            _receive(url, file, partial, headers, size)
         if (found := _digest(partial, digest)) != digest:
             partial.unlink()
             kind = "sha256" if len(digest) == 64 else "git blob id"
@@ -47,40 +52,97 @@ def partial_path(output: Path, digest: str) -> Path:
     return output.with_name(f".{output.name}.{digest[:12]}.partial")
 
 
-def _receive(url: str, file: BinaryIO, partial: Path, headers: dict[str, str]) -> None:
+@contextlib.contextmanager
+def _open_partial(path: Path) -> Iterator[BinaryIO]:
+    """Open at its end a file that this user made. Raises HexportError for a link, which could lead to another file."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    foreign = HexportError(f"{path}: is no regular file of yours alone; remove it")
+    if path.is_symlink():
+        raise foreign
+    with open(os.open(path, flags, 0o666), "ab") as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_nlink > 1:
+            raise foreign
+        yield file
+
+
+def _receive(url: str, file: BinaryIO, partial: Path, headers: dict[str, str], size: int | None) -> None:
     """Append what is missing of the file at `url` to `file`, which is open at `partial`."""
-    try:
-        # Compressed on the way, a file could not be continued at a byte of its own.
-        http_get(url, file, resume_size=file.tell(), headers={"Accept-Encoding": "identity", **headers})
-    except Exception as error:
-        longer_than_the_file = isinstance(error, HfHubHTTPError) and error.response.status_code == 416
-        if longer_than_the_file or not file.tell():  # nothing to go on from
-            partial.unlink()
-        raise
+    tries = 0
+    while True:
+        before = file.tell()
+        try:
+            return _receive_rest(url, file, partial, headers, size)
+        except TRANSIENT:
+            tries = tries + 1 if file.tell() == before else 1
+            if not file.tell() or tries == TRIES:
+                _remove_if_empty(file, partial)
+                raise
+            time.sleep(1)
+        except HfHubHTTPError as error:
+            if error.response.status_code == 416:  # longer than the file: nothing to go on from
+                partial.unlink()
+            else:
+                _remove_if_empty(file, partial)
+            raise
+        except BaseException as error:
+            _remove_if_empty(file, partial)
+            if isinstance(error, OSError) and error.filename is None:  # a full disk: on which file
+                error.filename = str(partial)
+            raise
+
+
+def _remove_if_empty(file: BinaryIO, partial: Path) -> None:
+    if not file.tell():
+        partial.unlink()
+
+
+def _receive_rest(url: str, file: BinaryIO, partial: Path, headers: dict[str, str], size: int | None) -> None:
+    # Compressed on the way, a file could not be continued at a byte of its own.
+    headers = {"Accept-Encoding": "identity", **headers}
+    if start := file.tell():
+        headers["Range"] = f"bytes={start}-"
+    with open_url(url, headers) as response:
+        if start and response.status_code == 200:  # the server knows no ranges, and sends all of it
+            file.truncate(0)
+            start = file.seek(0)
+        rest = _length(response)
+        total = size if size is not None else None if rest is None else start + rest
+        _check_room(url, partial, 0 if total is None else total - start)
+        with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=partial.name[:40], disable=None) as bar:
+            for chunk in response.iter_bytes():
+                start += len(chunk)
+                if size is not None and start > size:
+                    file.truncate(0)
+                    file.seek(0)
+                    raise HexportError(f"{url}: the server sends more than the {size} bytes that the file has")
+                file.write(chunk)
+                bar.update(len(chunk))
     file.flush()
 
 
-@contextlib.contextmanager
-def one_line_http_errors(uri: str) -> Iterator[None]:
-    """Turn what goes wrong between this machine and a server into a HexportError."""
-    try:
-        yield
-    except HfHubHTTPError as error:
-        response = error.response
+def _length(response: httpx2.Response) -> int | None:
+    text = response.headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _check_room(url: str, partial: Path, needed: int) -> None:
+    if needed > (free := shutil.disk_usage(partial.parent).free):
         raise HexportError(
-            f"{uri}: {response.url.host} answers {response.status_code} {response.reason_phrase}; "
-            "check the address, or run again later to continue"
-        ) from None
-    except OfflineModeIsEnabled:
-        raise HexportError(f"{uri}: HF_HUB_OFFLINE is set; unset it to download") from None
-    except httpx2.HTTPError as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise HexportError(f"{uri}: no connection: {reason}; check the network, and run again to continue") from None
+            f"{url}: {needed / 1e9:.1f} GB to come, but {partial.parent} has {free / 1e9:.1f} GB free; make room there"
+        )
 
 
 def _digest(path: Path, like: str) -> str:
     """Digest of a file, of the kind that the digest `like` is."""
-    return sha256(path) if len(like) == 64 else git_hash(path.read_bytes())
+    if len(like) == 64:
+        return sha256(path)
+    # gitformat-object: a header, then the content
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _lock(descriptor: int, output: Path) -> None:

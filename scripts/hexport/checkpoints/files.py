@@ -1,10 +1,12 @@
 """Which files a published checkpoint has, told without reading weights. Light: the Snakefile asks."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hexport.checkpoints.json_file import read_json
+from hexport.checkpoints.regular_file import regular_file
 from hexport.errors import HexportError
 
 ACCEPTED = (
@@ -36,15 +38,17 @@ def checkpoint_files(path: Path, params: Path | None) -> list[Path]:
 def find_checkpoint(path: Path, params: Path | None) -> PublishedCheckpoint:
     """The checkpoint at `path`; `params` names the params.json that is not beside its Meta or llama2.c weights.
 
-    Raises HexportError where `path` is no checkpoint or lacks a file.
+    Raises HexportError where `path` is no checkpoint or lacks a file, and for what is no regular file.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path's own, it takes any name
         raise HexportError(f"{path}: no such file or folder; expected {ACCEPTED}")
-    if params is not None and not params.is_file():
+    if params is not None and not os.path.isfile(params):
         raise HexportError(f"{params}: no such file; params names the params.json of a Meta or llama2.c checkpoint")
     found = _find_folder(path, params) if path.is_dir() else _find_file(path, params)
     if params is not None and found.config != params:
         raise HexportError(f"{path}: has its own config; remove params, which is for Meta and llama2.c checkpoints")
+    for file in found.files:
+        regular_file(file)
     return found
 
 
@@ -66,6 +70,7 @@ def _find_folder(folder: Path, params: Path | None) -> PublishedCheckpoint:
 
 
 def _find_file(path: Path, params: Path | None) -> PublishedCheckpoint:
+    regular_file(path)
     if path.suffix == ".gguf":
         return PublishedCheckpoint("gguf", [path])
     if path.suffix == ".pth":
@@ -106,6 +111,6 @@ def _indexed(index: Path) -> list[Path]:
         raise HexportError(f"{index}: no weight_map from tensors to files")
     files = [index.parent / name for name in sorted(set(weight_map.values()))]
     for file in files:
-        if file.parent != index.parent or not file.is_file():
+        if file.parent != index.parent or not os.path.isfile(file):
             raise HexportError(f"{index}: {file.name} is not in the folder; download it too")
     return files

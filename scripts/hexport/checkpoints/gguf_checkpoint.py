@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType
 from gguf.constants import GGML_QUANT_SIZES
-from gguf.gguf_reader import ReaderTensor
 from gguf.quants import dequantize
 
 from hexport.checkpoints.files import PublishedCheckpoint
 from hexport.checkpoints.gguf_architectures import ARCHITECTURES, TENSORS, Architecture
 from hexport.checkpoints.gguf_config import ROPE_TENSORS, gguf_config
-from hexport.checkpoints.gguf_file import metadata, open_gguf, tensor_shape
+from hexport.checkpoints.gguf_file import GgufTensor, open_gguf
 from hexport.checkpoints.tensor import Tensor, half_split, read_blocks, rows_per_block, stored, torch_dtype
 from hexport.errors import HexportError
 
@@ -27,7 +26,7 @@ def read_gguf(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
     """
     path = checkpoint.weights[0]
     file = open_gguf(path)
-    name = metadata(file, "general.architecture")
+    name = file.text("general.architecture")
     if (architecture := ARCHITECTURES.get(name)) is None:
         known = ", ".join(ARCHITECTURES)
         raise HexportError(f"{path}: GGUF architecture {name!r} is not supported; supported: {known}")
@@ -57,16 +56,16 @@ def _names(architecture: Architecture, layers: int) -> dict[str, str]:
     return {f"{gguf}.{kind}": f"{hf}.{kind}" for gguf, hf in parts.items() for kind in ("weight", "bias")}
 
 
-def _tensor(path: Path, entry: ReaderTensor) -> Tensor:
-    shape, kind = tensor_shape(entry), entry.tensor_type
+def _tensor(path: Path, entry: GgufTensor) -> Tensor:
+    shape, kind = entry.shape, entry.kind
     if kind in RAW_TYPES:
-        return stored(entry.name, path, int(entry.data_offset), RAW_TYPES[kind], shape)
+        return stored(entry.name, path, entry.offset, RAW_TYPES[kind], shape)
     if len(shape) != 2 or not _dequantises(kind):
         raise HexportError(f"{path}: tensor {entry.name} of shape {list(shape)} has type {kind.name}: not supported")
 
     def read(multiple: int) -> Iterator[np.ndarray]:
-        row_bytes, rows = entry.n_bytes // shape[0], rows_per_block(4 * shape[1], multiple)
-        for block in read_blocks(path, entry.data_offset, entry.n_bytes, rows * row_bytes):
+        row_bytes, rows = entry.nbytes // shape[0], rows_per_block(4 * shape[1], multiple)
+        for block in read_blocks(path, entry.offset, entry.nbytes, rows * row_bytes):
             with np.errstate(invalid="ignore", over="ignore"):  # the writer refuses what is not finite
                 yield dequantize(block.reshape(-1, row_bytes), kind)
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader
-from gguf.gguf_reader import ReaderTensor
+from gguf import GGMLQuantizationType
 
 from hexport.checkpoints.gguf_architectures import Architecture
-from hexport.checkpoints.gguf_file import metadata, tensor_shape
+from hexport.checkpoints.gguf_file import GgufFile, GgufTensor
+from hexport.decoder.layer_kinds import MAX_LAYERS
 from hexport.errors import HexportError
 
 # Metadata below `<architecture>.` that every architecture has. Any other key may change what the model computes.
@@ -25,6 +25,7 @@ KEYS = {
     "max_position_embeddings": "context_length",
     "vocab_size": "vocab_size",
 }
+DECIMALS = {"rms_norm_eps", "rope_theta"}  # the others are whole numbers
 OPTIONAL_KEYS = {"num_key_value_heads", "head_dim", "rope_theta", "vocab_size"}
 OTHER_KEYS = ("attention.value_length", "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor")
 TOKEN_KEYS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
@@ -40,27 +41,34 @@ SMOLLM3_UNROTATED_LAYERS = 4  # every fourth layer has no rotary embeddings: src
 class Keys:
     """The metadata of a file below `<architecture>.`"""
 
-    file: GGUFReader
+    file: GgufFile
     architecture: str
     path: Path
 
     def number(self, key: str, default: float | None = None) -> float | None:
-        found = metadata(self.file, f"{self.architecture}.{key}", default)
-        if found is not None and not (isinstance(found, int | float) and found >= 0):
-            raise HexportError(f"{self.name(key)} = {found!r}: expected one positive number")
+        found = self.file.metadata.get(f"{self.architecture}.{key}", default)
+        if found is not None and not (type(found) in (int, float) and 0 <= found < math.inf):
+            shown = self.file.shown(f"{self.architecture}.{key}")
+            raise HexportError(f"{self.name(key)} = {shown}: expected one positive number")
+        return found
+
+    def integer(self, key: str, default: int | None = None) -> int | None:
+        found = self.number(key, default)
+        if found is not None and type(found) is not int:
+            raise HexportError(f"{self.name(key)} = {found!r}: expected a whole number")
         return found
 
     def name(self, key: str) -> str:
         return f"{self.path}: metadata key {self.architecture}.{key}"
 
 
-def gguf_config(file: GGUFReader, architecture: Architecture, path: Path) -> dict:
+def gguf_config(file: GgufFile, architecture: Architecture, path: Path) -> dict:
     """Raises HexportError for a metadata key that is unknown, missing or not one that the family can have."""
-    name = metadata(file, "general.architecture")
+    name = file.text("general.architecture")
     known = {f"{name}.{key}" for key in (*KEYS.values(), *OTHER_KEYS, *architecture.keys)}
-    for key in file.fields:
+    for key in file.metadata:
         if key.startswith(f"{name}.") and key not in known:
-            raise HexportError(f"{path}: metadata key {key} = {metadata(file, key)!r} is not supported")
+            raise HexportError(f"{path}: metadata key {key} = {file.shown(key)} is not supported")
     keys = Keys(file, name, path)
     config = _sizes(keys)
     biased = {tensor.name for tensor in file.tensors if tensor.name.endswith(".bias")}
@@ -70,7 +78,7 @@ def gguf_config(file: GGUFReader, architecture: Architecture, path: Path) -> dic
         "tie_word_embeddings": all(tensor.name != "output.weight" for tensor in file.tensors),
         **{key: any(n.startswith(f"blk.0.{part}") for n in biased) for key, part in architecture.bias_keys.items()},
         **architecture.fixed,
-        **{key: metadata(file, f"tokenizer.ggml.{gguf}") for key, gguf in TOKEN_KEYS.items()},
+        **{key: file.integer(f"tokenizer.ggml.{gguf}") for key, gguf in TOKEN_KEYS.items()},
         "rope_scaling": _rope_scaling(keys, config),
     }
     match architecture.model_type:
@@ -85,12 +93,14 @@ def gguf_config(file: GGUFReader, architecture: Architecture, path: Path) -> dic
 
 
 def _sizes(keys: Keys) -> dict:
-    config = {key: keys.number(gguf) for key, gguf in KEYS.items()}
+    config = {key: (keys.number if key in DECIMALS else keys.integer)(gguf) for key, gguf in KEYS.items()}
     for key, found in config.items():
         if found is None and key not in OPTIONAL_KEYS:
             raise HexportError(f"{keys.name(KEYS[key])} is missing")
         if found == 0:
             raise HexportError(f"{keys.name(KEYS[key])} = 0: expected one positive number")
+    if (layers := config["num_hidden_layers"]) > MAX_LAYERS:
+        raise HexportError(f"{keys.name('block_count')} = {layers}: more than {MAX_LAYERS}; the file is damaged")
     embedding = next((tensor for tensor in keys.file.tensors if tensor.name == "token_embd.weight"), None)
     if embedding is None:
         raise HexportError(f"{keys.path}: tensor token_embd.weight is missing")
@@ -98,22 +108,22 @@ def _sizes(keys: Keys) -> dict:
         "num_key_value_heads": config["num_attention_heads"],
         "head_dim": config["hidden_size"] // config["num_attention_heads"],
         "rope_theta": 10000.0,
-        "vocab_size": tensor_shape(embedding)[0],
+        "vocab_size": embedding.shape[0],
     }
     config |= {key: default for key, default in defaults.items() if config[key] is None}
-    for key in ("rms_norm_eps", "rope_theta"):
+    for key in DECIMALS:
         config[key] = _decimal(config[key])
     if not (head_dim := config["head_dim"]):
         raise HexportError(f"{keys.name('embedding_length')} is smaller than attention.head_count")
     for key in ("attention.value_length", "rope.dimension_count"):
-        found = keys.number(key, head_dim)
+        found = keys.integer(key, head_dim)
         if found != head_dim and not (key == "rope.dimension_count" and keys.architecture == "phi3"):
             raise HexportError(f"{keys.name(key)} is {found}, but head_dim is {head_dim}; not supported")
     return config
 
 
 def _gemma3(keys: Keys, config: dict) -> dict:
-    if not (window := keys.number("attention.sliding_window")):
+    if not (window := keys.integer("attention.sliding_window")):
         raise HexportError(f"{keys.name('attention.sliding_window')} is {window!r}; expected a size")
     n = config["num_hidden_layers"]
     scalar = config["head_dim"] if n != GEMMA3_27B_LAYERS else config["hidden_size"] // config["num_attention_heads"]
@@ -127,15 +137,15 @@ def _gemma3(keys: Keys, config: dict) -> dict:
 
 def _phi3(keys: Keys, config: dict) -> dict:
     return {
-        "partial_rotary_factor": keys.number("rope.dimension_count", config["head_dim"]) / config["head_dim"],
-        "sliding_window": keys.number("attention.sliding_window") or None,  # 0 says none
-        "original_max_position_embeddings": keys.number("rope.scaling.original_context_length"),
+        "partial_rotary_factor": keys.integer("rope.dimension_count", config["head_dim"]) / config["head_dim"],
+        "sliding_window": keys.integer("attention.sliding_window") or None,  # 0 says none
+        "original_max_position_embeddings": keys.integer("rope.scaling.original_context_length"),
     }
 
 
 def _rope_scaling(keys: Keys, config: dict) -> dict | None:
     """rope_scaling from metadata and from the tensors that hold frequencies."""
-    kind = metadata(keys.file, f"{keys.architecture}.rope.scaling.type", "none")
+    kind = keys.file.text(f"{keys.architecture}.rope.scaling.type", "none")
     factor = keys.number("rope.scaling.factor")
     names = ROPE_TENSORS.get(keys.architecture, ())
     tensors = {tensor.name: _factors(tensor, keys.path) for tensor in keys.file.tensors if tensor.name in names}
@@ -148,10 +158,14 @@ def _rope_scaling(keys: Keys, config: dict) -> dict | None:
     return _longrope(tensors, keys, config) if tensors else None
 
 
-def _factors(tensor: ReaderTensor, path: Path) -> np.ndarray:
-    if tensor.tensor_type != GGMLQuantizationType.F32:
-        raise HexportError(f"{path}: tensor {tensor.name} has type {tensor.tensor_type.name}; expected F32")
-    return np.array(tensor.data, np.float64)
+def _factors(tensor: GgufTensor, path: Path) -> np.ndarray:
+    if tensor.kind != GGMLQuantizationType.F32 or len(tensor.shape) != 1:
+        shown = f"type {tensor.kind.name} and shape {list(tensor.shape)}"
+        raise HexportError(f"{path}: tensor {tensor.name} has {shown}; expected a vector of type F32")
+    factors = np.fromfile(path, "<f4", tensor.shape[0], offset=tensor.offset).astype(np.float64)
+    if not (np.isfinite(factors) & (factors > 0)).all():
+        raise HexportError(f"{path}: tensor {tensor.name} holds other than positive numbers")
+    return factors
 
 
 def _llama3(ratios: np.ndarray, config: dict, path: Path) -> dict:
@@ -172,7 +186,7 @@ def _llama3(ratios: np.ndarray, config: dict, path: Path) -> dict:
 
 def _longrope(tensors: dict[str, np.ndarray], keys: Keys, config: dict) -> dict:
     """The scaling of Phi: divisors for each frequency, and a factor on cosines and sines."""
-    original = keys.number("rope.scaling.original_context_length", 0)
+    original = keys.integer("rope.scaling.original_context_length", 0)
     attention_factor = keys.number("rope.scaling.attn_factor")
     if len(tensors) != 2 or original < 2 or not attention_factor:
         raise HexportError(
@@ -194,4 +208,5 @@ def _longrope(tensors: dict[str, np.ndarray], keys: Keys, config: dict) -> dict:
 
 def _decimal(value: float) -> float:
     """The shortest decimal that is this float32: 1e-05, not 9.999999747378752e-06."""
-    return float(str(np.float32(value)))
+    with np.errstate(over="ignore"):  # a config with infinity is refused
+        return float(str(np.float32(value)))

@@ -1,58 +1,247 @@
-"""GGUF files: metadata and tensor table, with the gguf package, in little memory."""
+"""GGUF files: metadata and tensor table. Every count, length and offset is checked before memory or time goes into it.
 
+Format: docs/gguf.md of github.com/ggml-org/ggml. The gguf package's own reader keeps two numpy views for each string,
+160 MB and two seconds for 49k tokens and their merges, and believes what a file says of itself.
+"""
+
+import math
+import mmap
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from gguf import GGUFReader, GGUFValueType
-from gguf.constants import GGUFEndian
-from gguf.gguf_reader import ReaderTensor
+from gguf import GGMLQuantizationType, GGUFValueType
+from gguf.constants import GGML_QUANT_SIZES
 
+from hexport.checkpoints.regular_file import regular_file
 from hexport.errors import HexportError
 
+MAX_KEYS, MAX_TENSORS, MAX_ITEMS = 10_000, 100_000, 4_000_000  # of a file, of a file, of a list
+MAX_HEADER_BYTES, MAX_TEXT_BYTES = 256 << 20, 16 << 20
+MAX_DIMENSIONS, MAX_SIZE = 4, 1 << 40
+SCALARS = {
+    GGUFValueType.UINT8: "u1",
+    GGUFValueType.INT8: "i1",
+    GGUFValueType.UINT16: "<u2",
+    GGUFValueType.INT16: "<i2",
+    GGUFValueType.UINT32: "<u4",
+    GGUFValueType.INT32: "<i4",
+    GGUFValueType.UINT64: "<u8",
+    GGUFValueType.INT64: "<i8",
+    GGUFValueType.FLOAT32: "<f4",
+    GGUFValueType.FLOAT64: "<f8",
+    GGUFValueType.BOOL: "?",
+}
 
-class HeaderReader(GGUFReader):
-    """A GGUFReader that skips lists of strings and keeps lists of numbers as one array.
 
-    The package keeps two numpy views a string: 160 MB and two seconds for a vocabulary of 49k tokens and their merges.
+@dataclass(frozen=True)
+class GgufTensor:
+    """A tensor of the table: `shape` has rows first, `offset` is in the file, and both `offset` and `nbytes` fit it."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: GGMLQuantizationType
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A list of texts in the file that is only decoded when asked for."""
+
+    data: mmap.mmap
+    offset: int
+    count: int
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """`metadata` has texts that are no UTF-8 as bytes, lists of numbers as arrays, and lists of texts as `Texts`.
+
+    The methods give the value of a key in one type, `default` where the key is absent, and raise HexportError for a
+    value of another type.
     """
 
-    def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list, list, list]:
-        if raw_type != GGUFValueType.ARRAY:
-            return super()._get_field_parts(orig_offs, raw_type)
-        item_type, length = self._get(orig_offs, np.uint32), self._get(orig_offs + 4, np.uint64)
-        types = [GGUFValueType.ARRAY, GGUFValueType(item_type[0])]
-        start = offset = orig_offs + 12
-        if types[1] == GGUFValueType.STRING:
-            for _ in range(int(length[0])):
-                offset += 8 + struct.unpack_from("<Q", self.data, offset)[0]
-            return offset - orig_offs, [item_type, length], [], types
-        values = self._get(start, self.gguf_scalar_to_np[types[1]], length[0])
-        return 12 + values.nbytes, [item_type, length, values], [2], types
+    path: Path
+    metadata: dict[str, object]
+    tensors: list[GgufTensor]
+
+    def text(self, key: str, default: str | None = None) -> str | None:
+        found = self.metadata.get(key, default)
+        if isinstance(found, bytes):
+            raise HexportError(f"{self.path}: {key} is not UTF-8; fetch the file again")
+        return self._typed(key, found, str, "a text")
+
+    def integer(self, key: str, default: int | None = None) -> int | None:
+        return self._typed(key, self.metadata.get(key, default), int, "a whole number")
+
+    def boolean(self, key: str, default: bool) -> bool:
+        return self._typed(key, self.metadata.get(key, default), bool, "true or false")
+
+    def numbers(self, key: str, kinds: str) -> list:
+        """A list of numbers, of the numpy kinds "iu" or "f". Empty where the key is absent."""
+        found = self.metadata.get(key)
+        if found is None:
+            return []
+        if not isinstance(found, np.ndarray) or found.dtype.kind not in kinds:
+            raise HexportError(f"{self.path}: {key} is {self.shown(key)}, expected a list of numbers")
+        return found.tolist()
+
+    def texts(self, key: str) -> list[str]:
+        """A list of texts. Empty where the key is absent."""
+        found, texts = self.metadata.get(key), []
+        if found is None:
+            return []
+        if not isinstance(found, Texts):
+            raise HexportError(f"{self.path}: {key} is {self.shown(key)}, expected a list of texts")
+        cursor = _Cursor(found.data, self.path, found.offset)
+        for i in range(found.count):
+            try:
+                texts.append(cursor.text().decode())
+            except UnicodeDecodeError:
+                raise HexportError(f"{self.path}: {key}: item {i} is not UTF-8") from None
+        return texts
+
+    def shown(self, key: str) -> str:
+        """A value for an error."""
+        found = self.metadata.get(key)
+        if isinstance(found, Texts):
+            return f"a list of {found.count} texts"
+        return repr(found[:8].tolist() if isinstance(found, np.ndarray) else found)[:80]
+
+    def _typed(self, key: str, found: object, kind: type, expected: str) -> object:
+        if found is not None and type(found) is not kind:
+            raise HexportError(f"{self.path}: {key} is {self.shown(key)}, expected {expected}")
+        return found
 
 
-def open_gguf(path: Path) -> HeaderReader:
+class _Cursor:
+    """A place in the header, which only moves on over bytes that are there."""
+
+    def __init__(self, data: mmap.mmap, path: Path, offset: int) -> None:
+        self.data, self.path, self.offset = data, path, offset
+
+    def skip(self, size: int) -> int:
+        """The offset of the next `size` bytes, and past them."""
+        start, self.offset = self.offset, self.offset + size
+        if self.offset > min(len(self.data), MAX_HEADER_BYTES):
+            self.refuse("ends in its header" if self.offset > len(self.data) else "has too large a header")
+        return start
+
+    def number(self, kind: str) -> int:
+        """The next whole number, little-endian, of a kind that struct knows: I or Q."""
+        return struct.unpack_from(f"<{kind}", self.data, self.skip(struct.calcsize(f"<{kind}")))[0]
+
+    def count(self, limit: int, what: str) -> int:
+        if (count := self.number("Q")) > limit:
+            self.refuse(f"says it has {count} {what}, more than {limit}")
+        return count
+
+    def text(self) -> bytes:
+        start = self.skip(self.count(MAX_TEXT_BYTES, "bytes in a text"))
+        return self.data[start : self.offset]
+
+    def scalars(self, kind: GGUFValueType, count: int) -> np.ndarray:
+        dtype = np.dtype(SCALARS[kind])
+        return np.frombuffer(self.data, dtype, count, self.skip(count * dtype.itemsize))
+
+    def refuse(self, reason: str) -> None:
+        raise HexportError(f"{self.path}: not a whole GGUF file: it {reason}; fetch it again")
+
+
+def open_gguf(path: Path) -> GgufFile:
     """Raises HexportError for what is not GGUF, damaged, big-endian, or one part of several."""
-    try:
-        file = HeaderReader(path)
-    except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
-        raise HexportError(f"{path}: not a whole GGUF file: {error}; fetch it again") from error
-    if file.endianess != GGUFEndian.LITTLE:
+    with open(regular_file(path), "rb") as file:
+        if len(file.peek(4)) < 4:
+            raise HexportError(f"{path}: not a whole GGUF file: it has fewer than 4 bytes; fetch it again")
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    cursor = _Cursor(data, path, 4)
+    if data[:4] != b"GGUF":
+        raise HexportError(f"{path}: not a whole GGUF file: it does not begin with GGUF; fetch it again")
+    version = cursor.number("I")
+    if version & 0xFFFF == 0:
         raise HexportError(f"{path}: a big-endian GGUF file; only little-endian ones are read")
-    if (parts := metadata(file, "split.count", 1)) > 1:
+    if version not in (2, 3):
+        raise HexportError(f"{path}: version {version} of GGUF; versions 2 and 3 are read: convert it anew")
+    n_tensors, n_keys = cursor.count(MAX_TENSORS, "tensors"), cursor.count(MAX_KEYS, "keys")
+    metadata = _read_metadata(cursor, n_keys)
+    file = GgufFile(path, metadata, [])
+    if (parts := file.integer("split.count", 1)) > 1:
         raise HexportError(f"{path}: one of {parts} parts; join them first: llama-gguf-split --merge")
+    alignment = file.integer("general.alignment", 32)
+    if alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
+        raise HexportError(f"{path}: general.alignment is {alignment}; expected a power of two")
+    file.tensors.extend(_read_tensors(cursor, n_tensors, alignment))
     return file
 
 
-def metadata(file: GGUFReader, key: str, default: object = None) -> object:
-    """Value of a metadata key as a Python object. Raises HexportError for a text that is not UTF-8."""
-    field = file.get_field(key)
+def _read_metadata(cursor: _Cursor, count: int) -> dict[str, object]:
+    metadata: dict[str, object] = {}
+    for _ in range(count):
+        key = cursor.text().decode(errors="backslashreplace")
+        if key in metadata:
+            cursor.refuse(f"has the key {key[:80]} twice")
+        metadata[key] = _read_value(cursor, key)
+    return metadata
+
+
+def _read_value(cursor: _Cursor, key: str) -> object:
+    kind = cursor.number("I")
+    if kind == GGUFValueType.STRING:
+        text = cursor.text()
+        try:
+            return text.decode()
+        except UnicodeDecodeError:
+            return text
+    if kind in SCALARS:
+        return cursor.scalars(kind, 1)[0].item()
+    if kind != GGUFValueType.ARRAY:
+        cursor.refuse(f"has the key {key[:80]} of unknown type {kind}")
+    kind, count = cursor.number("I"), cursor.count(MAX_ITEMS, f"items in the list {key[:80]}")
+    if kind in SCALARS:
+        return cursor.scalars(kind, count)
+    if kind != GGUFValueType.STRING:
+        cursor.refuse(f"has a list {key[:80]} of things of type {kind}, which are not read")
+    start = cursor.offset
+    for _ in range(count):
+        cursor.skip(cursor.number("Q"))
+    return Texts(cursor.data, start, count)
+
+
+def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> list[GgufTensor]:
+    entries, seen = [], set()
+    for _ in range(count):
+        name = cursor.text().decode(errors="backslashreplace")
+        if name in seen:
+            cursor.refuse(f"has the tensor {name[:80]} twice")
+        seen.add(name)
+        entries.append((name, *_read_entry(cursor, name[:80])))
+    start = -(-cursor.offset // alignment) * alignment
+    tensors = [GgufTensor(name, shape, kind, start + offset, nbytes) for name, shape, kind, offset, nbytes in entries]
+    end = start
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+        if tensor.offset < end or (tensor.offset - start) % alignment:
+            cursor.refuse(f"has the tensor {tensor.name[:80]} where another one is, or between two places")
+        end = tensor.offset + tensor.nbytes
+        if end > len(cursor.data):
+            cursor.refuse(f"ends before the tensor {tensor.name[:80]} does")
+    return tensors
+
+
+def _read_entry(cursor: _Cursor, name: str) -> tuple[tuple[int, ...], GGMLQuantizationType, int, int]:
+    """Shape with rows first, type, offset from the first tensor, and size in bytes."""
+    if not 1 <= (n_dimensions := cursor.number("I")) <= MAX_DIMENSIONS:
+        cursor.refuse(f"has the tensor {name} of {n_dimensions} dimensions")
+    sizes = [cursor.number("Q") for _ in range(n_dimensions)]  # the fastest dimension first
+    code, offset = cursor.number("I"), cursor.number("Q")
+    if 0 in sizes or math.prod(sizes) > MAX_SIZE:
+        cursor.refuse(f"has the tensor {name} of the impossible sizes {sizes}")
     try:
-        return default if field is None else field.contents()
-    except UnicodeDecodeError as error:
-        raise HexportError(f"{file.data.filename}: {key} is not UTF-8; fetch the file again") from error
-
-
-def tensor_shape(entry: ReaderTensor) -> tuple[int, ...]:
-    """Rows first: GGUF stores the fastest dimension first."""
-    return tuple(int(size) for size in reversed(entry.shape))
+        kind = GGMLQuantizationType(code)
+    except ValueError:
+        cursor.refuse(f"has the tensor {name} of unknown type {code}")
+    block, block_bytes = GGML_QUANT_SIZES[kind]
+    if sizes[0] % block:
+        cursor.refuse(f"has the tensor {name} of type {kind.name} with rows of {sizes[0]}, no multiple of {block}")
+    return tuple(reversed(sizes)), kind, offset, math.prod(sizes) // block * block_bytes

@@ -3,11 +3,14 @@
 import contextlib
 import difflib
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from urllib.parse import quote
 
-from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub import constants
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -15,14 +18,17 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.hf_api import RepoSibling
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers, validate_repo_id
 
-from hexport.checkpoints.download import download, one_line_http_errors, partial_path
+from hexport.checkpoints.download import download, partial_path
+from hexport.checkpoints.json_file import parse_json
 from hexport.checkpoints.uri import HubFiles
+from hexport.checkpoints.web import one_line_http_errors, read_url
 from hexport.errors import HexportError
 from hexport.provenance import sha256, write_json
 
+MAX_LISTING = 16 << 20  # bytes of the listing of a repository: some 100,000 files
+COMMIT, SHA256 = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{64}")
 # Repositories hold the same weights several times over: the first of these sets that one has is taken.
 WEIGHTS = (
     ("config.json", "model.safetensors"),
@@ -46,27 +52,81 @@ TOKENIZER = (
 )
 
 
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository. `digest` is the SHA-256 of a large file, and of a small one the id of its git blob."""
+
+    name: str
+    size: int
+    digest: str
+
+
 def fetch_hub_files(uri: str, source: HubFiles, weights: bool, listing: Path, say: Callable[[str], None]) -> str:
     """Put the files into the listing's folder, and then write the listing: uri, commit, and file -> size and SHA-256.
 
     Files that are there are kept if they are those of the commit. Returns the commit. Raises HexportError where the
-    repository, the revision or a needed file does not exist, and where the user may not have it.
+    repository, the revision or a needed file does not exist, where the user may not have it, and for an answer that is
+    none of the Hub's.
     """
     folder = listing.parent
     with one_line_http_errors(uri), _one_line_hub_errors(uri, source):
-        info = HfApi().model_info(source.repo, revision=source.revision, files_metadata=True)
-        files = {file.rfilename: file for file in info.siblings}
-        names = needed_files(uri, source, list(files), weights)
+        commit, files = _list_files(uri, source)
+        taken = [files[name] for name in needed_files(uri, source, list(files), weights)]
+        for file in taken:
+            _check_name(uri, file.name, listing)
         # Weights that are there may be wanted again, when a model of this checkpoint is added.
         there = folder.rglob("*") if weights else map(folder.joinpath, TOKENIZER)
-        _remove_others(there, listing, [files[name] for name in names])
-        for i, name in enumerate(names):
-            say(f"fetch: {name}, file {i + 1} of {len(names)}, {files[name].size / 1e6:.1f} MB")
-            url = hf_hub_url(source.repo, name, revision=info.sha)
-            download(url, folder / name, _digest(files[name]), build_hf_headers())
-    described = {name: {"size": files[name].size, "sha256": _sha256(files[name], folder)} for name in names}
-    write_json(listing, {"uri": uri, "commit": info.sha, "files": described})
-    return info.sha
+        _remove_others(there, listing, taken)
+        for i, file in enumerate(taken):
+            say(f"fetch: {file.name}, file {i + 1} of {len(taken)}, {file.size / 1e6:.1f} MB")
+            url = f"{constants.ENDPOINT}/{source.repo}/resolve/{commit}/{quote(file.name)}"
+            download(url, folder / file.name, file.digest, build_hf_headers(), file.size)
+    described = {file.name: {"size": file.size, "sha256": _sha256(file, folder)} for file in taken}
+    write_json(listing, {"uri": uri, "commit": commit, "files": described})
+    return commit
+
+
+def _list_files(uri: str, source: HubFiles) -> tuple[str, dict[str, HubFile]]:
+    """The commit of a revision and its files by name. Raises HexportError for an answer of another form.
+
+    The form: https://huggingface.co/docs/hub/api, GET /api/models/{repo}/revision/{revision}.
+    """
+    validate_repo_id(source.repo)
+    address = f"{constants.ENDPOINT}/api/models/{source.repo}/revision/{quote(source.revision, safe='')}?blobs=true"
+    answer = parse_json(
+        read_url(address, build_hf_headers(), MAX_LISTING), f"{uri}: the answer of {constants.ENDPOINT}"
+    )
+    try:
+        siblings, commit = answer["siblings"], answer["sha"]
+        files = [
+            _hub_file(**{key: sibling.get(key) for key in ("rfilename", "size", "blobId", "lfs")})
+            for sibling in siblings
+        ]
+        if not COMMIT.fullmatch(commit):
+            raise ValueError
+    except (TypeError, ValueError, KeyError, AttributeError):
+        raise HexportError(
+            f"{uri}: {constants.ENDPOINT} does not answer as the Hugging Face Hub does; check HF_ENDPOINT"
+        ) from None
+    return commit, {file.name: file for file in files}
+
+
+def _hub_file(rfilename: str, size: int, blobId: str, lfs: dict | None) -> HubFile:
+    """Raises TypeError, ValueError or KeyError for what is no description of a file."""
+    if lfs is not None:
+        size, digest = lfs["size"], SHA256.fullmatch(lfs["sha256"])
+    else:
+        digest = COMMIT.fullmatch(blobId)
+    if type(rfilename) is not str or type(size) is not int or size < 0 or not digest:
+        raise ValueError
+    return HubFile(rfilename, size, digest[0])
+
+
+def _check_name(uri: str, name: str, listing: Path) -> None:
+    """Raises HexportError for a name that leads out of the listing's folder, or to the listing."""
+    parts = name.split("/")
+    if {"", ".", ".."} & set(parts) or not name.isprintable() or "\\" in name or parts[0].startswith(listing.name):
+        raise HexportError(f"{uri}: {constants.ENDPOINT} names a file {name!r}, which is not written")
 
 
 def needed_files(uri: str, source: HubFiles, names: list[str], weights: bool) -> list[str]:
@@ -86,7 +146,8 @@ def needed_files(uri: str, source: HubFiles, names: list[str], weights: bool) ->
             raise HexportError(f"{uri}: {source.repo} has no tokenizer.json or tokenizer.model; name another tokenizer")
         return tokenizer
     for patterns in WEIGHTS:
-        found = [[name for name in names if fnmatchcase(name, pattern)] for pattern in patterns]
+        # They lie at the top: fnmatch's * would take a slash too.
+        found = [[name for name in names if "/" not in name and fnmatchcase(name, pattern)] for pattern in patterns]
         if all(found):
             return list(dict.fromkeys([*itertools.chain(*found), *tokenizer]))
     raise HexportError(
@@ -95,18 +156,14 @@ def needed_files(uri: str, source: HubFiles, names: list[str], weights: bool) ->
     )
 
 
-def _digest(file: RepoSibling) -> str:
-    return file.lfs.sha256 if file.lfs else file.blob_id
-
-
-def _sha256(file: RepoSibling, folder: Path) -> str:
+def _sha256(file: HubFile, folder: Path) -> str:
     """`download` has compared a large file with the SHA-256 that the Hub knows it by."""
-    return file.lfs.sha256 if file.lfs else sha256(folder / file.rfilename)
+    return file.digest if SHA256.fullmatch(file.digest) else sha256(folder / file.name)
 
 
-def _remove_others(there: Iterable[Path], listing: Path, files: list[RepoSibling]) -> None:
+def _remove_others(there: Iterable[Path], listing: Path, files: list[HubFile]) -> None:
     """Remove the files of an earlier commit, which would be taken for parts of this one."""
-    paths = {listing.parent / file.rfilename: _digest(file) for file in files}
+    paths = {listing.parent / file.name: file.digest for file in files}
     kept = {*paths, *(partial_path(path, digest) for path, digest in paths.items())}
     for path in there:
         if path.is_file() and path not in kept and not path.name.startswith(listing.name):

@@ -6,6 +6,7 @@ Fields and defaults: ModelArgs in llama/model.py (github.com/meta-llama/llama-mo
 from pathlib import Path
 
 from hexport.checkpoints.json_file import read_json
+from hexport.decoder.config_values import boolean, integer, positive_number
 from hexport.errors import HexportError
 
 # How long training took, and how Meta's own runtime is laid out: no part of what the model computes.
@@ -14,7 +15,8 @@ KNOWN = {
     "dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "hidden_dim", "multiple_of", "ffn_dim_multiplier",
     "norm_eps", "rope_theta", "use_scaled_rope", "rope_scaling_factor", "rope_scaling",
 }  # fmt: skip
-NUMBERS = {"multiple_of", "ffn_dim_multiplier", "norm_eps", "rope_theta", "rope_scaling_factor", "max_seq_len"}
+NUMBERS = {"ffn_dim_multiplier", "norm_eps", "rope_theta", "rope_scaling_factor"}
+INTEGERS = {"multiple_of", "max_seq_len"}
 # (n_layers, dim) -> factor of the scaled rotary embeddings. params.json says only that they are scaled.
 SCALED_ROPE_FACTORS = {(16, 2048): 32.0, (28, 3072): 32.0, (32, 4096): 8.0, (80, 8192): 8.0, (126, 16384): 8.0}
 
@@ -34,12 +36,12 @@ def llama_config(params: dict, ffn_size: int, vocab_size: int, where: str) -> di
     Raises HexportError for an unknown, missing or contradicting value.
     """
     for key, value in params.items():
-        if key not in KNOWN | IGNORED and not key.endswith("rope_scaling") and value:
+        if key not in KNOWN | IGNORED and value:
             raise HexportError(f"{where}: {key}: {value!r} is not supported; remove it if it does not change the model")
-    for key in NUMBERS & params.keys():
-        if params[key] is not None and not (isinstance(params[key], int | float) and params[key] > 0):
-            raise HexportError(f"{where}: {key} must be a positive number, found {params[key]!r}")
-    dim, layers, heads = (_size(params, key, where) for key in ("dim", "n_layers", "n_heads"))
+    for key in NUMBERS | INTEGERS:
+        if params.get(key) is not None:
+            (positive_number if key in NUMBERS else integer)(params, key, where)
+    dim, layers, heads = (integer(params, key, where) for key in ("dim", "n_layers", "n_heads"))
     if dim % heads:
         raise HexportError(f"{where}: dim {dim} is not a multiple of n_heads {heads}")
     for key, found in {"vocab_size": vocab_size, "hidden_dim": ffn_size}.items():
@@ -55,7 +57,7 @@ def llama_config(params: dict, ffn_size: int, vocab_size: int, where: str) -> di
         "intermediate_size": ffn_size,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": heads if params.get("n_kv_heads") is None else _size(params, "n_kv_heads", where),
+        "num_key_value_heads": heads if params.get("n_kv_heads") is None else integer(params, "n_kv_heads", where),
         "head_dim": dim // heads,
         "vocab_size": vocab_size,
         "rms_norm_eps": params.get("norm_eps", 1e-5),
@@ -66,31 +68,24 @@ def llama_config(params: dict, ffn_size: int, vocab_size: int, where: str) -> di
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _size(params: dict, key: str, where: str) -> int:
-    value = params.get(key)
-    if type(value) is not int or value < 1:
-        raise HexportError(f"{where}: {key} must be a positive integer, found {value!r}")
-    return value
-
-
 def _ffn_size(params: dict, dim: int) -> int | None:
     """FeedForward's arithmetic, or None where params do not say."""
     if not params.get("multiple_of") or params.get("hidden_dim"):
         return None
     size, multiple = int(2 * 4 * dim / 3), params["multiple_of"]
-    if params.get("ffn_dim_multiplier"):
+    if params.get("ffn_dim_multiplier"):  # of float32 at most, as the sizes are of 31 bits: the product is finite
         size = int(params["ffn_dim_multiplier"] * size)
     return multiple * ((size + multiple - 1) // multiple)
 
 
 def _rope_scaling(params: dict, layers: int, dim: int, where: str) -> dict | None:
-    # Meta's format has no key for this object of Hugging Face's; who adds one may call it `my_rope_scaling` too.
-    if given := [value for key, value in params.items() if key.endswith("rope_scaling") and value]:
-        if not isinstance(given[0], dict) or len(given) > 1:
-            raise HexportError(f"{where}: expected one rope_scaling, an object of rotary parameters, found {given!r}")
-        return {"rope_type": "llama3", **given[0]} if "type" not in given[0] else given[0]
+    # Meta's format has no such object: it is Hugging Face's, for who adds it to say more than use_scaled_rope does.
+    if given := params.get("rope_scaling"):
+        if not isinstance(given, dict):
+            raise HexportError(f"{where}: expected rope_scaling to be an object of rotary parameters, found {given!r}")
+        return {"rope_type": "llama3", **given} if "type" not in given else given
     factor = params.get("rope_scaling_factor")
-    if not params.get("use_scaled_rope"):
+    if not boolean(params, "use_scaled_rope", where):
         if factor:
             raise HexportError(f"{where}: rope_scaling_factor is {factor!r}, but use_scaled_rope is not true")
         return None

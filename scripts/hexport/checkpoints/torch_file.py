@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hexport.checkpoints.regular_file import regular_file
 from hexport.checkpoints.tensor import TORCH_TYPES, Tensor, stored
 from hexport.errors import HexportError
+
+MAX_PICKLE_BYTES = 16 << 20  # of names, shapes and places: some 100,000 tensors
+TRIED_WITH = "2.13.0"
 
 if TYPE_CHECKING:
     import torch
@@ -31,15 +35,32 @@ class TorchFile:
         other or are not where torch.load says.
         """
         dtypes = {torch_name: dtype for dtype, torch_name in TORCH_TYPES.items()}
+        if str(tensor.layout) != "torch.strided" or tensor.is_nested:
+            raise HexportError(f"{self.path}: tensor {name} is sparse or nested; save it again after .to_dense()")
         if (dtype := dtypes.get(str(tensor.dtype).removeprefix("torch."))) is None:
             raise HexportError(f"{self.path}: tensor {name} has type {tensor.dtype}; supported: {', '.join(dtypes)}")
         storage, start = tensor.untyped_storage(), tensor.storage_offset() * tensor.itemsize
         if not tensor.is_contiguous() or start + tensor.nbytes > storage.nbytes():
             raise HexportError(f"{self.path}: tensor {name} is not contiguous; save it again after .contiguous()")
         # torch.load computes offsets from how torch.save lays files out, and does not look.
-        if self.records.get(storage._checkpoint_offset, -1) < storage.nbytes():
+        if self.records.get(offset := checkpoint_offset(storage), -1) < storage.nbytes():
             raise HexportError(f"{self.path}: not laid out as torch.save does; fetch the original, or save it again")
-        return stored(name, self.path, storage._checkpoint_offset + start, dtype, tuple(tensor.shape))
+        return stored(name, self.path, offset + start, dtype, tuple(tensor.shape))
+
+
+def checkpoint_offset(storage: "torch.UntypedStorage") -> int:
+    """Where a storage that torch.load put on the meta device begins in its file, in bytes.
+
+    No public way tells it. Raises HexportError where this torch does not either.
+    """
+    import torch
+
+    if type(offset := getattr(storage, "_checkpoint_offset", None)) is not int:
+        raise HexportError(
+            f"torch {torch.__version__} does not tell where tensors are in a file, as torch {TRIED_WITH} does; "
+            "install that version, or save the checkpoint as safetensors"
+        )
+    return offset
 
 
 def open_torch_file(path: Path) -> TorchFile:
@@ -67,12 +88,16 @@ def is_state_dict(value: object) -> bool:
 def _records(path: Path) -> dict[int, int]:
     records = {}
     try:
-        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        with zipfile.ZipFile(regular_file(path)) as archive, open(path, "rb") as file:
             for entry in archive.infolist():
+                if entry.filename.endswith("data.pkl") and entry.file_size > MAX_PICKLE_BYTES:
+                    raise HexportError(
+                        f"{path}: {entry.filename} has {entry.file_size / 1e6:.0f} MB beside the tensors"
+                    )
                 file.seek(entry.header_offset + 26)
                 name_bytes, extra_bytes = struct.unpack("<HH", file.read(4))
                 records[entry.header_offset + 30 + name_bytes + extra_bytes] = entry.compress_size
-    except (zipfile.BadZipFile, struct.error) as error:
+    except (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError, OverflowError) as error:
         raise HexportError(
             f"{path}: not a whole file of torch.save (PyTorch 1.6 or newer); fetch it again, or save it anew"
         ) from error

@@ -56,6 +56,8 @@ class WheelMember:
 
 def parse_uri(uri: str) -> HubFiles | WebFile | WheelMember:
     """Raises HexportError on another scheme or form."""
+    if not uri.isprintable():
+        raise HexportError(f"{uri!r}: holds a control character, which no URI has; write it as %…")
     scheme = uri.partition("://")[0]
     if scheme == "http":
         raise HexportError(f"{uri}: cannot fetch http://, which anyone on the way can change; use https://")
@@ -77,7 +79,11 @@ def _hub_files(uri: str) -> HubFiles | None:
 def _web_file(uri: str) -> WebFile | None:
     url, _, fragment = uri.partition("#")
     match = SHA256_FRAGMENT.fullmatch(fragment)
-    if not urlsplit(url).hostname or (fragment and not match):
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:  # half an IPv6 address
+        return None
+    if not host or (fragment and not match):
         return None
     return WebFile(url, match["sha256"].lower() if match else None)
 

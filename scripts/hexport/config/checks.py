@@ -8,13 +8,16 @@ from pathlib import Path
 
 from hexport.checkpoints.files import checkpoint_files
 from hexport.config.devices import PHONES, Device
+from hexport.config.documents import check_file
 from hexport.config.modes import lookahead_ar_len
+from hexport.config.paths import SPECIAL, check_artifacts, path_faults
 from hexport.config.ready_programs import ready_program
 from hexport.config.recipes import built_in_recipes
-from hexport.config.schema import nearest, raise_all
+from hexport.config.schema import cut, nearest, raise_all
 from hexport.config.settings import Config, Model
 from hexport.config.socs import HTP_ARCH, MIN_ARCH_16_BIT_KV, MIN_ARCH_BLOCKS
 from hexport.config.sources import check_uri, is_remote, may_hold_tokenizer, tokenizer_of
+from hexport.config.tasks import task_faults
 from hexport.errors import HexportError
 from hexport.quantization.recipe import projections, recipe_from
 from hexport.tokenizers.files import tokenizer_files
@@ -29,15 +32,9 @@ FOLDERS_OF_MODELS = ("checkpoint", "tokenizer", "calibration", "evaluation")
 def check_config(config: Config, source: str) -> None:
     """Raises HexportError with a line for each fault; `source` names the file that the config is from."""
     raise_all(config.devices_file, device_faults(config.devices))
-    faults = [*_soc_faults(config), *_recipe_faults(config), *_sha256_faults(config), *_artifacts_faults(config)]
-    faults += _task_faults(config)
-    for model in config.models.values():
-        if model.pre_gen_pte is None:
-            checks = (_checkpoint_faults, _tokenizer_faults, _mode_faults, _length_faults, _data_faults, _gate_faults)
-        else:
-            checks = (_ready_program_faults, _tokenizer_faults, _mode_faults, _gate_faults)
-        faults += [f"models.{model.name}{fault}" for check in checks for fault in check(model)]
-    raise_all(source, faults)
+    raise_all(source, path_faults(config))  # what no path can be is not to be looked for
+    checks = (_soc_faults, _recipe_faults, _sha256_faults, _artifacts_faults, task_faults, _model_faults)
+    raise_all(source, chain.from_iterable(check(config) for check in checks))
 
 
 def check_recipe(name: str, spec: dict, soc: str) -> None:
@@ -97,8 +94,6 @@ def device_faults(devices: dict[str, Device]) -> Iterator[str]:
     for name, device in devices.items():
         if name == PHONES:
             yield f"devices.{name}: the name is taken by the phones of a SoC together; choose another"
-        if device.soc not in HTP_ARCH:
-            yield f"devices.{name}.soc: unknown SoC {device.soc!r}{nearest(device.soc, HTP_ARCH)}"
         if device.kind == "emulator":
             for field in fields(Device):
                 if field.name == "timeout":
@@ -113,13 +108,22 @@ def device_faults(devices: dict[str, Device]) -> Iterator[str]:
         elif device.kind == "adb":
             same = serials.setdefault((*device.server, device.serial), name)
             if same != name:
-                yield f"devices.{name}.serial: {device.serial} is device {same} already"
+                yield f"devices.{name}.serial: is that of device {same} already"
+
+
+def _model_faults(config: Config) -> Iterator[str]:
+    for model in config.models.values():
+        if model.pre_gen_pte is None:
+            checks = (_checkpoint_faults, _tokenizer_faults, _mode_faults, _length_faults, _data_faults, _gate_faults)
+        else:
+            checks = (_ready_program_faults, _tokenizer_faults, _mode_faults, _gate_faults)
+        yield from (f"models.{model.name}{fault}" for check in checks for fault in check(model))
 
 
 def _soc_faults(config: Config) -> Iterator[str]:
     for i, soc in enumerate(config.socs):
         if soc not in HTP_ARCH:
-            yield f"socs[{i}]: unknown SoC {soc!r}{nearest(soc, HTP_ARCH)}"
+            yield f"socs[{i}]: unknown SoC {cut(repr(soc))}{nearest(soc, HTP_ARCH)}"
 
 
 def _recipe_faults(config: Config) -> Iterator[str]:
@@ -132,7 +136,7 @@ def _recipe_faults(config: Config) -> Iterator[str]:
     for model in config.models.values():
         where = f"models.{model.name}.recipe"
         if model.recipe not in config.recipes:
-            yield f"{where}: unknown recipe {model.recipe!r}{nearest(model.recipe, config.recipes)}"
+            yield f"{where}: unknown recipe {cut(repr(model.recipe))}{nearest(model.recipe, config.recipes)}"
         elif model.pre_gen_pte is None and not faults.get(model.recipe):
             recipe = model.recipe, config.recipes[model.recipe]
             for soc in (soc for soc in config.socs if soc in HTP_ARCH):
@@ -151,6 +155,7 @@ def _sha256_faults(config: Config) -> Iterator[str]:
 
 
 def _artifacts_faults(config: Config) -> Iterator[str]:
+    yield from _refusal("artifacts", check_artifacts, config.artifacts)
     for model in config.models.values():
         where = f"models.{model.name}"
         if model.name in FOLDERS_OF_ARTIFACTS:
@@ -162,31 +167,20 @@ def _artifacts_faults(config: Config) -> Iterator[str]:
             )
 
 
-def _task_faults(config: Config) -> Iterator[str]:
-    """Names that are not local texts may be lm-eval's, which only the jobs know: to list them takes seconds."""
-    for name, task in config.tasks.items():
-        if not Path(task["text"]).is_file():
-            yield f"tasks.{name}.text: {task['text']}: no such file"
-    for model in config.models.values():
-        for key, name in _used_tasks(model):
-            if name not in config.tasks and Path(name).suffix in (".yaml", ".yml") and not Path(name).is_file():
-                yield f"models.{model.name}.{key}.tasks: {name}: no such file"
-
-
-def _used_tasks(model: Model) -> Iterator[tuple[str, str]]:
-    for key in ("calibration", "evaluation"):
-        for name in (getattr(model, key) or {}).get("tasks", []):
-            yield key, name
-
-
 def _checkpoint_faults(model: Model) -> Iterator[str]:
-    if model.params is not None and not Path(model.params).is_file():
-        yield f".params: {model.params}: no such file"
-        return
-    if is_remote(model.checkpoint):
+    if model.params is not None and (faults := list(_refusal(".params", check_file, Path(model.params)))):
+        yield from faults
+    elif is_remote(model.checkpoint):
         yield from _download_faults(model)
-        return
-    yield from _refusal(".checkpoint", checkpoint_files, Path(model.checkpoint), model.params and Path(model.params))
+    else:
+        yield from _refusal(".checkpoint", _check_checkpoint, Path(model.checkpoint), model.params)
+
+
+def _check_checkpoint(path: Path, params: str | None) -> None:
+    for file in checkpoint_files(path, params and Path(params)):
+        check_file(file)
+        if found := SPECIAL.search(str(file)):
+            raise HexportError(f"{file}: {found[0]} in a path has a meaning of its own for Snakemake; rename it")
 
 
 def _download_faults(model: Model) -> Iterator[str]:
@@ -256,5 +250,5 @@ def _data_faults(model: Model) -> Iterator[str]:
         return
     if sources[0] != "tasks" and (unused := [key for key in ("limit", "num_fewshot") if key in model.calibration]):
         yield f".calibration.{unused[0]}: goes with tasks, not with {sources[0]}"
-    if sources[0] in ("text", "samples") and not Path(file := model.calibration[sources[0]]).is_file():
-        yield f".calibration.{sources[0]}: {file}: no such file"
+    if sources[0] in ("text", "samples"):
+        yield from _refusal(f".calibration.{sources[0]}", check_file, Path(model.calibration[sources[0]]))

@@ -4,17 +4,19 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hexport.config.documents import read_yaml
-from hexport.config.schema import dotted, raise_all, schema, schema_errors
+from hexport.config.documents import MAX_DIGITS, read_yaml
+from hexport.config.schema import cut, dotted, nearest, raise_all, schema, schema_errors
+from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
 
 EMULATOR_TIMEOUT = 86400.0  # a large model takes minutes a token there
 # In place of a device's name in a path: whichever phone of the SoC is free.
 PHONES = "phones"
+PORT = re.compile(r"[0-9]{1,5}")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -47,8 +49,10 @@ class Device:
         """
         host = os.environ.get("ANDROID_ADB_SERVER_HOST", "127.0.0.1")
         port = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
-        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            raise HexportError(f"ANDROID_ADB_SERVER_PORT={port}: no port; unset it, or set it to a number up to 65535")
+        if not (PORT.fullmatch(port) and 0 < int(port) < 65536):
+            raise HexportError(
+                f"ANDROID_ADB_SERVER_PORT={cut(port)}: no port; unset it, or set it to a number up to 65535"
+            )
         given = self.adb_server or {}
         return given.get("host", host), given.get("port", int(port))
 
@@ -65,17 +69,28 @@ class Device:
 
 
 def read_devices(path: str) -> dict[str, Device]:
-    """Devices by name. Raises HexportError with a line for each fault that a schema can see."""
+    """Devices by name, with the values of environment variables, which may be secret and are never in an error.
+
+    Raises HexportError with a line for each fault that a schema can see, and for unknown SoCs.
+    """
     faults: list[str] = []
-    document = _expand(read_yaml(Path(path)), schema("devices"), [], faults)
+    written = read_yaml(Path(path))
+    document = _expand(written, schema("devices"), [], faults)
     raise_all(path, faults)
-    raise_all(path, schema_errors(document, "devices"))
+    raise_all(path, schema_errors(document, "devices", written))
+    raise_all(path, _unknown_socs(document["devices"], written["devices"]))
     return {name: _device(name, entry) for name, entry in document["devices"].items()}
 
 
 def _device(name: str, entry: dict) -> Device:
     default = {"timeout": EMULATOR_TIMEOUT} if entry["kind"] == "emulator" else {}
     return Device(name=name, **default | entry)
+
+
+def _unknown_socs(devices: dict[str, dict], written: dict[str, dict]) -> Iterator[str]:
+    for name, device in devices.items():
+        if device["soc"] not in HTP_ARCH:
+            yield f"devices.{name}.soc: unknown SoC {cut(repr(written[name]['soc']))}{nearest(device['soc'], HTP_ARCH)}"
 
 
 def stations(devices: Iterable[Device]) -> list[tuple[str, str]]:
@@ -142,7 +157,7 @@ def _expand(value: object, rule: dict, path: list, faults: list[str]) -> object:
 
 def _number(text: str) -> int | float | str:
     """A number that a text spells, else the text, which the schema refuses."""
-    for kind in (int, float):
+    for kind in (int, float) if len(text) <= MAX_DIGITS else ():
         with contextlib.suppress(ValueError):
             return kind(text)
     return text

@@ -1,12 +1,11 @@
 """What to evaluate, to gate and to report, and what each of these files depends on."""
 
-from pathlib import Path
-
 from hexport.config.checks import GATES
 from hexport.config.devices import devices_at
-from hexport.config.matrix import as_settings, local_texts, places, run_places
+from hexport.config.matrix import as_settings, places, run_places, toolchain_versions
 from hexport.config.places import Place, device_file, fp_file, qdq_file
 from hexport.config.settings import Config, Model
+from hexport.config.tasks import local_texts, task_files, trusted_files
 from hexport.errors import HexportError
 
 
@@ -56,10 +55,9 @@ def float_model(config: Config, model: str, recipe: str) -> dict[str, str]:
     }
 
 
-def task_files(config: Config, model: str) -> list[str]:
-    """The files of the model's evaluation tasks: local texts, and tasks that are named by their YAML file."""
-    names = (config.models[model].evaluation or {}).get("tasks", [])
-    return [*local_texts(config, names).values(), *(name for name in names if Path(name).is_file())]
+def evaluation_files(config: Config, model: str) -> list[str]:
+    """The files of the model's evaluation tasks: local texts, and trusted task files with their parts."""
+    return task_files(config, (config.models[model].evaluation or {}).get("tasks", []))
 
 
 def task_options(config: Config, model: str) -> list[str]:
@@ -95,6 +93,7 @@ def device_settings(config: Config, place: Place) -> str:
             "mode": place.mode,
             "graph": "kv" if place.mode == "kv" else spec.evaluation.get("graph", "prefill"),
             "recipe_spec": config.recipes[place.recipe] if spec.pre_gen_pte is None else None,
+            "versions": toolchain_versions(),
         }
     )
 
@@ -132,11 +131,15 @@ def _evaluated(config: Config) -> list[Model]:
 
 
 def _data(config: Config, model: str) -> dict:
-    """What all phases score, in windows of the context length: the same tokens behind the same context in each."""
+    """What all phases score, in windows of the context length: the same tokens behind the same context in each.
+
+    `trusted` are the files of those tasks that the user lets run code, by name.
+    """
     spec = config.models[model]
     if spec.evaluation is None:
         raise HexportError(f"models.{model}.evaluation: missing, so there is nothing to evaluate; give its tasks")
-    return {key: spec.evaluation.get(key) for key in ("tasks", "limit", "num_fewshot")}
+    data = {key: spec.evaluation.get(key) for key in ("tasks", "limit", "num_fewshot")}
+    return data | {"trusted": trusted_files(config, data["tasks"])}
 
 
 def _thresholds(model: Model) -> dict[str, float]:

@@ -11,14 +11,16 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from hexport.code_digest import TOOLCHAIN
 from hexport.config.checks import check_greedy, check_lookahead_size, check_r3, check_recipe
 from hexport.config.devices import Device, devices_at, stations
 from hexport.config.places import Place, result_file
 from hexport.config.ready_programs import program_name, ready_program
 from hexport.config.settings import Config, Model
 from hexport.config.sources import downloads, is_hub, is_remote, tokenizer_forms
+from hexport.config.tasks import local_texts, task_files, trusted_files
 from hexport.errors import HexportError
-from hexport.provenance import sha256
+from hexport.file_hashes import sha256
 
 LOOKAHEAD_KEYS = ("ngram", "window", "gcap")
 # What a program of each mode depends on, beside its target, recipe and toolchain.
@@ -27,7 +29,6 @@ PROGRAM_KEYS = {
     "hybrid": ("max_seq_len", "num_sharding", "prefill_ar_len"),
     "lookahead": ("max_seq_len", "num_sharding", "prefill_ar_len", *LOOKAHEAD_KEYS),
 }
-TOOLCHAIN = ("executorch", "torch")
 
 
 def tokenizers(config: Config) -> list[str]:
@@ -102,23 +103,15 @@ def calibration_files(config: Config, model: str) -> list[str]:
     """The files that a model is calibrated on, also as texts or definitions of its tasks."""
     data = config.models[model].calibration or {}
     files = [data[key] for key in ("text", "samples") if key in data]
-    for task in data.get("tasks", []):
-        file = config.tasks.get(task, {"text": task})["text"]
-        files += [file] if task in config.tasks or Path(file).is_file() else []
-    return files
+    return [*files, *task_files(config, data.get("tasks", []))]
 
 
 def calibration_options(config: Config, model: str) -> list[str]:
-    """Options that hand these files to scripts/calibration.py; a task's definition is known by its name."""
+    """Options that hand these files to scripts/calibration.py; a task's definition is in the settings."""
     data = config.models[model].calibration or {}
     options = [(f"--{key}", data[key]) for key in ("text", "samples") if key in data]
     options += [("--local", f"{name}={file}") for name, file in local_texts(config, data.get("tasks", [])).items()]
     return [word for option in options for word in option]
-
-
-def local_texts(config: Config, tasks: list[str]) -> dict[str, str]:
-    """Name -> file of those tasks that are local texts."""
-    return {name: config.tasks[name]["text"] for name in tasks if name in config.tasks}
 
 
 def fetch_settings(config: Config, download: str) -> str:
@@ -145,7 +138,8 @@ def calibration_settings(config: Config, model: str) -> str:
     match spec.calibration or {"prompts": spec.prompts}:
         case {"tasks": tasks, **limits}:
             limits = {key: limits.get(key) for key in ("limit", "num_fewshot")}
-            return as_settings({"tasks": tasks, "texts": local_texts(config, tasks), **limits})
+            texts, trusted = local_texts(config, tasks), trusted_files(config, tasks)
+            return as_settings({"tasks": tasks, "texts": texts, "trusted": trusted, **limits})
         case {"prompts": prompts}:
             return as_settings({"prompts": prompts, "system_prompt": spec.system_prompt})
         case text_or_samples:
@@ -197,6 +191,7 @@ def run_settings(config: Config, model: str, recipe: str, target: str, device: s
             "seq_len": spec.seq_len,
             "repeats": spec.repeats,
             "warmup": spec.warmup,
+            "versions": toolchain_versions(),
         }
         | {key: getattr(spec, key) for key in LOOKAHEAD_KEYS if mode == "lookahead"}
     )

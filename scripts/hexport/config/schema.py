@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import jsonschema
@@ -10,6 +11,10 @@ import jsonschema
 from hexport.config.documents import read_yaml
 from hexport.errors import HexportError
 
+MAX_FAULTS = 100  # that one look at a file lists
+MAX_NAME = 100  # characters of a word whose like is looked for
+MAX_KNOWN = 50  # names in a fault
+MAX_SHOWN = 60  # characters of a key or value in a fault
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 TYPES = {
     "array": "a list",
@@ -33,21 +38,25 @@ def defaults(properties: dict) -> dict:
     return {key: rule["default"] for key, rule in properties.items() if "default" in rule}
 
 
-def schema_errors(document: dict, name: str) -> Iterator[str]:
-    """One line `where: what is wrong` for each place where the document breaks the schema of `<name>.yaml`."""
-    faults = sorted(
-        jsonschema.Draft202012Validator(schema(name)).iter_errors(document),
-        key=lambda error: [str(part) for part in error.path],
-    )
-    mistyped = [error.path for error in faults if error.validator == "type"]
+def schema_errors(document: dict, name: str, written: dict | None = None) -> Iterator[str]:
+    """One line `where: what is wrong` for each place where the document breaks the schema of `<name>.yaml`.
+
+    `written` is the document as its file has it, where variables in it stand for what may be secret: values are shown
+    from there.
+    """
+    faults = sorted(_validator(name).iter_errors(document), key=lambda error: [str(part) for part in error.path])
+    mistyped = {tuple(error.path) for error in faults if error.validator == "type"}
     for error in faults:
-        if error.validator == "type" or error.path not in mistyped:
-            yield from _explain(error)
+        if error.validator == "type" or tuple(error.path) not in mistyped:
+            yield from _explain(error, error.instance if written is None else _at(written, error.path))
 
 
-def raise_all(source: str, faults: Iterator[str] | list[str]) -> None:
-    """Raise one HexportError with a line for each fault in the file `source`, if there are any."""
-    if lines := [f"{source}: {fault}" for fault in faults]:
+def raise_all(source: str, faults: Iterable[str]) -> None:
+    """Raise one HexportError with a line for each fault in the file `source`, if there are any, up to MAX_FAULTS."""
+    lines = [f"{source}: {fault}" for fault in islice(faults, MAX_FAULTS + 1)]
+    if len(lines) > MAX_FAULTS:
+        lines[-1] = f"{source}: has more faults than these {MAX_FAULTS}; mend them first"
+    if lines:
         raise HexportError(*lines)
 
 
@@ -55,26 +64,57 @@ def dotted(path: Iterable[str | int]) -> str:
     """`models.a.modes[0]` of the parts of a path."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += f"[{part}]" if isinstance(part, int) else f".{cut(part)}" if text else cut(part)
     return text
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean x?`, or `; known: x, y` where nothing known resembles the word."""
-    known = list(known)
+    known = list(known)[:1000]
     folded = {name.casefold(): name for name in reversed(known)}
-    if close := difflib.get_close_matches(word.casefold(), folded, 1):
+    if len(word) <= MAX_NAME and (close := difflib.get_close_matches(word.casefold(), folded, 1)):
         return f"; did you mean {folded[close[0]]}?"
-    return f"; known: {', '.join(known)}"
+    more = ", …" if len(known) > MAX_KNOWN else ""
+    return f"; known: {', '.join(known[:MAX_KNOWN])}{more}"
 
 
-def _explain(error: jsonschema.ValidationError) -> Iterator[str]:
-    path, limit, value = list(error.path), error.validator_value, error.instance
+def cut(text: str) -> str:
+    """The text, or its beginning where it is too long for a line."""
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}…"
+
+
+@cache
+def _validator(name: str) -> jsonschema.protocols.Validator:
+    """Validates content of `<name>.yaml`. jsonschema's own uniqueItems compares each item with each."""
+    kind = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"uniqueItems": _unique_items})
+    return kind(schema(name))
+
+
+def _unique_items(
+    _validator: jsonschema.protocols.Validator, unique: bool, items: object, _schema: dict
+) -> Iterator[jsonschema.ValidationError]:
+    seen: set[str] = set()
+    for item in items if unique and isinstance(items, list) else ():
+        if (text := repr(item)) in seen:
+            yield jsonschema.ValidationError(f"{cut(str(item))} is there twice")
+            return
+        seen.add(text)
+
+
+def _at(document: object, path: Iterable[str | int]) -> object:
+    for part in path:
+        document = document[part]
+    return document
+
+
+def _explain(error: jsonschema.ValidationError, value: object) -> Iterator[str]:
+    """`value` is the instance, as it is shown."""
+    path, limit = list(error.path), error.validator_value
     where = f"{dotted(path)}: " if path else ""
     match error.validator:
         case "additionalProperties":
             known = error.schema["properties"]
-            for key in value:
+            for key in error.instance:
                 if key not in known:
                     yield f"{dotted([*path, key])}: unknown key{nearest(key, known)}"
         case "required":
@@ -84,22 +124,23 @@ def _explain(error: jsonschema.ValidationError) -> Iterator[str]:
             quotes = "; put it in quotes" if types == ["string"] and isinstance(value, int | float) else ""
             yield f"{where}expected {' or '.join(TYPES[name] for name in types)}, got {_shown(value)}{quotes}"
         case "enum":
-            yield f"{where}unknown value {_shown(value)}{nearest(str(value), map(str, limit))}"
+            yield f"{where}unknown value {_shown(value)}{nearest(str(error.instance)[:999], map(str, limit))}"
         case "pattern" if "propertyNames" in error.schema_path:
-            yield f"{dotted([*path, value])}: not a name: use {error.schema['$comment']}"
+            yield f"{dotted([*path, error.instance])}: not a name: use {error.schema['$comment']}"
         case "pattern":
             yield f"{where}expected {error.schema['$comment']}, got {_shown(value)}"
         case "minimum":
-            yield f"{where}must be {limit} or more, got {value}"
+            yield f"{where}must be {limit} or more, got {_shown(value)}"
         case "exclusiveMinimum":
-            yield f"{where}must be more than {limit}, got {value}"
+            yield f"{where}must be more than {limit}, got {_shown(value)}"
         case "maximum":
-            yield f"{where}must be {limit} or less, got {value}"
+            yield f"{where}must be {limit} or less, got {_shown(value)}"
         case "minLength" | "minItems" | "minProperties":
             yield f"{where}must not be empty"
-        case "uniqueItems":
-            twice = next(item for i, item in enumerate(value) if item in value[:i])
-            yield f"{where}{twice} is there twice"
+        case "maxLength":
+            yield f"{where}must have at most {limit} characters, and has {len(error.instance):,}"
+        case "maxItems" | "maxProperties":
+            yield f"{where}must have at most {limit} entries, and has {len(error.instance):,}"
         case _:
             yield f"{where}{error.message}"
 
@@ -119,5 +160,4 @@ def _shown(value: object) -> str:
             return "keys with values"
         case list():
             return "a list"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return cut(repr(value))

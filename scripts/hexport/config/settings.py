@@ -49,7 +49,7 @@ class Config:
     devices_file: str
     devices: dict[str, Device]
     recipes: dict[str, dict]  # every known recipe, built-in ones too, with its full content
-    tasks: dict[str, dict]  # local texts as tasks: name -> {"text": path}
+    tasks: dict[str, dict]  # name -> {"text": path}, or {"yaml": path, "trusted": true}
 
 
 def parse_config(document: dict, source: str) -> Config:
@@ -62,7 +62,7 @@ def parse_config(document: dict, source: str) -> Config:
     entries = {name: entry or {} for name, entry in document["models"].items()}
     raise_all(source, [*recipe_errors(document["recipes"]), *_missing_checkpoints(entries)])
     return Config(
-        artifacts=document["artifacts"].rstrip("/"),
+        artifacts=document["artifacts"].rstrip("/") or "/",
         socs=document["socs"],
         models={name: _model(name, entry) for name, entry in entries.items()},
         devices_file=document["devices"],

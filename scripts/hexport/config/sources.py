@@ -8,9 +8,10 @@ from hexport.checkpoints.files import checkpoint_files
 from hexport.checkpoints.uri import HubFiles, WebFile, parse_uri
 from hexport.config.settings import Config, Model
 from hexport.errors import HexportError
+from hexport.provenance import LISTING
 from hexport.tokenizers.files import is_sentencepiece, model_file, published_model, tokenizer_files
 
-LISTING = "download.json"
+MAX_NAME = 150  # the end of a name, where its suffix is; a manifest's name is longer
 
 
 def is_remote(source: str) -> bool:
@@ -45,7 +46,8 @@ def download_name(uri: str) -> str:
     The URI's digest keeps files of one name apart.
     """
     source = parse_uri(uri)
-    name = f"{hashlib.sha256(uri.encode()).hexdigest()[:12]}-{re.sub(r'[^A-Za-z0-9._-]+', '-', source.name)}"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", source.name)[-MAX_NAME:]
+    name = f"{hashlib.sha256(uri.encode()).hexdigest()[:12]}-{plain}"
     return f"{name}/{LISTING}" if isinstance(source, HubFiles) else name
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hexport.checkpoints.json_file import read_json
-from hexport.decoder.config_values import integer, positive_number
+from hexport.decoder.config_values import boolean, integer, positive_number
 from hexport.decoder.families import COMMON_KEYS, FAMILIES, IRRELEVANT_KEYS, USUAL_VALUES, Family
 from hexport.decoder.layer_kinds import LayerKind, read_layers
 from hexport.decoder.rope_scaling import Rope
@@ -85,8 +85,8 @@ def decoder_config(config: dict, where: str = "config.json") -> DecoderConfig:
         qk_norm=family.qk_norm,
         sandwich_norms=family.sandwich_norms,
         fused=family.fused,
-        biases=_biases(config, family),
-        tied_head=bool(config.get("tie_word_embeddings", family.tied_head)),
+        biases=_biases(config, family, where),
+        tied_head=boolean(config, "tie_word_embeddings", where, family.tied_head),
         sliding_window=window,
         layers=layers,
         ropes=ropes,
@@ -127,10 +127,10 @@ def _attention_scale(config: dict, family: Family, head_dim: int, where: str) ->
     return head_dim**-0.5
 
 
-def _biases(config: dict, family: Family) -> frozenset[str]:
+def _biases(config: dict, family: Family, where: str) -> frozenset[str]:
     biases = {"q_proj", "k_proj", "v_proj"} if family.qkv_bias else set()
-    if config.get("attention_bias"):
+    if boolean(config, "attention_bias", where):
         biases |= {"q_proj", "k_proj", "v_proj", "o_proj"}
-    if config.get("mlp_bias"):
+    if boolean(config, "mlp_bias", where):
         biases |= {"gate_proj", "up_proj", "down_proj"}
     return frozenset(biases)

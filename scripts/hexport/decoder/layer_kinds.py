@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hexport.decoder.config_values import integer
+from hexport.decoder.config_values import boolean, integer
 from hexport.decoder.families import FULL, SLIDING, Family
 from hexport.decoder.rope_scaling import Rope, read_ropes
 from hexport.errors import HexportError
@@ -28,7 +28,7 @@ def read_layers(
     n = integer(config, "num_hidden_layers", where)
     if n > MAX_LAYERS:
         raise HexportError(f"{where}: num_hidden_layers {n} is more than {MAX_LAYERS}; the file is damaged")
-    window = _sliding_window(config, family)
+    window = _sliding_window(config, family, where)
     types = _layer_types(config, family, window, n, where)
     by_type = read_ropes(config, family, head_dim, where)
     rotated = _rotated_layers(config, family, n, where)
@@ -45,11 +45,12 @@ def read_layers(
     return window if slides else None, layers, ropes
 
 
-def _sliding_window(config: dict, family: Family) -> int | None:
+def _sliding_window(config: dict, family: Family, where: str) -> int | None:
     """None where windows are switched off. A list of layer types decides by itself."""
     if "sliding_window" not in family.keys:
         return None
-    if "use_sliding_window" in family.keys and not (config.get("use_sliding_window") or config.get("layer_types")):
+    switched_on = "use_sliding_window" not in family.keys or boolean(config, "use_sliding_window", where)
+    if not switched_on and not config.get("layer_types"):
         return None
     return config.get("sliding_window", family.sliding_window)
 

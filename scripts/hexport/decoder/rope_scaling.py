@@ -134,8 +134,10 @@ def _scaling(
             return Linear(positive_number(parameters, "factor", in_scaling))
         case "llama3":
             keys = ("factor", "low_freq_factor", "high_freq_factor")
-            factors = (positive_number(parameters, key, in_scaling) for key in keys)
-            return Llama3(*factors, _original_context_len(config, parameters, family, where))
+            factor, low, high = (positive_number(parameters, key, in_scaling) for key in keys)
+            if low >= high:
+                raise HexportError(f"{in_scaling}: low_freq_factor {low} must be below high_freq_factor {high}")
+            return Llama3(factor, low, high, _original_context_len(config, parameters, family, where))
         case "longrope":
             short, long = (_divisors(parameters, key, dims // 2, in_scaling) for key in ("short_factor", "long_factor"))
             original = _original_context_len(config, parameters, family, where)

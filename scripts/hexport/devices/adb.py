@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from adbutils import AdbTimeout
 
 from hexport.config.devices import Device
 from hexport.devices.adb_server import LINK_ERRORS, Client, client
-from hexport.devices.faults import PassingFault, PhoneFault
+from hexport.devices.faults import PassingFault, PhoneFault, printable
 from hexport.devices.shell_stream import Output, Stream, script
 from hexport.errors import HexportError
 
@@ -57,7 +58,7 @@ class Phone:
                     f"adb server {self.host}:{self.port}: no adb server answers there; restart it "
                     "(`adb kill-server`), or correct adb_server in devices.yaml"
                 ) from None
-        return "no permissions" if state == "no" else state  # adbutils takes the first of its words
+        return "no permissions" if state == "no" else printable(state)  # adbutils takes the first of its words
 
     def check_online(self, seconds: float = 0.0) -> None:
         """Wait up to `seconds` for the phone, and connect to it where it is one over TCP.
@@ -134,21 +135,29 @@ class Phone:
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
         what = f"{size} bytes" if isinstance(source, bytes) else f"{source.name}, {size / 1e6:.1f} MB"
         with client(self.host, self.port, seconds) as adb:
-            file = _Source(io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb"), adb, on_bytes)  # noqa: SIM115
+            file = _Source(io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb"), on_bytes)  # noqa: SIM115
             with self._link_faults(f"pushing {what}", adb), file:
                 adb.sync(self.serial).push(file, path, mode)
 
-    def pull(self, path: str, target: Path, seconds: float) -> None:
-        """Read the file `path` of the phone into `target`; what arrived is not verified, and may be a part."""
+    def pull(self, path: str, target: Path, size: int, seconds: float) -> None:
+        """Read the file `path` of the phone, of `size` bytes, into `target`; what arrived is not verified, and may be
+        a part.
+
+        Raises PhoneFault where the phone refuses it or sends more, PassingFault where the link broke or took longer
+        than `seconds`.
+        """
         _check_text(path, str(self))
+        name, left = path.rsplit("/", 1)[-1], size
         with client(self.host, self.port, seconds) as adb, open(target, "wb") as file:
             chunks = adb.sync(self.serial).iter_content(path)
             while True:
-                with self._link_faults(f"pulling {path.rsplit('/', 1)[-1]}", adb):
-                    chunk = next(chunks, b"")
-                    adb.tick()
-                if not chunk:
+                with self._link_faults(f"pulling {name}", adb):
+                    chunk = next(chunks, None)
+                if chunk is None:
                     break
+                left -= len(chunk)
+                if left < 0:
+                    raise PhoneFault(f"{self}: {name!r} has more than its {size} bytes; see what else uses the phone")
                 file.write(chunk)
 
     def _connected_state(self, waited: float) -> str:
@@ -169,7 +178,7 @@ class Phone:
         try:
             yield
         except LINK_ERRORS as error:
-            said = (adb.refusal() or str(error)).partition("\n")[0].strip()
+            said = printable((adb.refusal() or str(error)).partition("\n")[0])
             states = {
                 "device offline": "offline",
                 "device unauthorized": "unauthorized",
@@ -193,26 +202,27 @@ class Phone:
         if "No space" in said:
             with contextlib.suppress(PhoneFault):
                 free = free_bytes(self.shell("df -k /data/local/tmp | tail -n 1", STATE_S).text())
-                return f", {free / 1e6:.0f} MB free; free some of its storage"
+                known = f", {free / 1e6:.0f} MB free" if free is not None else ""
+                return f"{known}; free some of its storage"
         if "Read-only" in said or "denied" in said:
             return "; see whether `adb shell touch /data/local/tmp/x` works, else restart the phone"
         return ""
 
 
-def free_bytes(line: str) -> int:
-    """Of the last line of `df -k`: file system, blocks, used, available, percent, mount point."""
-    return int(line.split("%")[0].split()[-2]) * 1024
+def free_bytes(line: str) -> int | None:
+    """Of the last line of `df -k`: file system, blocks, used, available, percent, mount point. None of any other."""
+    found = re.search(r" ([0-9]{1,12}) +[0-9]+% ", line)
+    return int(found[1]) * 1024 if found else None
 
 
 class _Source(io.RawIOBase):
-    """A file on its way to a phone: adbutils reads it in small pieces, and at each the deadline is looked at."""
+    """A file on its way to a phone, which adbutils reads in small pieces."""
 
-    def __init__(self, file: io.BufferedIOBase, adb: Client, on_bytes: Callable[[int], None]):
-        self._file, self._adb, self._on_bytes = file, adb, on_bytes
+    def __init__(self, file: io.BufferedIOBase, on_bytes: Callable[[int], None]):
+        self._file, self._on_bytes = file, on_bytes
         self._sent = 0
 
     def read(self, size: int = -1) -> bytes:
-        self._adb.tick()
         self._on_bytes(self._sent)
         try:
             data = self._file.read(size)

@@ -5,14 +5,23 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from adbutils import AdbClient, AdbConnection, AdbError, adb_path
 
 from hexport.devices.faults import PassingFault
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+CONNECT_S = 3.0
 IDLE_S = 60.0  # no link that works is silent for so long amid a file
+ANSWER_BYTES = 1 << 20  # adb's longest is a piece of a file, of 64 kB
+# A host that went away without a word is noticed after 40 s, where nothing is sent meanwhile.
+KEEP_ALIVE = (
+    ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1),
+    ((socket.IPPROTO_TCP, socket.TCP_KEEPIDLE), 10),
+    ((socket.IPPROTO_TCP, socket.TCP_KEEPINTVL), 10),
+    ((socket.IPPROTO_TCP, socket.TCP_KEEPCNT), 3),
+)
 START_S = 20.0  # a server starts in less than a second, on a busy machine in several
 # What adbutils raises where the server, the link or the phone fails it: its own errors, those of the socket (a
 # TimeoutError is an OSError), and those of code that takes a short answer for a whole one.
@@ -20,13 +29,48 @@ LINK_ERRORS = (AdbError, OSError, EOFError, struct.error, AssertionError, ValueE
 
 
 class Connection(AdbConnection):
-    """A connection that starts no server, and keeps why a phone refuses a file, which adbutils throws away."""
+    """A connection that starts no server, has a deadline for whatever adbutils does with it, takes no answer of any
+    size, and keeps why a phone refuses a file, which adbutils throws away.
+
+    adbutils' own would start a server on this host, whichever host was asked for. All that is inherited goes through
+    `conn`, `closed`, `close` and the reading methods, which are public.
+    """
 
     refusal = ""
     _refused = False
 
-    def _safe_connect(self) -> socket.socket:
-        return self._create_socket()  # adbutils starts a server here, on this host, whichever host was asked for
+    def __init__(self, host: str, port: int, left: Callable[[], float]):
+        self._left = left
+        self._socket: socket.socket | None = socket.create_connection((host, port), min(left(), CONNECT_S))
+        for option, value in KEEP_ALIVE:
+            self._socket.setsockopt(*option, value)
+
+    @property
+    def closed(self) -> bool:
+        return self._socket is None
+
+    @property
+    def conn(self) -> socket.socket:
+        """The socket; what is done with it next may take the rest of the time. Raises TimeoutError past the end."""
+        if self._socket is None:
+            raise AdbError("the connection is closed")
+        self._socket.settimeout(min(self._left(), IDLE_S))
+        return self._socket
+
+    def read(self, n: int) -> bytes:
+        """Up to `n` bytes, fewer where the connection ends."""
+        if n > ANSWER_BYTES:
+            raise AdbError(f"an answer of {n} bytes")
+        data = bytearray()
+        while len(data) < n and (chunk := self.conn.recv(n - len(data))):
+            data += chunk
+        return bytes(data)
+
+    def read_exact(self, n: int) -> bytes:
+        data = self.read(n)
+        if len(data) < n:
+            raise EOFError(f"{n} bytes expected, {len(data)} came")
+        return data
 
     def read_string(self, n: int) -> str:
         text = super().read_string(n)
@@ -36,11 +80,15 @@ class Connection(AdbConnection):
         return text
 
     def close(self) -> None:
-        if self._refused:
-            with contextlib.suppress(*LINK_ERRORS):
+        if self._socket is None:
+            return
+        with contextlib.suppress(*LINK_ERRORS):
+            if self._refused:
                 (length,) = struct.unpack("<I", self.read_exact(4))
                 self.read_string(min(length, 1024))
-        super().close()
+            self._socket.shutdown(socket.SHUT_WR)
+        self._socket.close()
+        self._socket = None
 
 
 class Client(AdbClient):
@@ -59,16 +107,8 @@ class Client(AdbClient):
         return left
 
     def make_connection(self, timeout: float | None = None) -> Connection:
-        connection = Connection(self.host, self.port)
-        self.connections.append(connection)
-        connection.conn.settimeout(min(self.left(), IDLE_S))
-        return connection
-
-    def tick(self) -> None:
-        """Shorten the time that open connections may be silent to what is left. Raises TimeoutError past the end."""
-        for connection in self.connections:
-            if not connection.closed:
-                connection.conn.settimeout(min(self.left(), IDLE_S))
+        self.connections.append(Connection(self.host, self.port, self.left))
+        return self.connections[-1]
 
     def close(self) -> None:
         for connection in self.connections:

@@ -27,7 +27,8 @@ class EvaluationJob:
         from hexport.evaluation.tasks import load_tasks
 
         with progress.stage("tasks"):
-            return load_tasks(self.settings["tasks"], self.texts, self.settings["num_fewshot"])
+            trusted = self.settings.get("trusted")
+            return load_tasks(self.settings["tasks"], self.texts, self.settings["num_fewshot"], trusted)
 
     def references(self) -> Callable | None:
         """What makes the other models to compare with, from a context length; None for a ready program."""

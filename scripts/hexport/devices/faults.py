@@ -2,6 +2,8 @@
 
 from hexport.errors import HexportError
 
+SAID_LETTERS = 200
+
 
 class PhoneFault(HexportError):
     """This phone cannot do the work; another one of the same SoC may."""
@@ -9,3 +11,8 @@ class PhoneFault(HexportError):
 
 class PassingFault(PhoneFault):
     """The same phone may do it on another try: the link broke, a file was damaged on the way, the adb server went."""
+
+
+def printable(said: str) -> str:
+    """What a phone said, as a part of one line of a message."""
+    return "".join(character for character in said if character.isprintable()).strip()[:SAID_LETTERS]

@@ -18,10 +18,11 @@ from hexport.devices.job import JobFolder, job_folder
 from hexport.devices.phone_code import write_code
 from hexport.devices.phone_facts import platform, read_facts
 from hexport.devices.phone_libraries import qnn_libraries
-from hexport.devices.phone_process import CODE, PROGRAM, PhoneProcess
+from hexport.devices.phone_process import CODE, PROGRAM, PhoneProcess, count, seconds, understood
 from hexport.devices.remote import RemoteCache, graph_sizes, mode_sizes
 from hexport.errors import HexportError
 from hexport.lowering.capabilities import hexport_refusal
+from hexport.lowering.layout import layout_of
 from hexport.lowering.program_facts import ProgramFacts
 from hexport.progress import Progress
 from hexport.runtime.decode import Generation
@@ -57,20 +58,39 @@ class RemoteGenerator:
             if event.name == "block":
                 on_block()
             elif event.name == "token":
-                on_token(event.facts["token"])
+                with understood(self._process.phone):
+                    token = count(event.facts["token"], self.decode_graph.vocab_size - 1)
+                on_token(token)
             else:
                 break
-        facts = event.json()
-        self.cache.n_past = facts.pop("n_past")
-        return Generation(**facts)
+        with understood(self._process.phone):
+            facts = event.json()
+            generation = self._generation(facts, len(tokens))
+            self.cache.n_past = count(facts["n_past"], self.decode_graph.context_len)
+        return generation
+
+    def _generation(self, facts: dict, n_prompt: int) -> Generation:
+        """Raises ValueError, KeyError and TypeError for what no generation is."""
+        context_len, vocab_size = self.decode_graph.context_len, self.decode_graph.vocab_size
+        ids = [count(id, vocab_size - 1) for id in facts["token_ids"]]
+        first_token_s, total_s = seconds(facts["first_token_s"]), seconds(facts["total_s"])
+        if not ids or not 0 < first_token_s <= total_s or (ids[1:] and first_token_s == total_s):
+            raise ValueError(f"{len(ids)} tokens, the first after {first_token_s} s of {total_s}")
+        return Generation(
+            ids,
+            count(facts["tokens_read"], n_prompt),
+            count(facts["decode_steps"], context_len),
+            first_token_s,
+            total_s,
+        )
 
 
 class RemoteReader:
     """A graph on a phone that reads texts. `graph` are its sizes, `name` is "prefill" or "kv"."""
 
-    def __init__(self, process: PhoneProcess, name: str, graph: GraphSizes, scale: float, zero_point: int):
+    def __init__(self, process: PhoneProcess, name: str, graph: GraphSizes, dtype: str, scale: float, zero_point: int):
         self.name, self.graph, self._process = name, graph, process
-        self._scale, self._zero_point = scale, zero_point
+        self._dtype, self._scale, self._zero_point = dtype, scale, zero_point
 
     def read(self, inputs: Texts, progress: Progress) -> Iterator[np.ndarray]:
         """As `runtime.reading.read`, bit for bit.
@@ -85,8 +105,12 @@ class RemoteReader:
         self._process.renew()
         request, parts = {"inputs": [list(tokens) for tokens in inputs], "frame_bytes": FRAME_BYTES}, []
         for event in self._process.ask(request):
-            parts.append(np.frombuffer(event.payload, event.facts["dtype"]).reshape(-1, self.graph.vocab_size))
-            if event.facts["left"] == 0:
+            with understood(self._process.phone):
+                parts.append(np.frombuffer(event.payload, self._dtype).reshape(-1, self.graph.vocab_size))
+                left = count(event.facts["left"], self.graph.ar_len)
+                if sum(map(len, parts)) + left > self.graph.ar_len:
+                    raise ValueError(f"more rows than the {self.graph.ar_len} of a call")
+            if left == 0:
                 yield dequantised(np.concatenate(parts), self._scale, self._zero_point)
                 parts = []
 
@@ -125,8 +149,9 @@ def reader(
     values = graph_values(facts, method)
     task = {"graphs": {method: values}}
     with _folder(phone, device, program, progress) as folder, PhoneProcess(folder, device, task, progress) as process:
-        scale, zero_point = values["logits_scale"], values["logits_zero_point"]
-        yield RemoteReader(process, name, graph_sizes(facts, method), scale, zero_point)
+        dtype = layout_of(facts.methods[method]).logits_dtype
+        encoding = values["logits_scale"], values["logits_zero_point"]
+        yield RemoteReader(process, name, graph_sizes(facts, method), dtype, *encoding)
 
 
 def driven_facts(program: Path) -> ProgramFacts:
@@ -142,7 +167,7 @@ def driven_facts(program: Path) -> ProgramFacts:
 def _folder(phone: Phone, device: Device, program: Path, progress: Progress) -> Iterator[JobFolder]:
     """With all that a process needs: our code, the program and the QNN libraries of the phone's platform."""
     libraries = qnn_libraries(device, platform(read_facts(phone), device.runner))
-    with tempfile.TemporaryDirectory() as local:
+    with tempfile.TemporaryDirectory(prefix="hexport-") as local:
         code = Path(local, CODE)
         write_code(code)
         files = {CODE: code, PROGRAM: program, **libraries}

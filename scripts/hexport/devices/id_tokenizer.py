@@ -14,7 +14,7 @@ from hexport.tokenizers.tokenizer import Tokenizer
 
 # What a generation ends at: the tokenizer's eos_token, and what the runner adds for Gemma, which it looks up by text.
 EOS, END_OF_TURN = "<eos>", "<end_of_turn>"
-WORD = re.compile(rb"(\d+) |(<eos>)|(<end_of_turn>)")
+WORD = re.compile(rb"(\d{1,9}) |(<eos>)|(<end_of_turn>)")
 PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}  # how an added token is found
 
 

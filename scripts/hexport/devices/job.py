@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hexport.devices.adb import Phone
-from hexport.devices.faults import PassingFault, PhoneFault
+from hexport.devices.faults import PassingFault, PhoneFault, printable
 from hexport.devices.phone_cache import COMMAND_S, FOLDER, ensure_cached, said_well, transfer_s
-from hexport.devices.shell_stream import Output, Stream
+from hexport.devices.shell_stream import LIMIT, Output, Stream
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.provenance import atomic_path, sha256
@@ -65,16 +65,17 @@ class JobFolder:
         if self.phone.shell(command, seconds).code:
             raise PassingFault(f"{self.phone}: {name!r} arrived damaged; check the cable")
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, limit: int = LIMIT) -> bytes:
         """The content of a file, as `fetch` gets it."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.fetch(name, Path(folder, "file"))
+        with tempfile.TemporaryDirectory(prefix="hexport-") as folder:
+            self.fetch(name, Path(folder, "file"), limit)
             return Path(folder, "file").read_bytes()
 
-    def fetch(self, name: str, target: Path) -> None:
-        """Copy a file of the folder to this host, whole or not at all.
+    def fetch(self, name: str, target: Path, limit: int = LIMIT) -> None:
+        """Copy a file of the folder, of `limit` bytes at most, to this host, whole or not at all.
 
-        Raises HexportError where there is none, PassingFault where it was damaged on its way.
+        Raises HexportError where there is none, PhoneFault where it is larger or the phone does not tell its size,
+        PassingFault where it was damaged on its way.
         """
         _check_name(name)
         self.guard.check_runs()
@@ -84,11 +85,16 @@ class JobFolder:
         if found.code:
             self.guard.check_runs()  # else the folder is gone, with all that was in it
             raise HexportError(f"{self.phone}: the program left no file {name!r}; see the log of the run")
-        seconds = transfer_s(int(found.text()))
-        digest = said_well(self.phone, f"cd {self.path} && sha256sum <{_quoted(name)}", seconds).split()[0]
+        size = re.fullmatch(r"([0-9]{1,15})\n", found.text())
+        if size is None:
+            raise PhoneFault(f"{self.phone}: its stat does not tell the size of {name!r}: {printable(found.text())!r}")
+        if int(size[1]) > limit:
+            raise PhoneFault(f"{self.phone}: {name!r} has {size[1]} bytes, expected are {limit} at most; see the log")
+        seconds = transfer_s(int(size[1]))
+        digest = said_well(self.phone, f"cd {self.path} && sha256sum <{_quoted(name)}", seconds)
         with atomic_path(target) as temporary:
-            self.phone.pull(f"{self.path}/{name}", temporary, seconds)
-            if sha256(temporary) != digest:
+            self.phone.pull(f"{self.path}/{name}", temporary, int(size[1]), seconds)
+            if digest.split() != [sha256(temporary), "-"]:
                 raise PassingFault(f"{self.phone}: {name!r} arrived damaged; check the cable")
 
     def run(self, argv: list[str], environment: dict[str, str], seconds: float) -> Output:
@@ -128,7 +134,7 @@ def job_folder(phone: Phone, files: dict[str, Path], cache_gb: float, progress: 
     phone.check_online(CONNECTED_S)
     host = re.sub(r"\W", "_", socket.gethostname() or "host", flags=re.ASCII)
     for left in said_well(phone, f"ls {RUNS} 2>/dev/null || :", COMMAND_S).split():
-        if (job := re.fullmatch(rf"{host}-(\d+)-\d+", left)) and not _alive(int(job[1])):
+        if (job := re.fullmatch(rf"{host}-([0-9]{{1,9}})-[0-9]+", left)) and not _alive(int(job[1])):
             said_well(phone, CLEAR.format(runs=RUNS, pattern=left), COMMAND_S)
     cached = ensure_cached(phone, list(dict.fromkeys(files.values())), cache_gb, progress)
     own = f"{host}-{os.getpid()}-{next(_number)}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hexport.devices.adb import Phone, free_bytes
-from hexport.devices.faults import PassingFault, PhoneFault
+from hexport.devices.faults import PassingFault, PhoneFault, printable
 from hexport.progress import Progress
 from hexport.provenance import sha256
 
@@ -32,7 +32,7 @@ cd {cache} || exit 1
 rm -f {name}.part
 exit 3
 """
-OURS = re.compile(r"(\d+) (\d+) \./([0-9a-f]{64})")  # size, time and name of a file of the cache
+OURS = re.compile(r"([0-9]{1,15}) ([0-9]{1,15}) \./([0-9a-f]{64})")  # size, time and name of a file of the cache
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,16 @@ def _survey(phone: Phone, sizes: dict[str, int]) -> tuple[set[str], list[CachedF
     command = SURVEY.format(cache=CACHE, needed=" ".join(sizes) or "/dev/null")
     hashes, _, rest = said_well(phone, command, transfer_s(sum(sizes.values()))).partition("files\n")
     verified = {words[1] for line in hashes.splitlines() if len(words := line.split()) == 2 and words[0] == words[1]}
-    *files, storage = rest.splitlines()
+    *files, storage = rest.splitlines() or [""]
     cached = [CachedFile(found[3], int(found[1]), int(found[2])) for line in files if (found := OURS.fullmatch(line))]
-    return verified, cached, free_bytes(storage)
+    return verified, cached, _free(phone, storage)
+
+
+def _free(phone: Phone, line: str) -> int:
+    free = free_bytes(line)
+    if free is None:
+        raise PhoneFault(f"{phone}: its df does not tell what is free ({printable(line)!r}); see `adb shell df -k`")
+    return free
 
 
 def _make_room(
@@ -106,7 +113,7 @@ def _make_room(
         free += goes[-1].size
     if goes:
         names = shlex.join(f"./{file.name}" for file in goes)
-        free = free_bytes(said_well(phone, f"cd {CACHE} && rm -f {names} && df -k . | tail -n 1", COMMAND_S))
+        free = _free(phone, said_well(phone, f"cd {CACHE} && rm -f {names} && df -k . | tail -n 1", COMMAND_S))
     if free < space:
         raise PhoneFault(
             f"{phone}: no space: {space / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free; free some of its storage"

@@ -3,8 +3,8 @@
 import zipfile
 from pathlib import Path
 
+from hexport.code_digest import SCRIPTS, import_closure
 from hexport.devices import phone_side
-from hexport.provenance import SCRIPTS, import_closure
 
 MODULE = phone_side.__name__
 FIXED = 1980, 1, 1, 0, 0, 0  # a zip's earliest date

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from hexport.config.devices import Device
 from hexport.config.socs import HTP_ARCH
-from hexport.devices.adb import Phone
-from hexport.devices.faults import PhoneFault
+from hexport.devices.adb import Phone, free_bytes
+from hexport.devices.faults import PhoneFault, printable
 from hexport.errors import HexportError
 from hexport.progress import Progress
 
@@ -54,15 +54,16 @@ def read_facts(phone: Phone) -> Facts:
     said = _tagged(output.stdout)
     machine = said.get("machine", [""])[0]
     if not machine:
-        complaint = output.stderr.decode(errors="replace").strip().partition("\n")[0]
+        complaint = printable(output.stderr.decode(errors="replace").strip().partition("\n")[0])
         raise PhoneFault(
             f"{phone}: its shell does not answer{': ' + complaint if complaint else ''}; restart the phone"
         )
+    free = free_bytes(said.get("free", [""])[0])
     return Facts(
         soc=_part_name(*said.get("soc", []), *said.get("soc0", [])),
-        android=said["android"][0] or None,
+        android=said.get("android", [""])[0] or None,
         machine=machine,
-        free_mb=_free_mb(said.get("free", [""])[0]),
+        free_mb=None if free is None else free >> 20,
     )
 
 
@@ -103,7 +104,7 @@ def temperature(phone: Phone) -> dict[str, float] | None:
     except PhoneFault:
         return None
     found = {}
-    if tenths := re.search(r"-?\d+", said.get("battery", [""])[0]):
+    if tenths := re.search(r"-?[0-9]{1,9}", said.get("battery", [""])[0]):
         found["battery"] = int(tenths[0]) / 10
     if zones := [degrees for zone in said.get("zone", []) if (degrees := _zone_degrees(zone)) is not None]:
         found["hottest"] = max(zones)
@@ -111,30 +112,24 @@ def temperature(phone: Phone) -> dict[str, float] | None:
 
 
 def _tagged(output: bytes) -> dict[str, list[str]]:
-    """Lines `tag=value`, by tag."""
+    """Lines `tag=value`, by tag; values are fit for a message."""
     said: dict[str, list[str]] = {}
     for line in output.decode(errors="replace").splitlines():
         tag, equals, value = line.partition("=")
         if equals:
-            said.setdefault(tag, []).append(value.strip())
+            said.setdefault(tag, []).append(printable(value))
     return said
 
 
 def _part_name(*names: str) -> str | None:
     """The first that names a part. Older phones know only the code name of theirs, such as PINEAPPLE."""
-    return next((name for name in names if re.fullmatch(r"[A-Za-z]{2,4}\d{4}\S*", name)), None)
-
-
-def _free_mb(line: str) -> int | None:
-    """MB available, of the last line of `df -k`: …, blocks, used, available, use%, mount point."""
-    fields = line.split()
-    return int(fields[-3]) // 1024 if len(fields) >= 5 and fields[-3].isdigit() else None
+    return next((name for name in names if re.fullmatch(r"[A-Za-z]{2,4}[0-9]{4}\S*", name)), None)
 
 
 def _zone_degrees(line: str) -> float | None:
     """Degrees C of `temp type`, in millidegrees or degrees; None for what cannot be a temperature."""
     value, _, kind = line.partition(" ")
-    if NO_TEMPERATURE.search(kind) or not re.fullmatch(r"-?\d+", value):
+    if NO_TEMPERATURE.search(kind) or not re.fullmatch(r"-?[0-9]{1,9}", value):
         return None
     degrees = int(value) / (1000 if abs(int(value)) >= 1000 else 1)
     return degrees if PLAUSIBLE[0] < degrees < PLAUSIBLE[1] else None

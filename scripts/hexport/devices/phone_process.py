@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from hexport.config.devices import Device
-from hexport.devices.faults import PassingFault, PhoneFault
+from hexport.devices.adb import Phone
+from hexport.devices.faults import PassingFault, PhoneFault, printable
 from hexport.devices.job import JobFolder
 from hexport.devices.phone_code import MODULE
-from hexport.devices.shell_stream import Stream
+from hexport.devices.shell_stream import LIMIT, Stream
 from hexport.progress import Progress
 
 CODE, PROGRAM = "hexport.zip", "program.pte"
 NOT_FOUND = 127  # a shell's exit code where there is no such program
+MOST_S = 1e6
 FRESH_S = 60.0  # a process that is older has lost much of the time that a run may take
 ENVIRONMENT = {
     "PYTHONPATH": CODE,
@@ -36,7 +38,18 @@ class Event:
     payload: bytes
 
     def json(self) -> dict:
-        return json.loads(self.payload)
+        """Raises ValueError and RecursionError for what is no JSON object."""
+        return _object(self.payload)
+
+
+@contextlib.contextmanager
+def understood(phone: Phone) -> Iterator[None]:
+    """Takes what a phone says apart: raises PhoneFault where it is not what our code on a phone would say."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        why = printable(f"{type(error).__name__}: {error}")
+        raise PhoneFault(f"{phone}: its answer is none of hexport's ({why}); see what else uses the phone") from None
 
 
 class PhoneProcess:
@@ -46,6 +59,7 @@ class PhoneProcess:
     """
 
     def __init__(self, folder: JobFolder, device: Device, task: dict, progress: Progress):
+        self.phone = folder.phone
         self._folder, self._device, self._progress = folder, device, progress
         self._task = {"program": PROGRAM, **task}
         self._number = itertools.count()
@@ -92,7 +106,9 @@ class PhoneProcess:
             opened = self._folder.start(argv, ENVIRONMENT, self._device.timeout)
             self._stream: Stream = self._running.enter_context(opened)
             self._started = time.monotonic()
-            self.load_s = next(self.ask(self._task)).json()["load_s"]
+            loaded = next(self.ask(self._task))
+            with understood(self.phone):
+                self.load_s = seconds(loaded.json()["load_s"])
 
     def _event(self) -> Event:
         line = next(self._stream.lines(), None)
@@ -100,38 +116,64 @@ class PhoneProcess:
             raise self._ended()
         digest, _, header = line.partition(b" ")
         if digest != b"%08x" % zlib.crc32(header):
-            said = f"{self._folder.phone}: {line[:60]!r}"
+            said = f"{self.phone}: {line[:60]!r}"
             raise PassingFault(f"{said} is no answer of hexport's, or one that was damaged on its way; try again")
-        return self._checked(json.loads(header))
+        with understood(self.phone):
+            facts = _object(header)
+            name, size, digest = str(facts["event"]), facts["bytes"], facts["sha256"]
+            count(size, LIMIT)
+        return self._checked(Event(name, facts, self._stream.read(size)), size, digest)
 
-    def _checked(self, header: dict) -> Event:
-        payload = self._stream.read(header["bytes"])
-        if len(payload) < header["bytes"]:
+    def _checked(self, event: Event, size: int, digest: str) -> Event:
+        if len(event.payload) < size:
             raise self._ended()
-        if hashlib.sha256(payload).hexdigest() != header["sha256"]:
-            raise PassingFault(f"{self._folder.phone}: an answer of {len(payload)} bytes arrived damaged; try again")
-        event = Event(header["event"], header, payload)
+        if hashlib.sha256(event.payload).hexdigest() != digest:
+            raise PassingFault(f"{self.phone}: an answer of {size} bytes arrived damaged; try again")
         if event.name == "error":
-            raise self._reported(event.json())
+            with understood(self.phone):
+                error = event.json()
+                line, missing = printable(str(error["line"])), printable(str(error["missing"] or ""))
+            raise self._reported(line, missing)
         return event
 
-    def _reported(self, error: dict) -> PhoneFault:
+    def _reported(self, line: str, missing: str) -> PhoneFault:
         """What the phone says that is wrong; what led to it goes to the log."""
         with contextlib.suppress(PhoneFault):
             self._progress.log(self._stream.rest().stderr.decode(errors="replace"))
-        python = f"{self._folder.phone}: {self._device.python}"
-        if error["missing"]:
+        python = f"{self.phone}: {self._device.python}"
+        if missing:
             return PhoneFault(
-                f"{python} has no module {error['missing']}; install executorch {metadata.version('executorch')} for "
+                f"{python} has no module {missing}; install executorch {metadata.version('executorch')} for "
                 "it, which brings torch and numpy, or name another one as python in devices.yaml"
             )
-        return PhoneFault(f"{python}: {error['line']}; see the log of the run")
+        return PhoneFault(f"{python}: {line}; see the log of the run")
 
     def _ended(self) -> PhoneFault:
         """Why a process is gone that should have answered. A signal raises by itself."""
         self._progress.log(self._stream.rest().stderr.decode(errors="replace"))
         output = self._stream.output()
-        python = f"{self._folder.phone}: {self._device.python}"
+        python = f"{self.phone}: {self._device.python}"
         if output.code == NOT_FOUND:
             return PhoneFault(f"{python} is not there; name the Python of this device as python in devices.yaml")
         return PhoneFault(f"{python} ended with exit code {output.code}: {output.last_line()}; see the log of the run")
+
+
+def seconds(value: object) -> float:
+    """Raises ValueError for what is no time that a process takes."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST_S:
+        raise ValueError(f"seconds: {value!r}")
+    return float(value)
+
+
+def count(value: object, most: int) -> int:
+    """Raises ValueError for what is no number from 0 to `most`."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"a number up to {most}: {value!r}")
+    return value
+
+
+def _object(text: bytes) -> dict:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value

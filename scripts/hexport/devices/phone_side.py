@@ -128,7 +128,7 @@ def read(graph: object, request: dict, answers: Answers) -> None:
         rows = max(1, request["frame_bytes"] // codes[0].nbytes)
         for first in range(0, len(codes), rows):
             frame = np.ascontiguousarray(codes[first : first + rows])
-            answers.send("rows", frame.tobytes(), dtype=frame.dtype.str, left=len(codes) - first - len(frame))
+            answers.send("rows", frame.tobytes(), left=len(codes) - first - len(frame))
 
 
 if __name__ == "__main__":

@@ -66,8 +66,9 @@ def _first_free(phones: list[Phone], progress: Progress) -> Lease:
                 if phone in _preferred(phones):
                     return lease
                 lease.release()  # its last holder has set it aside
-        if time.monotonic() >= next_line and (line := _who_holds(phones)) not in ("", said):
-            progress.say(f"waiting for a phone: {line}")
+        if time.monotonic() >= next_line and (line := _who_holds(phones)):
+            if line != said:
+                progress.say(f"waiting for a phone: {line}")
             said, next_line = line, time.monotonic() + SAY_S
         time.sleep(POLL_S)
 

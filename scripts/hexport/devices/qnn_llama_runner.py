@@ -19,6 +19,7 @@ from hexport.devices.phone_facts import platform, read_facts
 from hexport.devices.phone_libraries import RUNNER, qnn_libraries, runner_files
 from hexport.devices.remote import RemoteCache, graph_sizes, mode_sizes
 from hexport.devices.runner_process import PROGRAM, Report, RunnerProcess
+from hexport.devices.runner_version import OR_OURS, check_lookahead_size, check_version
 from hexport.errors import HexportError
 from hexport.lowering.abi import KV_METHOD
 from hexport.lowering.layout import layout_of
@@ -31,7 +32,7 @@ from hexport.runtime.reading import Texts
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 LOGITS = "all_logits.raw"
-LOOKAHEAD = re.compile(rb"Lookahead Decoding: n_generated = (\d+) / n_accept = (\d+)")
+LOOKAHEAD = re.compile(rb"Lookahead Decoding: n_generated = (\d{1,9}) / n_accept = (\d{1,9})")
 SPARE_MB = 16  # beside a text's logits
 BLOCK_ROWS = 16  # of logits at once: those of a long text take over 1 GB in float32
 
@@ -109,7 +110,7 @@ class RunnerReader:
             groups[-1].append(tokens)
         self._check_space(max(map(len, inputs), default=0))
         for group in progress.steps(groups, "device", len(groups), unit="text"):
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory(prefix="hexport-") as folder:
                 rows = self._rows(group[-1], Path(folder, LOGITS))
                 for tokens in group:
                     for start in range(0, len(tokens), BLOCK_ROWS):
@@ -121,9 +122,9 @@ class RunnerReader:
         if len(tokens) > self.graph.context_len:
             raise ValueError(f"{len(tokens)} tokens do not fit into a context of {self.graph.context_len}")
         self.process.run(tokens, len(tokens) + 1, "kv", {"dump_logits_path": LOGITS})
-        self.process.job.fetch(LOGITS, file)
-        self.process.remove(LOGITS)
         expected = len(tokens) * self._row_bytes()
+        self.process.job.fetch(LOGITS, file, expected)
+        self.process.remove(LOGITS)
         if file.stat().st_size != expected:
             raise PhoneFault(
                 f"{self.process.phone}: {RUNNER} wrote {file.stat().st_size} bytes of logits, expected {expected}; "
@@ -155,15 +156,13 @@ def generator(
     if run.temperature > 0:
         raise HexportError(
             f"temperature {run.temperature:g}: {RUNNER} draws tokens from codes, not logits, so it would mean another "
-            "one; set temperature: 0, or runner: hexport for a device that has Python"
+            f"one; set temperature: 0, {OR_OURS}"
         )
     facts = checked_facts(program)
     prefill_graph, decode_graph = mode_sizes(facts, run)
-    if run.lookahead and run.lookahead.rows != decode_graph.ar_len:
-        raise HexportError(
-            f"{program}: {RUNNER} needs a lookahead step, (window + gcap) * (ngram - 1) = {run.lookahead.rows} tokens, "
-            f"as long as the decode graph's AR length, {decode_graph.ar_len}; choose sizes that give a power of 2"
-        )
+    check_version(phone, device, facts, run.mode, progress)
+    if run.lookahead:
+        check_lookahead_size(facts, run.lookahead, decode_graph)
     with _process(phone, device, facts, tokenizer, progress) as process:
         yield RunnerGenerator(process, prefill_graph, decode_graph, run, RemoteCache())
 
@@ -183,6 +182,7 @@ def reader(
             f"{program}: {RUNNER} puts out logits of decode graphs with AR length 1, here it is {values['ar_len']}; "
             "evaluate this model in mode kv or hybrid, whose logits are the same"
         )
+    check_version(phone, device, facts, RunnerReader.name, progress)
     if graph_name != RunnerReader.name:
         progress.say(f"{phone}: {RUNNER} puts out the logits of {KV_METHOD} only; texts are scored by that")
     dtype = layout_of(facts.methods[KV_METHOD]).logits_dtype
@@ -206,7 +206,7 @@ def _process(
     loaded, graph = load_tokenizer(tokenizer.parent), graph_sizes(facts, KV_METHOD)
     files = runner_files(device) | qnn_libraries(device, platform(read_facts(phone), RUNNER))
     ids = IdTokenizer.of(loaded, graph.vocab_size)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="hexport-") as folder:
         files |= {PROGRAM: facts.path} | {file.name: file for file in ids.write(Path(folder))}
         with job_folder(phone, files, device.cache_gb, progress) as job:
             yield RunnerProcess(phone, job, device.timeout, decoder_version(facts), ids, loaded, progress)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hexport.devices.adb import Phone
-from hexport.devices.faults import PassingFault, PhoneFault
+from hexport.devices.faults import PassingFault, PhoneFault, printable
 from hexport.devices.id_tokenizer import IdTokenizer
 from hexport.devices.job import JobFolder
 from hexport.devices.phone_facts import read_facts
@@ -29,6 +29,8 @@ OBSERVER = re.compile(rb"^PyTorchObserver (\{.*\})\s*$", re.MULTILINE)
 TIMES = ("model_load_start_ms", "model_load_end_ms", "inference_start_ms", "first_token_ms", "inference_end_ms")
 CUT_IDS = re.compile(rb"(\d+ )*\d*")  # of an answer in ids whose end is missing
 SPARE_MB = 4
+OUTPUT_BYTES = 16 << 20
+MOST_TOKENS = 10**7  # that a runner may report
 TICK_S = 1e-3  # of the runner's clock: no time is told shorter
 REMOVE_S = 30.0
 
@@ -115,10 +117,10 @@ class RunnerProcess:
             figures = json.loads(OBSERVER.search(printed)[1])
             load_start, load_end, start, first, end = (figures[name] / 1e3 for name in TIMES)
             decoded = int(figures["generated_tokens"])
-            if not all(map(math.isfinite, (load_start, load_end, start, first, end))) or decoded < 0:
+            if not all(map(math.isfinite, (load_start, load_end, start, first, end))) or not 0 <= decoded < MOST_TOKENS:
                 raise ValueError
-        except (TypeError, KeyError, ValueError, OverflowError):
-            last = printed.decode(errors="replace").strip().rpartition("\n")[2]
+        except (TypeError, KeyError, ValueError, OverflowError, RecursionError):
+            last = printable(printed.decode(errors="replace").strip().rpartition("\n")[2])
             raise PhoneFault(
                 f"{self.phone}: {RUNNER} ended without its report (PyTorchObserver){_said(last)}; see the log"
             ) from None
@@ -131,7 +133,7 @@ class RunnerProcess:
         """What it wrote behind the echo of its prompt, which is the name of the prompt's file: ids, of which it may
         count the first one or not, or words."""
         try:
-            text = self.job.read(OUTPUTS)
+            text = self.job.read(OUTPUTS, OUTPUT_BYTES)
         except PhoneFault:
             raise
         except HexportError:

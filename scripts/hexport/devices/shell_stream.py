@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from math import ceil
 
 from hexport.devices.adb_server import LINK_ERRORS, Client, Connection
-from hexport.devices.faults import PassingFault, PhoneFault
+from hexport.devices.faults import PassingFault, PhoneFault, printable
 
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)  # adb's shell_protocol.h
 PACKET = 32 << 10  # bytes of input a packet
 LIMIT = 64 << 20  # bytes of output that are kept; more is no output of ours
+WAITING_READS = 20
 LATER_S = 5  # the phone's own timeout comes after the host's, which can say more
 FROM_OUTSIDE = (signal.SIGHUP, signal.SIGKILL, signal.SIGTERM)
 
@@ -68,7 +69,7 @@ class Output:
         shells = signal.strsignal(self.ended_by) if self.ended_by else None  # what the shell says of a crash
         for said in (self.stderr, self.stdout):
             for line in reversed(said[-2000:].decode(errors="replace").split("\n")):
-                text = "".join(char for char in line if char.isprintable()).strip()[:200]
+                text = printable(line)
                 if text and not (shells and text.startswith(shells)):
                     return text
         return ""
@@ -89,7 +90,8 @@ class Stream:
     """A running process. Closed before its end, it is killed."""
 
     def __init__(self, client: Client, connection: Connection, marker: str, where: str, seconds: float, too_short: str):
-        self._client, self._connection, self._where = client, connection, where
+        # Of the socket itself: a process may be silent up to the deadline.
+        self._client, self._socket, self._where = client, connection.conn, where
         self._seconds, self._too_short = seconds, too_short
         self._marker = marker.encode()
         self._packets = bytearray()
@@ -147,7 +149,9 @@ class Stream:
 
     def check_runs(self) -> None:
         """Raise PassingFault where the link broke, or the process ended; without waiting."""
-        while self._code is None and select.select([self._connection.conn], [], [], 0)[0]:
+        for _ in range(WAITING_READS):  # a process that says more will not be waited for
+            if self._code is not None or not select.select([self._socket], [], [], 0)[0]:
+                break
             self._fill()
         if self._code is not None:
             raise PassingFault(f"{self._where}: ended too early; see what else uses the phone")
@@ -159,8 +163,8 @@ class Stream:
 
     def _send(self, kind: int, data: bytes) -> None:
         try:
-            self._connection.conn.settimeout(self._client.left())
-            self._connection.conn.sendall(struct.pack("<BI", kind, len(data)) + data)
+            self._socket.settimeout(self._client.left())
+            self._socket.sendall(struct.pack("<BI", kind, len(data)) + data)
         except TimeoutError:
             raise self._overdue() from None
         except OSError:  # the process may have ended before it read all: then the end is still to be read
@@ -172,8 +176,8 @@ class Stream:
         if self._code is not None:
             return False
         try:
-            self._connection.conn.settimeout(self._client.left())
-            data = self._connection.conn.recv(1 << 16)
+            self._socket.settimeout(self._client.left())
+            data = self._socket.recv(1 << 16)
         except TimeoutError:
             raise self._overdue() from None
         except LINK_ERRORS:

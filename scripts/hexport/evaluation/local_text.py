@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
 
 # A document is about a page: `limit` counts documents, and the emulator takes about a minute for one of these.
 DOCUMENT_WORDS = 512
+MAX_BYTES, MAX_LINE = 1 << 30, 1_000_000
 # lm-eval's metrics of a rolling log-likelihood, with the aggregations that its wikitext task takes by default.
 METRICS = {
     "word_perplexity": "weighted_perplexity",
@@ -16,15 +18,21 @@ METRICS = {
 
 
 def read_text(path: Path) -> str:
-    """Raises HexportError where the file is missing, is not UTF-8, or has nothing but white space."""
+    """Raises HexportError where the file is missing or no regular file, is not UTF-8, is larger than MAX_BYTES, has a
+    line longer than MAX_LINE, or has nothing but white space."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise HexportError(f"{path}: no such file") from None
+        text = read_bytes(path, MAX_BYTES).decode()
     except UnicodeDecodeError as error:
         raise HexportError(f"{path}: not UTF-8 text: byte {error.start}: {error.reason}") from error
     if not text.strip():
         raise HexportError(f"{path}: the text is empty")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # as Python reads text files
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > MAX_LINE:
+            raise HexportError(
+                f"{path}: line {number} has {len(line)} characters, more than {MAX_LINE}; break it into several: "
+                "each is read at once, with 100 bytes of memory a character"
+            )
     return text
 
 

@@ -1,4 +1,8 @@
-"""The tasks of calibration and evaluation: lm-eval's own, and local texts in their form."""
+"""The tasks of calibration and evaluation: lm-eval's own, local texts in their form, and task files that are trusted.
+
+A task file of lm-eval's is a program: `!function` imports Python, and its templates are Jinja without a sandbox. So one
+is only loaded where the user has said so; a local text runs nothing.
+"""
 
 import difflib
 import functools
@@ -13,22 +17,35 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
     from lm_eval.tasks import TaskManager
 
+# What lm-eval's own functions give beside tasks, under these names.
+TAKEN = ("tasks", "groups", "group_map")
 
-def load_tasks(names: list[str], local: dict[str, Path], num_fewshot: int | None) -> dict[str, "Task"]:
-    """Task name -> lm-eval task. A name is one of `local`, an lm-eval task, group or tag, or a task's YAML file.
+
+def load_tasks(
+    names: list[str], local: dict[str, Path], num_fewshot: int | None, trusted: dict[str, str] | None = None
+) -> dict[str, "Task"]:
+    """Task name -> lm-eval task. A name is one of `local` (name -> text), one of `trusted` (name -> task file, which
+    may run any code), or an lm-eval task, group or tag. The tasks of a task file have the names that it gives them.
 
     Groups and tags become the tasks that they consist of. `num_fewshot` takes the place of each task's own number, as
     in `lm_eval.simple_evaluate`; tasks whose number is fixed at 0, such as local texts, keep it. Examples are drawn
     with lm-eval's own seed, so the same ones each time.
 
-    Raises HexportError for unknown names, texts that cannot be read, and data sets that cannot be had.
+    Raises HexportError for unknown names, texts that cannot be read, data sets that cannot be had, and task files whose
+    names are those of other tasks.
     """
     from lm_eval.defaults import DEFAULT_OTHER_SEED
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what its own task files leave out
     tasks: dict[str, Task] = {}
     for name in names:
-        tasks |= _local_task(name, local[name]) if name in local else _known_tasks(name, local)
+        if name in local:
+            found = _local_task(name, local[name])
+        elif trusted and name in trusted:
+            found = _trusted_tasks(name, Path(trusted[name]), {*tasks, *names} - {name})
+        else:
+            found = _known_tasks(name, [*local, *(trusted or ())])
+        tasks |= found
     for task in tasks.values():
         own = task.get_config("num_fewshot")
         if num_fewshot is None:
@@ -39,20 +56,42 @@ def load_tasks(names: list[str], local: dict[str, Path], num_fewshot: int | None
     return tasks
 
 
+def task_inputs(local: dict[str, Path], trusted: dict[str, str] | None) -> dict[str, Path]:
+    """The files of tasks, as inputs of a manifest."""
+    files = local | {name: Path(file) for name, file in (trusted or {}).items()}
+    return {f"tasks.{name}": file for name, file in files.items()}
+
+
 def _local_task(name: str, path: Path) -> dict[str, "Task"]:
     from lm_eval.api.task import ConfigurableTask
 
     return {name: ConfigurableTask(config=task_config(name, path))}
 
 
-def _known_tasks(name: str, local: dict[str, Path]) -> dict[str, "Task"]:
-    manager = _manager(indexed=not Path(name).is_file())
-    if name not in manager.task_index and not Path(name).is_file():
-        close = difflib.get_close_matches(name, [*local, *manager.all_tasks], 1)
-        hint = f"did you mean {close[0]}?" if close else "`lm-eval ls tasks` lists lm-eval's, `tasks` adds local texts"
+def _trusted_tasks(name: str, file: Path, others: set[str]) -> dict[str, "Task"]:
+    """The tasks of a task file. `others` are names that they may not have."""
+    if not file.is_file():
+        raise HexportError(f"task {name}: {file}: no such file")
+    found = _load(name, str(file.resolve()), _manager(indexed=False))
+    for task in found:
+        if task in others or task in TAKEN:
+            raise HexportError(f"task {name}: {file} names a task {task!r}, and that is taken; choose another there")
+    return found
+
+
+def _known_tasks(name: str, own: list[str]) -> dict[str, "Task"]:
+    manager = _manager(indexed=True)
+    if name not in manager.task_index:
+        close = difflib.get_close_matches(name, [*own, *manager.all_tasks], 1)
+        hint = f"did you mean {close[0]}?" if close else "`lm-eval ls tasks` lists lm-eval's, `tasks` adds your own"
         raise HexportError(f"unknown task {name!r}; {hint}")
+    return _load(name, name, manager)
+
+
+def _load(name: str, spec: str, manager: "TaskManager") -> dict[str, "Task"]:
+    """`spec` is a name that the manager knows, or a path. Raises HexportError whatever goes wrong."""
     try:
-        return manager.load([name])["tasks"]
+        return manager.load([spec])["tasks"]
     except ConnectionError as error:
         raise HexportError(
             f"task {name}: its data set cannot be had: {_one_line(error)}; go online, or use a local text, which works "

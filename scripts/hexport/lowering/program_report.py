@@ -9,8 +9,8 @@ from rich.table import Table
 from hexport.lowering.capabilities import emulator_refusal, hexport_refusal, modes, phones, shares_weights
 from hexport.lowering.layout import layouts_of
 from hexport.lowering.program_facts import DelegateData, ProgramFacts, TensorFacts
+from hexport.lowering.runners import RELEASE, RunnerFit, runner_fits
 
-RELEASES = "1.4 and later"
 NOT_RECORDED = "not recorded in the program"
 CODES = ("uint8", "uint16")  # dtypes that mean nothing without an encoding
 FOLDED = 4  # more rows than this that differ in their layer only become one
@@ -33,7 +33,7 @@ def as_json(program: ProgramFacts, faults: list[str]) -> dict:
         "options": asdict(program.options) if program.options else None,
         **_lengths(program),
         "modes": [] if faults else modes(program),
-        "runners": None if faults else RELEASES,
+        "runners": None if faults else _runners(program),
         "phones": phones(program),
         "emulator": {"runs": not (refusal or faults), "reason": refusal or (faults[0] if faults else None)},
         "abi": {"obeyed": not faults, "faults": faults},
@@ -143,8 +143,8 @@ def _summary(program: ProgramFacts, faults: list[str]) -> Table:
         if method.operators:
             table.add_row("on the CPU", f"{name}: {', '.join(method.operators)}")
     table.add_row("modes", "none" if faults else ", ".join(modes(program)))
-    runners = f"qnn_llama_runner of executorch {RELEASES}" + ("" if hexport_refusal(program) else "; hexport")
-    table.add_row("runners", "none" if faults else runners)
+    for line in ["none"] if faults else _runner_lines(program):
+        table.add_row("runners", line)
     if alike:
         others = f", others of {options.htp_arch} ({', '.join(alike[1:])})" if alike[1:] else ""
         table.add_row("phones", f"{alike[0]}{others}")
@@ -152,6 +152,25 @@ def _summary(program: ProgramFacts, faults: list[str]) -> Table:
     table.add_row("emulator", f"no: {reason}" if reason else "yes")
     table.add_row("ABI", f"broken: {len(faults)} fault{'s' if faults[1:] else ''}" if faults else "obeyed")
     return table
+
+
+def _runners(program: ProgramFacts) -> dict:
+    """Of each mode, the first version of the C++ runner that fits and what keeps others from it; and whether hexport's
+    runtime can drive the program."""
+    fits = {mode: asdict(fit) for mode, fit in runner_fits(program).items()}
+    return {"qnn_llama_runner": fits, "hexport": hexport_refusal(program) is None}
+
+
+def _runner_lines(program: ProgramFacts) -> Iterable[str]:
+    """One for all modes where all versions fit, else one of each mode."""
+    fits, own = runner_fits(program), "" if hexport_refusal(program) else "; hexport"
+    if all(fit.limit is None for fit in fits.values()):
+        return [f"qnn_llama_runner of executorch {RELEASE} and later{own}"]
+    return [f"{mode}: {_versions(fit)}{own}{f' ({fit.limit})' if fit.limit else ''}" for mode, fit in fits.items()]
+
+
+def _versions(fit: RunnerFit) -> str:
+    return f"qnn_llama_runner of executorch {fit.since} and later" if fit.since else "no qnn_llama_runner"
 
 
 def _lengths(program: ProgramFacts) -> dict:

@@ -1,11 +1,13 @@
 """What a model is calibrated on: prompts, a text or chats, as token ids."""
 
-import json
 from pathlib import Path
 
+from hexport.checkpoints.json_file import parse_json
+from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
 from hexport.tokenizers.tokenizer import Tokenizer
 
+MAX_CHATS_BYTES = 64 << 20  # far more than a calibration goes through
 SAMPLE_TOKENS = 512  # longest sample; what is longer becomes several
 FEW_TOKENS = 512  # below, rare activations have hardly been seen: calibration warns
 
@@ -21,7 +23,11 @@ def prompt_samples(tokenizer: Tokenizer, prompts: list[str], system_prompt: str)
 
 
 def text_samples(tokenizer: Tokenizer, text: str) -> list[list[int]]:
-    """A text, cut into samples with BOS in front of each where the tokenizer adds one."""
+    """A text, cut into samples with BOS in front of each where the tokenizer adds one.
+
+    It is encoded whole: cut into parts, it could have other ids where these meet. Raises HexportError for a text of
+    more characters than the tokenizer takes at once.
+    """
     return _pieces(tokenizer.encode(text), [tokenizer.bos_id] if tokenizer.adds_bos else [])
 
 
@@ -46,10 +52,7 @@ def chat_samples(tokenizer: Tokenizer, path: Path) -> list[list[int]]:
 
 
 def _chats(path: Path) -> list[list[dict[str, str]]]:
-    try:
-        chats = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # UnicodeDecodeError is one too
-        raise HexportError(f"{path}: not JSON: {error}") from error
+    chats = parse_json(read_bytes(path, MAX_CHATS_BYTES), str(path))
     if not isinstance(chats, list) or not chats:
         raise HexportError(f'{path}: expected a list of chats, [{{"messages": […]}}, …]')
     for number, chat in enumerate(chats, 1):

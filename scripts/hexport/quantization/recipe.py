@@ -5,9 +5,12 @@ quant attrs (`attention.q_rope.mul`) or the module that it lies in (`attention.q
 """
 
 import difflib
+import fnmatch
+import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from fnmatch import fnmatchcase
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any
 
@@ -29,6 +32,9 @@ SHARED_POINTS = (
 BLOCK_CHANNELS = 32
 HIDDEN_STATES = ("add", "add_1")  # the points behind attention and feed-forward
 MAX_LAYERS = 1000  # no model has more
+MAX_OVERRIDES = 1000
+PLACES = dict.fromkeys((*map(str, range(MAX_LAYERS)), PROLOGUE, EPILOGUE))
+GLOB = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +69,7 @@ class Override:
 
     def names(self, place: str, point: str) -> bool:
         """`place` is a layer's number, prologue or epilogue. A glob names a point, or a module with all its points."""
-        modules = [point]
-        while "." in modules[-1]:
-            modules.append(modules[-1].rpartition(".")[0])
-        return fnmatchcase(place, self.layers) and any(fnmatchcase(module, self.points) for module in modules)
+        return place in _places(self.layers) and _names_point(self.points, point)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +89,62 @@ class Recipe:
     def at(self, place: str, point: str) -> Precision:
         """What a point gets: later overrides win, key by key."""
         changes: dict[str, Any] = {}
-        for override in self.overrides:
-            if override.names(place, point):
-                changes |= dict(override.changes)
+        for override in self._reaching(place):
+            if _names_point(override.points, point):
+                changes.update(override.changes)
         changed = replace(self.precision, **changes)
         return changed if changed.granularity == "per_block" else replace(changed, block_size=None)
 
     def template_of(self, layer: int) -> tuple[tuple, ...]:
         """What overrides say of a layer. Layers of which they say the same can share a template."""
-        reaching = [override for override in self.overrides if fnmatchcase(str(layer), override.layers)]
-        return tuple((override.points, override.changes) for override in reaching)
+        return tuple((override.points, override.changes) for override in self._reaching(str(layer)))
+
+    @cached_property
+    def layer_kinds(self) -> list[str]:
+        """The first layer of each kind that the overrides make, of all layers that a model could have."""
+        reached = {self._reaches[str(layer)]: str(layer) for layer in reversed(range(MAX_LAYERS))}
+        kinds = {self.template_of(int(layer)): layer for layer in sorted(reached.values(), key=int, reverse=True)}
+        return list(kinds.values())
+
+    @cached_property
+    def _reaches(self) -> dict[str, int]:
+        """By place, the overrides that it lies in: bit i is set for override i."""
+        found, everywhere = dict.fromkeys(PLACES, 0), 0
+        for i, override in enumerate(self.overrides):
+            places = _places(override.layers)
+            if len(places) == len(PLACES):
+                everywhere |= 1 << i
+                continue
+            for place in places:
+                found[place] |= 1 << i
+        return {place: bits | everywhere for place, bits in found.items()}
+
+    def _reaching(self, place: str) -> list[Override]:
+        """The overrides that a layer, the prologue or the epilogue lies in."""
+        bits = self._reaches[place]
+        if bits not in self._by_bits:
+            self._by_bits[bits] = [override for i, override in enumerate(self.overrides) if bits >> i & 1]
+        return self._by_bits[bits]
+
+    @cached_property
+    def _by_bits(self) -> dict[int, list[Override]]:
+        return {}
+
+
+@lru_cache(maxsize=10_000)
+def _places(layers: str) -> dict[str, None]:
+    """The places that a glob of layers names."""
+    if not GLOB.search(layers):
+        return dict.fromkeys([layers] if layers in PLACES else [])
+    return dict.fromkeys(fnmatch.filter(PLACES, layers))
+
+
+@lru_cache(maxsize=100_000)
+def _names_point(points: str, point: str) -> bool:
+    modules = [point]
+    while "." in modules[-1]:
+        modules.append(modules[-1].rpartition(".")[0])
+    return any(fnmatch.fnmatchcase(module, points) for module in modules)
 
 
 def recipe_from(spec: dict, name: str) -> Recipe:
@@ -103,17 +152,27 @@ def recipe_from(spec: dict, name: str) -> Recipe:
 
     Raises HexportError for settings that exclude each other, and for overrides that name nothing.
     """
+    recipe, fault = _checked(json.dumps(spec))
+    if fault is not None:
+        raise HexportError(f"recipe {name}: {fault}")
+    return recipe
+
+
+@lru_cache(maxsize=1000)
+def _checked(text: str) -> tuple[Recipe | None, str | None]:
+    """The recipe of a spec's JSON text, and its first fault: the same ones are asked for with each SoC and mode."""
+    spec = json.loads(text)
+    if len(spec.get("overrides", ())) > MAX_OVERRIDES:
+        return None, f"{len(spec['overrides']):,} overrides, with those of its base, and {MAX_OVERRIDES:,} are the most"
     overrides = tuple(_override(entry) for entry in spec.get("overrides", ()))
     precision = Precision(**{key: spec[key] for key in PRECISION_KEYS if key in spec})
     others = {key: value for key, value in spec.items() if key not in (*PRECISION_KEYS, "overrides")}
     try:
         recipe = Recipe(precision=precision, overrides=overrides, **others)
     except TypeError as error:
-        raise HexportError(f"recipe {name}: {error}") from None
+        return None, str(error)
     faults = _faults_of_projections, _faults_of_overrides, _faults_of_shared, _faults_of_percentiles
-    for fault in chain.from_iterable(faults_of(recipe) for faults_of in faults):
-        raise HexportError(f"recipe {name}: {fault}")
-    return recipe
+    return recipe, next(chain.from_iterable(faults_of(recipe) for faults_of in faults), None)
 
 
 def check_sizes(recipe: Recipe, sizes: Sizes) -> None:
@@ -130,7 +189,7 @@ def check_sizes(recipe: Recipe, sizes: Sizes) -> None:
         )
     places = *map(str, range(sizes.n_layers)), EPILOGUE
     for override in recipe.overrides:
-        if not any(fnmatchcase(place, override.layers) for place in (PROLOGUE, *places)):
+        if not any(fnmatch.fnmatchcase(place, override.layers) for place in (PROLOGUE, *places)):
             raise HexportError(
                 f"an override names layers {override.layers!r}, and the model has 0 to {sizes.n_layers - 1}, "
                 f"{PROLOGUE} and {EPILOGUE}; mend the recipe"
@@ -144,7 +203,7 @@ def check_points(recipe: Recipe, points: Iterable[tuple[str, str]]) -> None:
     known = list(points)
     for override in recipe.overrides:
         if not any(override.names(*point) for point in known):
-            names = sorted({name for place, name in known if fnmatchcase(place, override.layers)})
+            names = sorted({name for place, name in known if fnmatch.fnmatchcase(place, override.layers)})
             near = difflib.get_close_matches(override.points, names, 1)
             raise HexportError(
                 f"an override names points {override.points!r} of layers {override.layers!r}, and there are none; "
@@ -180,8 +239,7 @@ def _override(entry: dict) -> Override:
 def projections(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Every projection, by place and name, of the epilogue and of one layer of each kind that the overrides make."""
     yield EPILOGUE, OUTPUT_PROJECTION
-    kinds = {recipe.template_of(layer): str(layer) for layer in reversed(range(MAX_LAYERS))}
-    for layer in kinds.values():
+    for layer in recipe.layer_kinds:
         for projection in LAYER_PROJECTIONS:
             yield layer, projection
 
@@ -194,13 +252,13 @@ def _faults_of_overrides(recipe: Recipe) -> Iterator[str]:
                 f"points {override.points!r} of layers {override.layers!r} name no projection; "
                 f"known: {', '.join(LAYER_PROJECTIONS)}, and {OUTPUT_PROJECTION} in layer {EPILOGUE}"
             )
-    for changes in ({}, *(dict(override.changes) for override in recipe.overrides)):
-        yield from _faults_of_symmetric(replace(recipe.precision, **changes))
+    for changes in {(), *(override.changes for override in recipe.overrides)}:
+        yield from _faults_of_symmetric(replace(recipe.precision, **dict(changes)))
 
 
 def _names_a_projection(override: Override) -> bool:
     """In the epilogue, or in the first layer that the override reaches into: projections are alike in all layers."""
-    layer = next((str(i) for i in range(MAX_LAYERS) if fnmatchcase(str(i), override.layers)), None)
+    layer = next((place for place in _places(override.layers) if place not in (PROLOGUE, EPILOGUE)), None)
     places = [(EPILOGUE, OUTPUT_PROJECTION), *((layer, name) for name in LAYER_PROJECTIONS if layer is not None)]
     return any(override.names(*where) for where in places)
 
@@ -230,8 +288,7 @@ def _faults_of_symmetric(precision: Precision) -> Iterator[str]:
 
 def _faults_of_shared(recipe: Recipe) -> Iterator[str]:
     """Layers hand each other what all of them read alike: hidden states, rotary angles and the mask."""
-    kinds = {recipe.template_of(layer): str(layer) for layer in reversed(range(MAX_LAYERS))}
-    shared = [(layer, point) for layer in kinds.values() for point in SHARED_POINTS]
+    shared = [(layer, point) for layer in recipe.layer_kinds for point in SHARED_POINTS]
     shared += [(PROLOGUE, "embedding.embedding"), (PROLOGUE, "index"), (EPILOGUE, "norm.rms_norm")]
     for place, point in shared:
         if (bits := recipe.at(place, point).activation_bits) != (common := recipe.precision.activation_bits):

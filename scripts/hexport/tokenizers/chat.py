@@ -1,54 +1,66 @@
 """Chat templates, rendered as transformers renders them (transformers/utils/chat_template_utils.py)."""
 
-import functools
 import json
-from datetime import datetime
-
-import jinja2
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import os
+import signal
+import subprocess
+import sys
+import threading
 
 from hexport.errors import HexportError
+from hexport.tokenizers import chat_child
+
+LOADER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # what the interpreter itself may need; secrets stay here
+SECONDS = 5  # of the processor, for one rendering: real templates take milliseconds
+
+_lock = threading.Lock()
+_child: subprocess.Popen | None = None
 
 
 def render_chat(
     template: str, messages: list[dict[str, str]], special: dict[str, str], generation_prompt: bool = True
 ) -> str:
-    """Render, up to where the assistant goes on by default. Raises HexportError for a bad template and for messages
-    that it refuses.
+    """Render, up to where the assistant goes on by default. The date, for a template that asks, is always the same.
+
+    Raises HexportError for a bad template, for messages that it refuses, and for a template that takes more time or
+    memory, or gives more text, than they may: see `chat_child`.
     """
-    try:
-        return _compile(template).render(
-            messages=messages, tools=None, documents=None, add_generation_prompt=generation_prompt, **special
+    asked = {"template": template, "messages": messages, "special": special, "generation_prompt": generation_prompt}
+    with _lock:
+        answer = _ask(json.dumps(asked))
+    if "error" in answer:
+        raise HexportError(f"the chat template fails: {answer['error']}")
+    return answer["text"]
+
+
+def _ask(line: str) -> dict[str, str]:
+    """The answer of the child process, which renders one chat after the other as long as it lives."""
+    global _child
+    if _child is None or _child.poll() is not None:
+        environment = {name: os.environ[name] for name in LOADER if name in os.environ}
+        command = [sys.executable, "-I", chat_child.__file__, str(SECONDS)]
+        _child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            text=True,
         )
-    except Exception as error:  # a template is its publisher's program, and may raise anything
-        raise HexportError(f"the chat template fails: {' '.join(str(error).split())}") from error
-
-
-class _Generation(Extension):
-    """`{% generation %}` marks the assistant's text for training; it renders as what it contains."""
-
-    tags = frozenset({"generation"})
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-@functools.cache
-def _compile(template: str) -> jinja2.Template:
-    extensions = [_Generation, loopcontrols]
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(template)
-
-
-def _to_json(value: object, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
-    """Unlike jinja's own filter, this one does not escape HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
+    try:
+        print(line, file=_child.stdin, flush=True)
+        answer = _child.stdout.readline()
+    except BrokenPipeError:
+        answer = ""
+    except BaseException:  # interrupted: the answer must not be taken for that of another question
+        _child.kill()
+        _child.wait()
+        raise
+    if answer:
+        return json.loads(answer)
+    _child.stdin.close()
+    _child.stdout.close()
+    ended, _child = _child.wait(), None
+    if ended == -signal.SIGPROF:
+        return {"error": f"it takes more than {SECONDS} seconds"}
+    return {"error": f"the process that renders it has ended ({ended})"}

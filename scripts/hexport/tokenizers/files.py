@@ -1,9 +1,12 @@
 """The files of a published tokenizer, by its path. Light: the Snakefile calls these before any job starts."""
 
+import os
 from pathlib import Path
 
+from hexport.checkpoints.regular_file import regular_file
 from hexport.errors import HexportError
 
+MAX_MODEL_BYTES = 64 << 20  # of a *.model: the largest published one has 5 MB
 # What the chat template, the special tokens and the tokens that end a turn may come from, beside the tokenizer itself.
 COMPANIONS = (
     "tokenizer_config.json",
@@ -20,10 +23,9 @@ def tokenizer_files(path: Path) -> list[Path]:
     """The tokenizer itself (.gguf, tokenizer.json or *.model), then the files beside it that it is made from too.
 
     A tokenizer.json wins over a tokenizer.model in the same folder; beside a checkpoint file, its folder is looked in.
-    Raises HexportError where there is no tokenizer.
+    Raises HexportError where there is no tokenizer, and for what is no regular file.
     """
-    if not path.exists():
-        raise HexportError(f"{path}: no such file or folder")
+    _check(path)
     if is_gguf(path):
         return [path]
     if (file := _json_file(path) or model_file(path)) is None:
@@ -46,11 +48,17 @@ def model_file(path: Path) -> Path | None:
 
 def published_model(path: Path) -> Path:
     """`model_file`, or a HexportError where the source has none."""
-    if not path.exists():
-        raise HexportError(f"{path}: no such file or folder")
+    _check(path)
     if (file := model_file(path)) is None:
         raise HexportError(f"{path}: no tokenizer.model is published with this tokenizer; use its tokenizer.json")
     return file
+
+
+def _check(path: Path) -> None:
+    if not os.path.exists(path):  # unlike Path's own, it takes any name
+        raise HexportError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        regular_file(path)
 
 
 def is_sentencepiece(path: Path) -> bool:

@@ -3,13 +3,12 @@
 Keys and token types: llama.cpp's src/llama-vocab.cpp and conversion/base.py.
 """
 
-import struct
 from pathlib import Path
 
-from gguf import GGUFReader, GGUFValueType, TokenType
+from gguf import TokenType
 from tokenizers import AddedToken, Tokenizer
 
-from hexport.checkpoints.gguf_file import metadata, open_gguf
+from hexport.checkpoints.gguf_file import GgufFile, open_gguf
 from hexport.errors import HexportError
 from hexport.tokenizers.byte_level import PRE_TYPES, PreType, byte_level_tokenizer
 from hexport.tokenizers.pieces import SPACE, Pieces, build_tokenizer
@@ -23,12 +22,12 @@ KEEP_SPACE = {"<unk>", "<s>", "<|endoftext|>", "<|endofprompt|>"}
 def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict]:
     """The tokenizer and its tokenizer_config.json. Raises HexportError for a kind of vocabulary that is not known."""
     file = open_gguf(path)
-    model = metadata(file, "tokenizer.ggml.model")
+    model = file.text("tokenizer.ggml.model")
     if model not in ("gpt2", "llama"):
         raise HexportError(
             f"{path}: tokenizer.ggml.model is {model!r}; supported: 'gpt2' (byte-level BPE), 'llama' (SentencePiece)"
         )
-    tokens, types = _strings(file, path, "tokens"), metadata(file, "tokenizer.ggml.token_type", [])
+    tokens, types = file.texts("tokenizer.ggml.tokens"), file.numbers("tokenizer.ggml.token_type", "iu")
     if not tokens or len(types) != len(tokens) or len(set(tokens)) != len(tokens):
         raise HexportError(f"{path}: tokenizer.ggml.tokens and token_type are missing or do not fit each other")
     if model == "llama":
@@ -38,8 +37,8 @@ def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict]:
     return _byte_level_tokenizer(file, path, tokens, types, pre), config
 
 
-def _pieces_tokenizer(file: GGUFReader, path: Path, tokens: list[str], types: list[int]) -> Tokenizer:
-    scores = metadata(file, "tokenizer.ggml.scores", [])
+def _pieces_tokenizer(file: GgufFile, path: Path, tokens: list[str], types: list[int]) -> Tokenizer:
+    scores = file.numbers("tokenizer.ggml.scores", "f")
     if len(scores) != len(tokens) or types.count(TokenType.BYTE) != 256:
         raise HexportError(f"{path}: tokenizer.ggml.scores do not fit the tokens, or there are not 256 byte tokens")
     # llama.cpp's converter writes the spaces of user-defined tokens as they are in a text.
@@ -47,19 +46,19 @@ def _pieces_tokenizer(file: GGUFReader, path: Path, tokens: list[str], types: li
         token.replace(" ", SPACE) if kind == TokenType.USER_DEFINED else token
         for token, kind in zip(tokens, types, strict=True)
     ]
-    prefix = metadata(file, "tokenizer.ggml.add_space_prefix", True)
+    prefix = file.boolean("tokenizer.ggml.add_space_prefix", True)
     return build_tokenizer(Pieces(texts, scores, types, prefix, rstrip=_rstrip(file, tokens, types)), path)
 
 
-def _pre_type(file: GGUFReader, path: Path) -> PreType:
-    name = metadata(file, "tokenizer.ggml.pre")
+def _pre_type(file: GgufFile, path: Path) -> PreType:
+    name = file.text("tokenizer.ggml.pre")
     if name not in PRE_TYPES:
         raise HexportError(f"{path}: tokenizer.ggml.pre is {name!r}; supported: {', '.join(PRE_TYPES)}")
     return PRE_TYPES[name]
 
 
-def _byte_level_tokenizer(file: GGUFReader, path: Path, tokens: list[str], types: list[int], pre: PreType) -> Tokenizer:
-    if not (merges := _strings(file, path, "merges")):
+def _byte_level_tokenizer(file: GgufFile, path: Path, tokens: list[str], types: list[int], pre: PreType) -> Tokenizer:
+    if not (merges := file.texts("tokenizer.ggml.merges")):
         raise HexportError(f"{path}: tokenizer.ggml.merges are missing")
     # Unused tokens only pad the vocabulary to the model's output size.
     vocabulary = {token: i for i, token in enumerate(tokens) if types[i] != TokenType.UNUSED}
@@ -80,37 +79,20 @@ def _byte_level_tokenizer(file: GGUFReader, path: Path, tokens: list[str], types
     return backend
 
 
-def _rstrip(file: GGUFReader, tokens: list[str], types: list[int]) -> frozenset[str]:
+def _rstrip(file: GgufFile, tokens: list[str], types: list[int]) -> frozenset[str]:
     """The tokens that take the white space after them."""
-    if metadata(file, "general.architecture") != "phi3":
+    if file.text("general.architecture") != "phi3":
         return frozenset()
     control = (token for token, kind in zip(tokens, types, strict=True) if kind == TokenType.CONTROL)
     return frozenset(control) - KEEP_SPACE
 
 
-def _strings(file: GGUFReader, path: Path, key: str) -> list[str]:
-    """A list of strings of tokenizer.ggml.*, from where HeaderReader leaves them in the file."""
-    field = file.get_field(f"tokenizer.ggml.{key}")
-    if field is None or field.types != [GGUFValueType.ARRAY, GGUFValueType.STRING]:
-        return []
-    data, offset = memoryview(file.data), field.offset + sum(part.nbytes for part in field.parts)
-    texts = []
-    try:
-        for _ in range(int(field.parts[-1][0])):
-            (length,) = struct.unpack_from("<Q", data, offset)
-            texts.append(str(data[offset + 8 : offset + 8 + length], "utf-8"))
-            offset += 8 + length
-    except UnicodeDecodeError as error:
-        raise HexportError(f"{path}: tokenizer.ggml.{key}: item {len(texts)} is not UTF-8") from error
-    return texts
-
-
-def _config(file: GGUFReader, path: Path, tokens: list[str], adds_bos: bool) -> dict:
+def _config(file: GgufFile, path: Path, tokens: list[str], adds_bos: bool) -> dict:
     """tokenizer_config.json: what transformers needs to load the tokenizer as it is, and the tokens that end a turn."""
 
     def token(key: str) -> str | None:
-        index = metadata(file, f"tokenizer.ggml.{key}")
-        if index is not None and index >= len(tokens):
+        index = file.integer(f"tokenizer.ggml.{key}")
+        if index is not None and not 0 <= index < len(tokens):
             raise HexportError(f"{path}: tokenizer.ggml.{key} is {index}, but there are {len(tokens)} tokens")
         return None if index is None else tokens[index]
 
@@ -119,9 +101,9 @@ def _config(file: GGUFReader, path: Path, tokens: list[str], adds_bos: bool) -> 
         "eos_token": token("eos_token_id"),
         "unk_token": token("unknown_token_id"),
         "pad_token": token("padding_token_id"),
-        "chat_template": metadata(file, "tokenizer.chat_template"),
+        "chat_template": file.text("tokenizer.chat_template"),
     }
-    adds_bos = metadata(file, "tokenizer.ggml.add_bos_token", adds_bos)
+    adds_bos = file.boolean("tokenizer.ggml.add_bos_token", adds_bos)
     if adds_bos and config["bos_token"] is None:
         raise HexportError(f"{path}: tokenizer.ggml.add_bos_token is set, but there is no bos_token_id")
     return {

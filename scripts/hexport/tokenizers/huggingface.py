@@ -4,7 +4,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from hexport.checkpoints.json_file import read_json
+from hexport.checkpoints.json_file import MAX_BYTES, read_json
+from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
 from hexport.tokenizers.tokenizer import AS_IT_IS, special_tokens
 
@@ -26,7 +27,9 @@ def read_tokenizer_config(backend: Tokenizer, folder: Path, defaults: dict) -> d
             raise HexportError(f"{path}: {key} {token!r} is not in the vocabulary")
     config |= special | AS_IT_IS
     config["chat_template"] = _chat_template(config, folder)
-    config["add_bos_token"] = _adds_bos(backend, special, config.get("add_bos_token"), defaults.get("add_bos_token"))
+    config["add_bos_token"] = _adds_bos(
+        backend, special, path, config.get("add_bos_token"), defaults.get("add_bos_token")
+    )
     config["stop_tokens"] = _stop_tokens(backend, folder)
     return {key: value for key, value in config.items() if value is not None}
 
@@ -41,7 +44,7 @@ def add_listed_tokens(backend: Tokenizer, folder: Path) -> None:
         listed = {int(id): AddedToken(text, special=True) for text, id in _read(folder / "added_tokens.json").items()}
         for id, token in _read(path).get("added_tokens_decoder", {}).items():
             listed[int(id)] = AddedToken(**{key: token[key] for key in ADDED_TOKEN_KEYS if key in token})
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise HexportError(f"{path}: added_tokens_decoder, or added_tokens.json, is malformed: {error}") from error
     size = backend.get_vocab_size()
     for id, token in sorted(listed.items()):
@@ -55,23 +58,25 @@ def _read(path: Path) -> dict:
     return read_json(path) if path.is_file() else {}
 
 
-def _adds_bos(backend: Tokenizer, special: dict[str, str], *said: bool | None) -> bool:
+def _adds_bos(backend: Tokenizer, special: dict[str, str], path: Path, *said: bool | None) -> bool:
     """What the files say, the first that does; else what the tokenizer does."""
     if "bos_token" not in special:
         return False
+    if wrong := [adds for adds in said if type(adds) not in (bool, type(None))]:
+        raise HexportError(f"{path}: add_bos_token must be true or false, found {wrong[0]!r}")
     does = backend.encode("").ids[:1] == [backend.token_to_id(special["bos_token"])]
-    return next((bool(adds) for adds in said if adds is not None), does)
+    return next((adds for adds in said if adds is not None), does)
 
 
 def _chat_template(config: dict, folder: Path) -> str | None:
     """The default template: a file of its own, or a key of the config, which may hold several by name."""
     if (file := folder / "chat_template.jinja").is_file():
         try:
-            return file.read_text(encoding="utf-8")
+            return read_bytes(file, MAX_BYTES).decode()
         except UnicodeDecodeError as error:
             raise HexportError(f"{file}: not UTF-8 text") from error
     template = config.get("chat_template") or _read(folder / "chat_template.json").get("chat_template")
-    if isinstance(template, list) and all(isinstance(entry, dict) for entry in template):
+    if isinstance(template, list) and all(isinstance(e, dict) and isinstance(e.get("name"), str) for e in template):
         template = {entry.get("name"): entry.get("template") for entry in template}.get("default")
     if not isinstance(template, str | None):
         raise HexportError(f"{folder}: chat_template is neither a text nor a list of name and template")

@@ -47,7 +47,7 @@ def build_tokenizer(pieces: Pieces, path: Path) -> Tokenizer:
     backend = Tokenizer(
         models.BPE(
             vocabulary,
-            all_merges([*by_score, *bytes_as.values()]),
+            all_merges([*by_score, *bytes_as.values()], path),
             unk_token=next(iter(pieces.of(TokenType.UNKNOWN)), None),
             fuse_unk=True,
             byte_fallback=True,

@@ -11,7 +11,9 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec, TrainerSpec
 from tokenizers import Tokenizer
 
+from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
+from hexport.tokenizers.files import MAX_MODEL_BYTES
 from hexport.tokenizers.pieces import Pieces, build_tokenizer
 from hexport.tokenizers.probe import check_equal
 
@@ -22,7 +24,7 @@ def read_sentencepiece(path: Path) -> tuple[Tokenizer, dict]:
     Raises HexportError for a damaged file, for a kind of model that is not BPE with byte fallback, and where the
     tokenizer differs from the sentencepiece library.
     """
-    data = path.read_bytes()
+    data = read_bytes(path, MAX_MODEL_BYTES)
     model = ModelProto()
     try:
         model.ParseFromString(data)

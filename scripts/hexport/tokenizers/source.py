@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, processors
 from hexport.tokenizers.files import folder_of, is_gguf, is_sentencepiece, tokenizer_files
 from hexport.tokenizers.gguf_tokenizer import read_gguf_tokenizer
 from hexport.tokenizers.huggingface import add_listed_tokens, read_tokenizer_config
+from hexport.tokenizers.library import one_line_library_errors, panics_unsaid
 from hexport.tokenizers.sentencepiece_model import read_sentencepiece
 from hexport.tokenizers.tiktoken_model import read_tiktoken
 from hexport.tokenizers.tokenizer import load_backend
@@ -15,6 +16,11 @@ from hexport.tokenizers.tokenizer import load_backend
 def read_tokenizer(source: Path) -> tuple[str, dict]:
     """Text of tokenizer.json and contents of tokenizer_config.json. Raises HexportError."""
     file = tokenizer_files(source)[0]
+    with one_line_library_errors(f"{file}: cannot be made a tokenizer"), panics_unsaid():
+        return _read(file, source)
+
+
+def _read(file: Path, source: Path) -> tuple[str, dict]:
     if file.suffix == ".json":
         config = read_tokenizer_config(load_backend(file), file.parent, {})
         return file.read_text(encoding="utf-8"), config

@@ -9,8 +9,10 @@ from pathlib import Path
 import tiktoken
 from tokenizers import AddedToken, Tokenizer
 
+from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
 from hexport.tokenizers.byte_level import LLAMA3_WORDS, PRE_TYPES, byte_level_tokenizer
+from hexport.tokenizers.files import MAX_MODEL_BYTES
 from hexport.tokenizers.merges import all_merges
 from hexport.tokenizers.probe import check_equal
 
@@ -37,7 +39,7 @@ def read_tiktoken(path: Path) -> tuple[Tokenizer, dict]:
     ranks = _read_ranks(path)
     characters = _byte_characters()
     vocabulary = {"".join(characters[byte] for byte in token): rank for token, rank in ranks.items()}
-    backend = byte_level_tokenizer(vocabulary, all_merges(list(vocabulary)), PRE_TYPES["llama-bpe"])
+    backend = byte_level_tokenizer(vocabulary, all_merges(list(vocabulary), path), PRE_TYPES["llama-bpe"])
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in SPECIAL])
     reference = tiktoken.Encoding("llama3", pat_str=LLAMA3_WORDS, mergeable_ranks=ranks, special_tokens={})
     check_equal(backend, reference.encode_ordinary, reference.decode, path)
@@ -46,7 +48,7 @@ def read_tiktoken(path: Path) -> tuple[Tokenizer, dict]:
 
 def _read_ranks(path: Path) -> dict[bytes, int]:
     """Token -> rank, in the order of the ranks, which are the ids 0, 1, 2, …"""
-    lines = [line.split() for line in path.read_bytes().splitlines()]
+    lines = [line.split() for line in read_bytes(path, MAX_MODEL_BYTES).splitlines()]
     try:
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
     except ValueError as error:

@@ -6,9 +6,13 @@ from pathlib import Path
 import tokenizers
 
 from hexport.checkpoints.json_file import read_json
+from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
 from hexport.tokenizers.chat import render_chat
+from hexport.tokenizers.library import one_line_library_errors, panics_unsaid
 
+MAX_CHARACTERS = 16_000_000  # of a text: the library takes 100 bytes a character and more
+MAX_BYTES = 256 << 20  # of a tokenizer.json: the largest published one has 35 MB
 # Tokens that end a turn or a text in the chat formats of the known models.
 END_TOKENS = {
     "<|im_end|>",
@@ -20,6 +24,8 @@ END_TOKENS = {
     "<|endoftext|>",
     "<|end_of_text|>",
 }
+
+PROBES = ("", "a b", "\u00e9\n")
 
 # Keys of a tokenizer_config.json with which transformers takes tokenizer.json as it is. Other classes rebuild parts of
 # it (GPT2Tokenizer, named by SmolLM2 and Phi-4-mini, drops their pre-tokenizers) or alter decoded text.
@@ -48,8 +54,19 @@ class Tokenizer:
         return max(self.backend.get_vocab().values()) + 1
 
     def encode(self, text: str, bos: bool = False) -> list[int]:
-        """Ids of a text; special tokens spelled out in it become their ids. `bos` puts BOS, if any, in front."""
-        ids = self.backend.encode(text, add_special_tokens=False).ids
+        """Ids of a text; special tokens spelled out in it become their ids. `bos` puts BOS, if any, in front.
+
+        Raises HexportError for a text of more than MAX_CHARACTERS, and for one with half of a surrogate pair.
+        """
+        if (n := len(text)) > MAX_CHARACTERS:
+            most = f"at most {MAX_CHARACTERS // 10**6} million can be encoded"
+            raise HexportError(f"a text of {n // 10**6} million characters: {most}; take a part of it")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise HexportError(f"character {error.start} of a text is half of a surrogate pair, no character") from None
+        with one_line_library_errors("the tokenizer fails"):
+            ids = self.backend.encode(text, add_special_tokens=False).ids
         return [self.bos_id, *ids] if bos and self.bos_id is not None else ids
 
     def decode(self, ids: list[int]) -> str:
@@ -88,7 +105,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """Load what `scripts/tokenizer.py` wrote. Raises HexportError where a file is missing or malformed."""
     backend = load_backend(folder / "tokenizer.json")
     config = read_json(folder / "tokenizer_config.json")
-    if not {"add_bos_token", "stop_tokens"} <= config.keys():
+    stops, template = config.get("stop_tokens"), config.get("chat_template")
+    texts = isinstance(stops, list) and all(isinstance(text, str) for text in stops)
+    if not texts or type(config.get("add_bos_token")) is not bool or not isinstance(template, str | None):
         raise HexportError(f"{folder}: tokenizer_config.json is not one that scripts/tokenizer.py wrote")
     special = special_tokens(config)
     ids = {name: backend.token_to_id(text) for name, text in special.items()}
@@ -97,14 +116,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     backend.add_special_tokens(
         [special[name] for name, id in ids.items() if id is not None and special[name] not in added]
     )
-    stops = {backend.token_to_id(text) for text in END_TOKENS.union(config["stop_tokens"])} | {ids.get("eos_token")}
+    stops = {backend.token_to_id(text) for text in END_TOKENS.union(stops)} | {ids.get("eos_token")}
     bos_id = ids.get("bos_token")
-    if config.get("chat_template") is None:
+    if template is None:
         stops.add(bos_id)  # a text ends where another one starts: llama2.c's stories have no other end
     return Tokenizer(
         backend=backend,
         special=special,
-        chat_template=config.get("chat_template"),
+        chat_template=template,
         bos_id=bos_id,
         eos_id=ids.get("eos_token"),
         stop_ids=frozenset(stops - {None}),
@@ -114,13 +133,15 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def load_backend(path: Path) -> tokenizers.Tokenizer:
     """The tokenizers library's view of a tokenizer.json, without truncation or padding. Raises HexportError."""
-    if not path.is_file():
+    if not path.exists():
         raise HexportError(f"{path} is missing")
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        what = " ".join(str(error).split())
-        raise HexportError(f"{path}: the tokenizers library cannot read it: {what}") from error
+    text = read_bytes(path, MAX_BYTES)
+    with one_line_library_errors(f"{path}: the tokenizers library cannot read it"), panics_unsaid():
+        backend = tokenizers.Tokenizer.from_buffer(text)
+        for sample in PROBES:  # a post-processor may name what is not there
+            backend.encode(sample)
+    if not backend.get_vocab_size():
+        raise HexportError(f"{path}: has no vocabulary")
     backend.no_truncation()
     backend.no_padding()
     return backend

@@ -1,0 +1,139 @@
+"""Digests of code: what a script runs, so that a change of it makes the artifacts of that script stale.
+
+They are taken of the syntax trees of the script and of all modules of this package that it reaches by imports, and of
+the versions of the other packages that these import.
+"""
+
+import ast
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import BinaryIO
+
+from hexport.file_hashes import sha256
+from hexport.stat_cache import StatCache
+
+SCRIPTS = Path(__file__).resolve().parents[1]
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+# These say how it goes, or save time. No byte of an artifact depends on them, nor on the packages for that.
+NOT_COUNTED = {f"hexport/{name}.py" for name in ("errors", "progress", "stat_cache", "file_hashes", "code_digest")}
+PACKAGES_NOT_COUNTED = {"click", "rich"}
+# What makes a program and runs it on the emulator. Programs and what is made of them depend on its versions, by their
+# settings; other stages do not.
+TOOLCHAIN = ("executorch", "torch", "torchao")
+# Packages that are imported by another name than they are installed by.
+DISTRIBUTIONS = {"google": "protobuf", "yaml": "PyYAML"}
+
+
+@functools.cache
+def code_digest(script: str) -> str:
+    """Digest of `scripts/<script>`, of every hexport module it reaches by imports, and of the packages they import.
+
+    Comments, docstrings, formatting and the version number do not count.
+    """
+    digest = hashlib.sha256()
+    for path in _counted(script):
+        digest.update(f"{path.relative_to(SCRIPTS)}\n{_facts(path)['code']}\n".encode())
+    for package, version in package_versions(script).items():
+        if package not in TOOLCHAIN:
+            digest.update(f"{package} {version}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def package_versions(script: str) -> dict[str, str]:
+    """Versions of the packages that a script and the hexport modules it reaches import, by the names of the imports."""
+    packages = {package for path in _counted(script) for package in _facts(path)["packages"]} - PACKAGES_NOT_COUNTED
+    return {package: _version(package) for package in sorted(packages)}
+
+
+def import_closure(path: Path) -> set[Path]:
+    """The file itself and all files of the package that it imports, at any depth and from any scope."""
+    closure: set[Path] = set()
+    pending = [path]
+    while pending:
+        path = pending.pop()
+        if path not in closure:
+            closure.add(path)
+            pending += [file for module in _facts(path)["modules"] for file in _files(module)]
+    return closure
+
+
+def _counted(script: str) -> list[Path]:
+    closure = import_closure(SCRIPTS / script)
+    return sorted(path for path in closure if path.relative_to(SCRIPTS).as_posix() not in NOT_COUNTED)
+
+
+@functools.cache
+def _version(package: str) -> str:
+    try:
+        return metadata.version(DISTRIBUTIONS.get(package, package))
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@functools.cache
+def _files(module: str) -> list[Path]:
+    """Files that `import module` runs: the module itself and the __init__ of every package above it."""
+    parts = module.split(".")
+    bases = [SCRIPTS.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    return [file for base in bases for file in (base / "__init__.py", base.with_suffix(".py")) if file.is_file()]
+
+
+@functools.cache
+def _facts(path: Path) -> dict:
+    """`code`: digest of the file's code; `modules` of hexport that it imports, and other `packages`.
+
+    They are kept from one process to the next.
+    """
+    return json.loads(_cache().value(path, lambda file: _read_facts(file, path)))
+
+
+@functools.cache
+def _cache() -> StatCache:
+    how = f"{sha256(Path(__file__))} {sys.version_info.major}.{sys.version_info.minor}"
+    return StatCache("code", hashlib.sha256(how.encode()).hexdigest()[:16])
+
+
+def _read_facts(file: BinaryIO, path: Path) -> str:
+    tree = ast.parse(file.read(), str(path))
+    names = set(_imported(tree, path))
+    modules = sorted(name for name in names if name.split(".")[0] == "hexport")
+    packages = {name.split(".")[0] for name in names} - {"hexport", *sys.stdlib_module_names}
+    code = hashlib.sha256(_code(tree).encode()).hexdigest()
+    return json.dumps({"code": code, "modules": modules, "packages": sorted(packages)})
+
+
+def _imported(tree: ast.Module, path: Path) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = _absolute(node, path)
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _absolute(node: ast.ImportFrom, path: Path) -> str:
+    """Full name of the module that `from … import` names in the file `path`."""
+    if not node.level:
+        return node.module or ""
+    package = path.relative_to(SCRIPTS).parts[: -node.level]
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
+def _code(tree: ast.Module) -> str:
+    """The syntax tree as text, without what does not change what the code does."""
+    tree.body = [node for node in tree.body if not _is_version(node)]
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def _is_version(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__"

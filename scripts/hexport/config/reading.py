@@ -1,0 +1,46 @@
+"""Which file the config is read from, and the keys of the command line that take the place of those in it."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hexport.config.documents import read_yaml
+from hexport.errors import HexportError
+
+CONFIG_FILE = "config.yaml"
+
+
+def read_config(overrides: Mapping[str, object], configfiles: Sequence[Path]) -> tuple[dict, str]:
+    """The config's content, and the name of its file for messages.
+
+    `overrides` are the keys and values of --config. `file` among them names the file that is read in place of
+    config.yaml; the others take the place of what the file says. `configfiles` are those of Snakemake's own option
+    --configfile, which merges several; it has executed any template in them by now.
+
+    Raises HexportError where a file cannot be read (`read_yaml`), and where both options name one.
+    """
+    overrides = dict(overrides)
+    if configfiles and "file" in overrides:
+        raise HexportError("--configfile and --config file=… both name a config; keep the second, which runs no code")
+    file = overrides.pop("file", CONFIG_FILE)
+    if not isinstance(file, str):
+        raise HexportError("--config file=…: expected the path of a config; write a number as ./7")
+    files = list(map(os.path.relpath, configfiles)) or [file]
+    document: dict = {}
+    for name in files:
+        document = _merged(document, read_yaml(Path(name)))
+    document = _merged(document, overrides)
+    try:  # values that an alias shares become values of their own, and what no file can hold is found
+        return json.loads(json.dumps(document, ensure_ascii=False).encode()), ", ".join(files)
+    except (TypeError, ValueError, RecursionError):
+        raise HexportError("--config: a value that is part of itself, is no text or is too deep; mend it") from None
+
+
+def _merged(base: dict, other: Mapping) -> dict:
+    """`other` over `base`: mappings key by key, all else as a whole."""
+    found = dict(base)
+    for key, value in other.items():
+        old = found.get(key)
+        found[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return found

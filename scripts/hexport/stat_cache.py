@@ -1,0 +1,135 @@
+"""What was computed of files, kept in this user's cache folder by what stat says of each file.
+
+A line of a cache file is a checksum of its rest, the state of a file, and the value. Lines are only ever added, each by
+one write, so processes may add at the same time and be killed in it: a damaged line counts as absent.
+"""
+
+import contextlib
+import functools
+import os
+import re
+import stat
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from hexport.errors import HexportError
+
+MAX_BYTES = 4_000_000  # of a cache file; of a larger one, the newer half is kept
+# A file that is written again within one tick of the file system's clock may keep the state that it had.
+TICK_S, SECONDS_TICK_S = 0.02, 2.0
+LINE = re.compile(rb"([0-9a-f]{8}) ((\w+ \d+ \d+ \d+ -?\d+ -?\d+) ([^\n]*))\n")
+SAFELY = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class StatCache:
+    """Values of one kind, each a text of one line, by the state of the file that they were computed of.
+
+    `version` is a word that stands for how they are computed: values of another version do not count. Those of files
+    under `least_bytes` are sooner computed than looked up: only this process remembers them.
+    """
+
+    def __init__(self, name: str, version: str = "1", least_bytes: int = 0):
+        self._name, self._version, self._least_bytes = name, version, least_bytes
+        self._values: dict[str, str] = {}
+        self._read: tuple[int, int] | None = None  # what the cache file was when it was last read
+
+    def value(self, path: Path, compute: Callable[[BinaryIO], str]) -> str:
+        """`compute` of the open file, or what it was when any process computed it of the file in this state.
+
+        Raises HexportError for what is no regular file, and OSError.
+        """
+        with open(path, "rb", opener=_without_waiting) as file:
+            before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise HexportError(f"{path}: not a regular file")
+            key = self._key(before)
+            shared = before.st_size >= self._least_bytes
+            if key not in self._values and shared:
+                self._load()
+            if key in self._values:
+                return self._values[key]
+            if shared and (wait := _seconds_to_settle(before)) <= TICK_S:
+                time.sleep(wait)
+            settled = _seconds_to_settle(before) == 0
+            value = compute(file)
+            if settled and self._key(os.fstat(file.fileno())) == key:
+                self._values[key] = value
+                if shared:
+                    self._store(key, value)
+        return value
+
+    def _load(self) -> None:
+        """Read what other processes have stored since."""
+        if (folder := user_cache()) is None:
+            return
+        with contextlib.suppress(OSError), open(folder / self._name, "rb", opener=_safely) as file:
+            state = os.fstat(file.fileno())
+            if self._read == (state.st_ino, state.st_size) or not stat.S_ISREG(state.st_mode):
+                return
+            self._read = state.st_ino, state.st_size
+            lines = [line for line in LINE.finditer(file.read()) if int(line[1], 16) == zlib.crc32(line[2])]
+            self._values |= {line[3].decode(): line[4].decode() for line in lines}
+            if state.st_size > MAX_BYTES:
+                _replace(folder / self._name, b"".join(line[0] for line in lines[len(lines) // 2 :]))
+
+    def _key(self, state: os.stat_result) -> str:
+        times = f"{state.st_mtime_ns} {state.st_ctime_ns}"
+        return f"{self._version} {state.st_dev} {state.st_ino} {state.st_size} {times}"
+
+    def _store(self, key: str, value: str) -> None:
+        rest = f"{key} {value}".encode()
+        # The first end of line closes a line that a full disk has cut.
+        line = b"\n%08x %s\n" % (zlib.crc32(rest), rest)
+        if folder := user_cache():
+            with contextlib.suppress(OSError), open(folder / self._name, "ab", buffering=0, opener=_safely) as file:
+                file.write(line)
+
+
+def user_cache() -> Path | None:
+    """$XDG_CACHE_HOME/hexport, with mode 0700; None where it is a link or another user's, or cannot be made."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return _private_folder(os.path.join(cache, "hexport")) if os.path.isabs(cache) else None
+
+
+@functools.cache
+def _private_folder(path: str) -> Path | None:
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        state = os.lstat(path)
+        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid():
+            return None
+        if stat.S_IMODE(state.st_mode) != 0o700:
+            os.chmod(path, 0o700)
+    except OSError:
+        return None
+    return Path(path)
+
+
+def _seconds_to_settle(state: os.stat_result) -> float:
+    """How long until any further write to the file is sure to give it another state; 0 where that is so already."""
+    whole_seconds = state.st_mtime_ns % 10**9 == 0 and state.st_ctime_ns % 10**9 == 0
+    since = (time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns)) / 1e9
+    return max(0.0, (SECONDS_TICK_S if whole_seconds else TICK_S) - since)
+
+
+def _safely(path: str, flags: int) -> int:
+    return os.open(path, flags | SAFELY, 0o600)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a FIFO without waiting for who writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb", opener=_safely) as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)

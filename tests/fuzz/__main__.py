@@ -1,0 +1,68 @@
+"""Feed malformed inputs to every reader of hexport: `python tests/fuzz --count 5000 --seed 1`.
+
+Prints a line for each case that was not refused as it should be, with the command that repeats it.
+The exit code is 1 if there was one.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from random import Random
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+import click
+import commands  # noqa: F401 - puts the code under test on the path
+import seeds
+import server
+from case import Case, Subject
+from judge import faults
+from subjects import SUBJECTS
+
+
+@click.command(help=__doc__)
+@click.option("--count", type=int, default=400, show_default=True, help="cases of all subjects together")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--subject", "names", multiple=True, type=click.Choice(sorted(SUBJECTS)), help="only these")
+@click.option("--torch/--no-torch", default=None, help="only the subjects that need torch, or only the others")
+@click.option("--case", "only", type=int, help="only the case of this number, and show what it says")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a line: subject, cases, failures")
+def main(count: int, seed: int, names: list[str], torch: bool | None, only: int | None, as_json: bool) -> None:
+    chosen = {name: SUBJECTS[name] for name in names or SUBJECTS if torch in (None, SUBJECTS[name].needs_torch)}
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="hexport-fuzz-") as folder, contextlib.ExitStack() as stack:
+        root = Path(folder)
+        stack.enter_context(server.serving(root / "answers"))
+        seeds.make(root / "seeds")
+        if any(subject.needs_torch for subject in chosen.values()):
+            seeds.make_torch()
+        print(f"seed {seed}, {count} cases of {len(SUBJECTS)} subjects", file=sys.stderr)
+        for name, subject in chosen.items():
+            of_subject = list(_cases(name, subject, -(-count // len(SUBJECTS)), seed))
+            found = {}
+            for number, case in enumerate(of_subject):
+                if only in (None, number) and (lines := faults(case, root / "case", only == number)):
+                    found[number] = lines
+                    if not as_json:
+                        print(f"{name} {number}, {case.name}: {'; '.join(lines)}")
+                        print(f"    python tests/fuzz --count {count} --seed {seed} --subject {name} --case {number}")
+            failed += len(found)
+            failures = [f"{of_subject[number].name}: {'; '.join(lines)}" for number, lines in found.items()]
+            if as_json:
+                print(json.dumps({"subject": name, "cases": len(of_subject), "failures": failures}), flush=True)
+            else:
+                print(f"{name}: {len(of_subject)} cases, {len(found)} failed", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+def _cases(name: str, subject: Subject, count: int, seed: int) -> list[Case]:
+    """The named cases, and as many others as `count` leaves room for."""
+    cases = list(subject.named())
+    return cases + [subject.any_other(Random(f"{seed} {name} {i}")) for i in range(count - len(cases))]
+
+
+if __name__ == "__main__":
+    main()
