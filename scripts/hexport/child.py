@@ -68,7 +68,7 @@ class Child:
         """The next message, which has to come within `silence` seconds. Raises ChildError where none does."""
         left = min(self._end - time.monotonic(), silence)
         if left != float("inf") and not self._connection.poll(max(left, 0)):
-            late = f"said nothing for {silence:.0f} s" if left == silence else f"took more than {self._timeout:.0f} s"
+            late = f"said nothing for {silence:g} s" if left == silence else f"took more than {self._timeout:g} s"
             raise ChildError(f"{self._what} {late}; {self._advice}")
         try:
             return self._connection.recv_bytes()

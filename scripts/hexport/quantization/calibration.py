@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from hexport.decoder.config import DecoderConfig
-from hexport.decoder.device import device
+from hexport.decoder.device import device, machine
 from hexport.decoder.masks import ATTEND, MASK, MASKED, MASKS, causal_mask, causal_masks
 from hexport.decoder.model import Epilogue, Layer, Prologue, UncachedLayer, empty_cache, rope_of
 from hexport.decoder.rope import TABLES
@@ -65,6 +65,7 @@ class State:
 def calibrate(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe, progress: Progress) -> QuantAttrs:
     """Observe the decoder on token id samples of any lengths. Each sample is read from position 0 and never padded."""
     check_samples(samples, checkpoint.config)
+    progress.say(f"decoders compute on {machine()['device']}")
     activations: dict[str, Encoding] = {}
     with torch.no_grad():
         with progress.stage("calibrate prologue"):

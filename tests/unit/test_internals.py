@@ -1,0 +1,62 @@
+"""Canaries: what hexport takes from inside of executorch is there, in the version that it was tried with."""
+
+from importlib import metadata
+
+import pytest
+
+from hexport import executorch_internals
+from hexport.errors import HexportError
+from hexport.executorch_internals import QUALCOMM, TRIED_WITH, internal
+
+pytestmark = pytest.mark.usefixtures("qnn_sdk")
+INTERNALS = [
+    ("executorch.exir._serialize._program", "_flatbuffer_to_program"),
+    (f"{QUALCOMM}._passes.build_quant_io", "BuildQuantIo"),
+    (f"{QUALCOMM}._passes.qnn_pass_manager", "get_qnn_pass_manager_cls"),
+    (f"{QUALCOMM}._passes.tag_quant_io", "TagQuantIO"),
+    (f"{QUALCOMM}.qnn_preprocess", "QnnBackend._build_op_wrappers"),
+    *((f"{QUALCOMM}.python.PyQnnManagerAdaptor", name) for name in executorch_internals.WRAPPERS),
+]
+
+
+def test_executorch_is_the_version_that_its_internals_were_tried_with():
+    """With another one, try every test of tests/emulator, and then name it in executorch_internals.py."""
+    assert metadata.version("executorch").split("+")[0] == TRIED_WITH
+
+
+@pytest.mark.parametrize(("module", "name"), INTERNALS, ids=[name for _, name in INTERNALS])
+def test_an_internal_name_is_there(module, name):
+    assert internal(module, name) is not None
+
+
+@pytest.mark.parametrize("module", ["executorch.no_such", f"{QUALCOMM}.qnn_preprocess"])
+def test_an_internal_name_that_is_gone_is_a_line_with_the_version(module):
+    with pytest.raises(HexportError) as error:
+        internal(module, "QnnBackend.no_such")
+    assert str(error.value) == (
+        f"executorch {metadata.version('executorch')} has no {module}.QnnBackend.no_such; hexport was tried with "
+        f"executorch {TRIED_WITH}: install that (`make setup`)"
+    )
+
+
+def test_a_recipe_without_its_list_of_strategies_is_a_line():
+    with pytest.raises(HexportError, match=r"has no .*QuantRecipe\._strategies; hexport was tried with"):
+        executorch_internals.add_strategy(object(), object())
+
+
+def test_what_was_replaced_is_put_back_after_an_error():
+    from executorch.backends.qualcomm import qnn_preprocess
+    from executorch.backends.qualcomm.python import PyQnnManagerAdaptor as adaptor
+
+    before = vars(qnn_preprocess).copy(), qnn_preprocess.QnnBackend._build_op_wrappers, adaptor.TensorWrapper
+    for replaced in (
+        executorch_internals.op_builder_replaced(print),
+        executorch_internals.wrappers_replaced(int, int, int),
+        executorch_internals.preprocess_globals_kept(),
+    ):
+        with pytest.raises(KeyError), replaced:
+            vars(qnn_preprocess)["range"] = None
+            raise KeyError
+    vars(qnn_preprocess).pop("range", None)
+    after = vars(qnn_preprocess), qnn_preprocess.QnnBackend._build_op_wrappers, adaptor.TensorWrapper
+    assert after == before
