@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TWO_AT_A_TIME := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 RESULTS := artifacts/*/*/*/*/*
 
-.PHONY: setup demo test lint benchmark
+.PHONY: setup demo test test-fast lint benchmark
 
 setup: $(VENV)/.installed
 
@@ -23,7 +24,10 @@ demo: setup
 	@find artifacts -type f ! -name '*.manifest.json' ! -name '.*' | sort | xargs ls -s --block-size=K
 
 test: setup lint
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest $(TWO_AT_A_TIME)
+
+test-fast: setup lint
+	$(BIN)/pytest $(TWO_AT_A_TIME) tests/unit
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -27,7 +26,6 @@ SETTINGS = (
     'JSON: {"prompts": […], "system_prompt": ""}, {"text": name of the file}, {"samples": name of the file}, or '
     '{"tasks": [names], "limit": documents per task or null, "num_fewshot": number or null, "texts": {task: file}}'
 )
-TASK_PACKAGES = ("lm_eval", "datasets")
 
 
 @click.command(help=__doc__)
@@ -64,10 +62,10 @@ def main(
             )
         write_manifest(
             output,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={name: metadata.version(name) for name in TASK_PACKAGES if "tasks" in settings},
         )
 
 

@@ -23,7 +23,7 @@ def main(settings: dict, qdq: Path, output: Path, log: Path | None) -> None:
     inputs = verified({qdq.name: qdq})
     check_gates(json.loads(qdq.read_text(encoding="utf-8")), settings)
     write_json(output, {"passed": True})  # the same for all that pass: other figures or gates rebuild nothing after it
-    write_manifest(output, inputs=inputs, params=settings, stages=progress.stages)
+    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
     with progress.stage("write"):
         write_safetensors(output, tensors, str(source))
         write_json(output.with_name("config.json"), config)
-    write_manifest(output, output.with_name("config.json"), inputs=inputs, params=settings, stages=progress.stages)
+    write_manifest(
+        output, output.with_name("config.json"), script=__file__, inputs=inputs, params=settings, stages=progress.stages
+    )
 
 
 if __name__ == "__main__":

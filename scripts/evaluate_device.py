@@ -1,9 +1,7 @@
 """Write evaluation.json: what a program on a device reaches on the tasks of the config, and how near it is to the
 float model and to the fake-quantised one on the same tokens."""
 
-import functools
 import json
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -51,37 +49,25 @@ def main(
     compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), quant_attrs, fp]
     files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json")]
     with progress.library_output_in_log():
-        versions = {name: metadata.version(name) for name in ("executorch", "torch", "lm_eval")}
-        if found[0].kind == "emulator":
-            from hexport.qnn_sdk import qnn_build_id
-
-            versions["qnn"] = qnn_build_id()
-        from hexport.decoder.weights import Checkpoint
-        from hexport.devices.emulator import check_htp
-        from hexport.devices.evaluations import evaluate_program
-        from hexport.evaluation.device import References
+        from hexport.devices.evaluation_job import EvaluationJob
         from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
         from hexport.evaluation.local_text import local_files
-        from hexport.evaluation.tasks import load_tasks, task_inputs
-        from hexport.quantization.quant_attrs import load_quant_attrs
-        from hexport.quantization.recipe import recipe_from
+        from hexport.evaluation.tasks import task_inputs
 
         local = local_files(texts)
         inputs = verified({file.name: file for file in files} | task_inputs(local, settings.get("trusted")))
-        check_htp(program, settings["target"])
-        with progress.stage("tasks"):
-            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
-        references = None
-        if checkpoint is not None:
-            recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
-            attrs = load_quant_attrs(quant_attrs)
-            references = functools.partial(References, Checkpoint(checkpoint.parent, recipe.r1), attrs, recipe)
-        measured = evaluate_program(
-            found, program, tokenizer, settings["graph"], tasks, settings["limit"], references, progress
-        )
+        job = EvaluationJob(program, tokenizer, settings, local, checkpoint, quant_attrs)
+        if found[0].kind == "emulator":
+            from hexport.devices.emulator_process import evaluate_program
+
+            measured = evaluate_program(found[0], job, progress)
+        else:
+            from hexport.devices.evaluations import evaluate_program
+
+            measured = evaluate_program(found, job, progress)
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode", "limit", "num_fewshot")}
         facts |= {"phase": "device", "device": measured.device, **measured.facts}
-        if references is not None:
+        if checkpoint is not None:
             float_metrics = json.loads(fp.read_text(encoding="utf-8"))["tasks"]
             facts["perplexity_ratio"] = perplexity_ratios(facts["tasks"], float_metrics)
             for line in (*ratio_warnings(facts), *agreement_warnings(facts)):
@@ -89,10 +75,11 @@ def main(
         write_json(output, facts)
         write_manifest(
             output,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions=versions,
+            versions=measured.versions,
             **measured.manifest,
         )
 

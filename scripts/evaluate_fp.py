@@ -1,6 +1,5 @@
 """Write fp.json: what the float32 decoder reaches on the evaluation tasks, the reference for the other phases."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -26,6 +25,7 @@ def main(
 ) -> None:
     progress = Progress(log)
     with progress.library_output_in_log():
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.fp import fp_scores
         from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
@@ -65,10 +65,11 @@ def main(
         )
         write_manifest(
             output,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={package: metadata.version(package) for package in ("lm_eval", "torch")},
+            machine=machine(),
         )
 
 

@@ -1,7 +1,6 @@
 """Write qdq.json: what the fake-quantised decoder reaches on the evaluation tasks, and how near it is to the float32
 decoder on the same tokens."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -40,13 +39,14 @@ def main(
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.gates import perplexity_ratios, ratio_warnings
         from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
         from hexport.evaluation.local_text import local_files
         from hexport.evaluation.qdq import QuantisedScores
         from hexport.evaluation.tasks import load_tasks, task_inputs
-        from hexport.quantization.quant_attrs import load_quant_attrs
+        from hexport.quantization.quant_attrs_checks import quant_attrs_of
         from hexport.quantization.recipe import recipe_from
         from hexport.tokenizers.tokenizer import load_tokenizer
 
@@ -63,9 +63,9 @@ def main(
         )
         context_len, limit = settings["max_seq_len"], settings["limit"]
         loaded, recipe = load_tokenizer(tokenizer.parent), recipe_from(settings["recipe_spec"], settings["recipe"])
-        scores = QuantisedScores(
-            Checkpoint(checkpoint.parent, recipe.r1), load_quant_attrs(quant_attrs), recipe, context_len, progress
-        )
+        float_model = Checkpoint(checkpoint.parent, recipe.r1)
+        attrs = quant_attrs_of(quant_attrs, float_model, recipe, settings["recipe"])
+        scores = QuantisedScores(float_model, attrs, recipe, context_len, progress)
         with progress.stage("tasks"):
             tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
         model = EvaluationModel(loaded, context_len, scores)
@@ -89,10 +89,11 @@ def main(
             progress.say(line)
         write_manifest(
             output,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={package: metadata.version(package) for package in ("executorch", "lm_eval", "torch")},
+            machine=machine(),
         )
 
 

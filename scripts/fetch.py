@@ -24,7 +24,7 @@ def main(settings: dict, output: Path, log: Path | None) -> None:
     with progress.stage("fetch"):
         sha256, weights = settings.get("sha256"), settings.get("weights", True)
         facts = fetch(settings["uri"], sha256, output, weights=weights, say=progress.say)
-    write_manifest(output, inputs={}, params=settings, stages=progress.stages, **facts)
+    write_manifest(output, script=__file__, inputs={}, params=settings, stages=progress.stages, **facts)
 
 
 if __name__ == "__main__":

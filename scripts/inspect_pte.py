@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
+from hexport.lowering.inspection_process import report_of
 
 WIDTH = 160  # of tables that do not go to a terminal
 
@@ -22,22 +23,10 @@ WIDTH = 160  # of tables that do not go to a terminal
 @click.option("--json", "as_document", is_flag=True, help="one JSON document on stdout, with every input and output")
 @one_line_errors
 def main(file: Path, as_document: bool) -> None:
+    terminal = sys.stdout.isatty()
     with _silent_libraries():
-        from rich.console import Console
-
-        from hexport.lowering.conformance import faults
-        from hexport.lowering.inspection import inspect_program
-        from hexport.lowering.program_report import as_json, as_tables
-
-        program = inspect_program(file)
-        found = faults(program)
-        report = as_json(program, found) if as_document else as_tables(program, found)
-    if as_document:
-        print(json.dumps(report, indent=2))
-    else:
-        console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
-        for table in report:
-            console.print(table, "")
+        report, found = report_of(file, as_document, None if terminal else WIDTH, terminal)
+    print(json.dumps(report, indent=2) if as_document else report, end="\n" if as_document else "")
     for fault in found:
         print(f"error: {file}: {fault}", file=sys.stderr)
     sys.exit(1 if found else 0)

@@ -1,6 +1,5 @@
 """Write a .pte: lower a model to a program for one target, by stamping layer templates."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -39,28 +38,31 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
         from hexport.qnn_sdk import qnn_build_id
 
         build_id = qnn_build_id()
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.lowering.lower import SpecialTokens, ar_lengths_of, lower
         from hexport.lowering.target import Target
-        from hexport.quantization.quant_attrs import load_quant_attrs
+        from hexport.quantization.quant_attrs_checks import quant_attrs_of
         from hexport.quantization.recipe import recipe_from
         from hexport.tokenizers.tokenizer import load_tokenizer
 
         target = Target(settings["soc"], settings["emulator"])
-        attrs = load_quant_attrs(quant_attrs)
         recipe = recipe_from(settings["recipe_spec"], quant_attrs.parent.name)
         special = SpecialTokens.of(load_tokenizer(tokenizer.parent), tokenizer.parent)
         model, lengths = Checkpoint(checkpoint.parent, recipe.r1), ar_lengths_of(settings)
+        attrs = quant_attrs_of(quant_attrs, model, recipe)
         context_len, n_shards = settings["max_seq_len"], settings["num_sharding"]
         lowered = lower(model, attrs, recipe, target, lengths, context_len, n_shards, special, progress)
         with atomic_path(output) as part:
             part.write_bytes(lowered.pte)
         write_manifest(
             output,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={**{name: metadata.version(name) for name in ("executorch", "torch")}, "qnn": build_id},
+            machine=machine(),
+            versions={"qnn": build_id},
             soc=target.soc,
             htp_arch=target.htp_arch,
             context_length=context_len,

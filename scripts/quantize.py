@@ -1,7 +1,6 @@
 """Write quant_attrs.json: the scales and zero points of a model's activations, calibrated layer by layer."""
 
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -34,6 +33,7 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.quantization.calibration import calibrate
         from hexport.quantization.quant_attrs import save_quant_attrs
@@ -56,10 +56,11 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         )
         write_manifest(
             output,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={package: metadata.version(package) for package in ("executorch", "torch")},
+            machine=machine(),
         )
 
 

@@ -32,7 +32,7 @@ def main(settings: dict, output: Path, log: Path | None) -> None:
         inputs = verified(input_files(*evaluations) | {run: Path(run) for run in runs})
         results = [json.loads(Path(run).read_text(encoding="utf-8")) for run in runs]
         write_text(output, report_page(read_evaluations(*evaluations), results))
-    write_manifest(output, inputs=inputs, params=settings, stages=progress.stages)
+    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

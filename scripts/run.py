@@ -1,6 +1,5 @@
 """Write result.json and outputs.txt: run a program on a device, on the prompts of the config."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -39,16 +38,14 @@ def main(
         }
     )
     with progress.library_output_in_log():
-        versions = {name: metadata.version(name) for name in ("executorch", "torch")}
         if found[0].kind == "emulator":
-            from hexport.qnn_sdk import qnn_build_id
+            from hexport.devices.emulator_process import run_program
 
-            versions["qnn"] = qnn_build_id()
-        from hexport.devices.emulator import Run, check_htp
-        from hexport.devices.runs import run_program
+            measured = run_program(found[0], program, tokenizer, settings, progress)
+        else:
+            from hexport.devices.runs import run_program
 
-        check_htp(program, settings["target"])
-        measured = run_program(found, program, tokenizer, settings["prompts"], Run.of(settings), progress)
+            measured = run_program(found, program, tokenizer, settings, progress)
         turns = [(said["prompt"], said["text"]) for said in measured.facts["prompts"]]
         for prompt, text in turns:
             progress.say(f"{prompt!r} -> {text!r}")
@@ -57,10 +54,11 @@ def main(
         write_text(output.with_name("outputs.txt"), "".join(f"{prompt}\n{text}\n\n" for prompt, text in turns))
         write_manifest(
             output,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions=versions,
+            versions=measured.versions,
             **measured.manifest,
         )
 

@@ -1,7 +1,6 @@
 """Write sensitivity.yaml, the parts of a model that are worth more bits, and sensitivity.json, the gains of all."""
 
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -36,26 +35,29 @@ def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, outp
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+        from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.sensitivity import overrides_yaml, sensitivity
-        from hexport.quantization.quant_attrs import load_quant_attrs
+        from hexport.quantization.quant_attrs_checks import quant_attrs_of
         from hexport.quantization.recipe import recipe_from
         from hexport.quantization.tokens_file import read_tokens
 
         samples = read_tokens(tokens).samples
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
-        attrs = load_quant_attrs(quant_attrs)
-        found = sensitivity(Checkpoint(checkpoint.parent, recipe.r1), attrs, recipe, samples, progress)
+        model = Checkpoint(checkpoint.parent, recipe.r1)
+        attrs = quant_attrs_of(quant_attrs, model, recipe, settings["recipe"])
+        found = sensitivity(model, attrs, recipe, samples, progress)
         write_text(output, overrides_yaml(found, settings["model"], settings["recipe"]))
         table = output.with_suffix(".json")
         write_json(table, asdict(found))
         write_manifest(
             output,
             table,
+            script=__file__,
             inputs=inputs,
             params=settings,
             stages=progress.stages,
-            versions={package: metadata.version(package) for package in ("executorch", "torch")},
+            machine=machine(),
         )
 
 

@@ -24,7 +24,7 @@ def main(settings: dict, output: Path, log: Path | None) -> None:
         evaluations = settings["artifacts"], settings["evaluations"]
         inputs = verified(input_files(*evaluations))
         write_text(output, as_csv(summary_rows(read_evaluations(*evaluations))))
-    write_manifest(output, inputs=inputs, params=settings, stages=progress.stages)
+    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
         write_text(output, text)
         write_json(output.with_name("tokenizer_config.json"), config)
     artifacts = output, output.with_name("tokenizer_config.json")
-    write_manifest(*artifacts, inputs=inputs, params=settings, stages=progress.stages)
+    write_manifest(*artifacts, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Write tokenizer.bin, the format of llama2.c, of a SentencePiece model."""
 
-from importlib import metadata
 from pathlib import Path
 
 import click
@@ -25,8 +24,7 @@ def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
         inputs = verified({model.name: model})
         with atomic_path(output) as temporary:
             write_tokenizer_bin(model, temporary)
-    versions = {"pytorch_tokenizers": metadata.version("pytorch_tokenizers")}
-    write_manifest(output, inputs=inputs, params=settings, stages=progress.stages, versions=versions)
+    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
         inputs = verified({model.name: model})
         with atomic_path(output) as temporary:
             shutil.copyfile(model, temporary)
-    write_manifest(output, inputs=inputs, params=settings, stages=progress.stages)
+    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

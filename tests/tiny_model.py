@@ -3,15 +3,17 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from forks import Forks
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
+# Nothing of hexport, and nothing of executorch that looks for the QNN libraries.
+FORKS = Forks("executorch.exir.program", "torchao.quantization.pt2e.quantize_pt2e", "transformers", "tokenizers")
 
 VOCABULARY = 258  # a token per byte, <s> and </s>
 CONTEXT = 16
@@ -75,11 +77,14 @@ def log_of(output: Path) -> Path:
 
 
 def run_script(name: str, settings: dict, options: dict) -> subprocess.CompletedProcess:
-    """As a rule of the workflow calls it."""
+    """As a rule of the workflow calls it, in a fork."""
     words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
-    command = [sys.executable, str(SCRIPTS / name), "--settings", "-", *words]
-    environment = {key: value for key, value in os.environ.items() if key != "QNN_SDK_ROOT"}
-    return subprocess.run(command, input=json.dumps(settings), capture_output=True, text=True, env=environment)
+    return FORKS.run(str(SCRIPTS / name), "--settings", "-", *words, env=environment(), input=json.dumps(settings))
+
+
+def environment() -> dict[str, str]:
+    """Without the QNN SDK that this process has set up."""
+    return {key: value for key, value in os.environ.items() if key != "QNN_SDK_ROOT"}
 
 
 def save_llama(folder: Path, change: Callable = lambda model: None, **sizes) -> None:

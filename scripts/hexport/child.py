@@ -107,8 +107,8 @@ def answer(
 ) -> object:
     """What `function(progress, *arguments)` returns, as JSON, in a child whose progress is said here.
 
-    Raises HexportError as the function does, ChildError where the child crashes, does not end within `timeout` seconds
-    in all, or says nothing for an hour; RuntimeError for any other error, whose trace is in the log.
+    Raises HexportError and OSError as the function does; ChildError where the child crashes, does not end within
+    `timeout` seconds in all, or says nothing for an hour; RuntimeError, with the child's trace, for any other error.
     """
     with Child(_answer, function, arguments, what=what, advice=advice, timeout=timeout) as child:
         while True:
@@ -123,9 +123,15 @@ def answer(
                 case "answer":
                     return values[0]
                 case "fault":
-                    raise HexportError(values[0])
+                    raise HexportError(*values)
+                case "memory":
+                    raise MemoryError
+                case "os":
+                    raise OSError(*values)
                 case _:
-                    raise RuntimeError(f"{what}: {values[0]}")
+                    error = RuntimeError(f"{what}: {values[0]}")
+                    error.add_note(values[1])
+                    raise error
 
 
 def _answer(connection: Connection, function: Callable, arguments: tuple) -> None:
@@ -133,14 +139,18 @@ def _answer(connection: Connection, function: Callable, arguments: tuple) -> Non
         connection.send_bytes(json.dumps(message).encode())
 
     try:
-        value = function(_Told(tell), *arguments)
-        message = json.dumps(["answer", value]).encode()
+        message = json.dumps(["answer", function(_Told(tell), *arguments)])
+    except BrokenPipeError:
+        raise
     except HexportError as error:
-        message = json.dumps(["fault", str(error)]).encode()
+        message = json.dumps(["fault", *error.args])
+    except MemoryError:
+        message = json.dumps(["memory"])
+    except OSError as error:
+        message = json.dumps(["os", error.errno, error.strerror or str(error), error.filename], default=str)
     except Exception as error:
-        traceback.print_exc()
-        message = json.dumps(["bug", f"{type(error).__name__}: {error}"]).encode()
-    connection.send_bytes(message)
+        message = json.dumps(["bug", f"{type(error).__name__}: {error}", traceback.format_exc()])
+    connection.send_bytes(message.encode())
 
 
 class _Told(Progress):

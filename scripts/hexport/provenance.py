@@ -12,10 +12,13 @@ from importlib import metadata
 from pathlib import Path
 
 from hexport import __version__
+from hexport.code_digest import SCRIPTS, code_digest, package_versions
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 
-KEYS = {"artifact", "sha256", "inputs", "params", "versions", "stages"}
+# What `fetch` writes of a repository: the files that it has put beside.
+LISTING = "download.json"
+KEYS = {"artifact", "sha256", "code", "inputs", "params", "versions", "stages"}
 
 
 @contextlib.contextmanager
@@ -70,17 +73,45 @@ def manifest_path(artifact: Path) -> Path:
 
 
 def damage(artifact: Path) -> str | None:
-    """How an artifact differs from its manifest, in words; None where it does not, and where it has no manifest."""
+    """How an artifact differs from its manifest, in words; None where it does not, and where it has no manifest.
+
+    The files that `fetch` puts beside a listing have no manifests: the listing tells their SHA-256. It is damaged
+    where one of them is.
+    """
     try:
         manifest = json.loads(manifest_path(artifact).read_bytes())
         told = manifest["sha256"] if manifest.keys() >= KEYS else None
     except FileNotFoundError:
-        return None
+        return _damage_of_listed(artifact)
     except (ValueError, RecursionError, AttributeError):
         told = None
     if told is None:
         return f"{artifact}: its manifest is damaged"
-    return None if sha256(artifact) == told else f"{artifact}: its bytes are not those of its manifest"
+    if sha256(artifact) != told:
+        return f"{artifact}: its bytes are not those of its manifest"
+    listed = _listed(artifact) if artifact.name == LISTING else {}
+    return next(filter(None, (_damage_of_listed(artifact.parent / name) for name in listed)), None)
+
+
+def _damage_of_listed(file: Path) -> str | None:
+    for folder in file.parents[:2]:
+        listing = folder / LISTING
+        if manifest_path(listing).is_file() and listing.is_file():
+            entry = _listed(listing).get(file.relative_to(folder).as_posix())
+            if entry is None:
+                return None
+            if not file.is_file():
+                return f"{file}: it is gone"
+            return None if sha256(file) == entry["sha256"] else f"{file}: its bytes are not those of {LISTING}"
+    return None
+
+
+def _listed(listing: Path) -> dict[str, dict]:
+    """File -> size and SHA-256; nothing of a listing that is damaged, which its own manifest tells."""
+    try:
+        return json.loads(listing.read_bytes())["files"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return {}
 
 
 def verified(inputs: Mapping[str, Path]) -> dict[str, str]:
@@ -102,6 +133,7 @@ def _verified(path: Path) -> str:
 
 def write_manifest(
     *artifacts: Path,
+    script: str | Path,
     inputs: dict[str, str],
     params: dict,
     stages: dict[str, dict],
@@ -110,14 +142,18 @@ def write_manifest(
 ) -> None:
     """Write `<artifact>.manifest.json`: what made the artifact, from what, with which versions, time and memory.
 
-    Several artifacts are those of one job. `inputs` are SHA-256 by name, as `verified` gives them; `stages` maps a
-    stage's name to {"seconds", "peak_rss_mb"} (see `progress.Progress.stages`); `facts` are further top-level keys of
-    the stage at hand.
+    Several artifacts are those of one job. `script` is the path of its script, whose code the manifest identifies;
+    `inputs` are SHA-256 by name, as `verified` gives them; `stages` maps a stage's name to {"seconds", "peak_rss_mb"}
+    (see `progress.Progress.stages`); `versions` are those of what is no Python package, and `facts` further top-level
+    keys of the stage at hand.
     """
+    name = os.path.relpath(script, SCRIPTS)
+    own = {"hexport": __version__, "snakemake": metadata.version("snakemake")}
     manifest = {
+        "code": code_digest(name),
         "inputs": inputs,
         "params": params,
-        "versions": {"hexport": __version__, "snakemake": metadata.version("snakemake"), **(versions or {})},
+        "versions": {**own, **package_versions(name), **(versions or {})},
         "stages": stages,
         **facts,
     }

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +28,12 @@ class RealPrograms:
     def of(self, mode: str) -> Path:
         return self.lookahead if mode == "lookahead" else self.hybrid
 
+    @classmethod
+    def in_folder(cls, folder: Path) -> "RealPrograms":
+        return cls(folder / "hybrid.pte", folder / "lookahead.pte", folder / "tokenizer" / "tokenizer.json")
 
-@functools.cache
-def built(folder: Path) -> RealPrograms:
+
+def build(folder: Path) -> None:
     """Of a random llama of one layer, with a token per byte, in this process. Takes half a minute."""
     from hexport.decoder.weights import Checkpoint
     from hexport.lowering import lower
@@ -45,23 +49,27 @@ def built(folder: Path) -> RealPrograms:
     attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, progress)
     model = checkpoint, attrs, recipe, target_named(EMULATOR)
     special = lower.SpecialTokens(bos_id=256, eos_id=257)
-    programs = RealPrograms(folder / "hybrid.pte", folder / "lookahead.pte", folder / "tokenizer" / "tokenizer.json")
+    programs = RealPrograms.in_folder(folder)
     with pytest.MonkeyPatch.context() as patch:  # graphs of one AR length have the same templates
         patch.setattr(lower, "lower_templates", functools.cache(lower.lower_templates))
         for path, decode in ((programs.hybrid, 1), (programs.lookahead, BLOCK)):
             lengths = {KV_METHOD: decode, PREFILL_METHOD: BLOCK}
             path.write_bytes(lower.lower(*model, lengths, CONTEXT, 1, special, progress).pte)
-    return programs
+
+
+@functools.cache
+def kept_programs(keep: Callable) -> RealPrograms:
+    logging.disable(logging.WARNING)  # torch.export logs thousands of debug lines, which pytest would collect
+    try:
+        return RealPrograms.in_folder(keep("real", build))
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
-def real_programs(tmp_path_factory, qnn_sdk) -> RealPrograms:
-    """Never changed, and built once, however many modules import this fixture."""
-    logging.disable(logging.WARNING)  # torch.export logs thousands of debug lines, which pytest would collect
-    try:
-        return built(tmp_path_factory.getbasetemp() / "real")
-    finally:
-        logging.disable(logging.NOTSET)
+def real_programs(keep, qnn_sdk) -> RealPrograms:
+    """Never changed, and the same however many modules import this fixture."""
+    return kept_programs(keep)
 
 
 def run_of(mode: str) -> Run:

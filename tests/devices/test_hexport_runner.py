@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
 import zipfile
@@ -52,15 +53,26 @@ def board_phone(board, adb_server) -> Phone:
     return phone_of(board, adb_server, "board")
 
 
+@pytest.fixture(scope="module")
+def python(board) -> str:
+    """This process' Python, with an executorch that is imported soon."""
+    tmp = Path(board.host_path("/data/local/tmp"))
+    (tmp / "lean").mkdir()
+    shutil.copy(Path(__file__).with_name("lean_executorch.py"), tmp / "lean" / "sitecustomize.py")
+    (tmp / "python").write_text(f'#!/bin/sh\nPYTHONPATH=$PYTHONPATH:$(dirname "$0")/lean exec {sys.executable} "$@"\n')
+    (tmp / "python").chmod(0o755)
+    return "/data/local/tmp/python"
+
+
 @pytest.fixture
-def settings(board, board_phone) -> Device:
+def settings(board, board_phone, python) -> Device:
     """Its entry in devices.yaml. Its journal begins with the test, and it is online."""
     board.control({"op": "clear"})
     open(board.journal, "w").close()
     board_phone.check_online(15)
     server = {"host": board_phone.host, "port": board_phone.port}
     kind = {"name": "board", "kind": "adb", "runner": "hexport", "soc": "SM8650"}
-    return Device(**kind, serial=board.address, adb_server=server, python=sys.executable, timeout=90)
+    return Device(**kind, serial=board.address, adb_server=server, python=python, timeout=90)
 
 
 def conversation(generator: AnyGenerator, programs: RealPrograms) -> list[list[int]]:

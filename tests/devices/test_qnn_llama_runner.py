@@ -74,8 +74,10 @@ def made(tmp_path):
 
 @pytest.fixture(scope="session")
 def upstream(tmp_path_factory):
-    source = Path(__file__).with_name("upstream_runner.py").read_text()
-    runner = f"#!{sys.executable}\nimport sys\n\nsys.path.insert(0, {str(SCRIPTS)!r})\n{source}"
+    lean, source = (
+        Path(__file__).with_name(f"{name}.py").read_text() for name in ("lean_executorch", "upstream_runner")
+    )
+    runner = f"#!{sys.executable}\nimport sys\n\nsys.path.insert(0, {str(SCRIPTS)!r})\n{lean}\n{source}"
     return made_entry(tmp_path_factory.mktemp("upstream"), runner)
 
 
@@ -220,7 +222,7 @@ def test_garbage_is_no_answer(answering, runner, line):
 
 
 def test_outputs_of_any_size_are_not_brought_to_the_host(answering):
-    with pytest.raises(PhoneFault, match=r"'outputs\.txt' has 20000024 bytes, expected are 16777216 at most"):
+    with pytest.raises(PhoneFault, match=r"'outputs\.txt' has 20000020 bytes, expected are 16777216 at most"):
         answering(shell_runner(then="head -c 20000000 /dev/zero >>outputs.txt"))
 
 

@@ -69,11 +69,33 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def load(flags: argparse.Namespace) -> tuple:
-    from hexport.runtime.program import Program
+    """Prefill and decode graph, with what the runner reads from the methods' inputs and outputs: of 16-bit programs."""
+    from executorch.runtime import Runtime, Verification
 
-    program = Program(Path(flags.model_path))
-    decode_graph = program.graph("kv_forward")
-    return program.graph("prefill_forward") if flags.eval_mode else decode_graph, decode_graph
+    from hexport.runtime.graph import Graph
+
+    program = Runtime.get().load_program(flags.model_path, verification=Verification.InternalConsistency)
+    scale, zero_point = (program.load_method(f"get_logits_{name}").execute([])[0] for name in ("scale", "zero_point"))
+
+    def graph(name: str) -> Graph:
+        method = program.load_method(name)
+        mask, logits, k = (
+            meta.sizes()
+            for meta in (
+                method.metadata.input_tensor_meta(1),
+                method.metadata.output_tensor_meta(0),
+                method.metadata.output_tensor_meta(1),
+            )
+        )
+        sizes = {"ar_len": mask[2], "context_len": mask[3], "vocab_size": logits[2], "n_kv_heads": k[1]}
+        dtypes = {"cache_dtype": "uint16", "mask_dtype": "uint16", "token_dtype": "int32"}
+        return Graph(
+            method=method, n_layers=(method.metadata.num_outputs() - 1) // 2, head_dim=k[2], sliding_window=None,
+            logits_scale=scale, logits_zero_point=zero_point, **sizes, **dtypes,
+        )  # fmt: skip
+
+    decode_graph = graph("kv_forward")
+    return graph("prefill_forward") if flags.eval_mode else decode_graph, decode_graph
 
 
 def generate(flags, prefill_graph, decode_graph, tokens: list[int], end: int, stops: set[int], rows, stats) -> int:

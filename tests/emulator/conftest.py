@@ -1,12 +1,18 @@
 """A tiny random llama, calibrated and lowered once by the real scripts, and once more in this process."""
 
+import contextlib
 import json
 import logging
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import tiny_model
 from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, Tiny, qdq_logits, save_llama, save_tokenizer
+
+from hexport.provenance import sha256
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,6 +21,16 @@ def quiet_libraries():
     logging.disable(logging.WARNING)
     yield
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_histories(qnn_sdk):
+    """torch gives each node of each new graph a copy of the history of the one it comes from, which nobody changes."""
+    from torch.fx.traceback import NodeSource
+
+    NodeSource.__deepcopy__ = lambda source, memo: source
+    yield
+    del NodeSource.__deepcopy__
 
 
 def build_tiny(folder: Path) -> None:
@@ -92,10 +108,12 @@ class Lowerings:
             attrs,
         )
 
-    def program(
-        self, checkpoint, attrs, recipe, n_shards: int = 1, prefill: int | None = None, decode: int = 1
-    ) -> bytes:
-        """The .pte that `lower` makes for the emulator, of graphs with these AR lengths."""
+    def program(self, *model, **options) -> bytes:
+        """The .pte that `lower` makes for the emulator."""
+        return self.lowered(*model, **options).pte
+
+    def lowered(self, checkpoint, attrs, recipe, n_shards: int = 1, prefill: int | None = None, decode: int = 1):
+        """What `lower` makes for the emulator, of graphs with these AR lengths."""
         from hexport.lowering.target import target_named
         from hexport.progress import Progress
 
@@ -103,7 +121,7 @@ class Lowerings:
             patch.setattr(self.lower, "lower_templates", self.templates)
             lengths = {"kv_forward": decode} | ({"prefill_forward": prefill} if prefill else {})
             model = checkpoint, attrs, recipe, target_named(EMULATOR), lengths, CONTEXT, n_shards
-            return self.lower.lower(*model, self.special, Progress()).pte
+            return self.lower.lower(*model, self.special, Progress())
 
 
 @pytest.fixture(scope="session")
@@ -117,12 +135,24 @@ def model(checkpoint, attrs, recipe) -> tuple:
     return checkpoint, attrs, recipe
 
 
+@contextlib.contextmanager
+def new_processes() -> Iterator[None]:
+    """Scripts run in these, not in forks, which have all their hashes from one process."""
+
+    def run(program: str, *args: str, env: dict, input: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, program, *args], env=env, input=input, capture_output=True, text=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_model.FORKS, "run", run)
+        yield
+
+
 @pytest.fixture(scope="session")
 def variants(tiny, keep) -> dict[str, Path]:
     """Programs of lower.py that differ from the tiny model's in what their names say; `again` in nothing."""
     changes = {
         "again": ({}, {}),
-        "weight": ({}, {"checkpoint": "nudged/model.safetensors"}),
+        "weight": ({}, {"checkpoint": "nudged/model.safetensors", "quant-attrs": "quant_attrs.json"}),
         "SM8650": ({"target": "SM8650", "emulator": False}, {}),
         "SM8750": ({"target": "SM8750", "soc": "SM8750", "emulator": False, "max_seq_len": 12}, {}),
     }
@@ -132,9 +162,13 @@ def variants(tiny, keep) -> dict[str, Path]:
 
     def build(folder: Path) -> None:
         save_llama(folder / "nudged", nudge)
+        attrs = json.loads(tiny.quant_attrs.read_text())
+        attrs["checkpoint_sha256"] = sha256(folder / "nudged" / "model.safetensors")
+        (folder / "quant_attrs.json").write_text(json.dumps(attrs))
         for name, (settings, files) in changes.items():
             files = {option: folder / file for option, file in files.items()}
-            done = tiny.lower(folder / name / "kv_llama_qnn.pte", settings, **files)
+            with new_processes() if name == "again" else contextlib.nullcontext():
+                done = tiny.lower(folder / name / "kv_llama_qnn.pte", settings, **files)
             assert done.returncode == 0, done.stderr
 
     folder = keep("variants", build)

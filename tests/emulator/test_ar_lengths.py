@@ -44,14 +44,17 @@ def read(*parts: tuple[Graph, int]) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 @pytest.fixture(scope="module")
-def programs(tiny, tmp_path_factory) -> dict[int, Path]:
+def programs(tiny, keep) -> dict[int, Path]:
     """A hybrid program per prefill AR length."""
-    folder = tmp_path_factory.mktemp("ar")
-    paths = {ar_len: folder / str(ar_len) / "hybrid.pte" for ar_len in AR_LENGTHS}
-    for ar_len, path in paths.items():
-        done = tiny.lower(path, {"mode": "hybrid", "prefill_ar_len": ar_len, "max_seq_len": CONTEXT})
-        assert done.returncode == 0, done.stderr
-    return paths
+
+    def build(folder: Path) -> None:
+        for ar_len in AR_LENGTHS:
+            settings = {"mode": "hybrid", "prefill_ar_len": ar_len, "max_seq_len": CONTEXT}
+            done = tiny.lower(folder / str(ar_len) / "hybrid.pte", settings)
+            assert done.returncode == 0, done.stderr
+
+    folder = keep("ar", build)
+    return {ar_len: folder / str(ar_len) / "hybrid.pte" for ar_len in AR_LENGTHS}
 
 
 @pytest.fixture(scope="module")

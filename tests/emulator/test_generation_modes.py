@@ -1,7 +1,6 @@
 """Programs of every mode on the HTP emulator: the same greedy answers and logits, and what a run says of them."""
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +29,15 @@ TEXT = b"Once upon a time"
 INPUTS = [TEXT[:3], TEXT[:9], TEXT[:9] + b"land", TEXT, TEXT[:14] + b"..", b"sea"]
 
 
-@pytest.fixture(scope="module")
-def programs(tiny, tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("modes")
-    paths = {name: folder / name / "program.pte" for name in PROGRAMS}
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(tiny.lower, paths[name], settings) for name, settings in PROGRAMS.items()]
-    for job in jobs:
-        assert job.result().returncode == 0, job.result().stderr
-    return {"kv": tiny.program, **paths}
+@pytest.fixture(scope="session")
+def programs(tiny, keep) -> dict[str, Path]:
+    def build(folder: Path) -> None:
+        for name, settings in PROGRAMS.items():
+            done = tiny.lower(folder / name / "program.pte", settings)
+            assert done.returncode == 0, done.stderr
+
+    folder = keep("modes", build)
+    return {"kv": tiny.program, **{name: folder / name / "program.pte" for name in PROGRAMS}}
 
 
 @pytest.fixture(scope="module")

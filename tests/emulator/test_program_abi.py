@@ -14,6 +14,7 @@ from tiny_model import CONTEXT, EMULATOR, VOCABULARY
 
 from hexport.devices.emulator import check_htp
 from hexport.errors import HexportError
+from hexport.lowering.inspection import inspect_program
 from hexport.lowering.target import target_named
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Program as LoadedProgram
@@ -133,11 +134,11 @@ def test_the_manifests_table_is_that_of_the_program(attrs, program, path):
 
 
 def test_a_program_for_another_htp_is_refused_and_one_for_the_same_is_not(tiny, variants):
-    check_htp(tiny.program, EMULATOR)
-    check_htp(variants["SM8650"], EMULATOR)
+    check_htp(inspect_program(tiny.program), EMULATOR)
+    check_htp(inspect_program(variants["SM8650"]), EMULATOR)
     named = r"kv_llama_qnn\.pte: compiled for SM8750 \(V79\), and the device is SM8650 \(V75\)"
     with pytest.raises(HexportError, match=named) as refusal:
-        check_htp(variants["SM8750"], EMULATOR)
+        check_htp(inspect_program(variants["SM8750"]), EMULATOR)
     assert "\n" not in str(refusal.value)
 
 
@@ -160,12 +161,33 @@ def test_the_program_of_a_soc_computes_what_the_emulators_does(variants, graph):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_equal_inputs_give_equal_content_in_another_process(tiny, variants):
+def test_equal_inputs_give_equal_bytes_in_another_process_and_folder(tiny, variants):
+    assert tiny.program.read_bytes() == variants["again"].read_bytes()
     assert manifest(tiny.program)["content_sha256"] == manifest(variants["again"])["content_sha256"]
-    # It covers all but the eight bytes of the signature.
-    one, other = tiny.program.read_bytes(), variants["again"].read_bytes()
-    assert len(one) == len(other)
-    assert 0 < sum(a != b for a, b in zip(one, other, strict=True)) <= 8
+
+
+def test_a_program_does_not_depend_on_what_its_process_did_before(tiny, lowerings, model):
+    """This one has checked, compiled and run others."""
+    assert lowerings.program(*model) == tiny.program.read_bytes()
+    one, other = (lowerings.program(*model, n_shards=2, prefill=4) for _ in range(2))
+    assert one == other
+
+
+def test_the_content_hash_leaves_out_what_qnn_signs_by_its_clock(lowerings, model, monkeypatch):
+    """Another signature of one context binary changes eight bytes of the program at most, and not its content hash."""
+    from hexport.lowering import lower
+
+    compile_graphs = lower.compile_graphs
+
+    def signed_anew(*args, **options):
+        binary = compile_graphs(*args, **options)
+        return binary[:4] + b"12345678" + binary[12:]
+
+    one = lowerings.lowered(*model)
+    monkeypatch.setattr(lower, "compile_graphs", signed_anew)
+    other = lowerings.lowered(*model)
+    assert one.content_sha256 == other.content_sha256
+    assert 0 < sum(a != b for a, b in zip(one.pte, other.pte, strict=True)) <= 8
 
 
 def test_another_weight_target_or_context_gives_other_content(tiny, variants):

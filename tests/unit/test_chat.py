@@ -216,3 +216,16 @@ def test_half_a_character_is_one_line(tmp_path):
 def test_a_text_beyond_any_context_is_one_line(tmp_path):
     with pytest.raises(HexportError, match="a text of 17 million characters"):
         save(tmp_path, None).prompt_ids("a" * 17_000_000)
+
+
+def test_an_answer_that_was_not_waited_for_is_not_taken_for_the_next(monkeypatch):
+    assert render_chat("{{ 'first' }}", [], {}) == "first"
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chat._child.stdout, "readline", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            render_chat("{{ 'second' }}", [], {})
+    assert render_chat("{{ 'third' }}", [], {}) == "third"

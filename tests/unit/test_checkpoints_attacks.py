@@ -195,22 +195,22 @@ def pickled(folder, **changes) -> None:
 
 
 PICKLED = {
-    "sparse": torch.eye(192, 96).to_sparse(),
-    "sparse rows": torch.eye(192, 96).to_sparse_csr(),
-    "quantised": torch.quantize_per_tensor(torch.eye(192, 96), 0.1, 0, torch.qint8),
-    "a view of few values": torch.ones(1).expand(192, 96),
-    "complex": torch.ones(192, 96, dtype=torch.complex64),
-    "a scalar": torch.tensor(1.0),
-    "no values": torch.ones(0, 96),
-    "a list": [torch.ones(192, 96)],
-    "a text": "weights",
+    "sparse": lambda: torch.eye(192, 96).to_sparse(),
+    "sparse rows": lambda: torch.eye(192, 96).to_sparse_csr(),
+    "quantised": lambda: torch.quantize_per_tensor(torch.eye(192, 96), 0.1, 0, torch.qint8),
+    "a view of few values": lambda: torch.ones(1).expand(192, 96),
+    "complex": lambda: torch.ones(192, 96, dtype=torch.complex64),
+    "a scalar": lambda: torch.tensor(1.0),
+    "no values": lambda: torch.ones(0, 96),
+    "a list": lambda: [torch.ones(192, 96)],
+    "a text": lambda: "weights",
 }
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("fault", PICKLED)
 def test_pickled_things_that_are_no_dense_floats_are_one_line(error, folder, fault):
-    pickled(folder, **{QUERY: PICKLED[fault]})
+    pickled(folder, **{QUERY: PICKLED[fault]()})
     line = error(folder)
     assert QUERY in line or "state_dict" in line
 
@@ -237,3 +237,9 @@ def test_a_header_of_llama2c_that_says_millions_of_layers_is_one_line(error, tmp
     start = time.monotonic()
     assert "not a whole model of llama2.c" in error(path)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("args", [{"dim": torch.ones(2)}, {"dim": [64]}, [64], {"dim": {"n": 64}}])
+def test_model_args_that_are_no_plain_values_are_one_line(error, tmp_path, args):
+    torch.save({"model": {"norm.weight": torch.ones(64)}, "model_args": args}, tmp_path / "stories.pt")
+    assert "stories.pt: expected names with tensors" in error(tmp_path / "stories.pt")

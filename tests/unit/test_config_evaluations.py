@@ -81,6 +81,7 @@ def test_settings_are_what_an_evaluation_depends_on():
         "target": "SM8650-emulator",
         "mode": "hybrid",
         "graph": "prefill",
+        "versions": matrix.toolchain_versions(),
     }
 
 

@@ -142,7 +142,8 @@ def test_settings_are_what_an_artifact_depends_on(config):
         "recipe_spec": config.recipes["mine"],
     }
     program = settings(matrix.program_settings(config, "local", "16a8w", "SM8650-emulator", "kv"))
-    assert program.pop("versions").keys() == {"executorch", "torch", "qnn"}
+    versions = program.pop("versions")
+    assert versions.keys() == {"executorch", "torch", "torchao", "qnn"}
     assert program == {
         "mode": "kv",
         "target": "SM8650-emulator",
@@ -164,6 +165,7 @@ def test_settings_are_what_an_artifact_depends_on(config):
         "seq_len": 128,
         "repeats": 1,
         "warmup": 0,
+        "versions": versions,
     }
 
 

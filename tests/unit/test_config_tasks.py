@@ -61,6 +61,10 @@ def test_a_task_is_a_text_or_a_task_file():
 @pytest.mark.parametrize("name", ["tasks", "groups", "group_map"])
 def test_a_name_that_lm_eval_takes_for_itself(name):
     assert faults({name: {"text": "tale.txt"}}) == [f"tasks.{name}: the name is taken by lm-eval; choose another"]
+    assert faults({}, [name]) == [
+        f"models.m.{key}.tasks: {name}: no task can have this name, which lm-eval takes for itself"
+        for key in ("calibration", "evaluation")
+    ]
 
 
 def test_parts_of_a_task_file():

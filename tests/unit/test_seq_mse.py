@@ -1,5 +1,6 @@
 """SeqMSE: outputs of projections err less than with min-max ranges, by transformers' own activations; resuming."""
 
+import shutil
 from collections import defaultdict
 
 import pytest
@@ -8,6 +9,7 @@ from small_models import random_model
 
 from hexport.decoder.weights import Checkpoint
 from hexport.progress import Progress
+from hexport.provenance import manifest_path
 from hexport.quantization.calibration import prepare_layer
 from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from
 from hexport.quantization.seq_mse import LOWEST, search
@@ -147,12 +149,26 @@ def test_a_search_that_was_killed_goes_on_where_it_was(checkpoint, searched, tmp
 
     with pytest.raises(KeyboardInterrupt):
         search(checkpoint, SAMPLES, recipe, Killed(), folder)
-    kept = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    kept = {file: file.stat().st_mtime_ns for file in folder.glob("*.safetensors")}
     assert len(kept) == 2
     resumed = search(checkpoint, SAMPLES, recipe, Progress(tmp_path / "log"), folder)
     assert all(torch.equal(resumed[name], ratios[name]) for name in ratios)
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert f"2 of {N_LAYERS + 1} layers found" in (tmp_path / "log").read_text()
+
+
+def test_damaged_ratios_are_searched_for_again(checkpoint, searched, tmp_path):
+    recipe, ratios, found = searched
+    folder = tmp_path / "seq_mse"
+    shutil.copytree(found, folder)
+    flipped, *_, unmanifested = sorted(folder.glob("*.safetensors"))
+    data = flipped.read_bytes()
+    flipped.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    manifest_path(unmanifested).unlink()
+    again = search(checkpoint, SAMPLES, recipe, Progress(tmp_path / "log"), folder)
+    assert all(torch.equal(again[name], ratios[name]) for name in ratios)
+    assert flipped.read_bytes() == data
+    assert f"{N_LAYERS - 1} of {N_LAYERS + 1} layers found" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("change", ["samples", "candidates"])
@@ -165,5 +181,5 @@ def test_ratios_of_another_search_are_not_used_and_go(checkpoint, tmp_path, chan
     samples, candidates = (SAMPLES[::2], 10) if change == "samples" else (SAMPLES, 7)
     after = search(checkpoint, samples, ask(candidates), Progress(), tmp_path)
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert len(files) == len(set(tmp_path.iterdir())) == 1
+    assert len(files) == len(set(tmp_path.iterdir())) == 2  # with its manifest
     assert not files & set(tmp_path.iterdir())

@@ -172,7 +172,10 @@ def test_faults_are_one_line():
     )
     assert refusal("absent").endswith("run `snakemake artifacts/absent/checkpoint/config.json` first")
     assert refusal("wrong").endswith("models.wrong.recipe: unknown recipe 'carefull'; did you mean careful?")
-    assert "feed_forward.up_proj of layer 0 has 48" in refusal("narrow") or "has 48 input channels" in refusal("narrow")
+    assert refusal("narrow") == (
+        "error: granularity per_block with block_size 32: attention.q_proj of layer 0 has 48 input channels; "
+        "they must be a multiple of 32; use per_channel there"
+    )
     assert refusal("mine", "--config", "other.yaml").startswith("error: other.yaml: ")
 
 

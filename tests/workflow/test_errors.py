@@ -8,6 +8,8 @@ import pytest
 
 PROFILE = "Using workflow specific profile profiles/default for setting default command line arguments.\n"
 
+TEMPLATE = "__use_yte__: true\n__definitions__: [\"open('ran', 'w').close()\"]\nmodels: {smollm2_135m: }\n"
+
 
 def error_lines(tree, *args: str) -> list[str]:
     done = tree.snakemake(*args, check=False)
@@ -63,6 +65,10 @@ def test_config_on_the_command_line(tree):
     (tree.path / "other.yaml").write_text("models: {c: {checkpoint: nowhere, prompts: [a]}}")
     (line,) = error_lines(tree, "-n", "--config", "file=other.yaml")
     assert line.startswith("error: other.yaml: models.c.checkpoint: nowhere: no such file or folder")
+    (tree.path / "other.yaml").write_text(TEMPLATE)
+    (line,) = error_lines(tree, "-n", "--config", "file=other.yaml")
+    assert line.startswith("error: other.yaml: the key '__use_yte__' makes it a template, which executes code; ")
+    assert not (tree.path / "ran").exists()
     (tree.path / "config.yaml").unlink()
     assert error_lines(tree, "-n") == ["error: config.yaml: no such file"]
 

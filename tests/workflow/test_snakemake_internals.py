@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from snakemake.io import _IOFile
 from snakemake.jobs import GroupJob, Job, Reason
 from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
+from workflow_tree import FORKS, SNAKEMAKE, environment
 
 REPOSITORY = Path(__file__).parents[2]
 STALENESS = REPOSITORY / "rules" / "staleness.smk"
@@ -27,6 +27,7 @@ include: "{STALENESS}"
 """
 # The corrections were tried with this version. With another one, read anew what they replace, and what that calls.
 VERSION = "9.27.1"
+OPTIONS = ("--cores", "1", "--scheduler", "greedy")
 
 
 def test_the_corrections_were_tried_with_this_version():
@@ -125,7 +126,9 @@ rule all:
 """
     (tmp_path / "Snakefile").write_text(HEADER + job)
     # For this long it looks for a missing output, with the lock held.
-    process = subprocess.Popen(_command("--latency-wait", "3"), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*SNAKEMAKE, *OPTIONS, "--latency-wait", "3"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 60
     while not (tmp_path / "done").exists():
         assert time.monotonic() < deadline
@@ -140,10 +143,6 @@ rule all:
     assert "Shutting down" in said
 
 
-def _command(*args: str) -> list[str]:
-    return [sys.executable, "-m", "snakemake", "--cores", "1", "--scheduler", "greedy", *args]
-
-
 def _snakemake(folder: Path, *args: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
-    return subprocess.run(_command(*args), cwd=folder, env=environment, capture_output=True, text=True)
+    cache = {"XDG_CACHE_HOME": str(folder / "cache")}
+    return FORKS.run("snakemake", *OPTIONS, *args, cwd=folder, env=environment() | cache)

@@ -28,7 +28,7 @@ options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
 output, settings = Path(options["--output"]), sys.stdin.read()
 for file in (output, output.with_name("outputs.txt")):
     file.write_text(settings)
-write_manifest(output, inputs={}, params={}, stages={})
+write_manifest(output, script=__file__, inputs={}, params={}, stages={})
 """
 
 

@@ -85,8 +85,10 @@ def _receive(url: str, file: BinaryIO, partial: Path, headers: dict[str, str], s
             else:
                 _remove_if_empty(file, partial)
             raise
-        except BaseException:
+        except BaseException as error:
             _remove_if_empty(file, partial)
+            if isinstance(error, OSError) and error.filename is None:  # a full disk: on which file
+                error.filename = str(partial)
             raise
 
 

@@ -32,6 +32,7 @@ NAME = re.compile(r"(?:layers\.(?P<layer>\d+)\.)?(?P<part>[\w.]+)\.weight")
 BUFFERS = {"rope.freqs", "freqs_cis", "freqs_cos", "freqs_sin"}  # they follow from params
 PAIRWISE = {"self_attn.q_proj", "self_attn.k_proj"}  # rotated pair by pair, their rows are in that order
 JOINED_IN_COLUMNS = {"self_attn.o_proj", "mlp.down_proj"}  # RowParallelLinear: each shard has some of the inputs
+PLAIN = int | float | str | None  # what model_args hold
 REPLICATED = {"model.norm", "input_layernorm", "post_attention_layernorm"}
 
 
@@ -86,7 +87,8 @@ def _state(path: Path) -> tuple[dict, dict[str, Tensor]]:
     saved, args = file.content, {}
     if isinstance(saved, dict) and isinstance(saved.get("model"), dict):
         args, saved = saved.get("model_args") or {}, saved["model"]
-    if not is_state_dict(saved) or not isinstance(args, dict):
+    plain = isinstance(args, dict) and all(isinstance(value, PLAIN) for value in args.values())
+    if not is_state_dict(saved) or not plain:
         raise HexportError(f"{path}: expected names with tensors, or llama2.c's model and model_args")
     names = {name: name.removeprefix("_orig_mod.") for name in saved}  # torch.compile adds it
     kept = {name: plain for name, plain in names.items() if plain not in BUFFERS}

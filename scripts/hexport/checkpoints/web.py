@@ -1,6 +1,7 @@
 """HTTPS as every download needs it: no step over http, answers of a bounded size, one line for a fault."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import httpx2
@@ -11,6 +12,8 @@ from huggingface_hub.utils import hf_raise_for_status
 from hexport.errors import HexportError
 
 logging.set_verbosity_error()  # its warnings are of retries, and of tokens that are not needed
+
+MAX_SECONDS = 60  # for what is read into memory
 
 
 def _client() -> httpx2.Client:
@@ -46,13 +49,15 @@ def open_url(url: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
 
 
 def read_url(url: str, headers: dict[str, str], limit: int) -> bytes:
-    """Return the body of an answer. Raises HexportError where it has more than `limit` bytes."""
-    body = bytearray()
+    """Return the body of an answer. Raises HexportError where it has more than `limit` bytes, or takes a minute."""
+    body, end = bytearray(), time.monotonic() + MAX_SECONDS
     with open_url(url, headers) as response:
         for chunk in response.iter_bytes(1 << 16):
             body += chunk
             if len(body) > limit:
                 raise HexportError(f"{url}: an answer of more than {limit / 1e6:.1f} MB; is this the server you mean?")
+            if time.monotonic() > end:
+                raise HexportError(f"{url}: an answer that takes more than {MAX_SECONDS} seconds; run again later")
     return bytes(body)
 
 

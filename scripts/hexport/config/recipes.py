@@ -7,6 +7,7 @@ from pathlib import Path
 from hexport.config.documents import read_yaml
 from hexport.config.schema import cut, nearest
 
+MAX_BASES = 50
 BUILT_IN = Path(__file__).resolve().parents[1] / "quantization" / "recipes"
 
 
@@ -21,11 +22,12 @@ def recipe_errors(recipes: dict[str, dict]) -> Iterator[str]:
     for name, recipe in recipes.items():
         if name in built_in_recipes():
             yield f"recipes.{name}: is the name of a built-in recipe; choose another"
-        elif recipe["based_on"] not in known:
-            based_on = recipe["based_on"]
-            yield f"recipes.{name}.based_on: unknown recipe {cut(repr(based_on))}{nearest(based_on, known)}"
+        elif (base := recipe["based_on"]) not in known:
+            yield f"recipes.{name}.based_on: unknown recipe {cut(repr(base))}{nearest(base, known)}"
         elif name in (chain := _bases(name, recipes))[1:]:
             yield f"recipes.{name}.based_on: goes in a circle: {' -> '.join(chain[: chain.index(name, 1) + 1])}"
+        elif len(chain) > MAX_BASES and chain[-1] not in chain[:-1]:
+            yield f"recipes.{name}.based_on: more than {MAX_BASES} recipes, each based on the next; write it out"
 
 
 def resolve_recipes(recipes: dict[str, dict]) -> dict[str, dict]:
@@ -43,8 +45,10 @@ def _resolve(name: str, known: dict[str, dict]) -> dict:
 
 
 def _bases(name: str, recipes: dict[str, dict]) -> list[str]:
-    """The recipe and what it is based on, up to a built-in recipe, an unknown one, or the first repeated one."""
+    """The recipe and what it is based on, up to a built-in recipe, an unknown one, the first repeated one, or one more
+    than MAX_BASES.
+    """
     chain = [name]
-    while chain[-1] in recipes and chain[-1] not in chain[:-1]:
+    while chain[-1] in recipes and chain[-1] not in chain[:-1] and len(chain) <= MAX_BASES:
         chain.append(recipes[chain[-1]]["based_on"])
     return chain

@@ -8,10 +8,10 @@ from hexport.checkpoints.files import checkpoint_files
 from hexport.checkpoints.uri import HubFiles, WebFile, parse_uri
 from hexport.config.settings import Config, Model
 from hexport.errors import HexportError
+from hexport.provenance import LISTING
 from hexport.tokenizers.files import is_sentencepiece, model_file, published_model, tokenizer_files
 
 MAX_NAME = 150  # the end of a name, where its suffix is; a manifest's name is longer
-LISTING = "download.json"
 
 
 def is_remote(source: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from hexport.config.paths import check_file
+from hexport.config.documents import check_file
 from hexport.config.settings import Config, Model
 from hexport.config.task_file import task_file_parts
 from hexport.errors import HexportError
@@ -50,10 +50,13 @@ def task_faults(config: Config) -> Iterator[str]:
                 yield f"{where}.{key}: {error}"
     for model in config.models.values():
         for key, name in _used(model):
-            if name not in config.tasks and _is_path(name):
+            where = f"models.{model.name}.{key}.tasks: {name}"
+            if name in TAKEN:
+                yield f"{where}: no task can have this name, which lm-eval takes for itself"
+            elif name not in config.tasks and _is_path(name):
                 yield (
-                    f"models.{model.name}.{key}.tasks: {name}: {CAN_RUN_CODE}; name it in the key tasks, "
-                    f"mine: {{yaml: {name}, trusted: true}}, and mine here"
+                    f"{where}: {CAN_RUN_CODE}; name it in the key tasks, mine: {{yaml: {name}, trusted: true}}, "
+                    "and mine here"
                 )
 
 

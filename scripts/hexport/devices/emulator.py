@@ -9,7 +9,7 @@ from typing import TypeVar
 from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
 from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
-from hexport.lowering.inspection import inspect_program
+from hexport.lowering.program_facts import ProgramFacts
 from hexport.progress import Progress
 from hexport.runtime.decode import Generator
 from hexport.runtime.graph import GraphSizes
@@ -54,14 +54,14 @@ def check_vocabulary(path: Path, graph: GraphSizes, tokenizer: Tokenizer) -> Non
         )
 
 
-def check_htp(path: Path, target: str) -> None:
+def check_htp(facts: ProgramFacts, target: str) -> None:
     """Raise HexportError where a ready program was compiled for another HTP than the target's: its result would be
     recorded under a wrong name, and no device of that name could load it."""
-    options, soc = inspect_program(path).options, target.removesuffix("-emulator")
+    options, soc = facts.options, target.removesuffix("-emulator")
     if options is not None and options.htp_arch != f"V{HTP_ARCH[soc]}":
         raise HexportError(
-            f"{path}: compiled for {options.soc} ({options.htp_arch}), and the device is {soc} (V{HTP_ARCH[soc]}); "
-            "name a device of its SoC, or export it for this one"
+            f"{facts.path}: compiled for {options.soc} ({options.htp_arch}), and the device is {soc} "
+            f"(V{HTP_ARCH[soc]}); name a device of its SoC, or export it for this one"
         )
 
 

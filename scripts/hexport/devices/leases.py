@@ -131,7 +131,7 @@ def _own_folder(make: bool = False) -> Path:
             folder.mkdir(0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise HexportError(f"{folder}: not a folder of this user alone (mode 0700); remove it; hexport makes it")
+        raise HexportError(f"{folder}: not a folder of this user alone (mode 0700); remove it, or set XDG_RUNTIME_DIR")
     return folder
 
 

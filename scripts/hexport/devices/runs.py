@@ -1,57 +1,39 @@
-"""A run: the same conversation on the emulator of this host or on one of the phones of a SoC."""
+"""A run on one of the phones of a SoC: the same conversation as on the emulator of this host."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
 
 from hexport.config.devices import Device
 from hexport.devices import hexport_runner, qnn_llama_runner
 from hexport.devices.adb import Phone
 from hexport.devices.answers import answer_prompts, result_facts
-from hexport.devices.emulator import Run, load_generator
+from hexport.devices.emulator import Run, check_htp
+from hexport.devices.measured import Measured
 from hexport.devices.phone_facts import check_soc, read_facts, temperature
 from hexport.devices.pool import on_a_phone
+from hexport.lowering.inspection_process import facts_of
 from hexport.progress import Progress
-from hexport.runtime.conversation import AnyGenerator
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 RUNNERS = {"qnn_llama_runner": qnn_llama_runner, "hexport": hexport_runner}
-T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What was measured on which device: facts for the result, and more for its manifest."""
-
-    device: str
-    facts: dict
-    manifest: dict = field(default_factory=dict)
-
-
-def run_program(
-    devices: list[Device], program: Path, tokenizer: Path, prompts: list[str], run: Run, progress: Progress
-) -> Measured:
-    """Run on the emulator, or on whichever of the phones is free, and anew on another one where it fails.
-
-    tokenizer: …/tokenizer.json. For the emulator, the QNN libraries of this host must be loaded
-    (`qnn_sdk.use_qnn_sdk`). Raises HexportError.
+def run_program(phones: list[Device], program: Path, tokenizer: Path, settings: dict, progress: Progress) -> Measured:
+    """Have the conversation of the settings of scripts/run.py on whichever of the phones is free, and anew on another
+    one where it fails. tokenizer: …/tokenizer.json. Raises HexportError.
     """
-    loaded = load_tokenizer(tokenizer.parent)
-
-    def answer(generator: AnyGenerator) -> dict:
-        return result_facts(answer_prompts(program, generator, loaded, prompts, run, progress), run)
+    check_htp(facts_of(program), settings["target"])
+    loaded, run = load_tokenizer(tokenizer.parent), Run.of(settings)
 
     def on_phone(phone: Phone, device: Device, runner: ModuleType) -> dict:
         before = temperature(phone)
         with runner.generator(phone, device, program, tokenizer, run, progress) as generator:
-            facts = answer(generator)
+            conversations = answer_prompts(program, generator, loaded, settings["prompts"], run, progress)
+        facts = result_facts(conversations, run)
         return {**facts, "temperature_c": {"before": before, "after": temperature(phone)}}
 
-    if devices[0].kind == "adb":
-        return on_phones(devices, on_phone, progress)
-    return Measured(devices[0].name, answer(load_generator(program, run, progress)))
+    return on_phones(phones, on_phone, progress)
 
 
 def on_phones(devices: list[Device], work: Callable[[Phone, Device, ModuleType], dict], progress: Progress) -> Measured:

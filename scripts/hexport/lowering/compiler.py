@@ -1,13 +1,13 @@
 """The HTP compiler: QNN ops in, one context binary out."""
 
-import hashlib
-
+import numpy as np
 from executorch.backends.qualcomm.partition.utils import generate_qnn_executorch_option
 
 from hexport.child import Child
 from hexport.errors import HexportError
+from hexport.executorch_internals import tried_with
 from hexport.lowering.compiler_process import compile_ops
-from hexport.lowering.context_binary import HEADER_MAGIC, HEADER_SIGNATURE_AT
+from hexport.lowering.context_binary import HEADER_BYTES, HEADER_SIGNATURE_AT, HEADER_SIZE_AT, MAGIC, signature_of
 from hexport.lowering.recording import GraphOps
 from hexport.lowering.target import Target, compile_spec
 from hexport.progress import Progress
@@ -45,15 +45,9 @@ def compile_graphs(
 
 
 def signed(binary: bytes) -> bytes:
-    """Put a digest of the content in the place of the signature that executorch made of its clock.
-
-    executorch's runtime takes loads of equal signatures for loads of the same context, and checks nothing else
-    (QnnExecuTorchBackend::init): so a signature has to be another one for other content, and no more.
-    """
-    magic = HEADER_MAGIC.to_bytes(4, "little")
-    if not binary.startswith(magic):
-        raise RuntimeError("a context binary without executorch's header; hexport was tried with executorch 1.5.1")
+    """Put hexport's signature in the place of the one that executorch made of its clock."""
+    size = HEADER_BYTES + int.from_bytes(binary[HEADER_SIZE_AT], "little")
+    if not binary.startswith(MAGIC) or len(binary) != size:
+        raise HexportError(f"a context binary without executorch's header of {HEADER_BYTES} bytes; {tried_with()}")
     at = HEADER_SIGNATURE_AT
-    digest = hashlib.sha256(binary[: at.start])
-    digest.update(memoryview(binary)[at.stop :])
-    return b"".join((binary[: at.start], digest.digest()[: at.stop - at.start], memoryview(binary)[at.stop :]))
+    return b"".join((binary[: at.start], signature_of(np.frombuffer(binary, np.uint8)), memoryview(binary)[at.stop :]))

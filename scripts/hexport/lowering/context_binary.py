@@ -6,6 +6,7 @@ The structures are those of the SDK's QnnSystemInterface.h, QnnSystemContext.h a
 
 import ctypes
 import functools
+import hashlib
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from math import prod
@@ -16,8 +17,9 @@ from hexport.errors import HexportError
 from hexport.qnn_sdk import HOST_LIBRARIES, use_qnn_sdk
 
 # Where the bytes of a delegate start with this number, a header of executorch stands before the context binary.
-HEADER_MAGIC = 0x5678ABCD
+MAGIC = 0x5678ABCD.to_bytes(4, "little")
 HEADER_BYTES = 256
+OURS = 0x80  # in the last byte of a signature: the sign of a number
 HEADER_SIGNATURE_AT, HEADER_SIZE_AT = slice(4, 12), slice(12, 20)  # behind the magic number
 KNOWN_VERSIONS = (1, 2, 3)
 PER_TENSOR = (1, 0)  # QNN_DEFINITION_DEFINED, QNN_QUANTIZATION_ENCODING_SCALE_OFFSET
@@ -60,16 +62,39 @@ class QnnContext:
     graphs: dict[str, QnnGraph]
 
 
+class DamagedBinary(ValueError):
+    """The text says what is wrong with the bytes."""
+
+
 def context_binary(delegate_data: np.ndarray) -> np.ndarray:
     """The context binary in the uint8 data of a delegate: without executorch's header, if it has one.
 
-    Empty where the header promises more bytes than there are: QNN trusts what a binary says of itself.
+    Raises DamagedBinary where the header promises more bytes than there are (QNN trusts what a binary says of itself),
+    and where the bytes are not those that hexport signed.
     """
-    if bytes(delegate_data[:4]) != HEADER_MAGIC.to_bytes(4, "little"):
+    if bytes(delegate_data[:4]) != MAGIC:
         return delegate_data
     size = int.from_bytes(bytes(delegate_data[HEADER_SIZE_AT]), "little")
-    binary = delegate_data[HEADER_BYTES : HEADER_BYTES + size]
-    return binary if len(binary) == size else binary[:0]
+    signed, binary = delegate_data[: HEADER_BYTES + size], delegate_data[HEADER_BYTES : HEADER_BYTES + size]
+    if len(binary) != size:
+        raise DamagedBinary(f"a context binary has {len(binary)} bytes, and its header says {size}")
+    signature = bytes(signed[HEADER_SIGNATURE_AT])
+    if signature[-1] & OURS and signature != signature_of(signed):
+        raise DamagedBinary("the bytes of a context binary are not those that its signature was made of")
+    return binary
+
+
+def signature_of(signed: np.ndarray) -> bytes:
+    """The signature that hexport gives a context binary (uint8, with executorch's header): a digest of all the rest.
+
+    executorch's runtime takes loads of equal signatures for loads of the same context, and checks nothing else
+    (QnnExecuTorchBackend::init), so a signature has to be another one for other content, and no more. executorch makes
+    one of its clock, a positive number of 64 bits; hexport's are negative, and tell whether the content is whole.
+    """
+    digest = hashlib.sha256(signed[: HEADER_SIGNATURE_AT.start])
+    digest.update(signed[HEADER_SIGNATURE_AT.stop :])
+    *first, last = digest.digest()[: HEADER_SIGNATURE_AT.stop - HEADER_SIGNATURE_AT.start]
+    return bytes([*first, last | OURS])
 
 
 def read_context(binary: np.ndarray) -> QnnContext | None:

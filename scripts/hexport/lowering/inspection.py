@@ -4,20 +4,32 @@ The file is memory-mapped, and of its gigabytes only the program's tables are pa
 `deserialize_pte_binary` does not offer.
 """
 
+import struct
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
 from executorch.backends.qualcomm.serialization.qc_schema_serialize import flatbuffer_to_option
 from executorch.exir import schema
-from executorch.exir._serialize._program import _flatbuffer_to_program, _get_extended_header
+from executorch.runtime import Runtime, Verification
 
 from hexport.errors import HexportError
+from hexport.executorch_internals import program_of_flatbuffer
 from hexport.lowering.abi import names_by_count
-from hexport.lowering.context_binary import Encoding, QnnContext, QnnGraph, QnnTensor, context_binary, read_context
+from hexport.lowering.context_binary import (
+    DamagedBinary,
+    Encoding,
+    QnnContext,
+    QnnGraph,
+    QnnTensor,
+    context_binary,
+    read_context,
+)
 from hexport.lowering.program_facts import DelegateData, MethodFacts, Part, ProgramFacts, QnnOptions, TensorFacts
 
 FILE_IDENTIFIER = b"ET"  # at byte 4, before the version of the format
+HEADER_MAGIC = b"eh00"  # at byte 8
 HEAD_BYTES = 64
 QNN_BACKEND = "QnnBackend"
 QNN_OPTIONS = "qnn_compile_spec"
@@ -34,34 +46,62 @@ DTYPES = {
 }
 
 
+@dataclass(frozen=True)
+class _Header:
+    """program_size: bytes of the tables; base: where the segments behind them begin."""
+
+    program_size: int
+    base: int
+
+
 def inspect_program(path: Path) -> ProgramFacts:
-    """Raises HexportError for a file that is no ExecuTorch program, or a damaged one."""
+    """Raises HexportError for a file that is no ExecuTorch program, or a damaged one.
+
+    The bounds of its parts and its tables are checked before anything is read by them.
+    """
+    if path.is_fifo():
+        raise HexportError(f"{path}: a pipe, not a file; save the program first")
     with open(path, "rb") as file:
         if file.read(8)[4:6] != FILE_IDENTIFIER:
             raise HexportError(f"{path}: not an ExecuTorch program")
     content = np.memmap(path, np.uint8, "r")
-    header = _get_extended_header(bytes(content[:HEAD_BYTES]))
-    size = header.program_size if header else content.size
+    header = _header(content)
     try:
-        program = _flatbuffer_to_program(bytes(content[:size]))
-        segments = _segments(content, program, header.segment_base_offset if header else 0)
+        # executorch checks the tables by flatbuffers' verifier; the parser of Python trusts them.
+        Runtime.get().load_program(path, verification=Verification.InternalConsistency)
+        program = program_of_flatbuffer(bytes(content[: header.program_size]))
+        segments = _segments(content, program, header.base)
         return _facts(path, content.size, program, segments)
     except HexportError:
         raise
-    except Exception as error:  # the parser checks nothing, so damage shows as any error at all
-        raise HexportError(
-            f"{path}: a broken ExecuTorch program ({type(error).__name__}); copy or export it again"
-        ) from error
+    except DamagedBinary as error:
+        raise _broken(content, str(error)) from None
+    except Exception as error:  # what verification lets through, as text that is no UTF-8, shows as any error at all
+        raise _broken(content, type(error).__name__) from error
+
+
+def _header(content: np.ndarray) -> _Header:
+    """executorch's extended header (schema/extended_header.h), or what its absence means."""
+    head = bytes(content[:HEAD_BYTES])
+    if head[8:12] != HEADER_MAGIC:
+        return _Header(content.size, 0)
+    length, program_size, base = struct.unpack_from("<IQQ", head.ljust(HEAD_BYTES, b"\0"), 12)
+    if not HEAD_BYTES <= program_size <= content.size or base > content.size or length < 24:
+        raise _broken(content, f"its header says {program_size} bytes of tables, and the file has {content.size}")
+    return _Header(program_size, base)
+
+
+def _broken(content: np.ndarray, why: str) -> HexportError:
+    return HexportError(f"{content.filename}: a broken ExecuTorch program ({why}); copy or export it again")
 
 
 def _segments(content: np.ndarray, program: schema.Program, base: int) -> list[np.ndarray]:
-    segments = [content[base + part.offset : base + part.offset + part.size] for part in program.segments]
     missing = max((base + part.offset + part.size for part in program.segments), default=0) - content.size
     if missing > 0:
         raise HexportError(
             f"{content.filename}: a broken ExecuTorch program: its last {missing} bytes are missing; copy it again"
         )
-    return segments
+    return [content[base + part.offset : base + part.offset + part.size] for part in program.segments]
 
 
 def _facts(path: Path, n_bytes: int, program: schema.Program, segments: list[np.ndarray]) -> ProgramFacts:

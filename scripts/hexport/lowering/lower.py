@@ -13,7 +13,7 @@ from hexport.errors import HexportError
 from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD, constant_methods, names_by_count
 from hexport.lowering.compiler import compile_graphs
 from hexport.lowering.context_binary import HEADER_SIGNATURE_AT
-from hexport.lowering.decoder_graph import DecoderGraph, lower_templates, shard_ranges, stamp_shards
+from hexport.lowering.decoder_graph import DecoderGraph, Templates, lower_templates, shard_ranges, stamp_shards
 from hexport.lowering.program import DTYPES, Method, Part, assemble
 from hexport.lowering.recording import Tensor
 from hexport.lowering.target import Target
@@ -72,7 +72,6 @@ def lower(
 ) -> Lowered:
     """A program with a graph of each AR length, by method name. Its graphs share context binaries: one per shard."""
     check_context(context_len, ar_lengths)
-    check_layers(checkpoint, attrs)
     shards = shard_ranges(checkpoint.config.n_layers, n_shards)
     if len(ar_lengths) > 1 and not target.shares_weights:
         why = "the emulator" if target.emulator else f"{target.soc} ({target.htp_arch})"
@@ -81,6 +80,8 @@ def lower(
         ar_len: lower_templates(checkpoint, recipe, target, ar_len, context_len, progress)
         for ar_len in sorted(set(ar_lengths.values()))
     }
+    for each in templates.values():
+        check_points(each, attrs)
     graphs = {
         method: DecoderGraph(checkpoint.config, templates[ar_len], attrs) for method, ar_len in ar_lengths.items()
     }
@@ -167,7 +168,11 @@ def check_context(context_len: int, ar_lengths: dict[str, int]) -> None:
         raise HexportError(f"prefill_ar_len {longest} is more than max_seq_len {context_len}; use a smaller one")
 
 
-def check_layers(checkpoint: Checkpoint, attrs: QuantAttrs) -> None:
-    found, expected = len(attrs.kv), checkpoint.config.n_layers
-    if found != expected:
-        raise HexportError(f"quant attrs are of {found} layers, the checkpoint has {expected}; calibrate again")
+def check_points(templates: Templates, attrs: QuantAttrs) -> None:
+    """Raise HexportError where the quant attrs lack a point that a template needs."""
+    places = [("prologue", templates.prologue), ("epilogue", templates.epilogue)]
+    places += [(f"layers.{i}", template) for i, template in enumerate(templates.layers)]
+    for place, template in places:
+        points = {filling.point for filling in template.fillings.values() if filling.point}
+        for point in sorted(points - template.inputs.keys()):
+            attrs.encoding(f"{place}.{point}")

@@ -1,14 +1,11 @@
 """The .pte: context binaries as an ExecuTorch program with named methods, in the I/O order of the QNN llama runner."""
 
-import contextlib
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 import torch
 from executorch.backends.qualcomm import qnn_preprocess
-from executorch.backends.qualcomm._passes.build_quant_io import BuildQuantIo
 from executorch.backends.qualcomm.builders.qnn_constants import OpContextLoader
 from executorch.backends.qualcomm.utils.utils import qnn_edge_config, update_spill_fill_size
 from executorch.exir import ExecutorchBackendConfig, to_edge
@@ -17,6 +14,7 @@ from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, Par
 from executorch.exir.passes.memory_planning_pass import MemoryPlanningPass
 from torch import nn
 
+from hexport.executorch_internals import preprocess_globals_kept, quantised_io_pass
 from hexport.lowering.recording import Tensor
 from hexport.lowering.target import Target, compile_spec
 
@@ -59,7 +57,7 @@ def assemble(methods: dict[str, Method], target: Target, constants: dict[str, ob
     for name, method in methods.items():
         for node, part in zip(_context_nodes(edge.exported_program(name)), method.parts, strict=True):
             node.meta[OpContextLoader.meta_ctx_bin] = part.binary
-    with _restored(qnn_preprocess):
+    with preprocess_globals_kept():
         edge = edge.to_backend({name: _ContextPartitioner(spec) for name in methods})
     update_spill_fill_size([edge.exported_program(name) for name in methods])
     return edge.to_executorch(executorch_config()).buffer
@@ -89,7 +87,7 @@ def executorch_config() -> ExecutorchBackendConfig:
     """Quantised I/O, in buffers that the runner brings."""
     return ExecutorchBackendConfig(
         memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False),
-        passes=[BuildQuantIo()],
+        passes=[quantised_io_pass()],
     )
 
 
@@ -120,14 +118,3 @@ def _context_op(name: str, outputs: list[torch.Tensor]):
 
 def _empty(tensor: Tensor, device: str) -> torch.Tensor:
     return torch.zeros(tensor.dims, dtype=DTYPES[tensor.dtype], device=device)
-
-
-@contextlib.contextmanager
-def _restored(module) -> Iterator[None]:
-    """Undo changes of a module's globals: executorch's loader of context binaries puts all of torch's into them."""
-    before = dict(vars(module))
-    try:
-        yield
-    finally:
-        vars(module).clear()
-        vars(module).update(before)

@@ -1,6 +1,6 @@
 """What a .pte holds: methods, their inputs and outputs, constants, and the context binaries behind them."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hexport.lowering.context_binary import Encoding
@@ -99,3 +99,28 @@ class ProgramFacts:
     def options(self) -> QnnOptions | None:
         """Those of the first QNN delegate; the whole program is compiled with one set."""
         return next((part.options for part in self.parts if part.options), None)
+
+    def as_json(self) -> dict:
+        return {**asdict(self), "path": str(self.path)}
+
+    @classmethod
+    def of_json(cls, content: dict) -> "ProgramFacts":
+        """The facts that `as_json` wrote."""
+        return cls(
+            Path(content["path"]),
+            content["n_bytes"],
+            {name: _method(method) for name, method in content["methods"].items()},
+            content["constants"],
+            [DelegateData(**data) for data in content["delegate_data"]],
+        )
+
+
+def _method(content: dict) -> MethodFacts:
+    inputs, outputs = ([_tensor(tensor) for tensor in content[key]] for key in ("inputs", "outputs"))
+    parts = [Part(**part | {"options": part["options"] and QnnOptions(**part["options"])}) for part in content["parts"]]
+    return MethodFacts(inputs, outputs, parts, content["operators"])
+
+
+def _tensor(content: dict) -> TensorFacts:
+    encoding = content["encoding"] and Encoding(**content["encoding"])
+    return TensorFacts(**content | {"shape": tuple(content["shape"]), "encoding": encoding})

@@ -4,12 +4,13 @@ While `recording()` is active, the builders get these classes instead of the com
 are therefore those of executorch's `PyQnnManagerAdaptor`.
 """
 
-import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
-import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 import numpy as np
+
+from hexport.executorch_internals import wrappers_replaced
 
 
 class Tensor:
@@ -64,14 +65,9 @@ class _NameReader:
         self.GetName = tensor.GetName
 
 
-@contextlib.contextmanager
-def recording() -> Iterator[None]:
-    real = qnn.TensorWrapper, qnn.PyQnnOpWrapper, qnn.PyQnnTensorWrapper
-    qnn.TensorWrapper, qnn.PyQnnOpWrapper, qnn.PyQnnTensorWrapper = Tensor, Op, _NameReader
-    try:
-        yield
-    finally:
-        qnn.TensorWrapper, qnn.PyQnnOpWrapper, qnn.PyQnnTensorWrapper = real
+def recording() -> AbstractContextManager[None]:
+    """Have executorch's op builders make these classes."""
+    return wrappers_replaced(Tensor, Op, _NameReader)
 
 
 class GraphOps:

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from executorch.backends.qualcomm.serialization.qc_schema import QcomChipset, _soc_info_table
+from executorch.backends.qualcomm.serialization.qc_schema import QcomChipset
 from executorch.backends.qualcomm.utils.utils import (
     generate_htp_compiler_spec,
     generate_qnn_executorch_compiler_spec,
+    get_soc_to_htp_arch_map,
 )
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 
@@ -22,7 +23,7 @@ class Target:
     @property
     def htp_arch(self) -> str:
         """The HTP version, such as V75."""
-        return _soc_info_table[QcomChipset[self.soc]].htp_info.htp_arch.name
+        return get_soc_to_htp_arch_map()[self.soc].name
 
     @property
     def shares_weights(self) -> bool:

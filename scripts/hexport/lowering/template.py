@@ -5,14 +5,12 @@ which of its output channels) each QNN tensor stands for, the observers hand out
 are unique per point, or per parameter and channel, and that survive every pass of the QNN backend.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from executorch.backends.qualcomm._passes.qnn_pass_manager import get_qnn_pass_manager_cls
-from executorch.backends.qualcomm._passes.tag_quant_io import TagQuantIO
-from executorch.backends.qualcomm.qnn_preprocess import QnnBackend
 from executorch.backends.qualcomm.quantizer.observers.per_block_param_observer import PerBlockParamObserver
 from executorch.backends.qualcomm.quantizer.observers.per_channel_param_observer import PerChannelParamObserver
 from executorch.backends.qualcomm.utils.constants import (
@@ -27,13 +25,13 @@ from executorch.backends.qualcomm.utils.constants import (
 from executorch.backends.qualcomm.utils.utils import to_edge_transform_and_lower_to_qnn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
-from torch.utils._pytree import tree_leaves
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from hexport.errors import HexportError
+from hexport.executorch_internals import capture_passes, op_builder_replaced
 from hexport.lowering.recording import Op, Tensor, recording
 from hexport.lowering.target import Target, compile_spec
-from hexport.quantization.prepared import Observer, PreparedGraph
+from hexport.quantization.prepared import Observer, PreparedGraph, output_values
 
 POINT_TAG = 2.0**-8
 POINT_TAGS = 2**14  # float32 tells this many tags in [POINT_TAG, 2 POINT_TAG) apart, with bits to spare
@@ -112,18 +110,12 @@ def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op
 
     output = converted.graph.output_node()
     inputs_of_graph = {node.name for node in converted.graph.nodes if node.op == "placeholder"}
-    whole = inputs_of_graph, len(tree_leaves(output.args[0]))
+    whole = inputs_of_graph, len(output_values(output))
 
-    build_op_wrappers = QnnBackend._build_op_wrappers
-    QnnBackend._build_op_wrappers = staticmethod(record)
-    try:
+    with contextlib.suppress(_RecordedAll), op_builder_replaced(record) as build_op_wrappers:
         to_edge_transform_and_lower_to_qnn(
             converted, inputs, compile_spec(target), passes_job=quantized_io_passes(converted)
         )
-    except _RecordedAll:
-        pass
-    finally:
-        QnnBackend._build_op_wrappers = staticmethod(build_op_wrappers)
     return recorded[0]
 
 
@@ -146,9 +138,9 @@ def quantized_io_passes(converted: GraphModule) -> dict:
             return None
         return torch.uint8 if node.meta[QCOM_QUANT_ATTRS][QCOM_DTYPE] == torch.uint8 else torch.uint16
 
-    passes = get_qnn_pass_manager_cls().get_capture_program_passes()
-    passes[TagQuantIO][QCOM_PASS_ACTIVATE_KEY] = True
-    passes[TagQuantIO][QCOM_PASS_ARGS_KWARGS_DEFAULTS_KEY]["get_quant_io_dtype_fn"] = io_dtype
+    passes, tagging = capture_passes()
+    passes[tagging][QCOM_PASS_ACTIVATE_KEY] = True
+    passes[tagging][QCOM_PASS_ARGS_KWARGS_DEFAULTS_KEY]["get_quant_io_dtype_fn"] = io_dtype
     return passes
 
 

@@ -11,6 +11,7 @@ from executorch.backends.qualcomm.serialization.qc_schema import QcomChipset
 from torch.fx import Node
 from torchao.quantization.pt2e import MinMaxObserver, MovingAverageMinMaxObserver
 
+from hexport.executorch_internals import add_strategy
 from hexport.quantization.key_value_path import annotate_8_bit_keys_and_values
 from hexport.quantization.observers import MseObserver, PercentileObserver
 from hexport.quantization.points import placed, point_names
@@ -62,7 +63,7 @@ def quantizer(recipe: Recipe, place: str | None, soc: str = "SM8650") -> QnnQuan
     """The annotator of a graph. The SoC only limits what may be annotated, never a scale."""
     annotator = QnnQuantizer(soc_model=QcomChipset[soc])
     rules = QuantRecipe(DTYPES[16, 8], False, act_observer=MinMaxObserver, granularity=QuantGranularity.PER_TENSOR)
-    rules._strategies.append(ByPoint(recipe, place, annotator.supported_ops))
+    add_strategy(rules, ByPoint(recipe, place, annotator.supported_ops))
     if recipe.kv_bits == 8:
         observer = OBSERVERS[recipe.precision.observer]
         rules.custom_quant_annotations = [partial(annotate_8_bit_keys_and_values, observer=observer)]

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_aggregate
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map
 from torchao.quantization.pt2e import FixedQParamsObserver
 
 from hexport.quantization.prepared import PreparedGraph, observe_once, observer_of, set_parameters
@@ -71,7 +71,7 @@ class FakeQuantisedGraph:
     def resize(self, old: int, new: int) -> None:
         """Give a dimension of parameters, and of shapes that the graph names, another size. Parameters are dropped."""
         for node in self.prepared.module.graph.nodes:
-            node.args = tree_map(lambda value: new if isinstance(value, int) and value == old else value, node.args)
+            node.args = map_aggregate(node.args, lambda size: new if isinstance(size, int) and size == old else size)
         self.prepared.module.recompile()
         self._empty({path: [new if size == old else size for size in shape] for path, shape in self._shapes().items()})
 

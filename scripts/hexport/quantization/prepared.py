@@ -7,7 +7,7 @@ import torch
 from executorch.backends.qualcomm.quantizer.observers.concat_observer import ConcatObserver
 from torch import nn
 from torch.fx import GraphModule, Node
-from torch.utils._pytree import tree_leaves
+from torch.fx.node import map_aggregate
 from torchao.quantization.pt2e import FixedQParamsObserver
 from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
@@ -60,10 +60,16 @@ def name_points(graph_module: GraphModule, input_names: list[str] | None = None)
         elif observer not in named:
             named[observer] = names[source] + (f".for_{op_name(operand_of)}" if operand_of else "")
     prepared.points = {name: observer for observer, name in named.items()}
-    output = graph_module.graph.output_node()
-    for value in tree_leaves(output.args[0]):
+    for value in output_values(graph_module.graph.output_node()):
         prepared.outputs.append(named[observer_of(graph_module, value)])
     return prepared
+
+
+def output_values(output: Node) -> list[Node]:
+    """What the output node of a graph puts out, in its order."""
+    values: list[Node] = []
+    map_aggregate(output.args[0], values.append)
+    return values
 
 
 def _caches_last(graph_module: GraphModule, names: dict[Node, str]) -> list[Node]:

@@ -4,16 +4,22 @@ They are keyed by layer and point, so they hold for every mode, AR length, conte
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hexport.errors import HexportError
 from hexport.provenance import write_json
 
 SCHEMA = 2
+KEYS = {"scale", "zero_point", "schema", "model", "recipe", "checkpoint_sha256", "calibration", "mask", "kv", "logits"}
+KEYS |= {"activations", "weights"}
+ENCODING_KEYS = {"scale", "zero_point", "qmin", "qmax", "bits"}
+# The lowest and the highest code that observers have, of 8 and 16 bits, unsigned and signed.
+CODES = {(0, 255), (-128, 127), (-127, 127), (0, 65535), (-32768, 32767), (-32767, 32767)}
+LARGEST_SCALE = 3e38  # of a float32, which programs hold
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class QuantAttrs:
     def __post_init__(self):
         kv = {f"kv[{i}].{name}": encoding for i, layer in enumerate(self.kv) for name, encoding in layer.items()}
         for point, encoding in {**self.activations, **kv, "mask": self.mask, "logits": self.logits}.items():
-            if not (math.isfinite(encoding.scale) and encoding.scale > 0):
+            if not 0 < encoding.scale < LARGEST_SCALE:
                 raise HexportError(
                     f"quant attrs: {point}: scale {encoding.scale} is no positive number; "
                     "check the weights for NaN and calibrate again"
@@ -86,26 +92,117 @@ def save_quant_attrs(path: Path, attrs: QuantAttrs, *, model: str, recipe: str, 
     )
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What quant attrs were calibrated for: names of the model and the recipe, SHA-256 of the checkpoint's weights."""
+
+    model: str
+    recipe: str
+    checkpoint_sha256: str
+
+
 def load_quant_attrs(path: Path) -> QuantAttrs:
-    """Raises HexportError for a file that `save_quant_attrs` of this version did not write."""
+    """Read quant attrs. Raises HexportError as `read_quant_attrs` does."""
+    return read_quant_attrs(path)[0]
+
+
+def read_quant_attrs(path: Path) -> tuple[QuantAttrs, Origin]:
+    """Read quant attrs and what they are for.
+
+    Raises HexportError for a file that `save_quant_attrs` of this version did not write: for other keys, types or
+    codes, a number that is not finite, and a place that contradicts another one.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise HexportError("expected a JSON object; calibrate again")
         if content.get("schema") != SCHEMA:
             raise HexportError(f"schema {content.get('schema')!r}, expected {SCHEMA}; calibrate again")
-        return QuantAttrs(
-            activations={point: _encoding(entry) for point, entry in content["activations"].items()},
-            kv=[{name: _encoding(layer[name]) for name in ("k", "v")} for layer in content["kv"]],
-            mask=_encoding(content["mask"]),
-            logits=_encoding(content["logits"]),
-            weights={name: torch.tensor(ratios) for name, ratios in content["weights"].items()},
+        _check_keys("", content, KEYS)
+        attrs = QuantAttrs(
+            activations={point: _encoding(point, entry) for point, entry in _object(content, "activations").items()},
+            kv=[_kv(i, layer) for i, layer in enumerate(_list(content, "kv"))],
+            mask=_encoding("mask", content["mask"]),
+            logits=_encoding("logits", content["logits"]),
+            weights={name: _ratios(name, ratios) for name, ratios in _object(content, "weights").items()},
         )
+        if [content["scale"], content["zero_point"]] != [attrs.logits.scale, attrs.logits.zero_point]:
+            raise HexportError("scale and zero_point are not those of logits; calibrate again")
+        _object(content, "calibration")
+        return attrs, Origin(*(_text(content, key) for key in ("model", "recipe", "checkpoint_sha256")))
     except HexportError as error:
         raise HexportError(f"{path}: {error}") from None
-    except json.JSONDecodeError as error:
+    except RecursionError:
+        raise HexportError(f"{path}: not JSON: nested too deeply; calibrate again") from None
+    except ValueError as error:
         raise HexportError(f"{path}: not JSON: {error}; calibrate again") from None
-    except KeyError as error:
-        raise HexportError(f"{path}: {error.args[0]} is missing; calibrate again") from None
 
 
-def _encoding(entry: dict) -> Encoding:
-    return Encoding(entry["scale"], entry["zero_point"], entry["qmin"], entry["qmax"])
+def _check_keys(where: str, content: object, keys: set[str]) -> None:
+    if not isinstance(content, dict):
+        raise HexportError(f"{where} is {_short(content)}, expected an object; calibrate again")
+    where = f"{where}: " if where else ""
+    for key in sorted(keys - content.keys()):
+        raise HexportError(f"{where}{key} is missing; calibrate again")
+    for key in sorted(content.keys() - keys):
+        raise HexportError(f"{where}{key} is unknown; calibrate again")
+
+
+def _object(content: dict, key: str) -> dict:
+    if not isinstance(content[key], dict):
+        raise HexportError(f"{key} is {_short(content[key])}, expected an object; calibrate again")
+    return content[key]
+
+
+def _list(content: dict, key: str) -> list:
+    if not isinstance(content[key], list):
+        raise HexportError(f"{key} is {_short(content[key])}, expected a list; calibrate again")
+    return content[key]
+
+
+def _text(content: dict, key: str) -> str:
+    if not isinstance(content[key], str):
+        raise HexportError(f"{key} is {_short(content[key])}, expected a text; calibrate again")
+    return content[key]
+
+
+def _kv(layer: int, entry: object) -> dict[str, Encoding]:
+    _check_keys(f"kv[{layer}]", entry, {"k", "v"})
+    return {name: _encoding(f"kv[{layer}].{name}", entry[name]) for name in ("k", "v")}
+
+
+def _encoding(point: str, entry: object) -> Encoding:
+    _check_keys(point, entry, ENCODING_KEYS)
+    if isinstance(entry["scale"], bool) or not isinstance(entry["scale"], int | float):
+        raise HexportError(f"{point}: scale is {_short(entry['scale'])}, expected a number; calibrate again")
+    for key in ("zero_point", "qmin", "qmax", "bits"):
+        if type(entry[key]) is not int:
+            raise HexportError(f"{point}: {key} is {_short(entry[key])}, expected a whole number; calibrate again")
+    if (entry["qmin"], entry["qmax"]) not in CODES:
+        raise HexportError(
+            f"{point}: codes from {entry['qmin']} to {entry['qmax']}, which no observer has; calibrate again"
+        )
+    encoding = Encoding(entry["scale"], entry["zero_point"], entry["qmin"], entry["qmax"])
+    if not encoding.qmin <= encoding.zero_point <= encoding.qmax:
+        raise HexportError(
+            f"{point}: zero_point {encoding.zero_point} lies outside {encoding.qmin} to {encoding.qmax}; "
+            "calibrate again"
+        )
+    if entry["bits"] != encoding.bits:
+        raise HexportError(f"{point}: bits {entry['bits']}, and the codes have {encoding.bits}; calibrate again")
+    return encoding
+
+
+def _ratios(name: str, entry: object) -> torch.Tensor:
+    """Fractions of the ranges of a projection's output channels, float32 (out,)."""
+    try:
+        ratios = np.array(entry) if isinstance(entry, list) else np.empty(0, bool)
+    except ValueError:  # lists of different lengths
+        ratios = np.empty(0, bool)
+    if ratios.dtype.kind not in "if" or ratios.ndim != 1 or not ((ratios > 0) & (ratios <= 1)).all():
+        raise HexportError(f"weights: {name}: expected a list of numbers, more than 0 and at most 1; calibrate again")
+    return torch.tensor(ratios, dtype=torch.float32)
+
+
+def _short(value: object) -> str:
+    return repr(value) if isinstance(value, int | float | bool | None) else type(value).__name__

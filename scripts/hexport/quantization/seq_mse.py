@@ -23,7 +23,7 @@ from hexport.decoder.masks import causal_masks
 from hexport.decoder.model import UncachedLayer, rope_of, to_channels
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.progress import Progress
-from hexport.provenance import atomic_path, sha256
+from hexport.provenance import atomic_path, damage, manifest_path, sha256, write_manifest
 from hexport.quantization.calibration import (
     EXPORT_LENGTH,
     State,
@@ -50,19 +50,20 @@ def search(
 ) -> dict[str, torch.Tensor]:
     """Search where the recipe asks. Float32 ratios (out,) in (0, 1] by projection, such as `layers.3.attention.q_proj`.
 
-    Ratios of a layer are in `folder` as soon as they are known, and are not searched for again while all that they
-    depend on is the same; files of other searches are removed. Each sample of token ids is read from position 0.
+    Ratios of a layer are in `folder` as soon as they are known, with a manifest, and are not searched for again while
+    they are those of the manifest and all that they depend on is the same; files of other searches are removed. Each
+    sample of token ids is read from position 0.
     """
     check_samples(samples, checkpoint.config)
     asked = _asked(recipe, checkpoint.config.n_layers)
     files = _files(checkpoint, samples, asked, folder) if asked else {}
-    missing = {place: precisions for place, precisions in asked.items() if not files[place].is_file()}
+    missing = {place: precisions for place, precisions in asked.items() if not _is_known(files[place])}
     if len(missing) < len(asked):
         progress.say(f"SeqMSE: {len(asked) - len(missing)} of {len(asked)} layers found in {folder}")
     if missing:
         with torch.no_grad(), progress.stage("SeqMSE"):
             _search_missing(checkpoint, samples, recipe, missing, progress, files)
-    for file in set(folder.glob("*.safetensors")) - set(files.values()):
+    for file in set(folder.glob("*.safetensors*")) - {*files.values(), *map(manifest_path, files.values())}:
         file.unlink(missing_ok=True)
     return {_name(place, name): ratios for place, file in files.items() for name, ratios in load_file(file).items()}
 
@@ -98,6 +99,10 @@ def _asked(recipe: Recipe, n_layers: int) -> dict[str, dict[str, Precision]]:
     return asked
 
 
+def _is_known(file: Path) -> bool:
+    return file.is_file() and manifest_path(file).is_file() and not damage(file)
+
+
 def _name(place: str, projection: str) -> str:
     return f"{place}.{projection}" if place == EPILOGUE else f"layers.{place}.{projection}"
 
@@ -126,6 +131,7 @@ def _search_missing(checkpoint, samples, recipe: Recipe, missing, progress: Prog
             ratios[name] = best_ratios(weight, of_inputs, observers[template][f"{name}.weight"], precision.seq_mse)
         with atomic_path(files[place]) as temporary:
             save_file(ratios, temporary)
+        write_manifest(files[place], script=__file__, inputs={}, params={}, stages={})
 
 
 def _template(checkpoint: Checkpoint, recipe: Recipe, place: str) -> tuple:

@@ -10,6 +10,7 @@ from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD, SLIDING_WINDOW
 from hexport.lowering.capabilities import emulator_refusal
 from hexport.lowering.conformance import LOGITS_SCALE, LOGITS_ZERO_POINT, faults
 from hexport.lowering.inspection import inspect_program
+from hexport.lowering.inspection_process import facts_of
 from hexport.lowering.layout import layout_of
 from hexport.lowering.program_facts import ProgramFacts
 from hexport.runtime.graph import Graph
@@ -28,7 +29,7 @@ class Program:
 
     def __init__(self, path: Path):
         self.path = path
-        self.facts = checked_facts(path)
+        self.facts = _obeying(inspect_program(path))
         refusal = emulator_refusal(self.facts)
         if refusal:
             raise HexportError(f"{path}: does not run on this host: {refusal}")
@@ -52,12 +53,15 @@ class Program:
 
 
 def checked_facts(path: Path) -> ProgramFacts:
-    """Facts of a program that obeys the ABI. Raises HexportError for any other file; nothing is loaded."""
-    facts = inspect_program(path)
+    """Facts of a program that obeys the ABI, read in another process. Raises HexportError for any other file."""
+    return _obeying(facts_of(path))
+
+
+def _obeying(facts: ProgramFacts) -> ProgramFacts:
     found = faults(facts)
     if found:
         more = f" (and {len(found) - 1} more: scripts/inspect_pte.py lists them)" if found[1:] else ""
-        raise HexportError(f"{path}: {found[0]}{more}")
+        raise HexportError(f"{facts.path}: {found[0]}{more}")
     return facts
 
 

@@ -52,6 +52,10 @@ def _ask(line: str) -> dict[str, str]:
         answer = _child.stdout.readline()
     except BrokenPipeError:
         answer = ""
+    except BaseException:  # interrupted: the answer must not be taken for that of another question
+        _child.kill()
+        _child.wait()
+        raise
     if answer:
         return json.loads(answer)
     _child.stdin.close()

@@ -1,0 +1,102 @@
+"""What hexport takes from inside of executorch: names that are not its public interface, each in one place.
+
+Where another version lacks one, a line says which version hexport was tried with.
+"""
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from typing import Any
+
+from hexport.errors import HexportError
+
+TRIED_WITH = "1.5.1"
+QUALCOMM = "executorch.backends.qualcomm"
+
+
+def internal(module: str, name: str) -> Any:
+    """A name inside of executorch. Raises HexportError where this version has no such name."""
+    try:
+        value: Any = importlib.import_module(module)
+        for part in name.split("."):
+            value = getattr(value, part)
+    except (ImportError, AttributeError):
+        raise HexportError(
+            f"executorch {metadata.version('executorch')} has no {module}.{name}; {tried_with()}"
+        ) from None
+    return value
+
+
+def tried_with() -> str:
+    return f"hexport was tried with executorch {TRIED_WITH}: install that (`make setup`)"
+
+
+def program_of_flatbuffer(content: bytes) -> Any:
+    """The tables of a .pte (executorch.exir.schema.Program) without the segments behind them.
+
+    The public `deserialize_pte_binary` reads the whole file, and puts gigabytes of segments into the program.
+    """
+    return internal("executorch.exir._serialize._program", "_flatbuffer_to_program")(content)
+
+
+def quantised_io_pass() -> Any:
+    """The pass that gives a program's inputs and outputs their dtypes of codes."""
+    return internal(f"{QUALCOMM}._passes.build_quant_io", "BuildQuantIo")()
+
+
+def capture_passes() -> tuple[dict, Any]:
+    """The default passes of a QNN lowering, and the key among them of the pass that asks which I/O is quantised."""
+    manager = internal(f"{QUALCOMM}._passes.qnn_pass_manager", "get_qnn_pass_manager_cls")()
+    return manager.get_capture_program_passes(), internal(f"{QUALCOMM}._passes.tag_quant_io", "TagQuantIO")
+
+
+def add_strategy(recipe: Any, strategy: Any) -> None:
+    """Let a QuantRecipe of executorch's quantiser ask one more strategy, as its public methods do for their own."""
+    internal(f"{QUALCOMM}.quantizer.quant_recipe", "QuantRecipe")
+    if not isinstance(getattr(recipe, "_strategies", None), list):
+        internal(f"{QUALCOMM}.quantizer.quant_recipe", "QuantRecipe._strategies")
+    recipe._strategies.append(strategy)
+
+
+@contextlib.contextmanager
+def op_builder_replaced(replacement: Callable) -> Iterator[Callable]:
+    """Have the QNN backend call `replacement` where it would build op wrappers; yields what builds them."""
+    build = internal(f"{QUALCOMM}.qnn_preprocess", "QnnBackend._build_op_wrappers")
+    backend = internal(f"{QUALCOMM}.qnn_preprocess", "QnnBackend")
+    backend._build_op_wrappers = staticmethod(replacement)
+    try:
+        yield build
+    finally:
+        backend._build_op_wrappers = staticmethod(build)
+
+
+@contextlib.contextmanager
+def wrappers_replaced(tensor: type, op: type, reader: type) -> Iterator[None]:
+    """Have the op builders make these classes in the place of the compiler's own."""
+    adaptor = f"{QUALCOMM}.python.PyQnnManagerAdaptor"
+    module, replacements = importlib.import_module(adaptor), dict(zip(WRAPPERS, (tensor, op, reader), strict=True))
+    real = {name: internal(adaptor, name) for name in WRAPPERS}
+    for name, replacement in replacements.items():
+        setattr(module, name, replacement)
+    try:
+        yield
+    finally:
+        for name, wrapper in real.items():
+            setattr(module, name, wrapper)
+
+
+WRAPPERS = ("TensorWrapper", "PyQnnOpWrapper", "PyQnnTensorWrapper")
+
+
+@contextlib.contextmanager
+def preprocess_globals_kept() -> Iterator[None]:
+    """Undo what the loader of context binaries does to its module: it puts all of torch's globals into it."""
+    internal(f"{QUALCOMM}.qnn_preprocess", "QnnBackend")
+    namespace = vars(importlib.import_module(f"{QUALCOMM}.qnn_preprocess"))
+    before = dict(namespace)
+    try:
+        yield
+    finally:
+        namespace.clear()
+        namespace.update(before)

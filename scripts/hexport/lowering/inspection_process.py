@@ -1,0 +1,61 @@
+"""Inspection of a program in a process of its own: QNN and executorch read what anyone may have written."""
+
+import functools
+from io import StringIO
+from pathlib import Path
+
+from hexport.child import answer
+from hexport.lowering.program_facts import ProgramFacts
+from hexport.progress import Progress
+
+ADVICE = "it is damaged, or of another QNN; copy it again, or export it again"
+TIMEOUT_S = 600.0
+
+
+def facts_of(path: Path) -> ProgramFacts:
+    """What `inspection.inspect_program` reads of a program; read once for each state of the file.
+
+    Raises HexportError as that does, and where reading it crashes or does not end.
+    """
+    stat = path.stat()
+    return _facts_of(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _facts_of(path: Path, *_state: int) -> ProgramFacts:
+    return ProgramFacts.of_json(_inspected(_facts, path))
+
+
+def report_of(path: Path, as_document: bool, width: int | None, colours: bool) -> tuple[object, list[str]]:
+    """What scripts/inspect_pte.py prints of a program, a JSON document or a text, and the faults of its ABI."""
+    report, faults = _inspected(_report, path, as_document, width, colours)
+    return report, faults
+
+
+def _inspected(function, path: Path, *arguments: object) -> object:
+    what = f"{path}: reading it"
+    return answer(function, path, *arguments, progress=Progress(), what=what, advice=ADVICE, timeout=TIMEOUT_S)
+
+
+def _facts(_: Progress, path: Path) -> dict:
+    from hexport.lowering.inspection import inspect_program
+
+    return inspect_program(path).as_json()
+
+
+def _report(_: Progress, path: Path, as_document: bool, width: int | None, colours: bool) -> tuple[object, list[str]]:
+    from rich.console import Console
+
+    from hexport.lowering.conformance import faults
+    from hexport.lowering.inspection import inspect_program
+    from hexport.lowering.program_report import as_json, as_tables
+
+    program = inspect_program(path)
+    found = faults(program)
+    if as_document:
+        return as_json(program, found), found
+    text = StringIO()
+    console = Console(file=text, width=width, force_terminal=colours, highlight=False, markup=False)
+    for table in as_tables(program, found):
+        console.print(table, "")
+    return text.getvalue(), found

@@ -1,0 +1,129 @@
+"""Child processes: their answers, and one line where they crash, hang or vanish."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hexport import child
+from hexport.child import ChildError, answer
+from hexport.errors import HexportError
+from hexport.progress import Progress
+
+NAMES = {"what": "k.pte: the emulator", "advice": "copy it again"}
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Children find the functions below in this file."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def work(progress: Progress, what: str, *arguments) -> object:
+    """Runs in a child."""
+    match what:
+        case "report":
+            progress.say("begun")
+            with progress.stage("load"):
+                progress.log("words of a library")
+            return [list(arguments), os.getpid()]
+        case "signal":
+            os.kill(os.getpid(), arguments[0])
+        case "exit":
+            os._exit(arguments[0])
+        case "hang":
+            time.sleep(60)
+        case "fault":
+            raise HexportError("one line", "another line")
+        case "file":
+            return open("/no/such/file").read()
+        case "memory":
+            raise MemoryError
+        case "bug":
+            return arguments[0] / 0
+
+
+def in_child(*arguments, **options) -> object:
+    return answer(work, *arguments, progress=options.pop("progress", Progress()), **NAMES, **options)
+
+
+def test_the_answer_and_the_progress_are_those_of_the_child(tmp_path, capsys):
+    progress = Progress(tmp_path / "log")
+    (arguments, pid) = in_child("report", 1, "a", progress=progress)
+    assert arguments == [1, "a"]
+    assert pid != os.getpid()
+    assert progress.stages["load"].keys() == {"seconds", "peak_rss_mb"}
+    assert [line.split(": ")[0] for line in capsys.readouterr().err.splitlines()] == ["begun", "load …", "load"]
+    assert "| words of a library" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "how"),
+    [
+        (["signal", signal.SIGSEGV], "crashed with SIGSEGV"),
+        (["signal", signal.SIGABRT], "crashed with SIGABRT"),
+        (["signal", signal.SIGKILL], "was killed, maybe for lack of memory"),
+        (["exit", 3], "ended with exit code 3 and no answer"),
+        (["exit", 0], "ended with exit code 0 and no answer"),
+    ],
+)
+def test_a_child_that_ends_without_an_answer_is_one_line(arguments, how):
+    with pytest.raises(ChildError) as error:
+        in_child(*arguments)
+    assert str(error.value) == f"k.pte: the emulator {how}; copy it again"
+
+
+def test_a_child_that_hangs_is_ended_at_its_deadline():
+    start = time.monotonic()
+    with pytest.raises(ChildError, match=r"k\.pte: the emulator took more than 1 s; copy it again"):
+        in_child("hang", timeout=1)
+    assert time.monotonic() - start < 30
+
+
+def test_a_child_that_says_nothing_for_long_is_ended(monkeypatch):
+    monkeypatch.setattr(child, "SILENCE_S", 1.0)
+    with pytest.raises(ChildError, match="said nothing for 1 s"):
+        in_child("hang")
+
+
+def test_errors_of_the_child_are_raised_here():
+    with pytest.raises(HexportError) as fault:
+        in_child("fault")
+    assert fault.value.args == ("one line", "another line")
+    with pytest.raises(FileNotFoundError) as missing:
+        in_child("file")
+    assert missing.value.filename == "/no/such/file"
+    with pytest.raises(MemoryError):
+        in_child("memory")
+    with pytest.raises(RuntimeError, match=r"k\.pte: the emulator: ZeroDivisionError") as bug:
+        in_child("bug", 1)
+    assert "return arguments[0] / 0" in bug.value.__notes__[0]
+
+
+def test_a_child_ends_with_a_parent_that_is_killed():
+    scripts = Path(child.__file__).parents[1]
+    code = f"import sys; sys.path.insert(0, {str(scripts)!r}); from test_child import in_child; in_child('hang')"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    listed = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    grandchild = waited_for(lambda: listed.read_text().split())[0]
+    waited_for(lambda: ignores_interrupts(grandchild))  # it has set itself up
+    parent.kill()
+    parent.wait()
+    waited_for(lambda: not Path(f"/proc/{grandchild}").exists())
+
+
+def ignores_interrupts(pid: str) -> bool:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return any(line.startswith("SigIgn:") and int(line.split()[1], 16) & 1 << signal.SIGINT - 1 for line in lines)
+
+
+def waited_for(condition):
+    end = time.monotonic() + 60
+    while not (value := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return value
