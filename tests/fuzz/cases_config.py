@@ -130,13 +130,6 @@ TEXTS = {
     "a line of 20 MB": f"# {'x' * 20_000_000}\n: ",
     "control characters": "models: {\"\\x1b[31m\": {checkpoint: x}}",
 }  # fmt: skip
-TASKS = {
-    "a task named as lm-eval's module": "tasks",
-    "a task file that is code": "t.yaml",
-    "an unknown task with ANSI": "\x1b[31mred",
-}
-
-
 def _plan(document: dict | str | bytes, devices: dict | str | bytes | None = None) -> Callable[[], Call]:
     def prepare() -> Call:
         for name, content in (("config.yaml", document), ("devices.yaml", DEVICES if devices is None else devices)):
@@ -164,8 +157,7 @@ def _named_config() -> Iterator[Case]:
             yield Case(f"a name in {kind} {name}", _plan(renamed))
     for name, text in (TEXTS | RUBBISH).items():
         yield Case(name, _plan(text))
-    for name in ("tasks", "t.yaml"):
-        yield Case(f"the task {name}", _plan(with_value(good, (*MODEL, "evaluation", "tasks"), [name])))
+    yield Case("a task file without consent", _plan(with_value(good, (*MODEL, "evaluation", "tasks"), ["t.yaml"])))
     for key in (("surplus",), (*MODEL, "surplus"), ("recipes", "mine", "surplus"), ("tasks", "mine", "surplus")):
         yield Case(f"a key {'.'.join(key)}", _plan(with_value(good, key, "\x1b[31m")))
     yield from _not_files(good)

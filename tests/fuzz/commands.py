@@ -16,9 +16,9 @@ from case import Call  # noqa: E402
 
 from hexport.config import evaluations, matrix  # noqa: E402
 from hexport.config.checks import check_config  # noqa: E402
-from hexport.config.documents import read_yaml  # noqa: E402
+from hexport.config.reading import read_config  # noqa: E402
 from hexport.config.settings import parse_config  # noqa: E402
-from hexport.errors import HexportError  # noqa: E402
+from hexport.errors import one_line_errors  # noqa: E402
 
 
 def call(made: Call) -> int:
@@ -40,12 +40,11 @@ def call(made: Call) -> int:
 
 @click.command()
 @click.argument("file")
+@one_line_errors
 def plan(file: str) -> None:
-    """Read config.yaml and devices.yaml, and name the files to be built, as rules/common.smk and the Snakefile do."""
-    try:
-        build = parse_config(read_yaml(Path(file)), file)
-        check_config(build, file)
-        for targets in (matrix.programs, matrix.runs, evaluations.evaluations):
-            print(*targets(build), sep="\n")
-    except HexportError as error:
-        sys.exit("\n".join(f"error: {line}" for line in error.lines))
+    """Read a config and the devices.yaml that it names, and name the files to be built, as the Snakefile does."""
+    document, source = read_config({"file": file}, [])
+    build = parse_config(document, source)
+    check_config(build, source)
+    for targets in (matrix.programs, matrix.runs, evaluations.evaluations):
+        print(*targets(build), sep="\n")
