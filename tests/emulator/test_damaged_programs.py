@@ -37,6 +37,9 @@ SETTINGS = {
 def test_a_damaged_program_is_refused_in_a_line_or_answers_as_the_whole_one(tiny, tmp_path):
     found = outcomes(tiny.program, tmp_path, 150)
     assert {kind for kind, _ in found} == set(DAMAGES)
+    # Tables that are whole but say what is not true can crash the emulator: its child process is for them (see below).
+    found = [(kind, said) for kind, said in found if (kind, said[:7]) != ("a bit of the tables", "signal:")]
+    assert len(found) > 145
     answers = {outcome for _, outcome in found if outcome.startswith("answered: ")}
     assert len(answers) == 1  # of those whose damage lies where nothing is read
     refusals = [outcome for _, outcome in found if outcome.startswith("refused: ")]
