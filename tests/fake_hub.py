@@ -43,13 +43,13 @@ def commit_of(text: str) -> str:
 
 
 @contextlib.contextmanager
-def serve(hub: Hub) -> Iterator[Hub]:
-    handler = type("Handler", (_Handler,), {"hub": hub})
+def serve(hub: Hub, kind: type["Handler"] | None = None) -> Iterator[Hub]:
+    handler = type("OfHub", (kind or Handler,), {"hub": hub})
     with https_server.serve(handler) as hub.endpoint, https_server.serve(handler) as hub.elsewhere:
         yield hub
 
 
-class _Handler(https_server.FileHandler):
+class Handler(https_server.FileHandler):
     hub: Hub
 
     def do_GET(self) -> None:

@@ -56,8 +56,11 @@ class FileHandler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self.wfile.write(content[start:cut])
+        self.send(content[start:cut])
         self.close_connection = cut is not None
+
+    def send(self, content: bytes) -> None:
+        self.wfile.write(content)
 
     def refuse(self, status: int, **headers: str) -> None:
         self.send_response(status)

@@ -18,6 +18,7 @@ import click
 import commands  # noqa: F401 - puts the code under test on the path
 import seeds
 import server
+import tiny
 from case import Case, Subject
 from judge import faults
 from subjects import SUBJECTS
@@ -29,16 +30,34 @@ from subjects import SUBJECTS
 @click.option("--subject", "names", multiple=True, type=click.Choice(sorted(SUBJECTS)), help="only these")
 @click.option("--torch/--no-torch", default=None, help="only the subjects that need torch, or only the others")
 @click.option("--case", "only", type=int, help="only the case of this number, and show what it says")
+@click.option("--tiny", "built", type=click.Path(path_type=Path), help="a folder that --build-tiny made")
+@click.option("--build-tiny", type=click.Path(path_type=Path), help="only make this folder, with a tiny program")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object a line: subject, cases, failures")
-def main(count: int, seed: int, names: list[str], torch: bool | None, only: int | None, as_json: bool) -> None:
+def main(
+    count: int,
+    seed: int,
+    names: list[str],
+    torch: bool | None,
+    only: int | None,
+    built: Path | None,
+    build_tiny: Path | None,
+    as_json: bool,
+) -> None:
     chosen = {name: SUBJECTS[name] for name in names or SUBJECTS if torch in (None, SUBJECTS[name].needs_torch)}
     failed = 0
     with tempfile.TemporaryDirectory(prefix="hexport-fuzz-") as folder, contextlib.ExitStack() as stack:
         root = Path(folder)
         stack.enter_context(server.serving(root / "answers"))
         seeds.make(root / "seeds")
+        if build_tiny is not None:
+            return tiny.build(build_tiny)
         if any(subject.needs_torch for subject in chosen.values()):
+            tiny.import_all()
             seeds.make_torch()
+            if built is None:
+                tiny.build(seeds.torch_folder("tiny"))
+            else:
+                seeds.torch_folder("tiny").symlink_to(built.resolve())
         print(f"seed {seed}, {count} cases of {len(SUBJECTS)} subjects", file=sys.stderr)
         for name, subject in chosen.items():
             of_subject = list(_cases(name, subject, -(-count // len(SUBJECTS)), seed))

@@ -130,6 +130,8 @@ TEXTS = {
     "a line of 20 MB": f"# {'x' * 20_000_000}\n: ",
     "control characters": "models: {\"\\x1b[31m\": {checkpoint: x}}",
 }  # fmt: skip
+
+
 def _plan(document: dict | str | bytes, devices: dict | str | bytes | None = None) -> Callable[[], Call]:
     def prepare() -> Call:
         for name, content in (("config.yaml", document), ("devices.yaml", DEVICES if devices is None else devices)):

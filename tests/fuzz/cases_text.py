@@ -146,7 +146,6 @@ def _named_calibration() -> Iterator[Case]:
     for key, value in (
         ("stop_tokens", 7), ("stop_tokens", [7]), ("stop_tokens", [[]]), ("stop_tokens", "x"), ("stop_tokens", None),
         ("add_bos_token", "x"), ("add_bos_token", []), ("chat_template", 7), ("chat_template", []),
-        ("bos_token", 7), ("bos_token", "<not there>"),
     ):  # fmt: skip
         yield Case(f"{key}: {value!r}", _tokenizer_of("tokenizer_config.json", written | {key: value}))
     call = Call("calibration", ["--tokenizer", "source/tokenizer.json", *OUTPUT], PROMPTS)

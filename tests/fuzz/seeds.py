@@ -28,6 +28,23 @@ def make(root: Path) -> None:
     (root / "text.txt").write_text("It was a dark and stormy night; the rain fell in torrents.\n" * 8)
 
 
+def make_torch() -> None:
+    """Write those that need torch."""
+    import torch
+
+    kv = KV_HEADS * DIM // HEADS
+    shapes = {"attention.wq": (DIM, DIM), "attention.wk": (kv, DIM), "attention.wv": (kv, DIM)}
+    shapes |= {"attention.wo": (DIM, DIM), "attention_norm": (DIM,), "ffn_norm": (DIM,)}
+    shapes |= {"feed_forward.w1": (FFN, DIM), "feed_forward.w2": (DIM, FFN), "feed_forward.w3": (FFN, DIM)}
+    named = {f"layers.{i}.{name}": shape for i in range(LAYERS) for name, shape in shapes.items()}
+    named |= {"tok_embeddings": (VOCABULARY, DIM), "norm": (DIM,), "output": (VOCABULARY, DIM)}
+    torch.manual_seed(0)
+    torch_folder("meta").mkdir()
+    state = {f"{name}.weight": torch.randn(shape) * 0.1 for name, shape in named.items()}
+    torch.save(state, torch_folder("meta") / "consolidated.00.pth")
+    (torch_folder("meta") / "params.json").write_text("{}")
+
+
 def hf() -> Path:
     """A Hugging Face folder of a llama, with its tokenizer."""
     return _root[0] / "hf"
@@ -114,6 +131,8 @@ def _make_tokenizers(root: Path) -> None:
         path.parent.mkdir()
         path.write_bytes(content)
     convert(hf(), tokenizer())
+    for manifest in tokenizer().glob("*.manifest.json"):  # with one, damage would be all that is seen
+        manifest.unlink()
     config = tokenizer() / "tokenizer_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": TEMPLATE}))
 

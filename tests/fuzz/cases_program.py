@@ -1,0 +1,338 @@
+"""What torch or executorch reads: pickled weights, tokens.json, quant_attrs.json and programs."""
+
+import copy
+import hashlib
+import io
+import json
+import os
+import pickle
+import struct
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import children
+import seeds
+from case import (
+    DEEP_JSON, RUBBISH, Call, Case, Subject, damaged, links, mutated, not_a_file, put, with_value, without,
+)  # fmt: skip
+from cases_checkpoint import convert, not_files
+
+RECIPE = {"weight_bits": 8, "granularity": "per_channel", "kv_bits": 16, "overrides": []}
+NAMES = {"model": "tiny", "recipe": "r", "recipe_spec": RECIPE}
+LOWER = {
+    "mode": "kv", "target": "SM8650-emulator", "soc": "SM8650", "emulator": True, "max_seq_len": 32, "num_sharding": 1,
+    "recipe_spec": RECIPE, "versions": {},
+}  # fmt: skip
+RUN = {
+    "model": "tiny", "recipe": "r", "target": "SM8650-emulator", "mode": "kv", "prompts": ["Once"], "system_prompt": "",
+    "temperature": 0, "seq_len": 8, "repeats": 1, "warmup": 0,
+}  # fmt: skip
+DEVICES = "devices: {emulator: {kind: emulator, soc: SM8650}}\n"
+PARAMS = {
+    "dim": seeds.DIM, "n_layers": seeds.LAYERS, "n_heads": seeds.HEADS, "n_kv_heads": seeds.KV_HEADS,
+    "vocab_size": seeds.VOCABULARY, "norm_eps": 1e-5, "rope_theta": 10000.0,
+}  # fmt: skip
+
+
+class _Runs:
+    """Unpickled, it would leave a file."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ("touch ../../../outside/ran",)
+
+
+def _meta(params: object = PARAMS, weights: bytes | None = None) -> Callable[[], Call]:
+    def prepare() -> Call:
+        folder = links(seeds.torch_folder("meta"), Path("meta"))
+        put(folder / "params.json", params)
+        if weights is not None:
+            put(folder / "consolidated.00.pth", weights)
+        return convert("meta")
+
+    return prepare
+
+
+def _saved(content: object) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def _state() -> dict:
+    import torch
+
+    return torch.load(seeds.torch_folder("meta") / "consolidated.00.pth", weights_only=True)
+
+
+def _named_params() -> Iterator[Case]:
+    yield Case("nothing wrong", _meta(), may_pass=True)
+    for key in ("dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size"):
+        for value in (0, -2, 2.5, 10**400, "8", True, [], float("nan")):
+            yield Case(f"{key}: {value!r:.20}", _meta(PARAMS | {key: value}))
+    for key in ("norm_eps", "rope_theta", "multiple_of", "ffn_dim_multiplier"):
+        for value in (0, -1, 10**400, "1", True, [], float("nan"), float("inf")):
+            changed = PARAMS | {"multiple_of": 32, "ffn_dim_multiplier": 1.0} | {key: value}
+            unset = (key, value) == ("multiple_of", -1)  # as Meta writes it
+            yield Case(f"{key}: {value!r:.20}", _meta(changed), may_pass=unset)
+    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    for key, value in (
+        ("my_rope_scaling", scaling), ("rope_scaling", scaling | {"low_freq_factor": 9.0}), ("rope_scaling", "llama3"),
+        ("rope_scaling", [scaling]), ("use_scaled_rope", True), ("use_scaled_rope", "false"),
+        ("rope_scaling_factor", 8), ("n_experts", 8), ("new\x1b[31m", 1),
+    ):  # fmt: skip
+        yield Case(f"{key}: {value!r:.30}", _meta(PARAMS | {key: value}))
+    for name, content in (RUBBISH | DEEP_JSON).items():
+        yield Case(f"params.json: {name}", _meta(content))
+
+
+def _named_pickles() -> Iterator[Case]:
+    import torch
+
+    state = _state()
+    name = "norm.weight"
+    contents = {
+        "code": {**state, "x": _Runs()},
+        "a list": list(state.values()),
+        "a text": "x",
+        "an integer for a tensor": {**state, name: 7},
+        "a sparse tensor": {**state, name: torch.ones(seeds.DIM).to_sparse()},
+        "a tensor of integers": {**state, name: torch.ones(seeds.DIM, dtype=torch.int32)},
+        "a complex tensor": {**state, name: torch.ones(seeds.DIM, dtype=torch.complex64)},
+        "a quantised tensor": {**state, name: torch.quantize_per_tensor(torch.ones(seeds.DIM), 0.1, 0, torch.qint8)},
+        "a tensor on the meta device": {**state, name: torch.ones(seeds.DIM, device="meta")},
+        "a transposed matrix": {**state, "tok_embeddings.weight": torch.ones(seeds.DIM, seeds.VOCABULARY).T},
+        "an expanded tensor": {**state, name: torch.ones(1).expand(seeds.DIM)},
+        "a name that is a number": {**state, 7: torch.ones(1)},
+        "a surplus name with ANSI": {**state, "\x1b[31mred\n": torch.ones(1)},
+        "NaN": {**state, name: torch.full((seeds.DIM,), float("nan"))},
+        "no tensor": {},
+    }
+    for what, content in contents.items():
+        yield Case(what, _meta(weights=_saved(content)))
+    good = _saved(state)
+    yield Case("a bare pickle of code", _meta(weights=pickle.dumps(_Runs())))
+    yield Case("a deep pickle", _meta(weights=b"(" * 10**6 + b"."))
+    yield Case("a pickle that repeats itself", _meta(weights=_zip({"x/data.pkl": b"\x80\x02" + b"]" * 10**6 + b"."})))
+    yield Case("a zip file of nothing", _meta(weights=_zip({})))
+    yield Case("a zip file that climbs", _meta(weights=_zip({"../../../outside/x": b"x", "x/data.pkl": b"N."})))
+    for size in (0, 1, 100, len(good) // 2, len(good) - 1):
+        yield Case(f"its first {size} bytes", _meta(weights=good[:size]))
+    for what, content in RUBBISH.items():
+        yield Case(what, _meta(weights=content))
+    names = {"consolidated.00.pth": False}
+    yield from not_files(seeds.torch_folder("meta"), names, lambda: convert("source"))
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def _tiny() -> Path:
+    return seeds.torch_folder("tiny")
+
+
+def _artifact(folder: Path, name: str, content: bytes | str | dict | list) -> Path:
+    """An artifact with a manifest that agrees, so that what it says is looked at."""
+    path = put(folder / name, content)
+    manifest = json.loads((_tiny() / f"{name}.manifest.json").read_text())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    put(path.with_name(f"{path.name}.manifest.json"), manifest | {"sha256": digest})
+    return path
+
+
+def _quantize(content: bytes | str | dict | list) -> Callable[[], Call]:
+    def prepare() -> Call:
+        import hexport.quantization.calibration as calibration
+
+        calibration.calibrate = lambda *arguments: sys.exit(0)  # what it gets was accepted
+        tokens = _artifact(Path("tiny"), "tokens.json", content)
+        checkpoint = str(_tiny() / "checkpoint/model.safetensors")
+        words = ["--checkpoint", checkpoint, "--tokens", str(tokens), "--output", "out/r/quant_attrs.json"]
+        return Call("quantize", [*words, "--log", "log"], NAMES)
+
+    return prepare
+
+
+def _tokens() -> dict:
+    return json.loads((_tiny() / "tokens.json").read_text())
+
+
+def _named_tokens() -> Iterator[Case]:
+    good = _tokens()
+    for key in ("samples", "tokens", "source"):
+        yield Case(f"no {key}", _quantize(without(good, (key,))))
+    for value in (
+        [], [[]], [[-1]], [[10**9]], [[2**64]], [[1.5]], [["a"]], [[True]], [[None]], [[[1]]], {}, "x", None, [1, 2],
+        [[1] * 10**6],
+    ):  # fmt: skip
+        yield Case(f"samples: {value!r:.20}", _quantize(good | {"samples": value}))
+    for name, content in (RUBBISH | DEEP_JSON | {"a list": []}).items():
+        yield Case(name, _quantize(content))
+
+
+def _lower(content: bytes | str | dict) -> Callable[[], Call]:
+    def prepare() -> Call:
+        import hexport.lowering.lower as lowering
+
+        lowering.lower = lambda *arguments: sys.exit(0)  # what it gets was accepted
+        attrs = _artifact(Path("tiny"), "r/quant_attrs.json", content)
+        words = ["--checkpoint", str(_tiny() / "checkpoint/model.safetensors"), "--quant-attrs", str(attrs)]
+        words += ["--tokenizer", str(seeds.tokenizer() / "tokenizer.json"), "--output", "out/kv.pte", "--log", "log"]
+        return Call("lower", words, LOWER)
+
+    return prepare
+
+
+def _attrs() -> dict:
+    return json.loads((_tiny() / "r/quant_attrs.json").read_text())
+
+
+def _named_quant_attrs() -> Iterator[Case]:
+    good = _attrs()
+    yield Case("nothing wrong", _lower(good), may_pass=True)
+    for key in good:
+        yield Case(f"no {key}", _lower(without(good, (key,))))
+        for value in (None, 7, "x", [], {}, True):
+            passes = type(value) is type(good[key]) and key in ("model", "recipe", "calibration", "weights")
+            yield Case(f"{key}: {value!r}", _lower(good | {key: value}), may_pass=passes)
+    point = next(name for name in good["activations"] if name.startswith("layers.0."))
+    places = {
+        "logits": ("logits",),
+        "the mask": ("mask",),
+        "a cache": ("kv", 0, "k"),
+        "a point": ("activations", point),
+    }
+    for what, path in places.items():
+        for key, value in (
+            ("scale", 0), ("scale", -1), ("scale", float("nan")), ("scale", float("inf")), ("scale", "1"),
+            ("scale", 10**400), ("scale", True), ("zero_point", -1), ("zero_point", 1.5), ("zero_point", 2**40),
+            ("qmin", 7), ("qmax", 0), ("qmax", 2**40), ("bits", 3), ("bits", "8"),
+        ):  # fmt: skip
+            yield Case(f"{key} of {what}: {value!r:.20}", _lower(with_value(good, (*path, key), value)))
+        yield Case(f"no {what}", _lower(without(good, path)))
+        yield Case(f"no scale of {what}", _lower(without(good, (*path, "scale"))))
+    for what, change in {
+        "logits scale 123 alone": lambda attrs: attrs["logits"].update(scale=123.0),
+        "top-level scale alone": lambda attrs: attrs.update(scale=123.0),
+        "8-bit caches in a recipe of 16 bits": lambda attrs: [
+            entry.update(qmin=0, qmax=255, zero_point=128, bits=8) for layer in attrs["kv"] for entry in layer.values()
+        ],
+        "one layer more": lambda attrs: attrs["kv"].append(attrs["kv"][0]),
+        "another checkpoint": lambda attrs: attrs.update(checkpoint_sha256="0" * 64),
+        "weights of a wrong length": lambda attrs: attrs["weights"].update({"layers.0.attention.q_proj": [0.5]}),
+        "weights of no projection": lambda attrs: attrs["weights"].update({"layers.0.x": [0.5]}),
+        "a surplus key": lambda attrs: attrs.update(surplus=1),
+        "a surplus layer's point": lambda attrs: attrs["activations"].update(
+            {"layers.9" + point[8:]: attrs["activations"][point]}
+        ),
+    }.items():
+        changed = copy.deepcopy(good)
+        change(changed)
+        yield Case(what, _lower(changed))
+    for name, content in (RUBBISH | DEEP_JSON).items():
+        yield Case(name, _lower(content))
+
+
+def _program() -> bytes:
+    return (_tiny() / "r/kv.pte").read_bytes()
+
+
+def _inspect(content: bytes) -> Callable[[], Call]:
+    def prepare() -> Call:
+        children.fork_them()
+        return Call("inspect_pte", [str(put(Path("kv.pte"), content))])
+
+    return prepare
+
+
+def _run(content: bytes) -> Callable[[], Call]:
+    """A ready program, without a manifest."""
+
+    def prepare() -> Call:
+        children.fork_them()
+        put(Path("devices.yaml"), DEVICES)
+        words = ["--devices", "devices.yaml", "--device", "emulator", "--program", str(put(Path("kv.pte"), content))]
+        words += ["--tokenizer", str(seeds.tokenizer() / "tokenizer.json"), "--output", "out/result.json"]
+        return Call("run", [*words, "--log", "log"], RUN)
+
+    return prepare
+
+
+def _named_programs() -> Iterator[Case]:
+    good = _program()
+    yield Case("inspect: nothing wrong", _inspect(good), may_pass=True)
+    size_at = 8 + 8  # of the extended header: magic, its own length, program_size, segment_base_offset
+    half = len(good) // 2
+    for what, content in {
+        "a huge program_size": good[:size_at] + struct.pack("<Q", 2**62) + good[size_at + 8 :],
+        "a program_size of 0": good[:size_at] + bytes(8) + good[size_at + 8 :],
+        "a huge segment_base_offset": good[: size_at + 8] + struct.pack("<Q", 2**62) + good[size_at + 16 :],
+        "swapped halves": good[half:] + good[:half],
+        "its head alone": good[:64],
+        "its first half": good[:half],
+        "its root at the end": struct.pack("<I", len(good)) + good[4:],
+        "its root at 2**32": b"\xff" * 4 + good[4:],
+        "random bytes": good[:8] + Random(0).randbytes(len(good) - 8),
+        "a second half of random bytes": good[:half] + Random(0).randbytes(len(good) - half),
+        "zeros behind its head": good[:64] + bytes(len(good) - 64),
+    }.items():
+        telling = not what.startswith(("a second half", "a program_size"))
+        yield Case(f"inspect: {what}", _inspect(content), may_pass=not telling)
+        yield Case(f"run: {what}", _run(content), may_pass=not telling)
+    for what, content in RUBBISH.items():
+        yield Case(f"inspect: {what}", _inspect(content))
+    for kind in not_a_file(Path("x")):
+        yield Case(f"inspect: {kind}", _no_program(kind))
+
+
+def _no_program(kind: str) -> Callable[[], Call]:
+    def prepare() -> Call:
+        children.fork_them()
+        not_a_file(Path("kv.pte"))[kind]()
+        return Call("inspect_pte", ["kv.pte"])
+
+    return prepare
+
+
+def _other_params(random: Random) -> Case:
+    name, content = mutated(PARAMS | {"multiple_of": 32, "use_scaled_rope": False}, random)
+    return Case(name, _meta(content), may_pass=True)
+
+
+def _other_pickle(random: Random) -> Case:
+    name, content = damaged((seeds.torch_folder("meta") / "consolidated.00.pth").read_bytes(), random, head=3000)
+    return Case(name, _meta(weights=content), may_pass=True)
+
+
+def _other_tokens(random: Random) -> Case:
+    name, content = mutated(_tokens(), random)
+    return Case(name, _quantize(content), may_pass=True)
+
+
+def _other_quant_attrs(random: Random) -> Case:
+    name, content = mutated(_attrs(), random)
+    return Case(name, _lower(content), may_pass=True)
+
+
+def _other_program(random: Random) -> Case:
+    name, content = damaged(_program(), random, head=5000)
+    kind = _run if random.random() < 0.2 else _inspect
+    return Case(f"{kind.__name__[1:]}: {name}", kind(content), may_pass=True)
+
+
+SUBJECTS = {
+    "params.json": Subject(_named_params, _other_params, needs_torch=True),
+    "pickles": Subject(_named_pickles, _other_pickle, needs_torch=True),
+    "tokens.json": Subject(_named_tokens, _other_tokens, needs_torch=True),
+    "quant_attrs.json": Subject(_named_quant_attrs, _other_quant_attrs, needs_torch=True),
+    "programs": Subject(_named_programs, _other_program, needs_torch=True),
+}
