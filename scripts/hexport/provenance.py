@@ -27,7 +27,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield the name of a new, empty file beside `path`, to be written to, which replaces `path` when the block ends
     well, and is removed otherwise.
 
-    After the block, the content is safe from a power cut: it and the name are on the disk.
+    After the block, the content is safe from a power cut: it and the name are on the disk. An OSError without a file's
+    name, as of a full disk, gets that of `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +44,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _flush(temporary)
         os.replace(temporary, path)
         _flush(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write that finds the disk full names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -21,6 +21,13 @@ def test_a_write_is_whole_or_absent(tmp_path):
     assert os.listdir(path.parent) == ["a.json"]
 
 
+def test_a_write_to_a_full_disk_names_its_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(OSError, match="No space") as raised, atomic_path(path), open("/dev/full", "wb") as full:
+        full.write(b"half")
+    assert raised.value.filename == str(path)
+
+
 def test_a_write_removes_what_a_killed_one_left(tmp_path):
     with atomic_path(tmp_path / "a") as temporary:
         temporary.write_text("whole")
