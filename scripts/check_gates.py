@@ -1,12 +1,12 @@
 """Write gates.json if a quantised model passes the gates of the config; else fail with the figures."""
 
-import json
 from pathlib import Path
 
 import click
 
 from hexport.errors import one_line_errors
 from hexport.evaluation.gates import check_gates
+from hexport.evaluation.result_files import OF_GATES, read_evaluation
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
@@ -21,7 +21,7 @@ from hexport.settings_option import settings_option
 def main(settings: dict, qdq: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
     inputs = verified({qdq.name: qdq})
-    check_gates(json.loads(qdq.read_text(encoding="utf-8")), settings)
+    check_gates(read_evaluation(qdq, OF_GATES), settings)
     write_json(output, {"passed": True})  # the same for all that pass: other figures or gates rebuild nothing after it
     write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 

@@ -1,7 +1,6 @@
 """Write evaluation.json: what a program on a device reaches on the tasks of the config, and how near it is to the
 float model and to the fake-quantised one on the same tokens."""
 
-import json
 from pathlib import Path
 
 import click
@@ -52,6 +51,7 @@ def main(
         from hexport.devices.evaluation_job import EvaluationJob
         from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
         from hexport.evaluation.local_text import local_files
+        from hexport.evaluation.result_files import read_evaluation
         from hexport.evaluation.tasks import task_inputs
 
         local = local_files(texts)
@@ -68,7 +68,7 @@ def main(
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode", "limit", "num_fewshot")}
         facts |= {"phase": "device", "device": measured.device, **measured.facts}
         if checkpoint is not None:
-            float_metrics = json.loads(fp.read_text(encoding="utf-8"))["tasks"]
+            float_metrics = read_evaluation(fp)["tasks"]
             facts["perplexity_ratio"] = perplexity_ratios(facts["tasks"], float_metrics)
             for line in (*ratio_warnings(facts), *agreement_warnings(facts)):
                 progress.say(line)

@@ -1,12 +1,12 @@
 """Write index.html: a page of all evaluations and runs."""
 
-import json
 from pathlib import Path
 
 import click
 
 from hexport.config.places import Place, result_file
 from hexport.errors import one_line_errors
+from hexport.evaluation.result_files import read_answers
 from hexport.progress import Progress
 from hexport.provenance import verified, write_manifest, write_text
 from hexport.report.page import report_page
@@ -30,7 +30,7 @@ def main(settings: dict, output: Path, log: Path | None) -> None:
         evaluations = settings["artifacts"], settings["evaluations"]
         runs = [result_file(settings["artifacts"], Place(*run)) for run in settings["runs"]]
         inputs = verified(input_files(*evaluations) | {run: Path(run) for run in runs})
-        results = [json.loads(Path(run).read_text(encoding="utf-8")) for run in runs]
+        results = [read_answers(Path(run)) for run in runs]
         write_text(output, report_page(read_evaluations(*evaluations), results))
     write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 

@@ -61,7 +61,7 @@ def not_a_file(path: Path) -> dict[str, Callable[[], object]]:
         "a link to itself": lambda: path.symlink_to(path.name),
         "a link to nothing": lambda: path.symlink_to("nothing"),
         "endless zeros": lambda: path.symlink_to("/dev/zero"),
-        "a gigabyte of zeros": lambda: sparse(path, 1 << 30),
+        "64 MB of zeros": lambda: sparse(path, 64 << 20),
     }
 
 

@@ -217,7 +217,7 @@ def _named_devices() -> Iterator[Case]:
 def _named_recipes() -> Iterator[Case]:
     good = config()
     override = good["recipes"]["mine"]["overrides"][0]
-    for count in (1000, 20_000):
+    for count in (1000, 5000):
         document = with_value(good, OVERRIDES, [{**override, "points": f"*_proj{'*' * (i % 9)}"} for i in range(count)])
         yield Case(f"{count} overrides", _plan(document), may_pass=True)
     for key in ("weight_bits", "activation_bits", "granularity", "block_size", "seq_mse", "observer"):

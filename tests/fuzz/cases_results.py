@@ -61,7 +61,7 @@ def _named() -> Iterator[Case]:
             rubbish = RUBBISH | DEEP_JSON if command == "check_gates" else {"Latin-1": RUBBISH["Latin-1"], **DEEP_JSON}
             for name, content in (rubbish | {"a list": "[]"}).items():
                 yield Case(f"{command}: {Path(file).name}: {name}", read(command, file, content))
-            for kind in ("a FIFO", "a folder", "a gigabyte of zeros"):
+            for kind in ("a FIFO", "a folder", "64 MB of zeros"):
                 yield Case(f"{command}: {Path(file).name}: {kind}", _not_file(command, file, kind))
     for key in ("perplexity_ratio", "sqnr_db", "tasks"):
         yield Case(f"check_gates: no {key}", read("check_gates", QDQ_FILE, without(QDQ, (key,))), key == "tasks")

@@ -21,6 +21,16 @@ from hexport.config.settings import parse_config  # noqa: E402
 from hexport.errors import one_line_errors  # noqa: E402
 
 
+SCRIPTS = (
+    "calibration", "check_gates", "checkpoint", "fetch", "inspect_pte", "lower", "quantize", "report", "run", "summary",
+    "tokenizer", "tokenizer_bin", "tokenizer_model",
+)  # fmt: skip
+# Imported by scripts while they run.
+LATER = ("hexport.checkpoints.fetch", "hexport.tokenizers.chat_child")
+for module in (*SCRIPTS, *LATER):
+    importlib.import_module(module)
+
+
 def call(made: Call) -> int:
     """Exit code of the command, called as a shell would call it."""
     words = list(made.words)

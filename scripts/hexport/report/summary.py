@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from hexport.config.places import Place, device_file, fp_file, qdq_file
+from hexport.evaluation.result_files import OF_REPORTS, read_evaluation
 
 PHASES = ("fp", "qdq", "device")
 PLACE = (*Place._fields, "task")
@@ -45,12 +45,17 @@ def _files(artifacts: str, place: Place, built: bool) -> dict[str, Path]:
 
 
 def read_evaluations(artifacts: str, evaluations: Iterable[list]) -> list[Evaluation]:
-    """evaluations: [model, recipe, target, device, mode, whether the program is built] of each."""
-    read = cache(lambda path: json.loads(path.read_text(encoding="utf-8")))
+    """evaluations: [model, recipe, target, device, mode, whether the program is built] of each.
+
+    Raises HexportError where a file has another form.
+    """
+    read = cache(read_evaluation)
+    needed = {"fp": (), "qdq": OF_REPORTS, "device": ()}
     found = []
     for *place, built in evaluations:
         files = _files(artifacts, Place(*place), built)
-        found.append(Evaluation(Place(*place), *(read(files[phase]) if phase in files else {} for phase in PHASES)))
+        contents = (read(files[phase], needed[phase]) if phase in files else {} for phase in PHASES)
+        found.append(Evaluation(Place(*place), *contents))
     return found
 
 
