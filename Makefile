@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TWO_AT_A_TIME := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 RESULTS := artifacts/*/*/*/*/*
 
-.PHONY: setup demo test test-fast lint benchmark
+.PHONY: setup demo test test-fast fuzz chaos lint benchmark
 
 setup: $(VENV)/.installed
 
@@ -28,6 +28,16 @@ test: setup lint
 
 test-fast: setup lint
 	$(BIN)/pytest $(TWO_AT_A_TIME) tests/unit
+
+# 5000 malformed inputs, another 5000 each time: `make fuzz SEED=7` repeats one.
+fuzz: SEED ?= $(shell date +%s)
+fuzz: setup
+	$(BIN)/python tests/fuzz --count 5000 --seed $(SEED)
+
+# 100 kills at random moments; `make chaos SEED=7` repeats them, as far as moments can be.
+chaos: SEED ?= $(shell date +%s)
+chaos: setup
+	$(BIN)/python tests/chaos --kills 100 --seed $(SEED)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 from random import Random
+from typing import TextIO
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -33,7 +34,7 @@ from subjects import SUBJECTS
 @click.option("--case", "only", type=int, help="only the case of this number, and show what it says")
 @click.option("--tiny", "built", type=click.Path(path_type=Path), help="a folder that --build-tiny made")
 @click.option("--build-tiny", type=click.Path(path_type=Path), help="only make this folder, with a tiny program")
-@click.option("--json", "as_json", is_flag=True, help="one JSON object a line: subject, cases, failures")
+@click.option("--json", "report", type=click.File("w"), help="write subjects, counts of cases and failures there")
 def main(
     count: int,
     seed: int,
@@ -42,10 +43,10 @@ def main(
     only: int | None,
     built: Path | None,
     build_tiny: Path | None,
-    as_json: bool,
+    report: TextIO | None,
 ) -> None:
     chosen = {name: SUBJECTS[name] for name in names or SUBJECTS if torch in (None, SUBJECTS[name].needs_torch)}
-    failed = 0
+    failed, results = 0, []
     with tempfile.TemporaryDirectory(prefix="hexport-fuzz-") as folder, contextlib.ExitStack() as stack:
         root = Path(folder)
         stack.enter_context(server.serving(root / "answers"))
@@ -67,15 +68,14 @@ def main(
             for number, case in enumerate(of_subject):
                 if only in (None, number) and (lines := faults(case, root / "case", only == number)):
                     found[number] = lines
-                    if not as_json:
-                        print(f"{name} {number}, {case.name}: {'; '.join(lines)}")
-                        print(f"    python tests/fuzz --count {count} --seed {seed} --subject {name} --case {number}")
+                    print(f"{name} {number}, {case.name}: {'; '.join(lines)}")
+                    print(f"    python tests/fuzz --count {count} --seed {seed} --subject '{name}' --case {number}")
             failed += len(found)
+            print(f"{name}: {len(of_subject)} cases, {len(found)} failed", flush=True)
             failures = [f"{of_subject[number].name}: {'; '.join(lines)}" for number, lines in found.items()]
-            if as_json:
-                print(json.dumps({"subject": name, "cases": len(of_subject), "failures": failures}), flush=True)
-            else:
-                print(f"{name}: {len(of_subject)} cases, {len(found)} failed", flush=True)
+            results.append({"subject": name, "cases": len(of_subject), "failures": failures})
+    if report:
+        json.dump(results, report)
     sys.exit(1 if failed else 0)
 
 

@@ -120,7 +120,7 @@ TEXTS = {
     "a date that there is not": "models: {a: {checkpoint: 2026-13-45}}",
     "binary that is none": "models: {a: {checkpoint: !!binary x}}",
     "a Python object": "models: !!python/object/apply:os.system [touch ../../../outside/ran]",
-    "templates of YTE": "__use_yte__: true\n__definitions__: [import os, 'os.system(\"touch ../../../outside/ran\")']\n",
+    "templates of YTE": "__use_yte__: true\n__definitions__: ['open(\"../../../outside/ran\", \"w\")']\n",
     "an expression of YTE": "models:\n  ?__import__('os').system('touch ../../../outside/ran'): {checkpoint: x}\n",
     "two documents": "models: {a: {checkpoint: x}}\n---\nmodels: {}\n",
     "a key twice": "models: {}\nmodels: {}\n",

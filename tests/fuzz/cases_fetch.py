@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import server
-from case import DEEP_JSON, RUBBISH, WRONG_TYPES, Call, Case, Subject, damaged, mutated, put, with_value, without
+from case import DEEP_JSON, RUBBISH, Call, Case, Subject, damaged, mutated, with_value
 
 CONTENT = b'{"model_type": "llama"}'
 WEIGHTS = b"weights" * 1000
@@ -49,8 +49,8 @@ def _contents(info: dict) -> dict[str, bytes]:
     """Name -> content of the files of an account, as far as it is one."""
     siblings = info.get("siblings")
     known = [sibling for sibling in (siblings if isinstance(siblings, list) else []) if isinstance(sibling, dict)]
-    named = {sibling.get("rfilename"): WEIGHTS if "lfs" in sibling else CONTENT for sibling in known}
-    return {name: content for name, content in named.items() if isinstance(name, str)}
+    named = [(sibling.get("rfilename"), WEIGHTS if "lfs" in sibling else CONTENT) for sibling in known]
+    return {name: content for name, content in named if isinstance(name, str)}
 
 
 def _named_hub() -> Iterator[Case]:

@@ -16,7 +16,18 @@ from random import Random
 import children
 import seeds
 from case import (
-    DEEP_JSON, RUBBISH, Call, Case, Subject, damaged, links, mutated, not_a_file, put, with_value, without,
+    DEEP_JSON,
+    RUBBISH,
+    Call,
+    Case,
+    Subject,
+    damaged,
+    links,
+    mutated,
+    not_a_file,
+    put,
+    with_value,
+    without,
 )  # fmt: skip
 from cases_checkpoint import convert, not_files
 

@@ -8,6 +8,7 @@ from random import Random
 import seeds
 from case import DEEP_JSON, RUBBISH, Call, Case, Subject, damaged, links, mutated, not_a_file, put
 from cases_checkpoint import not_files
+
 from hexport.tokenizers import chat
 
 TOKENIZER = ["--tokenizer", "tokenizer/tokenizer.json"]
@@ -26,11 +27,13 @@ TEMPLATES = {
     "a wide indent": "{{ [1, [2]]|tojson(indent=10**9) }}",
     "a wide centre": "{{ 'a'|center(10**9) }}",
     "a wide method": "{{ 'a'.ljust(10**9) }}",
-    "a power": "{{ 10**10**8 }}",
+    "a power": "{{ 10**(10**8) }}",
     "a shift": "{{ (1).__lshift__(10**10) }}",
     "a join": "{{ (['a' * 1000] * 10**6)|join }}",
-    "doubling": "{% set n = namespace(a='ab') %}{% for i in range(60) %}{% set n.a = n.a ~ n.a %}{% endfor %}{{ n.a|length }}",
-    "replacements": "{% set n = namespace(a='a') %}{% for i in range(40) %}{% set n.a = n.a.replace('a', 'aa') %}{% endfor %}",
+    "doubling": "{% set n = namespace(a='ab') %}{% for i in range(60) %}{% set n.a = n.a ~ n.a %}{% endfor %}",
+    "replacements": (
+        "{% set n = namespace(a='a') %}{% for i in range(40) %}{% set n.a = n.a.replace('a', 'aa') %}{% endfor %}"
+    ),
     "macros that call each other": "{% macro f(n) %}{{ f(n) }}{% endmacro %}{{ f(1) }}",
     "macros that fan out": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
     "its class": "{{ ''.__class__.__mro__ }}",

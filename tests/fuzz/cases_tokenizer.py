@@ -56,11 +56,12 @@ def _json(name: str) -> dict:
 def _named_huggingface() -> Iterator[Case]:
     good = _json("tokenizer.json")
     template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}], "pair": []}
+    token = {"id": "<s>", "ids": [256], "tokens": ["<s>"]}
     post = {
         "a template of nothing": {"type": "TemplateProcessing"},
         "a template of unknown tokens": template | {"special_tokens": {}},
-        "a token of no ids": template | {"special_tokens": {"<s>": {"id": "<s>", "ids": [], "tokens": []}}},
-        "a token of a negative id": template | {"special_tokens": {"<s>": {"id": "<s>", "ids": [-1], "tokens": ["<s>"]}}},
+        "a token of no ids": template | {"special_tokens": {"<s>": token | {"ids": [], "tokens": []}}},
+        "a token of a negative id": template | {"special_tokens": {"<s>": token | {"ids": [-1]}}},
         "an unknown kind": {"type": "\x1b[31m"},
         "a text": "x",
     }  # fmt: skip
@@ -220,12 +221,15 @@ def _named_gguf() -> Iterator[Case]:
             (FLOAT32, float("nan")), (BOOL, True),
         )),
         ("pre", ARRAY, (STRING, ["llama-bpe"])), ("pre", STRING, "\x1b[31m\n"), ("pre", UINT32, 7),
-        ("model", STRING, "bert"), ("model", ARRAY, (STRING, ["gpt2"])), ("model", UINT32, 7), ("model", STRING, "llama"),
+        ("model", STRING, "bert"), ("model", ARRAY, (STRING, ["gpt2"])), ("model", UINT32, 7),
+        ("model", STRING, "llama"),
         ("tokens", ARRAY, (STRING, tokens[:-1])), ("tokens", ARRAY, (STRING, [tokens[0]] * len(tokens))),
         ("tokens", ARRAY, (UINT32, list(range(260)))), ("tokens", STRING, "a"),
         ("token_type", ARRAY, (INT32, [1] * 259)), ("token_type", ARRAY, (STRING, ["1"] * 260)),
-        ("token_type", ARRAY, (INT32, [99] * 260)), ("token_type", UINT32, 1), ("token_type", ARRAY, (FLOAT32, [1.5] * 260)),
-        ("merges", ARRAY, (STRING, ["ab"])), ("merges", ARRAY, (STRING, ["a \x1b"])), ("merges", ARRAY, (STRING, ["a b c"])),
+        ("token_type", ARRAY, (INT32, [99] * 260)), ("token_type", UINT32, 1),
+        ("token_type", ARRAY, (FLOAT32, [1.5] * 260)),
+        ("merges", ARRAY, (STRING, ["ab"])), ("merges", ARRAY, (STRING, ["a \x1b"])),
+        ("merges", ARRAY, (STRING, ["a b c"])),
         ("merges", ARRAY, (UINT32, [1])), ("merges", STRING, "a b"),
         ("add_bos_token", STRING, "false"), ("add_bos_token", ARRAY, (BOOL, [True])), ("add_bos_token", UINT32, 7),
     ):  # fmt: skip

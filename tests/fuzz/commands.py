@@ -20,7 +20,6 @@ from hexport.config.reading import read_config  # noqa: E402
 from hexport.config.settings import parse_config  # noqa: E402
 from hexport.errors import one_line_errors  # noqa: E402
 
-
 SCRIPTS = (
     "calibration", "check_gates", "checkpoint", "fetch", "inspect_pte", "lower", "quantize", "report", "run", "summary",
     "tokenizer", "tokenizer_bin", "tokenizer_model",

@@ -8,7 +8,6 @@ import numpy as np
 from gguf_bytes import ARRAY, F32, FLOAT32, INT32, STRING, UINT32, Entry, Matrix, gguf
 from workflow_tree import write_checkpoint
 
-
 DIM, FFN, LAYERS, HEADS, KV_HEADS, VOCABULARY, CONTEXT = 32, 64, 2, 4, 2, 260, 64
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}"

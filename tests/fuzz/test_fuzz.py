@@ -14,21 +14,20 @@ FUZZ = Path(__file__).parent
 COUNT = 800  # of both kinds together
 
 
-def run(*words: str) -> str:
+def run(*words: str) -> None:
     done = subprocess.run([sys.executable, str(FUZZ), *words], capture_output=True, text=True)
-    assert done.returncode in (0, 1), done.stderr
-    return done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("kind", ["--no-torch", "--torch"])
-def test_malformed_inputs(kind, keep):
-    words = [kind, "--count", str(COUNT), "--json"]
+def test_malformed_inputs(kind, keep, tmp_path):
+    report = tmp_path / "report.json"
+    words = [kind, "--count", str(COUNT), "--json", str(report)]
     if kind == "--torch":
         words += ["--tiny", str(keep("fuzz", build_tiny))]
-    found = [json.loads(line) for line in run(*words).splitlines()]
-    failures = {subject["subject"]: subject["failures"] for subject in found if subject["failures"]}
-    assert not failures, json.dumps(failures, indent=1)
-    assert sum(subject["cases"] for subject in found) >= (150 if kind == "--torch" else 600)
+    run(*words)
+    subjects = {subject["subject"]: subject["cases"] for subject in json.loads(report.read_text())}
+    assert min(subjects.values()) >= COUNT // 23
 
 
 def build_tiny(folder: Path) -> None:

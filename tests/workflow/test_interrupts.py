@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from killed_build import HOWS, Build, slow_hub, write_seed
 from workflow_tree import SNAKEMAKE, environment, write_checkpoint
 
 from hexport.provenance import sha256
@@ -28,17 +29,6 @@ def big(tree):
         shutil.rmtree(tree.path / folder / "big")
 
 
-def test_a_killed_job(big):
-    with watched(big.path / TARGET) as sizes, started(big, TARGET) as snakemake:
-        for process in writers(big.path, snakemake):
-            os.kill(process, signal.SIGKILL)
-        assert snakemake.wait(60) == 1
-        assert not (big.path / TARGET).exists()
-        assert "convert_checkpoint big" in big.run(TARGET)
-    assert len(sizes) == 1, "the artifact was there with more than one size"
-    assert is_whole(big.path / TARGET)
-
-
 def test_a_killed_workflow(big):
     with watched(big.path / TARGET) as sizes, started(big, TARGET) as snakemake:
         writers(big.path, snakemake)
@@ -51,6 +41,25 @@ def test_a_killed_workflow(big):
     assert len(sizes) == 1, "the artifact was there with more than one size"
     assert is_whole(big.path / TARGET)
     assert big.stale(TARGET) == set()
+
+
+def test_kills_in_jobs_that_run(tmp_path):
+    """Of a download, a conversion and an encoding, each in another way. `make chaos` does it a hundred times, in all jobs
+    up to a run."""
+    targets = ["artifacts/a/checkpoint/model.safetensors", "artifacts/a/calibration/tokens.json"]
+    write_seed(tmp_path / "hub")
+    with slow_hub(tmp_path / "hub") as variables:
+        undisturbed = Build.new(tmp_path / "undisturbed", variables)
+        seconds = undisturbed.finish(*targets)
+        expected = undisturbed.artifacts()
+        build = Build.new(tmp_path / "build", variables)
+        for rule, how in zip(("fetch", "convert_checkpoint", "encode_calibration"), HOWS, strict=True):
+            assert build.kill(rule, 0.2 * seconds[rule], how, *targets) == rule
+            assert build.artifacts().items() <= expected.items()
+        build.finish(*targets)
+        build.end()
+    assert build.artifacts() == expected
+    assert build.parts() == []
 
 
 @contextlib.contextmanager
