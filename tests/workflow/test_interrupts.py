@@ -44,8 +44,7 @@ def test_a_killed_workflow(big):
 
 
 def test_kills_in_jobs_that_run(tmp_path):
-    """Of a download, a conversion and an encoding, each in another way. `make chaos` does it a hundred times, in all jobs
-    up to a run."""
+    """A download, a conversion and an encoding, each in another way. `make chaos` does it 100 times, up to a run."""
     targets = ["artifacts/a/checkpoint/model.safetensors", "artifacts/a/calibration/tokens.json"]
     write_seed(tmp_path / "hub")
     with slow_hub(tmp_path / "hub") as variables:
