@@ -19,12 +19,13 @@ from hexport.tokenizers.llama2c import sentencepiece_file, write_tokenizer_bin
 @one_line_errors
 def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
-    with progress.stage("tokenizer.bin"):
-        model = sentencepiece_file(source)
-        inputs = verified({model.name: model})
-        with atomic_path(output) as temporary:
-            write_tokenizer_bin(model, temporary)
-    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
+    with progress.library_output_in_log():
+        with progress.stage("tokenizer.bin"):
+            model = sentencepiece_file(source)
+            inputs = verified({model.name: model})
+            with atomic_path(output) as temporary:
+                write_tokenizer_bin(model, temporary)
+        write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict]:
     tokens, types = file.texts("tokenizer.ggml.tokens"), file.numbers("tokenizer.ggml.token_type", "iu")
     if not tokens or len(types) != len(tokens) or len(set(tokens)) != len(tokens):
         raise HexportError(f"{path}: tokenizer.ggml.tokens and token_type are missing or do not fit each other")
+    if unknown := set(types) - set(TokenType):
+        raise HexportError(f"{path}: tokenizer.ggml.token_type has {min(unknown)}, which is no type of token")
     if model == "llama":
         return _pieces_tokenizer(file, path, tokens, types), _config(file, path, tokens, adds_bos=True)
     pre = _pre_type(file, path)

@@ -23,9 +23,11 @@ def read_tokenizer_config(backend: Tokenizer, folder: Path, defaults: dict) -> d
     config = {**defaults, **_read(folder / "special_tokens_map.json"), **_read(folder / "tokenizer_config.json")}
     special = special_tokens(config)
     path = folder / "tokenizer_config.json"
-    for key, token in special.items():
-        if key in ("bos_token", "eos_token") and backend.token_to_id(token) is None:
-            raise HexportError(f"{path}: {key} {token!r} is not in the vocabulary")
+    for key in ("bos_token", "eos_token"):
+        if key not in special and config.get(key) not in (None, "", {}):
+            raise HexportError(f"{path}: {key} must be a text, found {config[key]!r}")
+        if key in special and backend.token_to_id(special[key]) is None:
+            raise HexportError(f"{path}: {key} {special[key]!r} is not in the vocabulary")
     config |= special | AS_IT_IS
     config["chat_template"] = _chat_template(config, folder)
     config["add_bos_token"] = _adds_bos(
@@ -89,7 +91,7 @@ def _stop_tokens(backend: Tokenizer, folder: Path) -> list[str]:
     for name in ("generation_config.json", "config.json"):
         eos = _read(folder / name).get("eos_token_id")
         ids += eos if isinstance(eos, list) else [] if eos is None else [eos]
-    if wrong := [id for id in ids if not (isinstance(id, int) and 0 <= id < 2**32)]:
+    if wrong := [id for id in ids if not (type(id) is int and 0 <= id < 2**32)]:
         raise HexportError(f"{folder}: eos_token_id of generation_config.json or config.json has {wrong[0]!r}, no id")
     # Some published lists name an id beyond the vocabulary: nothing can ever emit it.
     return sorted({token for id in ids if (token := backend.id_to_token(id)) is not None})

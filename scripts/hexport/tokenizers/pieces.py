@@ -3,6 +3,7 @@
 What a piece's type means, and what is done to a text: sentencepiece/src/{bpe_model,normalizer}.cc.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ def build_tokenizer(pieces: Pieces, path: Path) -> Tokenizer:
 
     Raises HexportError, which names the file `path`, for pieces that this pipeline cannot reach.
     """
+    if wrong := [text for text, score in zip(pieces.texts, pieces.scores, strict=True) if not math.isfinite(score)]:
+        raise HexportError(f"{path}: the score of piece {wrong[0]!r} is no finite number; fetch it again")
     normal = {i: score for i, score in enumerate(pieces.scores) if pieces.types[i] == TokenType.NORMAL}
     by_score = [pieces.texts[i] for i in sorted(normal, key=normal.get, reverse=True)]
     symbols = pieces.of(TokenType.USER_DEFINED)
