@@ -1,6 +1,7 @@
 """Files of torch.save, read without their weights in memory and without running what a pickle may name."""
 
 import struct
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,8 @@ def open_torch_file(path: Path) -> TorchFile:
 
     records = _records(path)
     try:
-        return TorchFile(path, torch.load(path, map_location="meta", weights_only=True), records)
+        with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that are refused, or of no concern
+            return TorchFile(path, torch.load(path, map_location="meta", weights_only=True), records)
     except Exception as error:  # a damaged pickle can raise anything
         raise HexportError(
             f"{path}: damaged, or holds more than tensors and plain values, which are never unpickled; "
