@@ -87,6 +87,22 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "QNN_SDK_ROOT"}
 
 
+def build_tiny(folder: Path) -> None:
+    """Write all of `Tiny(folder)`: by quantize.py and lower.py, from a random llama."""
+    from hexport.tokenizers.tokenizer import load_tokenizer
+
+    tiny = Tiny(folder)
+    save_llama(tiny.checkpoint.parent)
+    save_tokenizer(tiny.tokenizer.parent)
+    tokenizer = load_tokenizer(tiny.tokenizer.parent)
+    samples = [tokenizer.encode(text, bos=True) for text in SAMPLES]
+    tiny.tokens.parent.mkdir()
+    tokens = {"source": {"prompts": len(samples)}, "samples": samples, "tokens": sum(map(len, samples))}
+    tiny.tokens.write_text(json.dumps(tokens))
+    for done in (tiny.quantize(tiny.quant_attrs), tiny.lower(tiny.program)):
+        assert done.returncode == 0, done.stderr
+
+
 def save_llama(folder: Path, change: Callable = lambda model: None, **sizes) -> None:
     """A random llama: 3 query heads per KV head, heads wider than the hidden size, untied head."""
     import torch

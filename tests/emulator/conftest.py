@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny_model
-from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, Tiny, qdq_logits, save_llama, save_tokenizer
+from tiny_model import CONTEXT, EMULATOR, RECIPE, Tiny, build_tiny, qdq_logits, save_llama
 
 from hexport.provenance import sha256
 
@@ -31,21 +31,6 @@ def shared_histories(qnn_sdk):
     NodeSource.__deepcopy__ = lambda source, memo: source
     yield
     del NodeSource.__deepcopy__
-
-
-def build_tiny(folder: Path) -> None:
-    from hexport.tokenizers.tokenizer import load_tokenizer
-
-    tiny = Tiny(folder)
-    save_llama(tiny.checkpoint.parent)
-    save_tokenizer(tiny.tokenizer.parent)
-    tokenizer = load_tokenizer(tiny.tokenizer.parent)
-    samples = [tokenizer.encode(text, bos=True) for text in SAMPLES]
-    tiny.tokens.parent.mkdir()
-    tokens = {"source": {"prompts": len(samples)}, "samples": samples, "tokens": sum(map(len, samples))}
-    tiny.tokens.write_text(json.dumps(tokens))
-    for done in (tiny.quantize(tiny.quant_attrs), tiny.lower(tiny.program)):
-        assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="session")

@@ -14,16 +14,17 @@ from pathlib import Path
 from random import Random
 from typing import TextIO
 
+for place in ("scripts", "tests", "tests/unit", "tests/workflow"):
+    sys.path.insert(0, str(Path(__file__).parents[2] / place))
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
-import click
-import commands  # noqa: F401 - puts the code under test on the path
-import seeds
-import server
-import tiny
-from case import Case, Subject
-from judge import faults
-from subjects import SUBJECTS
+import click  # noqa: E402
+import seeds  # noqa: E402
+import server  # noqa: E402
+from case import Case, Subject  # noqa: E402
+from commands import import_all  # noqa: E402
+from judge import faults  # noqa: E402
+from subjects import SUBJECTS  # noqa: E402
 
 
 @click.command(help=__doc__)
@@ -32,8 +33,7 @@ from subjects import SUBJECTS
 @click.option("--subject", "names", multiple=True, type=click.Choice(sorted(SUBJECTS)), help="only these")
 @click.option("--torch/--no-torch", default=None, help="only the subjects that need torch, or only the others")
 @click.option("--case", "only", type=int, help="only the case of this number, and show what it says")
-@click.option("--tiny", "built", type=click.Path(path_type=Path), help="a folder that --build-tiny made")
-@click.option("--build-tiny", type=click.Path(path_type=Path), help="only make this folder, with a tiny program")
+@click.option("--tiny", "built", type=click.Path(path_type=Path), help="a folder of tiny_model.build_tiny")
 @click.option("--json", "report", type=click.File("w"), help="write subjects, counts of cases and failures there")
 def main(
     count: int,
@@ -42,7 +42,6 @@ def main(
     torch: bool | None,
     only: int | None,
     built: Path | None,
-    build_tiny: Path | None,
     report: TextIO | None,
 ) -> None:
     chosen = {name: SUBJECTS[name] for name in names or SUBJECTS if torch in (None, SUBJECTS[name].needs_torch)}
@@ -51,15 +50,9 @@ def main(
         root = Path(folder)
         stack.enter_context(server.serving(root / "answers"))
         seeds.make(root / "seeds")
-        if build_tiny is not None:
-            return tiny.build(build_tiny)
         if any(subject.needs_torch for subject in chosen.values()):
-            tiny.import_all()
-            seeds.make_torch()
-            if built is None:
-                tiny.build(seeds.torch_folder("tiny"))
-            else:
-                seeds.torch_folder("tiny").symlink_to(built.resolve())
+            import_all()
+            seeds.make_torch(built)
         gc.freeze()  # a collection in a fork would touch, and so copy, all that there is
         print(f"seed {seed}, {count} cases of {len(SUBJECTS)} subjects", file=sys.stderr)
         for name, subject in chosen.items():

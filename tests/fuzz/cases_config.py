@@ -8,7 +8,6 @@ from random import Random
 import seeds
 import yaml
 from case import RUBBISH, Call, Case, Subject, damaged, mutated, not_a_file, put, with_value, without
-from commands import ROOT
 
 DEVICES = {
     "devices": {
@@ -58,7 +57,7 @@ OVERRIDES = ("recipes", "mine", "overrides")
 WRONG = {
     "artifacts that are the root": (("artifacts",), "/"),
     "artifacts in /proc": (("artifacts",), "/proc/x"),
-    "artifacts in the code": (("artifacts",), str(ROOT / "scripts")),
+    "artifacts in the code": (("artifacts",), str(Path(__file__).parents[2] / "scripts")),
     "artifacts elsewhere": (("artifacts",), "s3://bucket/x"),
     "artifacts with braces": (("artifacts",), "{x}"),
     "artifacts with a path variable": (("artifacts",), "<artifacts>"),

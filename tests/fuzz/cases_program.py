@@ -24,30 +24,21 @@ from case import (
     with_value,
     without,
 )  # fmt: skip
+from tiny_model import EMULATOR, LOWER_SETTINGS, RECIPE
 
-RECIPE = {"weight_bits": 8, "granularity": "per_channel", "kv_bits": 16, "overrides": []}
-NAMES = {"model": "tiny", "recipe": "r", "recipe_spec": RECIPE}
-LOWER = {
-    "mode": "kv", "target": "SM8650-emulator", "soc": "SM8650", "emulator": True, "max_seq_len": 32, "num_sharding": 1,
-    "recipe_spec": RECIPE, "versions": {},
-}  # fmt: skip
+NAMES = {"model": "tiny", "recipe": "16a8w", "recipe_spec": RECIPE}
 RUN = {
-    "model": "tiny", "recipe": "r", "target": "SM8650-emulator", "mode": "kv", "prompts": ["Once"], "system_prompt": "",
+    "model": "tiny", "recipe": "16a8w", "target": EMULATOR, "mode": "kv", "prompts": ["Once"], "system_prompt": "",
     "temperature": 0, "seq_len": 8, "repeats": 1, "warmup": 0,
 }  # fmt: skip
 DEVICES = "devices: {emulator: {kind: emulator, soc: SM8650}}\n"
 
 
-def _tiny() -> Path:
-    return seeds.torch_folder("tiny")
-
-
-def _artifact(folder: Path, name: str, content: bytes | str | dict | list) -> Path:
-    """An artifact with a manifest that agrees, so that what it says is looked at."""
-    path = put(folder / name, content)
-    manifest = json.loads((_tiny() / f"{name}.manifest.json").read_text())
+def _with_manifest(path: Path, manifest: Path) -> Path:
+    """The file, with a manifest that agrees, so that what it says is looked at."""
+    document = json.loads(manifest.read_text())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    put(path.with_name(f"{path.name}.manifest.json"), manifest | {"sha256": digest})
+    put(path.with_name(f"{path.name}.manifest.json"), document | {"sha256": digest})
     return path
 
 
@@ -56,16 +47,15 @@ def _quantize(content: bytes | str | dict | list) -> Callable[[], Call]:
         import hexport.quantization.calibration as calibration
 
         calibration.calibrate = lambda *arguments: sys.exit(0)  # what it gets was accepted
-        tokens = _artifact(Path("tiny"), "tokens.json", content)
-        checkpoint = str(_tiny() / "checkpoint/model.safetensors")
-        words = ["--checkpoint", checkpoint, "--tokens", str(tokens), "--output", "out/r/quant_attrs.json"]
+        tokens, checkpoint = str(put(Path("tokens.json"), content)), str(seeds.tiny().checkpoint)
+        words = ["--checkpoint", checkpoint, "--tokens", tokens, "--output", "out/16a8w/quant_attrs.json"]
         return Call("quantize", [*words, "--log", "log"], NAMES)
 
     return prepare
 
 
 def _tokens() -> dict:
-    return json.loads((_tiny() / "tokens.json").read_text())
+    return json.loads(seeds.tiny().tokens.read_text())
 
 
 def _named_tokens() -> Iterator[Case]:
@@ -86,16 +76,17 @@ def _lower(content: bytes | str | dict) -> Callable[[], Call]:
         import hexport.lowering.lower as lowering
 
         lowering.lower = lambda *arguments: sys.exit(0)  # what it gets was accepted
-        attrs = _artifact(Path("tiny"), "r/quant_attrs.json", content)
-        words = ["--checkpoint", str(_tiny() / "checkpoint/model.safetensors"), "--quant-attrs", str(attrs)]
-        words += ["--tokenizer", str(seeds.tokenizer() / "tokenizer.json"), "--output", "out/kv.pte", "--log", "log"]
-        return Call("lower", words, LOWER)
+        manifest = seeds.tiny().quant_attrs.with_name("quant_attrs.json.manifest.json")
+        attrs = _with_manifest(put(Path("16a8w/quant_attrs.json"), content), manifest)
+        words = ["--checkpoint", str(seeds.tiny().checkpoint), "--quant-attrs", str(attrs)]
+        words += ["--tokenizer", str(seeds.tiny().tokenizer), "--output", "out/kv.pte", "--log", "log"]
+        return Call("lower", words, LOWER_SETTINGS)
 
     return prepare
 
 
 def _attrs() -> dict:
-    return json.loads((_tiny() / "r/quant_attrs.json").read_text())
+    return json.loads(seeds.tiny().quant_attrs.read_text())
 
 
 def _named_quant_attrs() -> Iterator[Case]:
@@ -145,7 +136,7 @@ def _named_quant_attrs() -> Iterator[Case]:
 
 
 def _program() -> bytes:
-    return (_tiny() / "r/kv.pte").read_bytes()
+    return seeds.tiny().program.read_bytes()
 
 
 def _inspect(content: bytes) -> Callable[[], Call]:
@@ -163,7 +154,7 @@ def _run(content: bytes) -> Callable[[], Call]:
         children.fork_them()
         put(Path("devices.yaml"), DEVICES)
         words = ["--devices", "devices.yaml", "--device", "emulator", "--program", str(put(Path("kv.pte"), content))]
-        words += ["--tokenizer", str(seeds.tokenizer() / "tokenizer.json"), "--output", "out/result.json"]
+        words += ["--tokenizer", str(seeds.tiny().tokenizer), "--output", "out/result.json"]
         return Call("run", [*words, "--log", "log"], RUN)
 
     return prepare

@@ -7,18 +7,13 @@ import sys
 from pathlib import Path
 
 import click
+from case import Call
 
-ROOT = Path(os.environ.get("HEXPORT_ROOT", Path(__file__).parents[2])).resolve()
-for place in ("scripts", "tests", "tests/unit", "tests/workflow"):
-    sys.path.insert(0, str(ROOT / place))
-
-from case import Call  # noqa: E402
-
-from hexport.config import evaluations, matrix  # noqa: E402
-from hexport.config.checks import check_config  # noqa: E402
-from hexport.config.reading import read_config  # noqa: E402
-from hexport.config.settings import parse_config  # noqa: E402
-from hexport.errors import one_line_errors  # noqa: E402
+from hexport.config import evaluations, matrix
+from hexport.config.checks import check_config
+from hexport.config.reading import read_config
+from hexport.config.settings import parse_config
+from hexport.errors import one_line_errors
 
 SCRIPTS = (
     "calibration", "check_gates", "checkpoint", "fetch", "inspect_pte", "lower", "quantize", "report", "run", "summary",
@@ -28,6 +23,24 @@ SCRIPTS = (
 LATER = ("hexport.checkpoints.fetch", "hexport.tokenizers.chat_child")
 for module in (*SCRIPTS, *LATER):
     importlib.import_module(module)
+
+
+# Imported by scripts that run torch or executorch.
+HEAVY = (
+    "hexport.decoder.weights", "hexport.devices.answers", "hexport.devices.emulator", "hexport.lowering.conformance",
+    "hexport.lowering.inspection", "hexport.lowering.lower", "hexport.lowering.program_report",
+    "hexport.quantization.calibration", "hexport.quantization.quant_attrs_checks", "hexport.quantization.seq_mse",
+    "hexport.quantization.tokens_file", "hexport.runtime.program", "rich.console",
+)  # fmt: skip
+
+
+def import_all() -> None:
+    """Import what takes seconds, before any case is forked."""
+    from hexport.qnn_sdk import use_qnn_sdk
+
+    use_qnn_sdk()
+    for module in HEAVY:
+        importlib.import_module(module)
 
 
 def call(made: Call) -> int:

@@ -1,11 +1,13 @@
 """Good inputs, which cases damage: small, and made once for all. Nobody writes to them."""
 
 import json
+import os
 import struct
 from pathlib import Path
 
 import numpy as np
 from gguf_bytes import ARRAY, F32, FLOAT32, INT32, STRING, UINT32, Entry, Matrix, gguf
+from tiny_model import Tiny, build_tiny
 from workflow_tree import write_checkpoint
 
 DIM, FFN, LAYERS, HEADS, KV_HEADS, VOCABULARY, CONTEXT = 32, 64, 2, 4, 2, 260, 64
@@ -13,6 +15,7 @@ TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
 )
 _root: list[Path] = []
+_tiny: list[Tiny] = []
 
 
 def make(root: Path) -> None:
@@ -27,9 +30,17 @@ def make(root: Path) -> None:
     (root / "text.txt").write_text("It was a dark and stormy night; the rain fell in torrents.\n" * 8)
 
 
-def make_torch() -> None:
-    """Write those that need torch."""
+def make_torch(built: Path | None) -> None:
+    """Write those that need torch. `built` is a folder of `build_tiny`; it is built anew where there is none."""
     import torch
+
+    if built is None:
+        if not (child := os.fork()):  # native libraries start threads, which must not reach the cases
+            build_tiny(_root[0] / "tiny")
+            os._exit(0)
+        os.waitpid(child, 0)
+        built = _root[0] / "tiny"
+    _tiny[:] = [Tiny(built.resolve())]
 
     kv = KV_HEADS * DIM // HEADS
     shapes = {"attention.wq": (DIM, DIM), "attention.wk": (kv, DIM), "attention.wv": (kv, DIM)}
@@ -75,8 +86,13 @@ def text() -> Path:
 
 
 def torch_folder(name: str) -> Path:
-    """Of what needs torch: `meta`, `bin`, `tiny`."""
+    """Of what needs torch: `meta`."""
     return _root[0] / name
+
+
+def tiny() -> Tiny:
+    """A model with its artifacts up to a program."""
+    return _tiny[0]
 
 
 def llama2c_bytes() -> bytes:

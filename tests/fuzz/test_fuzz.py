@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_model import build_tiny
 
 FUZZ = Path(__file__).parent
 COUNT = 460  # of all subjects together, 20 of each
@@ -24,12 +25,8 @@ def test_malformed_inputs(kind, keep, tmp_path):
     report = tmp_path / "report.json"
     words = [kind, "--count", str(COUNT), "--json", str(report)]
     if kind == "--torch":
-        words += ["--tiny", str(keep("fuzz", build_tiny))]
+        words += ["--tiny", str(keep("tiny", build_tiny))]
     run(*words)
     subjects = {subject["subject"]: subject["cases"] for subject in json.loads(report.read_text())}
     assert min(subjects.values()) == 20
     assert len(subjects) >= (5 if kind == "--torch" else 18)
-
-
-def build_tiny(folder: Path) -> None:
-    run("--build-tiny", str(folder))
