@@ -40,7 +40,7 @@ def _rounds(root: Path, variables: dict[str, str], kills: int, seed: int) -> int
     missed = wrong = number = 0
     while fell.total() < kills:
         random = Random(f"{seed} {number}")
-        build = Build.new(root / "build", variables)
+        build = undisturbed.again(root / "build")
         for rule, moment, how in moments(random, list(SCRIPTS), seconds):
             if fell.total() == kills:
                 break

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -85,6 +86,12 @@ class Build:
         (path / "devices.yaml").write_text(DEVICES)
         return cls(path, variables)
 
+    def again(self, path: Path) -> "Build":
+        """The same code and config in another folder, with nothing built."""
+        built = shutil.ignore_patterns("artifacts", ".snakemake", "__pycache__", "snakemake.log")
+        shutil.copytree(self.path, path, ignore=built)
+        return Build(path, self.variables)
+
     @contextlib.contextmanager
     def started(self, *targets: str) -> Iterator[subprocess.Popen]:
         """Snakemake in the background, in a session of its own."""
@@ -155,8 +162,8 @@ class Build:
     def kill(self, rule: str, moment: float, how: str, *targets: str) -> str | None:
         """Run until a job of the rule has run for `moment` seconds, and kill; the rule whose job the kill fell into.
 
-        None where no job was running then: this one had ended early. After `snakemake alone`, the job goes on, beside
-        the Snakemake that takes the build up again.
+        None where no job was running then: this one had ended early. After `snakemake alone`, the job ends by itself,
+        maybe beside the Snakemake that takes the build up again.
         """
         with self.started(*targets) as snakemake:
             if (job := self._wait_for(rule, snakemake)) is None:

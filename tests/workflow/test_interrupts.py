@@ -51,7 +51,7 @@ def test_kills_in_jobs_that_run(tmp_path):
         undisturbed = Build.new(tmp_path / "undisturbed", variables)
         seconds = undisturbed.finish(*targets)
         expected = undisturbed.artifacts()
-        build = Build.new(tmp_path / "build", variables)
+        build = undisturbed.again(tmp_path / "build")
         for rule, how in zip(("fetch", "convert_checkpoint", "encode_calibration"), HOWS, strict=True):
             assert build.kill(rule, 0.2 * seconds[rule], how, *targets) == rule
             assert build.artifacts().items() <= expected.items()
