@@ -51,7 +51,15 @@ def slow_hub(folder: Path) -> Iterator[dict[str, str]]:
     with fake_hub.serve(Hub({"org/tiny": Repository({COMMIT: files}, {"main": COMMIT})}), _SlowHandler) as hub:
         authority = https_server.certificate_file(folder.parent)
         kept = {name: value for name, value in environment().items() if not name.startswith("HF_")}
-        yield {**kept, "HF_ENDPOINT": hub.endpoint, "SSL_CERT_FILE": authority, "HF_HOME": str(folder.parent / "home")}
+        # A Snakemake that is killed leaves a folder in TMPDIR.
+        own = {"HF_HOME": folder.parent / "home", "TMPDIR": folder.parent / "tmp"}
+        own["TMPDIR"].mkdir()
+        yield {
+            **kept,
+            **{name: str(path) for name, path in own.items()},
+            "HF_ENDPOINT": hub.endpoint,
+            "SSL_CERT_FILE": authority,
+        }
 
 
 class _SlowHandler(fake_hub.Handler):
