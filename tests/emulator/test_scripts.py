@@ -27,7 +27,7 @@ RUN_SETTINGS = {
     "repeats": 1,
     "warmup": 0,
 }
-MANIFEST = {"artifact", "sha256", "inputs", "params", "versions", "stages"}
+MANIFEST = {"artifact", "sha256", "code", "inputs", "params", "versions", "stages", "machine"}
 
 
 def read(path):
