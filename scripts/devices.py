@@ -8,9 +8,7 @@ from pathlib import Path
 
 import click
 
-from hexport.config.checks import device_faults
 from hexport.config.devices import read_devices
-from hexport.config.schema import raise_all
 from hexport.errors import one_line_errors
 
 WIDTH = 160  # of a table that does not go to a terminal
@@ -21,7 +19,6 @@ WIDTH = 160  # of a table that does not go to a terminal
 @one_line_errors
 def main(file: Path) -> None:
     devices = read_devices(str(file))
-    raise_all(str(file), device_faults(devices))
     from rich.console import Console
 
     from hexport.devices.inventory import device_table, problem_lines, take_inventory

@@ -1,13 +1,11 @@
-"""What a schema cannot see: keys of config.yaml and devices.yaml that do not go together, or not with this version."""
+"""What a schema cannot see: keys of config.yaml that do not go together, or not with this version."""
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields
 from itertools import chain
 from pathlib import Path
 
 from hexport.checkpoints.files import checkpoint_files
-from hexport.config.devices import PHONES, Device
 from hexport.config.documents import check_file
 from hexport.config.modes import lookahead_ar_len
 from hexport.config.paths import SPECIAL, check_artifacts, path_faults
@@ -31,7 +29,6 @@ FOLDERS_OF_MODELS = ("checkpoint", "tokenizer", "calibration", "evaluation")
 
 def check_config(config: Config, source: str) -> None:
     """Raises HexportError with a line for each fault; `source` names the file that the config is from."""
-    raise_all(config.devices_file, device_faults(config.devices))
     raise_all(source, path_faults(config))  # what no path can be is not to be looked for
     checks = (_soc_faults, _recipe_faults, _sha256_faults, _artifacts_faults, task_faults, _model_faults)
     raise_all(source, chain.from_iterable(check(config) for check in checks))
@@ -86,29 +83,6 @@ def _refusal(where: str, check: Callable, *arguments: object) -> Iterator[str]:
         check(*arguments)
     except HexportError as error:
         yield f"{where}: {error}"
-
-
-def device_faults(devices: dict[str, Device]) -> Iterator[str]:
-    """A line for each fault of devices.yaml."""
-    serials: dict[tuple, str] = {}
-    for name, device in devices.items():
-        if name == PHONES:
-            yield f"devices.{name}: the name is taken by the phones of a SoC together; choose another"
-        if device.kind == "emulator":
-            for field in fields(Device):
-                if field.name == "timeout":
-                    continue
-                if field.default is not MISSING and getattr(device, field.name) != field.default:
-                    yield f"devices.{name}.{field.name}: is for devices of kind adb, and this one is an emulator"
-        for key in ("timeout", "cache_gb"):
-            if not math.isfinite(getattr(device, key)):
-                yield f"devices.{name}.{key}: expected a finite number, got {getattr(device, key)}"
-        if device.kind == "adb" and device.serial is None:
-            yield f"devices.{name}.serial: missing; `adb devices` lists serial numbers"
-        elif device.kind == "adb":
-            same = serials.setdefault((*device.server, device.serial), name)
-            if same != name:
-                yield f"devices.{name}.serial: is that of device {same} already"
 
 
 def _model_faults(config: Config) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """devices.yaml: what programs run on, and which devices share the runs of a SoC."""
 
 import contextlib
+import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from hexport.config.documents import MAX_DIGITS, read_yaml
@@ -71,15 +72,16 @@ class Device:
 def read_devices(path: str) -> dict[str, Device]:
     """Devices by name, with the values of environment variables, which may be secret and are never in an error.
 
-    Raises HexportError with a line for each fault that a schema can see, and for unknown SoCs.
+    Raises HexportError with a line for each fault.
     """
     faults: list[str] = []
     written = read_yaml(Path(path))
     document = _expand(written, schema("devices"), [], faults)
     raise_all(path, faults)
     raise_all(path, schema_errors(document, "devices", written))
-    raise_all(path, _unknown_socs(document["devices"], written["devices"]))
-    return {name: _device(name, entry) for name, entry in document["devices"].items()}
+    devices = {name: _device(name, entry) for name, entry in document["devices"].items()}
+    raise_all(path, [*_unknown_socs(document["devices"], written["devices"]), *_faults(devices)])
+    return devices
 
 
 def _device(name: str, entry: dict) -> Device:
@@ -91,6 +93,29 @@ def _unknown_socs(devices: dict[str, dict], written: dict[str, dict]) -> Iterato
     for name, device in devices.items():
         if device["soc"] not in HTP_ARCH:
             yield f"devices.{name}.soc: unknown SoC {cut(repr(written[name]['soc']))}{nearest(device['soc'], HTP_ARCH)}"
+
+
+def _faults(devices: dict[str, Device]) -> Iterator[str]:
+    """A line for each fault that a schema cannot see."""
+    serials: dict[tuple, str] = {}
+    for name, device in devices.items():
+        if name == PHONES:
+            yield f"devices.{name}: the name is taken by the phones of a SoC together; choose another"
+        if device.kind == "emulator":
+            for field in fields(Device):
+                if field.name == "timeout":
+                    continue
+                if field.default is not MISSING and getattr(device, field.name) != field.default:
+                    yield f"devices.{name}.{field.name}: is for devices of kind adb, and this one is an emulator"
+        for key in ("timeout", "cache_gb"):
+            if not math.isfinite(getattr(device, key)):
+                yield f"devices.{name}.{key}: expected a finite number, got {getattr(device, key)}"
+        if device.kind == "adb" and device.serial is None:
+            yield f"devices.{name}.serial: missing; `adb devices` lists serial numbers"
+        elif device.kind == "adb":
+            same = serials.setdefault((*device.server, device.serial), name)
+            if same != name:
+                yield f"devices.{name}.serial: is that of device {same} already"
 
 
 def stations(devices: Iterable[Device]) -> list[tuple[str, str]]:
