@@ -14,7 +14,7 @@ from damaged_programs import DAMAGES, outcomes
 from tiny_model import EMULATOR, SCRIPTS
 
 from hexport.config.devices import Device
-from hexport.devices.emulator_process import run_program
+from hexport.devices.emulator_runs import run_program
 from hexport.errors import HexportError
 from hexport.lowering.inspection import inspect_program
 from hexport.lowering.inspection_process import facts_of

@@ -66,8 +66,9 @@ def folder(checkpoint, attrs, tmp_path_factory):
     """Where the script has written."""
     folder = tmp_path_factory.mktemp("narrow")
     facts = {"model": "m", "recipe": "narrow", "checkpoint": sha256(checkpoint.path), "calibration": {}}
+    tokens = {"source": {}, "samples": SAMPLES, "tokens": sum(map(len, SAMPLES))}
     save_quant_attrs(folder / "quant_attrs.json", attrs, **facts)
-    (folder / "tokens.json").write_text(json.dumps({"samples": SAMPLES}))
+    (folder / "tokens.json").write_text(json.dumps(tokens))
     paths = {
         "--checkpoint": checkpoint.path,
         "--tokens": folder / "tokens.json",
