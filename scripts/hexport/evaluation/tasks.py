@@ -82,7 +82,8 @@ def _trusted_tasks(name: str, file: Path, others: set[str]) -> dict[str, "Task"]
 def _known_tasks(name: str, own: list[str]) -> dict[str, "Task"]:
     manager = _manager(indexed=True)
     if name not in manager.task_index:
-        close = difflib.get_close_matches(name, [*own, *manager.all_tasks], 1)
+        # To compare a long text, such as a path, with 14,000 names takes a minute.
+        close = difflib.get_close_matches(name, [*own, *manager.all_tasks], 1) if len(name) <= 40 else []
         hint = f"did you mean {close[0]}?" if close else "`lm-eval ls tasks` lists lm-eval's, `tasks` adds your own"
         raise HexportError(f"unknown task {name!r}; {hint}")
     return _load(name, name, manager)
