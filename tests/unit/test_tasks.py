@@ -137,7 +137,8 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path, text, monkeypatch):
     assert "broken.yaml: lm-eval cannot load it: " in error(str(tmp_path / "broken.yaml"))
 
 
-def test_a_task_file_runs_no_code_unless_it_is_trusted(tmp_path):
+def test_a_task_file_runs_no_code_unless_it_is_trusted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without files of its own, the data set looks through the working folder
     ran = tmp_path / "ran"
     (tmp_path / "code.py").write_text(f"open({str(ran)!r}, 'w').close()\ndef text(doc): return ''\n")
     file = tmp_path / "evil.yaml"
