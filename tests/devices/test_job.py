@@ -15,8 +15,8 @@ from hexport.devices.faults import PassingFault, PhoneFault
 from hexport.devices.job import RUNS, job_folder
 from hexport.devices.phone_cache import FOLDER
 from hexport.errors import HexportError
+from hexport.file_hashes import sha256
 from hexport.progress import Progress
-from hexport.provenance import sha256
 
 HOST = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())
 NOBODY = 99999999  # the id of no process: it is beyond Linux's limit

@@ -12,7 +12,7 @@ import pytest
 import tiny_model
 from tiny_model import CONTEXT, EMULATOR, RECIPE, Tiny, build_tiny, qdq_logits, save_llama
 
-from hexport.provenance import sha256
+from hexport.file_hashes import sha256
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 from tiny_model import CONTEXT, EMULATOR, RECIPE, VOCABULARY, log_of, run_script
 
+from hexport.file_hashes import sha256
 from hexport.progress import Progress
-from hexport.provenance import sha256
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import load_quant_attrs
 from hexport.tokenizers.tokenizer import load_tokenizer

@@ -16,9 +16,9 @@ from hexport.evaluation.comparison import Comparison
 from hexport.evaluation.fp import fp_scores
 from hexport.evaluation.qdq import QuantisedScores
 from hexport.evaluation.scores import token_scores
+from hexport.file_hashes import sha256
 from hexport.lowering.plain import convert_decoder, decoder_inputs
 from hexport.progress import Progress
-from hexport.provenance import sha256
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import save_quant_attrs
 from hexport.quantization.recipe import Precision, Recipe

@@ -9,7 +9,7 @@ import pytest
 
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
-from hexport.provenance import sha256
+from hexport.file_hashes import sha256
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs, save_quant_attrs
 from hexport.quantization.quant_attrs_checks import LAYER_POINTS, LOGITS_POINT, OTHER_POINTS, quant_attrs_of
 from hexport.quantization.recipe import Recipe

@@ -16,8 +16,8 @@ from hexport.evaluation.fp import FloatDecoder
 from hexport.evaluation.qdq import FakeQuantisedDecoder
 from hexport.evaluation.sensitivity import TOKENS, WORTH_DB, Gain, Sensitivity, overrides_yaml
 from hexport.evaluation.stream import stream
+from hexport.file_hashes import sha256
 from hexport.progress import Progress
-from hexport.provenance import sha256
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import QuantAttrs, load_quant_attrs, save_quant_attrs
 from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from

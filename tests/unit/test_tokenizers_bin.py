@@ -9,7 +9,8 @@ from small_tokenizers import SENTENCEPIECE, reference, sentencepiece_model
 
 import tokenizer_bin
 import tokenizer_model
-from hexport.provenance import manifest_path, sha256
+from hexport.file_hashes import sha256
+from hexport.provenance import manifest_path
 
 
 @pytest.mark.parametrize("kind", list(SENTENCEPIECE))

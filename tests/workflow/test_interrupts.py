@@ -14,7 +14,7 @@ import pytest
 from killed_build import HOWS, Build, slow_hub, write_seed
 from workflow_tree import SNAKEMAKE, environment, write_checkpoint
 
-from hexport.provenance import sha256
+from hexport.file_hashes import sha256
 
 TARGET = "artifacts/big/checkpoint/model.safetensors"
 

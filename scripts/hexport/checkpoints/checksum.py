@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hexport.errors import HexportError
-from hexport.provenance import sha256
+from hexport.file_hashes import sha256
 
 
 def check_sha256(path: Path, expected: str | None, name: str) -> None:

@@ -17,7 +17,7 @@ from huggingface_hub.utils import tqdm
 
 from hexport.checkpoints.web import open_url
 from hexport.errors import HexportError
-from hexport.provenance import sha256
+from hexport.file_hashes import sha256
 
 TRANSIENT = (httpx2.ConnectError, httpx2.TimeoutException, httpx2.RemoteProtocolError, httpx2.ReadError)
 TRIES = 5  # in a row that bring nothing, before a download that has begun is given up

@@ -25,7 +25,8 @@ from hexport.checkpoints.json_file import parse_json
 from hexport.checkpoints.uri import HubFiles
 from hexport.checkpoints.web import one_line_http_errors, read_url
 from hexport.errors import HexportError
-from hexport.provenance import sha256, write_json
+from hexport.file_hashes import sha256
+from hexport.provenance import write_json
 
 MAX_LISTING = 16 << 20  # bytes of the listing of a repository: some 100,000 files
 COMMIT, SHA256 = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{64}")

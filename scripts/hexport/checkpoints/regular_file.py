@@ -16,10 +16,7 @@ def regular_file(path: Path) -> Path:
         mode = path.stat().st_mode
     except FileNotFoundError:
         raise HexportError(f"{path}: no such file") from None
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # a name that is too long or holds a NUL, a folder that is closed to the user
+    except (OSError, ValueError) as error:  # a name that is too long or holds a NUL, a folder closed to the user
         reason = error.strerror if isinstance(error, OSError) else error
         raise HexportError(f"{path}: cannot be read: {reason}") from None
     if stat.S_ISDIR(mode):

@@ -17,8 +17,9 @@ from hexport.devices.faults import PassingFault, PhoneFault, printable
 from hexport.devices.phone_cache import COMMAND_S, FOLDER, ensure_cached, said_well, transfer_s
 from hexport.devices.shell_stream import LIMIT, Output, Stream
 from hexport.errors import HexportError
+from hexport.file_hashes import sha256
 from hexport.progress import Progress
-from hexport.provenance import atomic_path, sha256
+from hexport.provenance import atomic_path
 
 RUNS = f"{FOLDER}/runs"
 CONNECTED_S = 5.0  # within which a phone over TCP is connected

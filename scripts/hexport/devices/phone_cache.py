@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hexport.devices.adb import Phone, free_bytes
 from hexport.devices.faults import PassingFault, PhoneFault, printable
+from hexport.file_hashes import sha256
 from hexport.progress import Progress
-from hexport.provenance import sha256
 
 FOLDER = "/data/local/tmp/hexport"  # nothing outside it is ever touched
 CACHE = f"{FOLDER}/cache"

@@ -9,7 +9,7 @@ from hexport.decoder.masks import ATTEND, MASK, MASKED
 from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
-from hexport.provenance import sha256
+from hexport.file_hashes import sha256
 from hexport.quantization.quant_attrs import Encoding, Origin, QuantAttrs, read_quant_attrs
 from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION, PROLOGUE, Recipe
 

@@ -22,8 +22,9 @@ from hexport.decoder.device import device
 from hexport.decoder.masks import causal_masks
 from hexport.decoder.model import UncachedLayer, rope_of, to_channels
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
+from hexport.file_hashes import sha256
 from hexport.progress import Progress
-from hexport.provenance import atomic_path, damage, manifest_path, sha256, write_manifest
+from hexport.provenance import atomic_path, damage, manifest_path, write_manifest
 from hexport.quantization.calibration import (
     EXPORT_LENGTH,
     State,
