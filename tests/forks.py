@@ -1,88 +1,220 @@
-"""Runs Python programs as `subprocess.run` does, in forks of a process that has made their imports already.
+"""A Python that starts in a moment: its processes are forks of one that has made the imports already.
 
 Imports are most of what a run of Snakemake or of a script takes. A fork is a process of its own, with its own working
-folder, environment, arguments, files and exit code; only modules that are named here are loaded when it starts.
+folder, environment, arguments, files and exit code; only modules that are named here are loaded when it starts. What it
+starts with `sys.executable` is a fork, too.
 """
 
+import atexit
+import contextlib
+import fcntl
+import gc
 import json
 import os
 import runpy
+import selectors
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
+
+# Nothing of hexport, and nothing of executorch that looks for the QNN libraries.
+MODULES = (
+    *("snakemake.cli", "jsonschema", "yaml", "tokenizers", "transformers", "lm_eval.evaluator", "datasets"),
+    *("executorch.exir.program", "executorch.runtime", "torchao.quantization.pt2e.quantize_pt2e"),
+)
+
+# These read their settings from the environment when they are imported: with settings, a fork imports them itself.
+HUB_SETTINGS = {"HF_ENDPOINT", "HF_HOME", "HF_TOKEN"}
+HUB_READERS = ("huggingface_hub", "transformers", "datasets", "evaluate", "lm_eval")
+# Asks the server beside it for a fork with its arguments, folder, environment and files; ends as the fork does.
+CLIENT = """\
+#!{python} -SEs
+import array, json, os, signal, socket, sys
+files = [int(name) for name in os.listdir("/proc/self/fd")]
+files = [file for file in files if os.path.exists(f"/proc/self/fd/{{file}}")]
+server = socket.socket(socket.AF_UNIX)
+server.connect(os.path.dirname(os.path.abspath(__file__)) + "/socket")
+request = [sys.argv, os.getcwd(), dict(os.environ), files]
+request = json.dumps(request).encode()
+header = len(request).to_bytes(8, "little")
+server.sendmsg([header], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))])
+server.sendall(request)
+code = int(server.recv(16) or 1)
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
+MAX_FILES = 200
 
 
 class Forks:
-    """A process that has imported `modules`, from which programs are forked; it is started by the first one."""
+    """The Python, and the process that it forks, which is started by the first use."""
 
-    def __init__(self, *modules: str):
-        self.modules = modules
-        self.process: subprocess.Popen | None = None
+    def __init__(self):
         self.lock = threading.Lock()
+        self.server: subprocess.Popen | None = None
+
+    @property
+    def python(self) -> str:
+        """An executable for `subprocess`. It takes arguments as Python does: a file, -m or -c."""
+        with self.lock:
+            if self.server is None:
+                self._start()
+        return f"{self.folder.name}/python"
 
     def run(
-        self, program: str, *args: str, cwd: Path | None = None, env: Mapping[str, str], input: str = ""
+        self, *args: str, cwd: Path | None = None, env: Mapping[str, str], input: str = ""
     ) -> subprocess.CompletedProcess:
-        """Run the file, or the module if there is no such file, to its end; its output is kept apart, as text."""
-        with tempfile.TemporaryDirectory() as folder:
-            files = [f"{folder}/{name}" for name in ("in", "out", "err")]
-            Path(files[0]).write_text(input)
-            request = {"program": program, "args": args, "cwd": str(cwd or Path.cwd()), "env": dict(env)}
-            code = self._answer(json.dumps(request | {"files": files}))
-            out, err = (Path(file).read_text() if Path(file).exists() else "" for file in files[1:])
-            return subprocess.CompletedProcess([program, *args], code, out, err)
+        """Run a program to its end; its output is kept apart, as text."""
+        return subprocess.run([self.python, *args], cwd=cwd, env=env, input=input, capture_output=True, text=True)
 
-    def _answer(self, request: str) -> int:
-        with self.lock:
-            if self.process is None:
-                command, pipe = [sys.executable, __file__, *self.modules], subprocess.PIPE
-                self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-            self.process.stdin.write(request + "\n")
-            self.process.stdin.flush()
-            return int(self.process.stdout.readline())
+    def _start(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        client = Path(self.folder.name, "python")
+        client.write_text(CLIENT.format(python=sys.executable))
+        client.chmod(0o700)
+        env = {name: value for name, value in os.environ.items() if name != "QNN_SDK_ROOT"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.server = subprocess.Popen([sys.executable, __file__, self.folder.name], env=env, **pipes)
+        self.server.stdout.readline()  # it listens
 
     def __del__(self):
-        if self.process:
-            self.process.stdin.close()  # which ends it
-            self.process.wait()
+        if self.server:
+            self.server.stdin.close()  # which ends it
+            self.server.wait()
+            self.folder.cleanup()
 
 
-def serve() -> None:
-    """Fork for each line of stdin, a request, and write the exit code of the fork; in a fork, return the program."""
-    answers = os.fdopen(os.dup(1), "w")
-    for line in sys.stdin:
+FORKS = Forks()
+
+
+class Server:
+    """Forks for each client that connects, and sends it the exit code; a fork whose client is gone is killed."""
+
+    def __init__(self, folder: Path):
+        self.client = str(folder / "python")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(folder / "socket"))
+        self.listener.listen(64)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(0, selectors.EVENT_READ, lambda: os._exit(0))  # closed by the one who started this
+        self.selector.register(self.listener, selectors.EVENT_READ, self._fork)
+
+    def serve(self) -> list[str]:
+        """In a fork, return the arguments of its program."""
+        while True:
+            for key, _ in self.selector.select():
+                if arguments := key.data():
+                    return arguments
+
+    def _fork(self) -> list[str] | None:
+        connection, _ = self.listener.accept()
+        header, files, _, _ = socket.recv_fds(connection, 8, MAX_FILES)
+        request = b""
+        while len(request) < int.from_bytes(header, "little"):
+            request += connection.recv(1 << 16)
         if (pid := os.fork()) == 0:
-            return become(json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=answers, flush=True)
-    sys.exit()
+            connection.close()
+            return self._become(*json.loads(request), files)
+        for file in files:
+            os.close(file)
+        self._watch(pid, connection)
+        return None
+
+    def _watch(self, pid: int, connection: socket.socket) -> None:
+        process = os.pidfd_open(pid)
+
+        def kill() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+        def ended() -> None:
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            self.selector.unregister(process)
+            self.selector.unregister(connection)
+            os.close(process)
+            with connection, contextlib.suppress(OSError):  # the client is gone
+                connection.sendall(str(code).encode())
+
+        self.selector.register(process, selectors.EVENT_READ, ended)
+        self.selector.register(connection, selectors.EVENT_READ, kill)
+
+    def _become(
+        self, argv: list[str], cwd: str, env: dict[str, str], numbers: list[int], files: list[int]
+    ) -> list[str]:
+        """Take the place of a new process with these arguments, folder, environment and files, under their numbers."""
+        for key in list(self.selector.get_map().values()):
+            if key.fileobj != 0:
+                os.close(key.fileobj) if isinstance(key.fileobj, int) else key.fileobj.close()
+        self.selector.close()
+        high = [fcntl.fcntl(file, fcntl.F_DUPFD, 1000) for file in files]
+        for file in (*files, 0, 1, 2):
+            os.close(file)
+        for number, file in zip(numbers, high, strict=True):
+            os.dup2(file, number)
+            os.close(file)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - what the old one has read ahead is not this program's
+        os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(env)
+        if HUB_SETTINGS & env.keys():
+            for name in [name for name in sys.modules if name.split(".")[0] in HUB_READERS]:
+                del sys.modules[name]
+        sys.executable = self.client
+        return argv[1:]
 
 
-def become(request: dict) -> str:
-    """Take the place of a new process with these files, folder, environment and arguments; gives its program."""
-    for fd, file in enumerate(request["files"]):
-        opened = os.open(file, os.O_RDWR | os.O_CREAT | (os.O_APPEND if fd else 0))
-        os.dup2(opened, fd)
-        os.close(opened)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - what the old one has read ahead is not this program's
-    os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["env"])
-    program = request["program"]
-    is_file = Path(program).is_file()
-    sys.path[0] = str(Path(program).parent) if is_file else os.getcwd()
-    sys.argv = [program, *request["args"]]
-    return program
+def run(arguments: list[str]) -> None:
+    """Run the program of these arguments of Python."""
+    safe_path = arguments[0] == "-P"
+    option, *rest = arguments[safe_path:]
+    match option:
+        case "-m":
+            sys.path[0], sys.argv = os.getcwd(), rest
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        case "-c":
+            sys.path[0], sys.argv = "", ["-c", *rest[1:]]
+            if safe_path:
+                del sys.path[0]
+            exec(rest[0], {"__name__": "__main__"})
+        case file:
+            sys.path[0], sys.argv = str(Path(file).parent), [file, *rest]
+            runpy.run_path(file, run_name="__main__")
+
+
+def end(code: object) -> NoReturn:
+    """End as Python does for `sys.exit(code)`, but for the seconds in which it takes all modules apart."""
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # waits for threads
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 if __name__ == "__main__":
-    for module in sys.argv[1:]:
+    for module in MODULES:
         import_module(module)
-    program = serve()
-    if Path(program).is_file():
-        runpy.run_path(program, run_name="__main__")
-    else:
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    server = Server(Path(sys.argv[1]))
+    gc.freeze()  # what a fork does not touch is in memory once
+    print("ready", flush=True)
+    arguments = server.serve()
+    try:
+        run(arguments)
+    except SystemExit as exit:
+        end(exit.code)
+    except BaseException:
+        traceback.print_exc()
+        end(1)
+    end(0)

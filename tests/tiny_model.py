@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from forks import Forks
+from forks import FORKS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-# Nothing of hexport, and nothing of executorch that looks for the QNN libraries.
-FORKS = Forks("executorch.exir.program", "torchao.quantization.pt2e.quantize_pt2e", "transformers", "tokenizers")
 
 VOCABULARY = 258  # a token per byte, <s> and </s>
 CONTEXT = 16

@@ -1,4 +1,4 @@
-"""What hexport takes from inside of executorch: names that are not its public interface, each in one place.
+"""What hexport takes from inside of executorch and torch: names that are not their interface, each in one place.
 
 Where another version lacks one, a line says which version hexport was tried with.
 """
@@ -57,6 +57,20 @@ def add_strategy(recipe: Any, strategy: Any) -> None:
     if not isinstance(getattr(recipe, "_strategies", None), list):
         internal(f"{QUALCOMM}.quantizer.quant_recipe", "QuantRecipe._strategies")
     recipe._strategies.append(strategy)
+
+
+@contextlib.contextmanager
+def node_histories_shared() -> Iterator[None]:
+    """Copy graphs without copies of what torch writes down of each node's origin, which nobody changes.
+
+    These histories grow with every pass, and copies of them took a sixth of the time of a template.
+    """
+    history = internal("torch.fx.traceback", "NodeSource")
+    history.__deepcopy__ = lambda source, memo: source
+    try:
+        yield
+    finally:
+        del history.__deepcopy__
 
 
 @contextlib.contextmanager

@@ -1,18 +1,15 @@
-"""A tiny random llama, calibrated and lowered once by the real scripts, and once more in this process."""
+"""A tiny random llama, calibrated and lowered once by the real scripts, and in this process in all other forms."""
 
 import contextlib
 import json
 import logging
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import tiny_model
+from forks import Forks
 from tiny_model import CONTEXT, EMULATOR, RECIPE, Tiny, build_tiny, qdq_logits, save_llama
-
-from hexport.file_hashes import sha256
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,16 +18,6 @@ def quiet_libraries():
     logging.disable(logging.WARNING)
     yield
     logging.disable(logging.NOTSET)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def shared_histories(qnn_sdk):
-    """torch gives each node of each new graph a copy of the history of the one it comes from, which nobody changes."""
-    from torch.fx.traceback import NodeSource
-
-    NodeSource.__deepcopy__ = lambda source, memo: source
-    yield
-    del NodeSource.__deepcopy__
 
 
 @pytest.fixture(scope="session")
@@ -97,16 +84,34 @@ class Lowerings:
         """The .pte that `lower` makes for the emulator."""
         return self.lowered(*model, **options).pte
 
-    def lowered(self, checkpoint, attrs, recipe, n_shards: int = 1, prefill: int | None = None, decode: int = 1):
-        """What `lower` makes for the emulator, of graphs with these AR lengths."""
+    def lowered(
+        self,
+        checkpoint,
+        attrs,
+        recipe,
+        n_shards: int = 1,
+        prefill: int | None = None,
+        decode: int = 1,
+        context_len: int = CONTEXT,
+        target: str = EMULATOR,
+    ):
+        """What `lower` makes of graphs with these AR lengths."""
         from hexport.lowering.target import target_named
         from hexport.progress import Progress
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(self.lower, "lower_templates", self.templates)
             lengths = {"kv_forward": decode} | ({"prefill_forward": prefill} if prefill else {})
-            model = checkpoint, attrs, recipe, target_named(EMULATOR), lengths, CONTEXT, n_shards
+            model = checkpoint, attrs, recipe, target_named(target), lengths, context_len, n_shards
             return self.lower.lower(*model, self.special, Progress())
+
+    def write(self, path: Path, *model, **options) -> None:
+        """Write the program, and what its manifest says of its content."""
+        lowered = self.lowered(*model, **options)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(lowered.pte)
+        facts = {"content_sha256": lowered.content_sha256, "graphs": lowered.graphs}
+        path.with_name(path.name + ".manifest.json").write_text(json.dumps(facts))
 
 
 @pytest.fixture(scope="session")
@@ -124,40 +129,38 @@ def model(checkpoint, attrs, recipe) -> tuple:
 def new_processes() -> Iterator[None]:
     """Scripts run in these, not in forks, which have all their hashes from one process."""
 
-    def run(program: str, *args: str, env: dict, input: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, program, *args], env=env, input=input, capture_output=True, text=True)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny_model.FORKS, "run", run)
+        patch.setattr(Forks, "python", sys.executable)
         yield
 
 
 @pytest.fixture(scope="session")
-def variants(tiny, keep) -> dict[str, Path]:
-    """Programs of lower.py that differ from the tiny model's in what their names say; `again` in nothing."""
+def variants(tiny, model, lowerings, keep) -> dict[str, Path]:
+    """Programs that differ from the tiny model's in what their names say. `again`, by lower.py, differs in nothing."""
     changes = {
-        "again": ({}, {}),
-        "weight": ({}, {"checkpoint": "nudged/model.safetensors", "quant-attrs": "quant_attrs.json"}),
-        "SM8650": ({"target": "SM8650", "emulator": False}, {}),
-        "SM8750": ({"target": "SM8750", "soc": "SM8750", "emulator": False, "max_seq_len": 12}, {}),
+        "SM8650": {"target": "SM8650"},
+        "SM8750": {"target": "SM8750", "context_len": 12},
     }
 
     def nudge(llama):
         llama.model.layers[2].mlp.up_proj.weight[0, 0] += 1
 
     def build(folder: Path) -> None:
+        from hexport.decoder.weights import Checkpoint
+
+        def path_of(name: str) -> Path:
+            return folder / name / "kv_llama_qnn.pte"
+
+        with new_processes():
+            done = tiny.lower(path_of("again"))
+        assert done.returncode == 0, done.stderr
         save_llama(folder / "nudged", nudge)
-        attrs = json.loads(tiny.quant_attrs.read_text())
-        attrs["checkpoint_sha256"] = sha256(folder / "nudged" / "model.safetensors")
-        (folder / "quant_attrs.json").write_text(json.dumps(attrs))
-        for name, (settings, files) in changes.items():
-            files = {option: folder / file for option, file in files.items()}
-            with new_processes() if name == "again" else contextlib.nullcontext():
-                done = tiny.lower(folder / name / "kv_llama_qnn.pte", settings, **files)
-            assert done.returncode == 0, done.stderr
+        lowerings.write(path_of("weight"), Checkpoint(folder / "nudged"), *model[1:])
+        for name, options in changes.items():
+            lowerings.write(path_of(name), *model, **options)
 
     folder = keep("variants", build)
-    return {name: folder / name / "kv_llama_qnn.pte" for name in changes}
+    return {name: folder / name / "kv_llama_qnn.pte" for name in ("again", "weight", *changes)}
 
 
 @pytest.fixture

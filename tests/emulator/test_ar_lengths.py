@@ -44,14 +44,12 @@ def read(*parts: tuple[Graph, int]) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 @pytest.fixture(scope="module")
-def programs(tiny, keep) -> dict[int, Path]:
+def programs(model, lowerings, keep) -> dict[int, Path]:
     """A hybrid program per prefill AR length."""
 
     def build(folder: Path) -> None:
         for ar_len in AR_LENGTHS:
-            settings = {"mode": "hybrid", "prefill_ar_len": ar_len, "max_seq_len": CONTEXT}
-            done = tiny.lower(folder / str(ar_len) / "hybrid.pte", settings)
-            assert done.returncode == 0, done.stderr
+            lowerings.write(folder / str(ar_len) / "hybrid.pte", *model, prefill=ar_len, context_len=CONTEXT)
 
     folder = keep("ar", build)
     return {ar_len: folder / str(ar_len) / "hybrid.pte" for ar_len in AR_LENGTHS}

@@ -14,8 +14,9 @@ from tiny_model import CONTEXT, EMULATOR, RECIPE, qdq_logits, sqnr_db
 
 from hexport.decoder.weights import Checkpoint
 from hexport.devices.emulator import Run, load_generator
-from hexport.lowering.plain import calibrate_plain, convert_decoder, lower_plain, record_plain
+from hexport.lowering.plain import calibrate_plain, convert_decoder, lower_plain
 from hexport.lowering.target import target_named
+from hexport.lowering.template import record_ops
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import QuantAttrs
@@ -23,26 +24,26 @@ from hexport.quantization.recipe import recipe_from
 from hexport.runtime.lookahead import Size
 from hexport.runtime.program import Program
 
-# With windows and contexts that the 16 tokens of these tests go beyond.
-SMALL = [
-    "llama, llama3 scaling",
-    "gemma, one KV head",
-    "gemma3, listed layers slide, full layers scaled",
-    "phi3, longrope on three quarters of a head",
-    "phi3, longrope with an attention factor, window, tied",
-    "qwen2, seven queries per KV head, window switched off",
-    "qwen3, biases",
-    "smollm3, layers without rope slide",
-]
+# With windows and contexts that the 16 tokens of these tests go beyond. Two layers, which differ in weights and
+# encodings; three where they differ in kind, so that one kind is there twice. Four heads, as graphs grow with them.
+FOUR_HEADS = {"num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES = {
+    "llama, llama3 scaling": FOUR_HEADS,
+    "gemma, one KV head": FOUR_HEADS,
+    "gemma3, listed layers slide, full layers scaled": FOUR_HEADS | {"num_hidden_layers": 3},
+    "phi3, longrope on three quarters of a head": FOUR_HEADS | {"hidden_size": 64},
+    "phi3, longrope with an attention factor, window, tied": FOUR_HEADS | {"hidden_size": 32},
+    "qwen2, seven queries per KV head, window switched off": {"num_hidden_layers": 2},
+    "qwen3, biases": FOUR_HEADS,
+    "smollm3, layers without rope slide": FOUR_HEADS | {"num_hidden_layers": 3, "num_key_value_heads": 4},
+}
 # All layers slide here, and executorch's own flow cannot take a graph that leaves its first mask unread.
 ALL_SLIDING = "phi3, longrope with an attention factor, window, tied"
 # With one KV head, executorch's pass that splits heads looks up cosines and sines in each layer anew in the plain flow.
 ONE_KV_HEAD = ["gemma, one KV head", "phi3, longrope on three quarters of a head"]
-COMPARED = [name for name in SMALL if name not in (ALL_SLIDING, *ONE_KV_HEAD)]
-# Of the plain flow's graphs that read blocks, these have every feature that depends on the AR length.
+COMPARED = [name for name in SIZES if name not in (ALL_SLIDING, *ONE_KV_HEAD)]
+# Compared in the plain flow's graph that reads blocks: these have every feature that depends on the AR length.
 BLOCKS = ["gemma3, listed layers slide, full layers scaled", "smollm3, layers without rope slide"]
-# Layers alike: two, which differ in weights and encodings. Those that are not: three, so that one kind is there twice.
-N_LAYERS = dict.fromkeys(SMALL, 2) | dict.fromkeys(BLOCKS, 3)
 SHARDED = "gemma3, listed layers slide, full layers scaled"
 BLOCK, WHOLE = 8, CONTEXT
 LOOKAHEAD = Size(ngram=3, window=2, gcap=2)  # 8 tokens a call
@@ -57,6 +58,7 @@ def families(*names: str) -> list:
 
 @dataclass
 class Small:
+    name: str
     checkpoint: Checkpoint
     samples: list[list[int]]
     attrs: QuantAttrs
@@ -71,11 +73,15 @@ class Small:
     def model(self) -> tuple:
         return self.checkpoint, self.attrs, recipe_from(RECIPE, "16a8w")
 
+    @property
+    def plain_ar_len(self) -> int:
+        return BLOCK if self.name in BLOCKS else 1
 
-@pytest.fixture(scope="module", params=families(*SMALL))
+
+@pytest.fixture(scope="module", params=families(*SIZES))
 def small(request, lowerings, keep) -> Small:
     model_type, changes = MODELS[request.param]
-    changes = changes | {"num_hidden_layers": N_LAYERS[request.param]}
+    changes = changes | SIZES[request.param]
     if "layer_types" in changes:
         changes["layer_types"] = changes["layer_types"][: changes["num_hidden_layers"]]
 
@@ -94,7 +100,7 @@ def small(request, lowerings, keep) -> Small:
 
     folder = keep(request.param, build)
     programs = {mode: folder / f"{mode}_llama_qnn.pte" for mode in MODES}
-    return Small(Checkpoint(folder), *pickle.loads((folder / "facts").read_bytes()), programs)
+    return Small(request.param, Checkpoint(folder), *pickle.loads((folder / "facts").read_bytes()), programs)
 
 
 def round_to_8_bits(model) -> None:
@@ -111,25 +117,22 @@ def test_the_emulators_logits_are_transformers_as_far_as_16_bit_activations_allo
     np.testing.assert_array_equal(found.argmax(axis=-1), small.expected.argmax(axis=-1))
 
 
-def test_the_emulators_logits_are_those_of_the_fake_quantised_graph(small):
+@pytest.fixture(scope="module")
+def converted(small) -> tuple:
+    """The plain flow's fake-quantised graph, and inputs of its shapes."""
+    return convert_decoder(*small.model, CONTEXT, small.plain_ar_len)
+
+
+def test_the_emulators_logits_are_those_of_the_fake_quantised_graph(small, converted):
     tokens = small.samples[0]
-    expected = qdq_logits(convert_decoder(*small.model, CONTEXT)[0], small.checkpoint.config, tokens)
+    expected = qdq_logits(converted[0], small.checkpoint.config, tokens)
     assert sqnr_db(expected, read_blocks(Program(small.program).graph(), tokens)) > 40
 
 
 @pytest.mark.parametrize("small", families(*COMPARED), indirect=True)
-def test_stamped_ops_are_the_plain_flows(small, lowerings):
-    compare_ops(small, lowerings, 1)
-
-
-@pytest.mark.parametrize("small", families(*BLOCKS), indirect=True)
-def test_stamped_ops_that_read_blocks_are_the_plain_flows(small, lowerings):
-    compare_ops(small, lowerings, BLOCK)
-
-
-def compare_ops(small: Small, lowerings, ar_len: int) -> None:
-    plain = record_plain(*small.model, target_named(EMULATOR), CONTEXT, ar_len)
-    stamped = stamped_ops(*lowerings.graph_arguments(*small.model, ar_len))
+def test_stamped_ops_are_the_plain_flows(small, lowerings, converted):
+    plain = record_ops(*converted, target_named(EMULATOR))
+    stamped = stamped_ops(*lowerings.graph_arguments(*small.model, small.plain_ar_len))
     assert_same_program(stamped, plain, small.checkpoint.config.n_layers)
 
 
@@ -174,8 +177,7 @@ def test_all_modes_give_the_same_answers(small):
 
 
 @pytest.mark.parametrize("small", families(SHARDED), indirect=True)
-@pytest.mark.parametrize("prefill", [BLOCK, WHOLE])
-@pytest.mark.parametrize("n_shards", [2, 3])
+@pytest.mark.parametrize(("n_shards", "prefill"), [(2, BLOCK), (3, WHOLE)])
 def test_a_program_in_shards_puts_out_the_same_codes(small, lowerings, tmp_path, n_shards, prefill):
     path = tmp_path / "sharded.pte"
     path.write_bytes(lowerings.program(*small.model, n_shards=n_shards, prefill=prefill))

@@ -19,10 +19,11 @@ from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
 BLOCK = 5
 LOOKAHEAD = {"ngram": 3, "window": 2, "gcap": 1}  # 6 tokens a call
 DECODE_BLOCK = 8  # the AR length of the graph that reads them
+# Name -> mode, and AR lengths of its graphs.
 PROGRAMS = {
-    "hybrid": {"mode": "hybrid", "prefill_ar_len": BLOCK},
-    "whole prompt": {"mode": "hybrid", "prefill_ar_len": CONTEXT},
-    "lookahead": {"mode": "lookahead", "prefill_ar_len": BLOCK, **LOOKAHEAD},
+    "hybrid": ("hybrid", {"prefill": BLOCK}),
+    "whole prompt": ("hybrid", {"prefill": CONTEXT}),
+    "lookahead": ("lookahead", {"prefill": BLOCK, "decode": DECODE_BLOCK}),
 }
 TEXT = b"Once upon a time"
 # To be scored: some begin alike, and of whole contexts the last block begins within the one before it.
@@ -30,11 +31,10 @@ INPUTS = [TEXT[:3], TEXT[:9], TEXT[:9] + b"land", TEXT, TEXT[:14] + b"..", b"sea
 
 
 @pytest.fixture(scope="session")
-def programs(tiny, keep) -> dict[str, Path]:
+def programs(tiny, model, lowerings, keep) -> dict[str, Path]:
     def build(folder: Path) -> None:
-        for name, settings in PROGRAMS.items():
-            done = tiny.lower(folder / name / "program.pte", settings)
-            assert done.returncode == 0, done.stderr
+        for name, (_, ar_lengths) in PROGRAMS.items():
+            lowerings.write(folder / name / "program.pte", *model, **ar_lengths)
 
     folder = keep("modes", build)
     return {"kv": tiny.program, **{name: folder / name / "program.pte" for name in PROGRAMS}}
@@ -46,7 +46,7 @@ def tokenizer(tiny) -> Tokenizer:
 
 
 def run_of(name: str, **changes) -> Run:
-    mode = PROGRAMS.get(name, {"mode": "kv"})["mode"]
+    mode, _ = PROGRAMS.get(name, ("kv", {}))
     settings = {"mode": mode, "system_prompt": "", "temperature": 0.0, "seq_len": CONTEXT, "repeats": 1, "warmup": 0}
     return Run.of({**settings, **LOOKAHEAD, **changes})
 

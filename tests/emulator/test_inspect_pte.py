@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tiny_model import CONTEXT, FORKS, SCRIPTS, environment
+from forks import FORKS
+from tiny_model import CONTEXT, SCRIPTS, environment
 
 from hexport.errors import HexportError
 from hexport.lowering.capabilities import emulator_refusal
@@ -18,15 +19,13 @@ N_LAYERS, AR = 3, 4
 
 
 @pytest.fixture(scope="session")
-def phone_program(tiny, keep) -> Path:
+def phone_program(model, lowerings, keep) -> Path:
     """Hybrid for SM8650, in two shards, each with both graphs and one copy of the weights."""
-    settings = {"mode": "hybrid", "prefill_ar_len": AR, "num_sharding": 2, "target": "SM8650", "emulator": False}
 
     def build(folder: Path) -> None:
-        done = tiny.lower(folder / "SM8650" / "hybrid_llama_qnn.pte", settings)
-        assert done.returncode == 0, done.stderr
+        lowerings.write(folder / "hybrid_llama_qnn.pte", *model, target="SM8650", prefill=AR, n_shards=2)
 
-    return keep("phone", build) / "SM8650" / "hybrid_llama_qnn.pte"
+    return keep("phone", build) / "hybrid_llama_qnn.pte"
 
 
 def inspect(path: Path, *options: str) -> subprocess.CompletedProcess:

@@ -8,7 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from workflow_tree import FORKS, SNAKEMAKE, environment
+from forks import FORKS
+from workflow_tree import SNAKEMAKE, environment
 
 REPOSITORY = Path(__file__).parents[2]
 SEEDS, BUILDS = range(3), 4
@@ -158,4 +159,4 @@ def _write_workflow(folder: Path, targets: list[str]) -> None:
 
 
 def _snakemake(folder: Path, *args: str) -> int:
-    return FORKS.run("snakemake", *OPTIONS, *args, cwd=folder, env=environment()).returncode
+    return FORKS.run("-m", "snakemake", *OPTIONS, *args, cwd=folder, env=environment()).returncode

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import snakemake.api  # before its parts, which import each other
+from forks import FORKS
 from snakemake.dag import DAG
 from snakemake.io import _IOFile
 from snakemake.jobs import GroupJob, Job, Reason
 from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
-from workflow_tree import FORKS, SNAKEMAKE, environment
+from workflow_tree import SNAKEMAKE, environment
 
 REPOSITORY = Path(__file__).parents[2]
 STALENESS = REPOSITORY / "rules" / "staleness.smk"
@@ -183,4 +184,4 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 def _snakemake(folder: Path, *args: str) -> subprocess.CompletedProcess:
     cache = {"XDG_CACHE_HOME": str(folder / "cache")}
-    return FORKS.run("snakemake", *OPTIONS, *args, cwd=folder, env=environment() | cache)
+    return FORKS.run("-m", "snakemake", *OPTIONS, *args, cwd=folder, env=environment() | cache)

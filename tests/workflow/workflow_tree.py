@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from forks import Forks
+from forks import FORKS
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 REPOSITORY = Path(__file__).parents[2]
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
-FORKS = Forks("snakemake.cli", "jsonschema", "yaml")
 WORKFLOW = ("Snakefile", "rules", "schemas", "scripts", "profiles")
 STAND_IN = """\
 import sys
@@ -45,7 +44,7 @@ class Tree:
 
     def snakemake(self, *args: str, check: bool = True) -> subprocess.CompletedProcess:
         """As `python -m snakemake` in this folder."""
-        done = FORKS.run("snakemake", *args, cwd=self.path, env=environment())
+        done = FORKS.run("-m", "snakemake", *args, cwd=self.path, env=environment())
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

@@ -28,7 +28,7 @@ from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from hexport.errors import HexportError
-from hexport.executorch_internals import capture_passes, op_builder_replaced
+from hexport.executorch_internals import capture_passes, node_histories_shared, op_builder_replaced
 from hexport.lowering.recording import Op, Tensor, recording
 from hexport.lowering.target import Target, compile_spec
 from hexport.quantization.prepared import Observer, PreparedGraph, output_values
@@ -112,7 +112,8 @@ def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op
     inputs_of_graph = {node.name for node in converted.graph.nodes if node.op == "placeholder"}
     whole = inputs_of_graph, len(output_values(output))
 
-    with contextlib.suppress(_RecordedAll), op_builder_replaced(record) as build_op_wrappers:
+    shared = node_histories_shared()
+    with contextlib.suppress(_RecordedAll), shared, op_builder_replaced(record) as build_op_wrappers:
         to_edge_transform_and_lower_to_qnn(
             converted, inputs, compile_spec(target), passes_job=quantized_io_passes(converted)
         )
