@@ -102,11 +102,11 @@ def build_tiny(folder: Path) -> None:
 
 
 def save_llama(folder: Path, change: Callable = lambda model: None, **sizes) -> None:
-    """A random llama: 3 query heads per KV head, heads wider than the hidden size, untied head."""
+    """A random llama: 2 query heads per KV head, heads wider than the hidden size, untied head."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
     lengths = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "vocab_size": VOCABULARY}
     ids = {"bos_token_id": 256, "eos_token_id": 257}
     config = LlamaConfig(**{**heads, **lengths, **ids, "rope_theta": 5000.0, "rms_norm_eps": 1e-5, **sizes})

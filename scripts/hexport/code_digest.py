@@ -12,10 +12,9 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import BinaryIO
 
 from hexport.file_hashes import sha256
-from hexport.stat_cache import StatCache
+from hexport.stat_cache import TextCache
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -33,6 +32,7 @@ OF_KIND = {
 # What makes a program and runs it on the emulator. Programs and what is made of them depend on its versions, by their
 # settings; other stages do not.
 TOOLCHAIN = ("executorch", "torch", "torchao")
+CACHE = TextCache("code")
 # Packages that are imported by another name than they are installed by.
 DISTRIBUTIONS = {"google": "protobuf", "yaml": "PyYAML"}
 
@@ -103,19 +103,24 @@ def _files(module: str) -> list[Path]:
 def _facts(path: Path) -> dict:
     """`code`: digest of the file's code; `modules` of hexport that it imports, and other `packages`.
 
-    They are kept from one process to the next.
+    They are kept, by the file's bytes and its place, for all processes and checkouts.
     """
-    return json.loads(_cache().value(path, lambda file: _read_facts(file, path)))
+    source = path.read_bytes()
+    key = f"{_how()} {path.relative_to(SCRIPTS)} {hashlib.sha256(source).hexdigest()}"
+    if (facts := CACHE.get(key)) is None:
+        CACHE.put(key, facts := _read_facts(source, path))
+    return json.loads(facts)
 
 
 @functools.cache
-def _cache() -> StatCache:
+def _how() -> str:
+    """A word that stands for how facts are read."""
     how = f"{sha256(Path(__file__))} {sys.version_info.major}.{sys.version_info.minor}"
-    return StatCache("code", hashlib.sha256(how.encode()).hexdigest()[:16])
+    return hashlib.sha256(how.encode()).hexdigest()[:16]
 
 
-def _read_facts(file: BinaryIO, path: Path) -> str:
-    tree = ast.parse(file.read(), str(path))
+def _read_facts(source: bytes, path: Path) -> str:
+    tree = ast.parse(source, str(path))
     names = set(_imported(tree, path))
     modules = sorted(name for name in names if name.split(".")[0] == "hexport")
     packages = {name.split(".")[0] for name in names} - {"hexport", *sys.stdlib_module_names}

@@ -34,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.{socket.gethostname()}."
     for left in path.parent.glob(f"{glob.escape(prefix)}*.part"):  # by a process of this host that was killed
-        if not Path("/proc", left.name.removeprefix(prefix).removesuffix(".part")).exists():
+        if not _runs(left.name.removeprefix(prefix).removesuffix(".part")):
             left.unlink(missing_ok=True)
     temporary = path.with_name(f"{prefix}{os.getpid()}.part")
     temporary.unlink(missing_ok=True)
@@ -49,6 +49,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _runs(process: str) -> bool:
+    """Whether a process of this host runs. One that has ended may still be listed: nobody has asked how it ended."""
+    try:
+        state = Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
 
 
 def _flush(path: Path) -> None:

@@ -1,7 +1,7 @@
-"""What was computed of files, kept in this user's cache folder by what stat says of each file.
+"""What was computed of files, kept in this user's cache folder.
 
-A line of a cache file is a checksum of its rest, the state of a file, and the value. Lines are only ever added, each by
-one write, so processes may add at the same time and be killed in it: a damaged line counts as absent.
+A line of a cache file is a checksum of its rest, a key and a text. Lines are only ever added, each by one write, so
+processes may add at the same time and be killed in it: a damaged line counts as absent.
 """
 
 import contextlib
@@ -20,21 +20,60 @@ from hexport.errors import HexportError
 MAX_BYTES = 4_000_000  # of a cache file; of a larger one, the newer half is kept
 # A file that is written again within one tick of the file system's clock may keep the state that it had.
 TICK_S, SECONDS_TICK_S = 0.02, 2.0
-LINE = re.compile(rb"([0-9a-f]{8}) ((\w+ \d+ \d+ \d+ -?\d+ -?\d+) ([^\n]*))\n")
+LINE = re.compile(rb"([0-9a-f]{8}) (([^\t\n]+)\t([^\n]*))\n")
 SAFELY = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-class StatCache:
-    """Values of one kind, each a text of one line, by the state of the file that they were computed of.
+class TextCache:
+    """Texts of one line by keys of one line, which all processes of this user share in a file of this name."""
 
-    `version` is a word that stands for how they are computed: values of another version do not count. Those of files
-    under `least_bytes` are sooner computed than looked up: only this process remembers them.
+    def __init__(self, name: str):
+        self._name = name
+        self._texts: dict[str, str] = {}
+        self._read: tuple[int, int] = 0, 0  # of the file: which it was, and how much of it has been read
+
+    def get(self, key: str) -> str | None:
+        """The text that any process has put under this key."""
+        if key not in self._texts:
+            self._load()
+        return self._texts.get(key)
+
+    def put(self, key: str, text: str) -> None:
+        rest = f"{key}\t{text}".encode()
+        # The first end of line closes a line that a full disk has cut.
+        line = b"\n%08x %s\n" % (zlib.crc32(rest), rest)
+        self._texts[key] = text
+        if folder := user_cache():
+            with contextlib.suppress(OSError), open(folder / self._name, "ab", buffering=0, opener=_safely) as file:
+                file.write(line)
+
+    def _load(self) -> None:
+        """Read what has been put since."""
+        if (folder := user_cache()) is None:
+            return
+        with contextlib.suppress(OSError), open(folder / self._name, "rb", opener=_safely) as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode) or self._read == (state.st_ino, state.st_size):
+                return
+            known_file, n_read = self._read
+            if known_file == state.st_ino and n_read < state.st_size <= MAX_BYTES:
+                file.seek(n_read)
+            self._read = state.st_ino, state.st_size
+            lines = [line for line in LINE.finditer(file.read()) if int(line[1], 16) == zlib.crc32(line[2])]
+            self._texts |= {line[3].decode(): line[4].decode() for line in lines}
+            if state.st_size > MAX_BYTES:
+                _replace(folder / self._name, b"".join(line[0] for line in lines[len(lines) // 2 :]))
+
+
+class StatCache:
+    """Texts of one kind, each computed of a file, by the state of that file.
+
+    Those of files under `least_bytes` are sooner computed than looked up: only this process remembers them.
     """
 
-    def __init__(self, name: str, version: str = "1", least_bytes: int = 0):
-        self._name, self._version, self._least_bytes = name, version, least_bytes
-        self._values: dict[str, str] = {}
-        self._read: tuple[int, int] | None = None  # what the cache file was when it was last read
+    def __init__(self, name: str, least_bytes: int = 0):
+        self._kept, self._least_bytes = TextCache(name), least_bytes
+        self._own: dict[str, str] = {}
 
     def value(self, path: Path, compute: Callable[[BinaryIO], str]) -> str:
         """`compute` of the open file, or what it was when any process computed it of the file in this state.
@@ -45,47 +84,22 @@ class StatCache:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise HexportError(f"{path}: not a regular file")
-            key = self._key(before)
-            shared = before.st_size >= self._least_bytes
-            if key not in self._values and shared:
-                self._load()
-            if key in self._values:
-                return self._values[key]
+            key, shared = _key(before), before.st_size >= self._least_bytes
+            if known := self._own.get(key) or (self._kept.get(key) if shared else None):
+                return known
             if shared and (wait := _seconds_to_settle(before)) <= TICK_S:
                 time.sleep(wait)
             settled = _seconds_to_settle(before) == 0
             value = compute(file)
-            if settled and self._key(os.fstat(file.fileno())) == key:
-                self._values[key] = value
+            if settled and _key(os.fstat(file.fileno())) == key:
+                self._own[key] = value
                 if shared:
-                    self._store(key, value)
+                    self._kept.put(key, value)
         return value
 
-    def _load(self) -> None:
-        """Read what other processes have stored since."""
-        if (folder := user_cache()) is None:
-            return
-        with contextlib.suppress(OSError), open(folder / self._name, "rb", opener=_safely) as file:
-            state = os.fstat(file.fileno())
-            if self._read == (state.st_ino, state.st_size) or not stat.S_ISREG(state.st_mode):
-                return
-            self._read = state.st_ino, state.st_size
-            lines = [line for line in LINE.finditer(file.read()) if int(line[1], 16) == zlib.crc32(line[2])]
-            self._values |= {line[3].decode(): line[4].decode() for line in lines}
-            if state.st_size > MAX_BYTES:
-                _replace(folder / self._name, b"".join(line[0] for line in lines[len(lines) // 2 :]))
 
-    def _key(self, state: os.stat_result) -> str:
-        times = f"{state.st_mtime_ns} {state.st_ctime_ns}"
-        return f"{self._version} {state.st_dev} {state.st_ino} {state.st_size} {times}"
-
-    def _store(self, key: str, value: str) -> None:
-        rest = f"{key} {value}".encode()
-        # The first end of line closes a line that a full disk has cut.
-        line = b"\n%08x %s\n" % (zlib.crc32(rest), rest)
-        if folder := user_cache():
-            with contextlib.suppress(OSError), open(folder / self._name, "ab", buffering=0, opener=_safely) as file:
-                file.write(line)
+def _key(state: os.stat_result) -> str:
+    return f"{state.st_dev} {state.st_ino} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
 
 
 def user_cache() -> Path | None:

@@ -74,7 +74,7 @@ def other(tmp_path_factory, qnn_sdk) -> tuple:
         model.model.layers[1].self_attn.v_proj.weight[5:9] = 0
 
     folder = tmp_path_factory.mktemp("other")
-    save_llama(folder, zero_channels, num_hidden_layers=2, num_key_value_heads=6, tie_word_embeddings=True)
+    save_llama(folder, zero_channels, num_hidden_layers=2, num_key_value_heads=4, tie_word_embeddings=True)
     overrides = [{"points": points, "weight_bits": 4} for points in ("feed_forward.down_proj", "*.q_proj")]
     checkpoint, recipe = Checkpoint(folder), recipe_from({**RECIPE, "overrides": overrides}, "r")
     samples = [[256, *text.encode()] for text in SAMPLES]

@@ -1,10 +1,11 @@
-import time
+import shutil
 from importlib import metadata
 
 import pytest
 
 from hexport import code_digest as digests_of
 from hexport.code_digest import code_digest, import_closure, package_versions
+from hexport.stat_cache import TextCache
 
 
 @pytest.fixture
@@ -124,15 +125,17 @@ def test_every_package_that_the_product_imports_has_a_version():
             assert version in {metadata.version(name) for name in known[package]}, f"{script.name}: {package}"
 
 
-def test_digests_take_little_time_in_the_next_process(scripts, monkeypatch):
+def test_digests_take_little_time_in_the_next_process_and_checkout(scripts, tmp_path_factory, monkeypatch):
     """All of them are taken whenever Snakemake starts."""
     before = digests(scripts)
-    time.sleep(0.03)  # until what was just written counts as settled
-    assert digests(scripts) == before
+    checkout = tmp_path_factory.mktemp("checkout") / "scripts"
+    shutil.copytree(scripts, checkout)
     _forget()
     monkeypatch.setattr(digests_of, "_read_facts", lambda *_: pytest.fail("read again"))
-    digests_of._cache.cache_clear()
+    monkeypatch.setattr(digests_of, "CACHE", TextCache("code"))
     assert digests(scripts) == before
+    monkeypatch.setattr(digests_of, "SCRIPTS", checkout)
+    assert digests(checkout) == before
 
 
 @pytest.mark.parametrize("script", ["run.py", "evaluate_device.py"])

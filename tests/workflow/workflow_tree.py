@@ -82,7 +82,7 @@ def copy_workflow(path: Path) -> None:
 def write_checkpoint(folder: Path, seed: int = 0, *, vocabulary: int = 260, hidden: int = 64, layers: int = 2) -> None:
     """A random llama in a Hugging Face folder, with a byte-level tokenizer."""
     folder.mkdir(parents=True)
-    heads, kv_heads, feed_forward = 4, 2, 128
+    heads, kv_heads, feed_forward = 2, 1, 128  # graphs grow with the heads
     head = hidden // heads
     config = {
         "architectures": ["LlamaForCausalLM"],
