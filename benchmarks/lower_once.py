@@ -13,13 +13,14 @@ from hexport.qnn_sdk import use_qnn_sdk
 use_qnn_sdk()
 from hexport.config.recipes import resolve_recipes  # noqa: E402 - after the QNN libraries
 from hexport.decoder.weights import Checkpoint  # noqa: E402
-from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD  # noqa: E402
-from hexport.lowering.lower import SpecialTokens, lower  # noqa: E402
+from hexport.lowering.constant_methods import SpecialTokens  # noqa: E402
+from hexport.lowering.lower import lower  # noqa: E402
 from hexport.lowering.plain import lower_plain  # noqa: E402
-from hexport.lowering.target import target_named  # noqa: E402
+from hexport.programs.abi import KV_METHOD, PREFILL_METHOD  # noqa: E402
 from hexport.progress import Progress  # noqa: E402
 from hexport.quantization.quant_attrs import load_quant_attrs  # noqa: E402
 from hexport.quantization.recipe import recipe_from  # noqa: E402
+from hexport.targets.target import target_named  # noqa: E402
 from hexport.tokenizers.tokenizer import load_tokenizer  # noqa: E402
 
 

@@ -32,12 +32,13 @@ def lowered(folder: Path) -> dict[str, Path]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from hexport.decoder.weights import Checkpoint
-    from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
-    from hexport.lowering.lower import SpecialTokens, lower
-    from hexport.lowering.target import target_named
+    from hexport.lowering.constant_methods import SpecialTokens
+    from hexport.lowering.lower import lower
+    from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
     from hexport.progress import Progress
     from hexport.quantization.calibration import calibrate
     from hexport.quantization.recipe import recipe_from
+    from hexport.targets.target import target_named
 
     sizes = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 5, "vocab_size": VOCABULARY}
     LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=8, num_key_value_heads=4)).save_pretrained(folder)

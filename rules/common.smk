@@ -70,4 +70,4 @@ wildcard_constraints:
     recipe=names(build.recipes),
     target=f"({names(HTP_ARCH)})(-emulator)?",
     device=names([*build.devices, PHONES]),
-    mode=names(matrix.PROGRAM_KEYS),
+    mode=names(MODES),

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.lowering.inspection_process import report_of
+from hexport.programs.inspection_process import report_of
 
 WIDTH = 160  # of tables that do not go to a terminal
 

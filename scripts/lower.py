@@ -40,10 +40,11 @@ def main(settings: dict, checkpoint: Path, quant_attrs: Path, tokenizer: Path, o
         build_id = qnn_build_id()
         from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
-        from hexport.lowering.lower import SpecialTokens, ar_lengths_of, lower
-        from hexport.lowering.target import Target
+        from hexport.lowering.constant_methods import SpecialTokens
+        from hexport.lowering.lower import ar_lengths_of, lower
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
         from hexport.quantization.recipe import recipe_from
+        from hexport.targets.target import Target
         from hexport.tokenizers.backend import special_ids
 
         target = Target(settings["soc"], settings["emulator"])

@@ -37,18 +37,19 @@ def build(folder: Path) -> None:
     """Of a random llama of one layer, with a token per byte, in this process. Takes half a minute."""
     from hexport.decoder.weights import Checkpoint
     from hexport.lowering import lower
-    from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
-    from hexport.lowering.target import target_named
+    from hexport.lowering.constant_methods import SpecialTokens
+    from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
     from hexport.progress import Progress
     from hexport.quantization.calibration import calibrate
     from hexport.quantization.recipe import recipe_from
+    from hexport.targets.target import target_named
 
     save_llama(folder / "checkpoint", num_hidden_layers=1)
     save_tokenizer(folder / "tokenizer")
     checkpoint, recipe, progress = Checkpoint(folder / "checkpoint"), recipe_from(RECIPE, "16a8w"), Progress()
     attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, progress)
     model = checkpoint, attrs, recipe, target_named(EMULATOR)
-    special = lower.SpecialTokens(bos_id=256, eos_id=257)
+    special = SpecialTokens(bos_id=256, eos_id=257)
     programs = RealPrograms.in_folder(folder)
     with pytest.MonkeyPatch.context() as patch:  # graphs of one AR length have the same templates
         patch.setattr(lower, "lower_templates", functools.cache(lower.lower_templates))

@@ -49,7 +49,7 @@ def recipe():
 
 @pytest.fixture(scope="session")
 def special():
-    from hexport.lowering.lower import SpecialTokens
+    from hexport.lowering.constant_methods import SpecialTokens
 
     return SpecialTokens(bos_id=256, eos_id=257)
 
@@ -71,8 +71,8 @@ class Lowerings:
 
     def graph_arguments(self, checkpoint, attrs, recipe, ar_len: int = 1) -> tuple:
         """What a `DecoderGraph` for the emulator is made from."""
-        from hexport.lowering.target import target_named
         from hexport.progress import Progress
+        from hexport.targets.target import target_named
 
         return (
             checkpoint,
@@ -96,8 +96,8 @@ class Lowerings:
         target: str = EMULATOR,
     ):
         """What `lower` makes of graphs with these AR lengths."""
-        from hexport.lowering.target import target_named
         from hexport.progress import Progress
+        from hexport.targets.target import target_named
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(self.lower, "lower_templates", self.templates)

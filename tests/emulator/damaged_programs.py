@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from hexport.child import answer
-from hexport.lowering.context_binary import MAGIC
+from hexport.programs.context_binary import MAGIC
 from hexport.progress import Progress
 
 SECONDS = 60  # for one program
@@ -25,7 +25,7 @@ def _outcomes(_: Progress, program: Path, folder: Path, n: int, seed: int) -> li
 
     use_qnn_sdk()
     import hexport.devices.emulator
-    import hexport.lowering.program_report  # noqa: F401 - once, before the forks
+    import hexport.programs.report  # noqa: F401 - once, before the forks
 
     content, dice, path = program.read_bytes(), random.Random(seed), folder / "damaged.pte"
     found = []
@@ -55,9 +55,9 @@ def _in_fork(path: Path) -> str:
 def _outcome(path: Path) -> str:
     from hexport.devices.emulator import Run, load_generator
     from hexport.errors import HexportError
-    from hexport.lowering.conformance import faults
-    from hexport.lowering.inspection import inspect_program
-    from hexport.lowering.program_report import as_json
+    from hexport.programs.conformance import faults
+    from hexport.programs.inspection import inspect_program
+    from hexport.programs.report import as_json
 
     try:
         facts = inspect_program(path)

@@ -9,12 +9,12 @@ from tiny_model import EMULATOR, SAMPLES, save_llama
 
 from hexport.decoder.weights import Checkpoint
 from hexport.lowering.lower import lower
-from hexport.lowering.target import target_named
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.recipe import recipe_from
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Graph, Program
+from hexport.targets.target import target_named
 
 CONTEXT = 161  # odd, so that a token's columns in the cache and in a block differ in parity
 AR_LENGTHS = (3, 128)

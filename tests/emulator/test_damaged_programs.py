@@ -16,8 +16,8 @@ from tiny_model import EMULATOR, SCRIPTS
 from hexport.config.devices import Device
 from hexport.devices.emulator_runs import run_program
 from hexport.errors import HexportError
-from hexport.lowering.inspection import inspect_program
-from hexport.lowering.inspection_process import facts_of
+from hexport.programs.inspection import inspect_program
+from hexport.programs.inspection_process import facts_of
 from hexport.progress import Progress
 
 SETTINGS = {

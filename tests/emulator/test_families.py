@@ -15,7 +15,6 @@ from tiny_model import CONTEXT, EMULATOR, RECIPE, qdq_logits, sqnr_db
 from hexport.decoder.weights import Checkpoint
 from hexport.devices.emulator import Run, load_generator
 from hexport.lowering.plain import calibrate_plain, convert_decoder, lower_plain
-from hexport.lowering.target import target_named
 from hexport.lowering.template import record_ops
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
@@ -23,6 +22,7 @@ from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import recipe_from
 from hexport.runtime.lookahead import Size
 from hexport.runtime.program import Program
+from hexport.targets.target import target_named
 
 # With windows and contexts that the 16 tokens of these tests go beyond. Two layers, which differ in weights and
 # encodings; three where they differ in kind, so that one kind is there twice. Four heads, as graphs grow with them.

@@ -9,10 +9,10 @@ from forks import FORKS
 from tiny_model import CONTEXT, SCRIPTS, environment
 
 from hexport.errors import HexportError
-from hexport.lowering.capabilities import emulator_refusal
-from hexport.lowering.conformance import faults
-from hexport.lowering.context_binary import MAGIC
-from hexport.lowering.inspection import inspect_program
+from hexport.programs.capabilities import emulator_refusal
+from hexport.programs.conformance import faults
+from hexport.programs.context_binary import MAGIC
+from hexport.programs.inspection import inspect_program
 from hexport.runtime.program import Program
 
 N_LAYERS, AR = 3, 4
@@ -118,7 +118,7 @@ def test_many_layers_fold_into_one_row(tiny, tmp_path):
 
     from rich.console import Console
 
-    from hexport.lowering.program_report import as_tables
+    from hexport.programs.report import as_tables
 
     program = inspect_program(tiny.program)
     method = program.methods["kv_forward"]

@@ -14,10 +14,10 @@ from tiny_model import CONTEXT, EMULATOR, VOCABULARY
 
 from hexport.devices.emulator import check_htp
 from hexport.errors import HexportError
-from hexport.lowering.inspection import inspect_program
-from hexport.lowering.target import target_named
+from hexport.programs.inspection import inspect_program
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Program as LoadedProgram
+from hexport.targets.target import target_named
 
 N_LAYERS, N_KV_HEADS, HEAD_DIM, HIDDEN = 3, 2, 16, 48
 # Target -> SoC and context length; SM8750 is a V79.

@@ -13,13 +13,13 @@ from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, qdq_logits, save_llam
 from hexport.decoder.weights import Checkpoint
 from hexport.lowering.plain import convert_decoder, lower_plain, record_plain
 from hexport.lowering.recording import Op, Tensor, recording
-from hexport.lowering.target import target_named
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.recipe import recipe_from
 from hexport.runtime.decode import step
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Program
+from hexport.targets.target import target_named
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from portable_programs import (
 from torch import nn
 
 from hexport.errors import HexportError
-from hexport.lowering.conformance import faults
-from hexport.lowering.inspection import inspect_program
+from hexport.programs.conformance import faults
+from hexport.programs.inspection import inspect_program
 from hexport.runtime.program import Program
 
 

@@ -9,8 +9,8 @@ from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
 from hexport.config.schema import schema
 from hexport.config.settings import built_in_models, parse_config
-from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
+from hexport.targets.socs import HTP_ARCH
 
 DEVICES = "devices: {emulator: {kind: emulator, soc: SM8650}}"
 SOCS = ", ".join(HTP_ARCH)

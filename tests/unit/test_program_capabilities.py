@@ -19,12 +19,12 @@ from portable_programs import (
 from rich.console import Console
 
 from hexport.errors import HexportError
-from hexport.lowering.capabilities import emulator_refusal, modes, phones
-from hexport.lowering.conformance import faults
-from hexport.lowering.context_binary import Encoding
-from hexport.lowering.inspection import inspect_program
-from hexport.lowering.program_facts import DelegateData, MethodFacts, Part, ProgramFacts, QnnOptions
-from hexport.lowering.program_report import as_tables
+from hexport.programs.capabilities import emulator_refusal, modes, phones
+from hexport.programs.conformance import faults
+from hexport.programs.context_binary import Encoding
+from hexport.programs.facts import DelegateData, MethodFacts, Part, ProgramFacts, QnnOptions
+from hexport.programs.inspection import inspect_program
+from hexport.programs.report import as_tables
 from hexport.runtime.program import Program
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hexport.lowering.abi import names_by_count
-from hexport.lowering.conformance import faults
-from hexport.lowering.layout import Layout
-from hexport.lowering.program_facts import MethodFacts, ProgramFacts, TensorFacts
-from hexport.lowering.program_report import as_json, as_tables
-from hexport.lowering.runners import MAIN, RELEASE, runner_fits
+from hexport.programs.abi import names_by_count
+from hexport.programs.conformance import faults
+from hexport.programs.facts import MethodFacts, ProgramFacts, TensorFacts
+from hexport.programs.layout import Layout
+from hexport.programs.report import as_json, as_tables
+from hexport.programs.runners import MAIN, RELEASE, runner_fits
 
 N_LAYERS, N_KV_HEADS, HEAD_DIM, VOCABULARY = 2, 4, 8, 32
 

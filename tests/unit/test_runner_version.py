@@ -12,7 +12,7 @@ from hexport.devices.emulator import Run
 from hexport.devices.qnn_llama_runner import generator, reader
 from hexport.devices.runner_version import check_version
 from hexport.errors import HexportError
-from hexport.lowering.inspection import inspect_program
+from hexport.programs.inspection import inspect_program
 from hexport.progress import Progress
 from hexport.runtime.lookahead import Size
 

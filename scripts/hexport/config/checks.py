@@ -7,17 +7,17 @@ from pathlib import Path
 
 from hexport.checkpoints.files import checkpoint_files
 from hexport.config.documents import check_file
-from hexport.config.modes import lookahead_ar_len
 from hexport.config.paths import SPECIAL, check_artifacts, path_faults
 from hexport.config.ready_programs import ready_program
 from hexport.config.recipes import built_in_recipes
 from hexport.config.schema import cut, nearest, raise_all
 from hexport.config.settings import Config, Model
-from hexport.config.socs import HTP_ARCH, MIN_ARCH_16_BIT_KV, MIN_ARCH_BLOCKS
 from hexport.config.sources import check_uri, is_remote, may_hold_tokenizer, tokenizer_of
 from hexport.config.tasks import task_faults
 from hexport.errors import HexportError
 from hexport.quantization.recipe import projections, recipe_from
+from hexport.targets.modes import MODES, lookahead_ar_len
+from hexport.targets.socs import HTP_ARCH, MIN_ARCH_16_BIT_KV, MIN_ARCH_BLOCKS
 from hexport.tokenizers.files import tokenizer_files
 
 GATES = ("max_perplexity_ratio", "min_sqnr_db")
@@ -51,7 +51,7 @@ def check_recipe(name: str, spec: dict, soc: str) -> None:
 
 def check_r3(name: str, spec: dict, mode: str) -> None:
     """Raises HexportError where graphs of the mode are longer than the HTP compiler (QNN 2.49) takes R3 in."""
-    if mode != "kv" and recipe_from(spec, name).r3:
+    if MODES[mode].prefills and recipe_from(spec, name).r3:
         raise HexportError(
             f"{name} has r3: true, which the HTP compiler takes in graphs of AR length 1 alone, and mode {mode} has "
             "others: set r3: false in a recipe based on it, or modes: [kv]"
@@ -190,8 +190,12 @@ def _ready_program_faults(model: Model) -> Iterator[str]:
 def _mode_faults(model: Model) -> Iterator[str]:
     if not math.isfinite(model.temperature):
         yield f".temperature: expected a finite number, got {model.temperature}"
-    elif "lookahead" in model.modes:
+    elif _looks_ahead(model):
         yield from _refusal(".temperature", check_greedy, model)
+
+
+def _looks_ahead(model: Model) -> bool:
+    return any(MODES[mode].looks_ahead for mode in model.modes)
 
 
 def _gate_faults(model: Model) -> Iterator[str]:
@@ -208,7 +212,7 @@ def _length_faults(model: Model) -> Iterator[str]:
     for key in ("prefill_ar_len", "seq_len"):
         if getattr(model, key) > model.max_seq_len:
             yield f".{key}: {getattr(model, key)} is more than max_seq_len, {model.max_seq_len}"
-    if "lookahead" in model.modes:
+    if _looks_ahead(model):
         yield from _refusal(".ngram", check_lookahead_size, model)
 
 

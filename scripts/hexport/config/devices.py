@@ -11,8 +11,9 @@ from pathlib import Path
 
 from hexport.config.documents import MAX_DIGITS, read_yaml
 from hexport.config.schema import cut, dotted, nearest, raise_all, schema, schema_errors
-from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
+from hexport.targets.socs import HTP_ARCH
+from hexport.targets.target import Target
 
 EMULATOR_TIMEOUT = 86400.0  # a large model takes minutes a token there
 # In place of a device's name in a path: whichever phone of the SoC is free.
@@ -40,7 +41,7 @@ class Device:
     @property
     def target(self) -> str:
         """The target that a program must be lowered for to run here."""
-        return f"{self.soc}-emulator" if self.kind == "emulator" else self.soc
+        return Target(self.soc, emulator=self.kind == "emulator").name
 
     @property
     def server(self) -> tuple[str, int]:

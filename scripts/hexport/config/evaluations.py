@@ -7,6 +7,7 @@ from hexport.config.places import Place, device_file, fp_file, qdq_file
 from hexport.config.settings import Config, Model
 from hexport.config.tasks import local_texts, task_files, trusted_files
 from hexport.errors import HexportError
+from hexport.targets.modes import MODES
 
 
 def evaluations(config: Config) -> list[str]:
@@ -91,7 +92,7 @@ def device_settings(config: Config, place: Place) -> str:
             "recipe": place.recipe,
             "target": place.target,
             "mode": place.mode,
-            "graph": "kv" if place.mode == "kv" else spec.evaluation.get("graph", "prefill"),
+            "graph": spec.evaluation.get("graph", "prefill") if MODES[place.mode].prefills else "kv",
             "recipe_spec": config.recipes[place.recipe] if spec.pre_gen_pte is None else None,
             "versions": toolchain_versions(),
         }

@@ -21,14 +21,8 @@ from hexport.config.sources import downloads, is_hub, is_remote, tokenizer_forms
 from hexport.config.tasks import local_texts, task_files, trusted_files
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
-
-LOOKAHEAD_KEYS = ("ngram", "window", "gcap")
-# What a program of each mode depends on, beside its target, recipe and toolchain.
-PROGRAM_KEYS = {
-    "kv": ("max_seq_len", "num_sharding"),
-    "hybrid": ("max_seq_len", "num_sharding", "prefill_ar_len"),
-    "lookahead": ("max_seq_len", "num_sharding", "prefill_ar_len", *LOOKAHEAD_KEYS),
-}
+from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
+from hexport.targets.target import target_named
 
 
 def tokenizers(config: Config) -> list[str]:
@@ -153,21 +147,21 @@ def quant_attrs_settings(config: Config, model: str, recipe: str) -> str:
 def program_settings(config: Config, model: str, recipe: str, target: str, mode: str) -> str:
     """Raises HexportError where the target cannot run the recipe, or the mode does not fit the context."""
     spec = config.models[model]
-    if mode == "lookahead":
+    if MODES[mode].looks_ahead:
         check_lookahead_size(spec)
-    soc = target.removesuffix("-emulator")
-    check_recipe(f"recipe {recipe}", config.recipes[recipe], soc)
+    place = target_named(target)
+    check_recipe(f"recipe {recipe}", config.recipes[recipe], place.soc)
     check_r3(f"recipe {recipe}", config.recipes[recipe], mode)
     return as_settings(
         {
             "mode": mode,
             "target": target,
-            "soc": soc,
-            "emulator": target.endswith("-emulator"),
+            "soc": place.soc,
+            "emulator": place.emulator,
             "recipe_spec": config.recipes[recipe],
             "versions": toolchain_versions(),
         }
-        | {key: getattr(spec, key) for key in PROGRAM_KEYS[mode]}
+        | {key: getattr(spec, key) for key in MODES[mode].keys}
     )
 
 
@@ -177,7 +171,7 @@ def run_settings(config: Config, model: str, recipe: str, target: str, device: s
     spec = config.models[model]
     if not spec.prompts:
         raise HexportError(f"models.{model}.prompts: missing, so there is nothing to run; give prompts")
-    if mode == "lookahead":
+    if MODES[mode].looks_ahead:
         check_greedy(spec)
     return as_settings(
         {
@@ -193,7 +187,7 @@ def run_settings(config: Config, model: str, recipe: str, target: str, device: s
             "warmup": spec.warmup,
             "versions": toolchain_versions(),
         }
-        | {key: getattr(spec, key) for key in LOOKAHEAD_KEYS if mode == "lookahead"}
+        | {key: getattr(spec, key) for key in LOOKAHEAD_KEYS if MODES[mode].looks_ahead}
     )
 
 

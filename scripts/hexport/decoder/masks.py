@@ -2,11 +2,11 @@
 
 import torch
 
+from hexport.programs.abi import MASKS
+
 MASKED = -255.0  # far below any attention score, near enough that 16 bits still resolve the scores
 ATTEND = 0.0
-# Names, as inputs of a program and as quantisation points: the mask of the full layers, and of the sliding ones.
-MASK = "atten_mask"
-MASKS = (MASK, "window_atten_mask")
+MASK = MASKS[0]  # their names are those of quantisation points, too
 
 
 def causal_mask(ar_len: int, context_len: int, n_past: int, window: int | None = None) -> torch.Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from hexport.devices.emulator import Run, check_vocabulary
 from hexport.progress import Progress
 from hexport.runtime.conversation import AnyGenerator, Script, Turn, converse
+from hexport.targets.modes import MODES
 from hexport.tokenizers.tokenizer import Tokenizer
 
 # Of each answer, in result.json. Rates are per second.
@@ -38,7 +39,7 @@ class Answer:
             "ttft_ms": round(answer.first_token_s * 1e3, 3),
             "prefill_tokens_per_s": round(answer.tokens_read / answer.first_token_s, 3),
             "decode_tokens_per_s": round(decoded / decode_s, 3) if decoded else None,
-            **(lookahead if self.mode == "lookahead" else {}),
+            **(lookahead if MODES[self.mode].looks_ahead else {}),
         }
 
 
@@ -74,7 +75,7 @@ def result_facts(conversations: list[list[Answer]], run: Run) -> dict:
         for prompt, values in zip(first, samples, strict=True)
     ]
     facts: dict = {"prompts": prompts}
-    if run.mode == "lookahead":
+    if run.lookahead:
         facts |= {key: sum(prompt[key] for prompt in prompts) for key in LOOKAHEAD_COUNTS}
     if run.repeats > 1:
         facts["repeats"] = {

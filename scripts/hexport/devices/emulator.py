@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
-from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
-from hexport.lowering.program_facts import ProgramFacts
+from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
+from hexport.programs.facts import ProgramFacts
 from hexport.progress import Progress
 from hexport.runtime.decode import Generator
 from hexport.runtime.graph import GraphSizes
 from hexport.runtime.lookahead import Size, check_lookahead
 from hexport.runtime.program import Program
 from hexport.runtime.sampling import sampler
+from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
+from hexport.targets.target import target_named
 from hexport.tokenizers.tokenizer import Tokenizer
 
 G = TypeVar("G", bound=GraphSizes)
@@ -40,7 +41,7 @@ class Run:
     def of(cls, settings: dict) -> "Run":
         """From the settings of scripts/run.py."""
         mode = settings["mode"]
-        size = Size(settings["ngram"], settings["window"], settings["gcap"]) if mode == "lookahead" else None
+        size = Size(*(settings[key] for key in LOOKAHEAD_KEYS)) if MODES[mode].looks_ahead else None
         keys = ("system_prompt", "temperature", "seq_len", "repeats", "warmup")
         return cls(mode, size, **{key: settings[key] for key in keys})
 
@@ -57,11 +58,11 @@ def check_vocabulary(path: Path, graph: GraphSizes, tokenizer: Tokenizer) -> Non
 def check_htp(facts: ProgramFacts, target: str) -> None:
     """Raise HexportError where a ready program was compiled for another HTP than the target's: its result would be
     recorded under a wrong name, and no device of that name could load it."""
-    options, soc = facts.options, target.removesuffix("-emulator")
-    if options is not None and options.htp_arch != f"V{HTP_ARCH[soc]}":
+    options, wanted = facts.options, target_named(target)
+    if options is not None and options.htp_arch != wanted.htp_arch:
         raise HexportError(
-            f"{facts.path}: compiled for {options.soc} ({options.htp_arch}), and the device is {soc} "
-            f"(V{HTP_ARCH[soc]}); name a device of its SoC, or export it for this one"
+            f"{facts.path}: compiled for {options.soc} ({options.htp_arch}), and the device is {wanted.soc} "
+            f"({wanted.htp_arch}); name a device of its SoC, or export it for this one"
         )
 
 
@@ -76,7 +77,7 @@ def load_generator(path: Path, run: Run, progress: Progress) -> Generator:
 
 def mode_methods(mode: str) -> tuple[str, str]:
     """Of the prefill and the decode graph; in mode kv, both are one."""
-    return KV_METHOD if mode == "kv" else PREFILL_METHOD, KV_METHOD
+    return PREFILL_METHOD if MODES[mode].prefills else KV_METHOD, KV_METHOD
 
 
 def mode_graphs(path: Path, methods: Collection[str], graph: Callable[[str], G], run: Run) -> tuple[G, G]:

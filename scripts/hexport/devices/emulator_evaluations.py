@@ -20,7 +20,7 @@ def _evaluate(progress: Progress, job: EvaluationJob) -> tuple[dict, str, dict]:
     from hexport.decoder.device import machine
     from hexport.devices.emulator import check_htp, check_vocabulary
     from hexport.evaluation.device import evaluate_reader, load_reader
-    from hexport.lowering.inspection import inspect_program
+    from hexport.programs.inspection import inspect_program
     from hexport.tokenizers.tokenizer import load_tokenizer
 
     check_htp(inspect_program(job.program), job.settings["target"])

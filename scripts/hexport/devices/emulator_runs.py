@@ -23,7 +23,7 @@ def _run(progress: Progress, program: Path, tokenizer: Path, settings: dict) -> 
     from hexport.decoder.device import machine
     from hexport.devices.answers import answer_prompts, result_facts
     from hexport.devices.emulator import Run, check_htp, load_generator
-    from hexport.lowering.inspection import inspect_program
+    from hexport.programs.inspection import inspect_program
     from hexport.tokenizers.tokenizer import load_tokenizer
 
     check_htp(inspect_program(program), settings["target"])

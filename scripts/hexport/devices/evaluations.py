@@ -9,7 +9,7 @@ from hexport.devices.evaluation_job import EvaluationJob
 from hexport.devices.measured import Measured
 from hexport.devices.runs import on_phones
 from hexport.evaluation.device import evaluate_reader
-from hexport.lowering.inspection_process import facts_of
+from hexport.programs.inspection_process import facts_of
 from hexport.progress import Progress
 from hexport.tokenizers.tokenizer import load_tokenizer
 

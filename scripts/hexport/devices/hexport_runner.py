@@ -21,9 +21,9 @@ from hexport.devices.phone_libraries import qnn_libraries
 from hexport.devices.phone_process import CODE, PROGRAM, PhoneProcess, count, seconds, understood
 from hexport.devices.remote import RemoteCache, graph_sizes, mode_sizes
 from hexport.errors import HexportError
-from hexport.lowering.capabilities import hexport_refusal
-from hexport.lowering.layout import layout_of
-from hexport.lowering.program_facts import ProgramFacts
+from hexport.programs.capabilities import hexport_refusal
+from hexport.programs.facts import ProgramFacts
+from hexport.programs.layout import layout_of
 from hexport.progress import Progress
 from hexport.runtime.decode import Generation
 from hexport.runtime.graph import GraphSizes, dequantised

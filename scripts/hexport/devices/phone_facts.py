@@ -4,11 +4,11 @@ import re
 from dataclasses import dataclass
 
 from hexport.config.devices import Device
-from hexport.config.socs import HTP_ARCH
 from hexport.devices.adb import Phone, free_bytes
 from hexport.devices.faults import PhoneFault, printable
 from hexport.errors import HexportError
 from hexport.progress import Progress
+from hexport.targets.socs import HTP_ARCH
 
 SECONDS = 10.0
 ANDROID = "aarch64-android"

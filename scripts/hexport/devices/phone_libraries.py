@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hexport.config.devices import Device
-from hexport.config.socs import HTP_ARCH
 from hexport.errors import HexportError
 from hexport.qnn_sdk import HOST_LIBRARIES, packaged_sdk
+from hexport.targets.socs import HTP_ARCH
 
 CXX_RUNTIMES = "libc++*", "libunwind*"  # of the HTP's emulator; phones have their own
 PACKAGED_CXX_RUNTIMES = Path("lib/onnxruntime_qnn.libs")

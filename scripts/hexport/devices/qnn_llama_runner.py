@@ -21,9 +21,9 @@ from hexport.devices.remote import RemoteCache, graph_sizes, mode_sizes
 from hexport.devices.runner_process import PROGRAM, Report, RunnerProcess
 from hexport.devices.runner_version import OR_OURS, check_lookahead_size, check_version
 from hexport.errors import HexportError
-from hexport.lowering.abi import KV_METHOD
-from hexport.lowering.layout import layout_of
-from hexport.lowering.program_facts import ProgramFacts
+from hexport.programs.abi import KV_METHOD
+from hexport.programs.facts import ProgramFacts
+from hexport.programs.layout import layout_of
 from hexport.progress import Progress
 from hexport.runtime.decode import Generation
 from hexport.runtime.graph import GraphSizes, dequantised

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hexport.devices.emulator import Run, mode_graphs
-from hexport.lowering.program_facts import ProgramFacts
+from hexport.programs.facts import ProgramFacts
 from hexport.runtime.graph import GraphSizes
 from hexport.runtime.program import checked_facts, graph_values
 

@@ -21,9 +21,9 @@ from hexport.devices.phone_facts import read_facts
 from hexport.devices.phone_libraries import RUNNER
 from hexport.errors import HexportError
 from hexport.progress import Progress
+from hexport.targets.modes import MODES
 from hexport.tokenizers.tokenizer import Tokenizer
 
-EVAL_MODES = {"kv": 0, "hybrid": 1, "lookahead": 2}
 PROGRAM, PROMPT, OUTPUTS = "program.pte", "prompt.raw", "outputs.txt"
 OBSERVER = re.compile(rb"^PyTorchObserver (\{.*\})\s*$", re.MULTILINE)
 TIMES = ("model_load_start_ms", "model_load_end_ms", "inference_start_ms", "first_token_ms", "inference_end_ms")
@@ -73,7 +73,7 @@ class RunnerProcess:
             "model_path": PROGRAM,
             "tokenizer_path": ".",  # of a folder, the runner reads tokenizer_config.json too, which names the EOS
             "tokenized_prompt": PROMPT,
-            "eval_mode": str(EVAL_MODES[mode]),
+            "eval_mode": str(MODES[mode].eval_mode),
             "seq_len": str(seq_len),
             "temperature": "0",
             "output_path": OUTPUTS,

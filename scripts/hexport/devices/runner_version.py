@@ -4,8 +4,8 @@ from hexport.config.devices import Device
 from hexport.devices.adb import Phone
 from hexport.devices.phone_libraries import RUNNER, runner_files
 from hexport.errors import HexportError
-from hexport.lowering.program_facts import ProgramFacts
-from hexport.lowering.runners import MAIN, RELEASE, runner_fit, sliding_window
+from hexport.programs.facts import ProgramFacts
+from hexport.programs.runners import MAIN, RELEASE, runner_fit, sliding_window
 from hexport.progress import Progress
 from hexport.runtime.graph import GraphSizes
 from hexport.runtime.lookahead import Size

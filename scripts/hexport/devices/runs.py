@@ -12,7 +12,7 @@ from hexport.devices.emulator import Run, check_htp
 from hexport.devices.measured import Measured
 from hexport.devices.phone_facts import check_soc, read_facts, temperature
 from hexport.devices.pool import on_a_phone
-from hexport.lowering.inspection_process import facts_of
+from hexport.programs.inspection_process import facts_of
 from hexport.progress import Progress
 from hexport.tokenizers.tokenizer import load_tokenizer
 

@@ -6,11 +6,12 @@ from executorch.backends.qualcomm.partition.utils import generate_qnn_executorch
 from hexport.child import Child
 from hexport.errors import HexportError
 from hexport.executorch_internals import tried_with
+from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.compiler_process import compile_ops
-from hexport.lowering.context_binary import HEADER_BYTES, HEADER_SIGNATURE_AT, HEADER_SIZE_AT, MAGIC, signature_of
 from hexport.lowering.recording import GraphOps
-from hexport.lowering.target import Target, compile_spec
+from hexport.programs.context_binary import HEADER_BYTES, HEADER_SIGNATURE_AT, HEADER_SIZE_AT, MAGIC, signature_of
 from hexport.progress import Progress
+from hexport.targets.target import Target
 
 CONTEXT_LIMIT = 4 * 2**30  # bytes; the HTP's address space
 

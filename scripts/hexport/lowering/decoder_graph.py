@@ -12,15 +12,15 @@ from hexport.decoder.model import Epilogue, Prologue, rope_of
 from hexport.decoder.rope import TABLES
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
-from hexport.lowering.abi import input_names
 from hexport.lowering.recording import GraphOps, Tensor
 from hexport.lowering.stamping import Parameters, Place, Wire, program_input, stamp
-from hexport.lowering.target import Target
 from hexport.lowering.template import Template, lower_template, resize
+from hexport.programs.abi import input_names
 from hexport.progress import Progress
 from hexport.quantization.calibration import prepare_epilogue, prepare_layer, prepare_prologue
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import Recipe
+from hexport.targets.target import Target
 
 INPUT = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_APP_WRITE
 STATIC = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_STATIC
@@ -97,7 +97,7 @@ class DecoderGraph:
         self.config, self.templates, self.attrs = config, templates, attrs
         some_layer = templates.layers[0]
         self.cached = "k_cache" in some_layer.inputs
-        names = input_names(self.config, self.cached)
+        names = input_names(config.n_layers, config.sliding_window is not None, self.cached)
 
         def program_input_of(template: Template, own: str, name: str, encoding: Encoding | None = None) -> Tensor:
             return program_input(template, own, names.index(name), name, encoding)

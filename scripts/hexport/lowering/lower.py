@@ -3,23 +3,23 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from executorch.backends.qualcomm.utils.constants import QCOM_OFFSET, QCOM_SCALE
 
-from hexport.config.modes import lookahead_ar_len
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
-from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD, constant_methods, names_by_count
 from hexport.lowering.compiler import compile_graphs
-from hexport.lowering.context_binary import HEADER_SIGNATURE_AT
+from hexport.lowering.constant_methods import SpecialTokens, constant_methods
 from hexport.lowering.decoder_graph import DecoderGraph, Templates, lower_templates, shard_ranges, stamp_shards
 from hexport.lowering.program import DTYPES, Method, Part, assemble
 from hexport.lowering.recording import Tensor
-from hexport.lowering.target import Target
+from hexport.programs.abi import KV_METHOD, PREFILL_METHOD, names_by_count
+from hexport.programs.context_binary import HEADER_SIGNATURE_AT
 from hexport.progress import Progress
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
+from hexport.targets.modes import LOOKAHEAD_KEYS, MODES, lookahead_ar_len
+from hexport.targets.target import Target
 
 
 @dataclass(frozen=True)
@@ -32,32 +32,11 @@ class Lowered:
     graphs: dict[str, dict]
 
 
-@dataclass(frozen=True)
-class SpecialTokens:
-    """Ids that the program carries for its runner. A tokenizer without BOS gives EOS in its place."""
-
-    bos_id: int
-    eos_id: int
-
-    @classmethod
-    def of(cls, ids: dict[str, int | None], where: Path) -> "SpecialTokens":
-        """Those of the ids of bos_token and eos_token. Raises HexportError where there is no EOS."""
-        bos_id, eos_id = ids.get("bos_token"), ids.get("eos_token")
-        if eos_id is None:
-            raise HexportError(f"{where}: the tokenizer names no EOS token; set eos_token in tokenizer_config.json")
-        return cls(eos_id if bos_id is None else bos_id, eos_id)
-
-
 def ar_lengths_of(settings: dict) -> dict[str, int]:
     """AR length of each graph of a mode, by method name. Settings are the keys of config.yaml and the mode."""
-    match settings["mode"]:
-        case "kv":
-            return {KV_METHOD: 1}
-        case "hybrid":
-            decode = 1
-        case "lookahead":
-            decode = lookahead_ar_len(settings["ngram"], settings["window"], settings["gcap"])
-    return {KV_METHOD: decode, PREFILL_METHOD: settings["prefill_ar_len"]}
+    mode = MODES[settings["mode"]]
+    decode = lookahead_ar_len(*(settings[key] for key in LOOKAHEAD_KEYS)) if mode.looks_ahead else 1
+    return {KV_METHOD: decode} | ({PREFILL_METHOD: settings["prefill_ar_len"]} if mode.prefills else {})
 
 
 def lower(
@@ -100,28 +79,13 @@ def lower(
         del stamped, ops, shard
     methods = {name: Method(graph.inputs, graph.outputs, parts[name]) for name, graph in graphs.items()}
     with progress.stage("assemble"):
-        constants = program_constants(checkpoint, attrs, recipe, ar_lengths[KV_METHOD], context_len, special)
+        constants = constant_methods(checkpoint.config, attrs, recipe, ar_lengths[KV_METHOD], context_len, special)
         pte = assemble(methods, target, constants)
     return Lowered(
         pte=pte,
         content_sha256=content_sha256(pte, [part.binary for part in parts[KV_METHOD]]),
         ar_lengths=ar_lengths,
         graphs={name: io_table(method) for name, method in methods.items()},
-    )
-
-
-def program_constants(
-    checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, ar_len: int, context_len: int, special: SpecialTokens
-) -> dict[str, object]:
-    """Constant methods of a program whose decode graph has this AR length."""
-    return constant_methods(
-        checkpoint.config,
-        attrs,
-        ar_len=ar_len,
-        context_len=context_len,
-        kv_bits=recipe.kv_bits,
-        bos_id=special.bos_id,
-        eos_id=special.eos_id,
     )
 
 

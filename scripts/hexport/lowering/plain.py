@@ -14,17 +14,18 @@ from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import MASK, MASKS, causal_masks
 from hexport.decoder.model import empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
-from hexport.lowering.abi import KV_METHOD
-from hexport.lowering.lower import SpecialTokens, program_constants
+from hexport.lowering.compile_spec import compile_spec
+from hexport.lowering.constant_methods import SpecialTokens, constant_methods
 from hexport.lowering.program import executorch_config
 from hexport.lowering.recording import Op
-from hexport.lowering.target import Target, compile_spec
 from hexport.lowering.template import quantized_io_passes, record_ops
+from hexport.programs.abi import KV_METHOD
 from hexport.quantization.calibration import known_or_observed, layer_encodings, token_inputs
 from hexport.quantization.prepared import PreparedGraph, prepare
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
 from hexport.quantization.weights import Observer, weight_encoding
+from hexport.targets.target import Target
 
 
 def decoder_inputs(config: DecoderConfig, tokens: list[int], context_len: int) -> tuple:
@@ -105,7 +106,7 @@ def lower_plain(
         {KV_METHOD: converted},
         {KV_METHOD: inputs},
         compile_spec(target),
-        constant_methods=program_constants(checkpoint, attrs, recipe, 1, context_len, special),
+        constant_methods=constant_methods(checkpoint.config, attrs, recipe, 1, context_len, special),
         passes_job=quantized_io_passes(converted),
     )
     return edge.to_executorch(executorch_config()).buffer

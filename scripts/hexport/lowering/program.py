@@ -15,8 +15,9 @@ from executorch.exir.passes.memory_planning_pass import MemoryPlanningPass
 from torch import nn
 
 from hexport.executorch_internals import preprocess_globals_kept, quantised_io_pass
+from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.recording import Tensor
-from hexport.lowering.target import Target, compile_spec
+from hexport.targets.target import Target
 
 DTYPES = {
     qnn.Qnn_DataType_t.QNN_DATATYPE_UFIXED_POINT_16: torch.uint16,

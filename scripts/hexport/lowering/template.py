@@ -29,9 +29,10 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from hexport.errors import HexportError
 from hexport.executorch_internals import capture_passes, node_histories_shared, op_builder_replaced
+from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.recording import Op, Tensor, recording
-from hexport.lowering.target import Target, compile_spec
 from hexport.quantization.prepared import Observer, PreparedGraph, output_values
+from hexport.targets.target import Target
 
 POINT_TAG = 2.0**-8
 POINT_TAGS = 2**14  # float32 tells this many tags in [POINT_TAG, 2 POINT_TAG) apart, with bits to spare

@@ -5,16 +5,17 @@ from pathlib import Path
 
 from hexport.config.checks import check_r3, check_recipe
 from hexport.config.settings import Config, Model, built_in_models
-from hexport.config.socs import HTP_ARCH, MIN_ARCH_WEIGHT_SHARING
 from hexport.decoder.config import load_config
 from hexport.decoder.sizes import PUBLISHED, Sizes, sizes_of
 from hexport.errors import HexportError
 from hexport.quantization.recipe import EPILOGUE, PROLOGUE, Recipe, projections_of
+from hexport.targets.modes import MODES
+from hexport.targets.socs import HTP_ARCH
+from hexport.targets.target import Target
 
 SCALE_BYTES = 4  # of an output channel
 BLOCK_BYTES = 1  # of what a block multiplies its channel's scale with
 ROPE_TABLES = 3  # cos, sin and -sin
-GRAPHS = {"kv": 1, "hybrid": 2, "lookahead": 2}
 LEFT_OUT = "the ops of each graph; those of SmolLM2-135M are 5 MB with AR length 1, and 10 MB more with 128"
 
 
@@ -40,7 +41,7 @@ def program_sizes(config: Config, model: Model, recipe: Recipe, sizes: Sizes) ->
             except HexportError as error:
                 yield soc, mode, f"none: {error}"
             else:
-                copies = 1 if HTP_ARCH[soc] >= MIN_ARCH_WEIGHT_SHARING else GRAPHS[mode]
+                copies = 2 if MODES[mode].prefills and not Target(soc, emulator=False).shares_weights else 1
                 yield soc, mode, copies * estimated_bytes(recipe, sizes, model.max_seq_len)
 
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hexport.config.modes import lookahead_tokens
 from hexport.errors import HexportError
 from hexport.runtime.graph import Graph, GraphSizes
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.masks import tree_masks
 from hexport.runtime.prefill import PADDING
+from hexport.targets.modes import lookahead_tokens
 
 
 @dataclass(frozen=True)

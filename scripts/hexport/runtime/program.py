@@ -6,13 +6,13 @@ from pathlib import Path
 from executorch.runtime import Runtime, Verification
 
 from hexport.errors import HexportError
-from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD, SLIDING_WINDOW
-from hexport.lowering.capabilities import emulator_refusal
-from hexport.lowering.conformance import LOGITS_SCALE, LOGITS_ZERO_POINT, faults
-from hexport.lowering.inspection import inspect_program
-from hexport.lowering.inspection_process import facts_of
-from hexport.lowering.layout import layout_of
-from hexport.lowering.program_facts import ProgramFacts
+from hexport.programs.abi import KV_METHOD, PREFILL_METHOD, SLIDING_WINDOW
+from hexport.programs.capabilities import emulator_refusal
+from hexport.programs.conformance import LOGITS_SCALE, LOGITS_ZERO_POINT, faults
+from hexport.programs.facts import ProgramFacts
+from hexport.programs.inspection import inspect_program
+from hexport.programs.inspection_process import facts_of
+from hexport.programs.layout import layout_of
 from hexport.runtime.graph import Graph
 
 METHODS = {"prefill": PREFILL_METHOD, "kv": KV_METHOD}  # of graphs, by the names that evaluations have for them

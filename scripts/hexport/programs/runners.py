@@ -6,11 +6,11 @@ Release 1.4.1 and main of 2026-08-22 (commit cff6f4dd32) were built unchanged, a
 from dataclasses import dataclass
 from math import prod
 
-from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD, SLIDING_WINDOW
-from hexport.lowering.capabilities import modes
-from hexport.lowering.conformance import N_CACHES, N_LAYERS
-from hexport.lowering.layout import Layout, layouts_of
-from hexport.lowering.program_facts import ProgramFacts
+from hexport.programs.abi import KV_METHOD, PREFILL_METHOD, SLIDING_WINDOW
+from hexport.programs.capabilities import modes
+from hexport.programs.conformance import N_CACHES, N_LAYERS
+from hexport.programs.facts import ProgramFacts
+from hexport.programs.layout import Layout, layouts_of
 
 RELEASE, MAIN = "1.4.1", "main of 2026-08-22"
 

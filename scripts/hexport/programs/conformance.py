@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import fields
 from math import isclose, isfinite
 
-from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD, SLIDING_WINDOW
-from hexport.lowering.context_binary import Encoding
-from hexport.lowering.layout import EXPORT_AGAIN, TOKEN_DTYPES, Layout, layouts_of, other_layout
-from hexport.lowering.program_facts import MethodFacts, ProgramFacts, TensorFacts
+from hexport.programs.abi import KV_METHOD, PREFILL_METHOD, SLIDING_WINDOW
+from hexport.programs.context_binary import Encoding
+from hexport.programs.facts import MethodFacts, ProgramFacts, TensorFacts
+from hexport.programs.layout import EXPORT_AGAIN, TOKEN_DTYPES, Layout, layouts_of, other_layout
 
 ATTEND_CODES = {"uint16": 65535, "uint8": 255}
 BITS = {"uint16": 16, "uint8": 8, "float32": 32}  # of codes or floats: masks, caches, logits

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
-from hexport.lowering.program_facts import MethodFacts, ProgramFacts, TensorFacts
+from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
+from hexport.programs.facts import MethodFacts, ProgramFacts, TensorFacts
 
 EXPORT_AGAIN = "export it again with hexport"
 GRAPHS = (KV_METHOD, PREFILL_METHOD)

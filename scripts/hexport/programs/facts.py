@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hexport.lowering.context_binary import Encoding
+from hexport.programs.context_binary import Encoding
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from io import StringIO
 from pathlib import Path
 
 from hexport.child import answer
-from hexport.lowering.program_facts import ProgramFacts
+from hexport.programs.facts import ProgramFacts
 from hexport.progress import Progress
 
 ADVICE = "it is damaged, or of another QNN; copy it again, or export it again"
@@ -38,7 +38,7 @@ def _inspected(function, path: Path, *arguments: object) -> object:
 
 
 def _facts(_: Progress, path: Path) -> dict:
-    from hexport.lowering.inspection import inspect_program
+    from hexport.programs.inspection import inspect_program
 
     return inspect_program(path).as_json()
 
@@ -46,9 +46,9 @@ def _facts(_: Progress, path: Path) -> dict:
 def _report(_: Progress, path: Path, as_document: bool, width: int | None, colours: bool) -> tuple[object, list[str]]:
     from rich.console import Console
 
-    from hexport.lowering.conformance import faults
-    from hexport.lowering.inspection import inspect_program
-    from hexport.lowering.program_report import as_json, as_tables
+    from hexport.programs.conformance import faults
+    from hexport.programs.inspection import inspect_program
+    from hexport.programs.report import as_json, as_tables
 
     program = inspect_program(path)
     found = faults(program)

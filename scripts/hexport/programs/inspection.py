@@ -16,8 +16,8 @@ from executorch.runtime import Runtime, Verification
 
 from hexport.errors import HexportError
 from hexport.executorch_internals import program_of_flatbuffer
-from hexport.lowering.abi import names_by_count
-from hexport.lowering.context_binary import (
+from hexport.programs.abi import names_by_count
+from hexport.programs.context_binary import (
     DamagedBinary,
     Encoding,
     QnnContext,
@@ -26,7 +26,7 @@ from hexport.lowering.context_binary import (
     context_binary,
     read_context,
 )
-from hexport.lowering.program_facts import DelegateData, MethodFacts, Part, ProgramFacts, QnnOptions, TensorFacts
+from hexport.programs.facts import DelegateData, MethodFacts, Part, ProgramFacts, QnnOptions, TensorFacts
 
 FILE_IDENTIFIER = b"ET"  # at byte 4, before the version of the format
 HEADER_MAGIC = b"eh00"  # at byte 8

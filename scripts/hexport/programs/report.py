@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from hexport.lowering.capabilities import emulator_refusal, hexport_refusal, modes, phones, shares_weights
-from hexport.lowering.layout import layouts_of
-from hexport.lowering.program_facts import DelegateData, ProgramFacts, TensorFacts
-from hexport.lowering.runners import RELEASE, RunnerFit, runner_fits
+from hexport.programs.capabilities import emulator_refusal, hexport_refusal, modes, phones, shares_weights
+from hexport.programs.facts import DelegateData, ProgramFacts, TensorFacts
+from hexport.programs.layout import layouts_of
+from hexport.programs.runners import RELEASE, RunnerFit, runner_fits
 
 NOT_RECORDED = "not recorded in the program"
 CODES = ("uint8", "uint16")  # dtypes that mean nothing without an encoding

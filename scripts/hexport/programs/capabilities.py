@@ -2,20 +2,21 @@
 
 from executorch.runtime import Runtime
 
-from hexport.config.socs import HTP_ARCH
-from hexport.lowering.abi import KV_METHOD, PREFILL_METHOD
-from hexport.lowering.layout import layouts_of
-from hexport.lowering.program_facts import Part, ProgramFacts
+from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
+from hexport.programs.facts import Part, ProgramFacts
+from hexport.programs.layout import layouts_of
+from hexport.targets.modes import MODES
+from hexport.targets.socs import HTP_ARCH
+from hexport.targets.target import Target
 
 EMULATOR_BYTES = 4e9  # of context binaries; the emulator is one process domain
 
 
 def modes(program: ProgramFacts) -> list[str]:
     """Modes of the runner that have the graphs they need, of a program that obeys the ABI."""
-    one_token = layouts_of(program)[KV_METHOD].ar_len == 1
-    if PREFILL_METHOD not in program.methods:
-        return ["kv"] if one_token else []
-    return ["kv", "hybrid"] if one_token else ["lookahead"]
+    one_token, prefills = layouts_of(program)[KV_METHOD].ar_len == 1, PREFILL_METHOD in program.methods
+    known = MODES.values()
+    return [mode.name for mode in known if mode.looks_ahead != one_token and prefills >= mode.prefills]
 
 
 def shares_weights(program: ProgramFacts, part: Part) -> bool:
@@ -46,7 +47,7 @@ def emulator_refusal(program: ProgramFacts) -> str | None:
     if sharing:
         return (
             "its graphs share weights, which phones can load and the emulator cannot; "
-            f"run it on a phone, or export it for {sharing.options.soc}-emulator"
+            f"run it on a phone, or export it for {Target(sharing.options.soc, emulator=True).name}"
         )
     other = next((part.options.backend for part in parts if part.options and part.options.backend != "htp"), None)
     if other:
@@ -73,5 +74,5 @@ def phones(program: ProgramFacts) -> list[str]:
     options = program.options
     if options is None:
         return []
-    alike = [soc for soc, arch in HTP_ARCH.items() if f"V{arch}" == options.htp_arch and soc != options.soc]
+    alike = [soc for soc in HTP_ARCH if Target(soc, emulator=False).htp_arch == options.htp_arch and soc != options.soc]
     return [options.soc, *alike]

@@ -1,0 +1,40 @@
+"""What the ExecuTorch QNN llama runner (1.4 and later) expects of a program: names, order and constant methods."""
+
+from collections.abc import Sequence
+
+KV_METHOD = "kv_forward"
+PREFILL_METHOD = "prefill_forward"
+SLIDING_WINDOW = "get_sliding_window"
+# Names of inputs: the mask of the full layers, and of the sliding ones.
+MASKS = ("atten_mask", "window_atten_mask")
+
+
+def input_names(n_layers: int, slides: bool, cached: bool = True) -> list[str]:
+    """Name a graph's inputs in the order of the runner: K of every layer, then V of every layer.
+
+    The second mask is that of the sliding layers, in programs that have any (`slides`). A graph that reads the whole
+    context in one call has no caches, and knows the positions.
+    """
+    return _inputs(n_layers, MASKS if slides else MASKS[:1], cached)
+
+
+def names_by_count(n_inputs: int, n_outputs: int) -> tuple[list[str], list[str]] | None:
+    """Names of the inputs and outputs of a graph that has so many; None where the runner knows no such graph.
+
+    Logits, and k and v of every layer come out. Tokens and one or two masks go in; and, unless one call reads the whole
+    context, positions and the caches.
+    """
+    n_layers, odd = divmod(n_outputs - 1, 2)
+    if odd or n_layers < 1:
+        return None
+    known = [_inputs(n_layers, masks, cached) for masks in (MASKS[:1], MASKS) for cached in (False, True)]
+    outputs = ["logits", *_by_layer("k", "v", n_layers)]
+    return next(((inputs, outputs) for inputs in known if len(inputs) == n_inputs), None)
+
+
+def _inputs(n_layers: int, masks: Sequence[str], cached: bool) -> list[str]:
+    return ["tokens", *masks, *(("input_pos", *_by_layer("k_cache", "v_cache", n_layers)) if cached else ())]
+
+
+def _by_layer(k: str, v: str, n_layers: int) -> list[str]:
+    return [f"{name}_{i}" for name in (k, v) for i in range(n_layers)]

@@ -1,0 +1,33 @@
+"""Targets: a SoC to compile for, or that SoC's emulator on this host."""
+
+from dataclasses import dataclass
+
+from hexport.targets.socs import HTP_ARCH, MIN_ARCH_WEIGHT_SHARING
+
+EMULATOR_SUFFIX = "-emulator"
+
+
+@dataclass(frozen=True)
+class Target:
+    soc: str
+    emulator: bool
+
+    @property
+    def name(self) -> str:
+        """The target's name in paths, such as SM8650 or SM8650-emulator."""
+        return f"{self.soc}{EMULATOR_SUFFIX if self.emulator else ''}"
+
+    @property
+    def htp_arch(self) -> str:
+        """The HTP version, such as V75."""
+        return f"V{HTP_ARCH[self.soc]}"
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether several graphs of one context can store their weights once."""
+        return not self.emulator and HTP_ARCH[self.soc] >= MIN_ARCH_WEIGHT_SHARING
+
+
+def target_named(name: str) -> Target:
+    """The target of a name such as SM8650 or SM8650-emulator."""
+    return Target(name.removesuffix(EMULATOR_SUFFIX), name.endswith(EMULATOR_SUFFIX))
