@@ -27,7 +27,7 @@ NARROW = {
     "masked_softmax": True,
     "overrides": [{"layers": "epilogue", "points": "output", "weight_bits": 8, "granularity": "per_channel"}],
 }
-# Tokens before the first block. Blocks of 3 end with the context from 20, those of 64 (of the narrow recipe) and 128 from 33.
+# Tokens before the first block. Blocks of 3 end with the context from 20, those of 64 (as narrow) and 128 from 33.
 STARTS = (0, 20, 33)
 TOKENS = np.random.default_rng(0).integers(0, 256, CONTEXT).tolist()
 
