@@ -27,7 +27,7 @@ test: setup lint
 	$(BIN)/pytest $(TWO_AT_A_TIME)
 
 test-fast: setup lint
-	$(BIN)/pytest $(TWO_AT_A_TIME) tests/unit
+	$(BIN)/pytest $(TWO_AT_A_TIME) -m "not slow" tests/unit
 
 # 5000 malformed inputs, another 5000 each time: `make fuzz SEED=7` repeats one.
 fuzz: SEED ?= $(shell date +%s)

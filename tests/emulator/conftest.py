@@ -1,14 +1,11 @@
 """A tiny random llama, calibrated and lowered once by the real scripts, and in this process in all other forms."""
 
-import contextlib
 import json
 import logging
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forks import Forks
 from tiny_model import CONTEXT, EMULATOR, RECIPE, Tiny, build_tiny, qdq_logits, save_llama
 
 
@@ -125,20 +122,9 @@ def model(checkpoint, attrs, recipe) -> tuple:
     return checkpoint, attrs, recipe
 
 
-@contextlib.contextmanager
-def new_processes() -> Iterator[None]:
-    """Scripts run in these, not in forks, which have all their hashes from one process."""
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Forks, "python", sys.executable)
-        yield
-
-
 @pytest.fixture(scope="session")
 def variants(tiny, model, lowerings, keep) -> dict[str, Path]:
-    """Programs that differ from the tiny model's in what their names say, `again` in nothing. That and `SM8750` are
-    lower.py's.
-    """
+    """Programs that differ from the tiny model's in what their names say. `SM8750` is lower.py's."""
     other = {"target": "SM8750", "soc": "SM8750", "emulator": False, "max_seq_len": 12}
 
     def nudge(llama):
@@ -150,16 +136,14 @@ def variants(tiny, model, lowerings, keep) -> dict[str, Path]:
         def path_of(name: str) -> Path:
             return folder / name / "kv_llama_qnn.pte"
 
-        with new_processes():
-            again = tiny.lower(path_of("again"))
-        for done in (again, tiny.lower(path_of("SM8750"), other)):
-            assert done.returncode == 0, done.stderr
+        done = tiny.lower(path_of("SM8750"), other)
+        assert done.returncode == 0, done.stderr
         save_llama(folder / "nudged", nudge)
         lowerings.write(path_of("weight"), Checkpoint(folder / "nudged"), *model[1:])
         lowerings.write(path_of("SM8650"), *model, target="SM8650")
 
     folder = keep("variants", build)
-    return {name: folder / name / "kv_llama_qnn.pte" for name in ("again", "weight", "SM8650", "SM8750")}
+    return {name: folder / name / "kv_llama_qnn.pte" for name in ("weight", "SM8650", "SM8750")}
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hexport.programs.context_binary import MAGIC
 from hexport.programs.inspection import inspect_program
 from hexport.runtime.program import Program
 
-N_LAYERS, AR = 3, 4
+N_LAYERS, AR = 3, 5
 
 
 @pytest.fixture(scope="session")

@@ -113,7 +113,7 @@ def mixed(tmp_path_factory, qnn_sdk) -> tuple:
     attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, Progress())
     random = torch.Generator().manual_seed(0)
     names = ("layers.0.attention.q_proj", "layers.1.feed_forward.down_proj", "layers.0.feed_forward.up_proj")
-    sizes = (96, 96, 64)
+    sizes = (64, 96, 64)
     weights = {name: 0.5 + torch.rand(n, generator=random) / 2 for name, n in zip(names, sizes, strict=True)}
     return checkpoint, replace(attrs, weights=weights), recipe
 

@@ -16,7 +16,7 @@ from hexport.quantization.calibration import calibrate, token_inputs
 from hexport.quantization.quant_attrs import Encoding, save_quant_attrs
 from hexport.quantization.recipe import recipe_from
 
-pytestmark = pytest.mark.usefixtures("qnn_sdk")
+pytestmark = [pytest.mark.usefixtures("qnn_sdk"), pytest.mark.slow]
 
 VOCABULARY, N_LAYERS = 60, 3
 SAMPLES = [[5, 59, 0, 17, 17, 3, 44, 8, 21, 30, 2, 9, 13], [7], [58, 1, 6, 33]]

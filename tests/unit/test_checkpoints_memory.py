@@ -14,6 +14,8 @@ from meta_files import meta_state, write_meta
 
 import checkpoint
 
+pytestmark = pytest.mark.slow
+
 # VmHWM is of this process alone; ru_maxrss would start at the memory of pytest, which starts it.
 RUN_AND_TELL_PEAK = """
 import atexit, pathlib, checkpoint

@@ -23,7 +23,7 @@ from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import save_quant_attrs
 from hexport.quantization.recipe import Precision, Recipe
 
-pytestmark = pytest.mark.usefixtures("qnn_sdk")
+pytestmark = [pytest.mark.usefixtures("qnn_sdk"), pytest.mark.slow]
 
 CONTEXT = 48
 BIASES, WINDOWS = "llama, all biases, linear scaling", "gemma3, listed layers slide, full layers scaled"

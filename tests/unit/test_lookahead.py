@@ -72,6 +72,7 @@ def cases(draw):
     return size, ar_len, context_len, prefill_ar_len, prompt, end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_answers_are_those_of_plain_greedy_decoding_up_to_the_last_position(graph_of, name):
     graph, gains, to_the_end = graph_of(name), [], []

@@ -16,6 +16,8 @@ from hexport.programs.inspection import inspect_program
 from hexport.progress import Progress
 from hexport.runtime.lookahead import Size
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = Phone("s24", "R5C", "127.0.0.1", 1)  # no adb server: who looks for it gets another error
 LOOKAHEAD = Run("lookahead", Size(2, 2, 2), "", 0.0, CONTEXT)  # 4 rows
 OF_1_4 = b"\x7fELF..kv_cache_dtype was not detected from method inputs\0get_n_layers\0"

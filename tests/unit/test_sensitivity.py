@@ -24,7 +24,7 @@ from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from
 from hexport.quantization.seq_mse import search
 from sensitivity import main
 
-pytestmark = pytest.mark.usefixtures("qnn_sdk")
+pytestmark = [pytest.mark.usefixtures("qnn_sdk"), pytest.mark.slow]
 
 N_LAYERS = 2
 SIZES = {

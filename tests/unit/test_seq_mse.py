@@ -15,7 +15,7 @@ from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from
 from hexport.quantization.seq_mse import LOWEST, search
 from hexport.quantization.weights import fake_quantised
 
-pytestmark = pytest.mark.usefixtures("qnn_sdk")
+pytestmark = [pytest.mark.usefixtures("qnn_sdk"), pytest.mark.slow]
 
 CANDIDATES, N_LAYERS = 20, 3
 SAMPLES = [[5, 49, 0, 17, 17, 3, 44, 8, 21, 30, 2, 9, 13], [7], [48, 1, 6, 33, 12, 12, 40]]
