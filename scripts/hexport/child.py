@@ -20,6 +20,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
+
 from hexport.errors import HexportError
 from hexport.progress import Progress
 
@@ -64,6 +66,16 @@ class Child:
         except (BrokenPipeError, ConnectionResetError):
             self._raise_end()
 
+    def send_array(self, array: np.ndarray) -> None:
+        """Send an array for `receive_array`; no copy of it is made on the way."""
+        try:
+            self._connection.send((array.dtype.str, array.shape))
+            view = memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B")
+            while view:
+                view = view[os.write(self._connection.fileno(), view) :]
+        except (BrokenPipeError, ConnectionResetError):
+            self._raise_end()
+
     def receive(self, silence: float = float("inf")) -> bytes:
         """The next message, which has to come within `silence` seconds. Raises ChildError where none does."""
         left = min(self._end - time.monotonic(), silence)
@@ -84,6 +96,19 @@ class Child:
         else:
             how = f"ended with exit code {code} and no answer"
         raise ChildError(f"{self._what} {how}; {self._advice}")
+
+
+def receive_array(connection: Connection) -> np.ndarray:
+    """In a child, receive what `Child.send_array` sent, read into its place. Raises EOFError where the parent ends."""
+    dtype, shape = connection.recv()
+    array = np.empty(shape, dtype)
+    view = memoryview(array.reshape(-1)).cast("B")
+    while view:
+        n_read = os.readv(connection.fileno(), [view])
+        if n_read == 0:
+            raise EOFError
+        view = view[n_read:]
+    return array
 
 
 def main(descriptor: int) -> None:

@@ -6,14 +6,16 @@ from collections import Counter
 
 import numpy as np
 
-from hexport.lowering.decoder_graph import DecoderGraph, stamp_shards
+from hexport.lowering.decoder_graph import DecoderGraph, stamp_shard
 from hexport.lowering.recording import Op, Tensor
+from hexport.lowering.shards import Shard
 from hexport.progress import Progress
 
 
 def stamped_ops(checkpoint, templates, attrs) -> list[Op]:
     graph = DecoderGraph(checkpoint.config, templates, attrs)
-    (shard,) = stamp_shards([graph], checkpoint, range(checkpoint.config.n_layers), Progress())
+    whole = Shard(True, range(checkpoint.config.n_layers), True)
+    (shard,) = stamp_shard([graph], checkpoint, whole, Progress())
     ops = shard.ops.ops
     names = [tensor.name for op in ops for tensor in op.outputs]
     assert len(set(names)) == len(names)

@@ -34,15 +34,35 @@ def compile_graphs(
     options = generate_qnn_executorch_option(compile_spec(target, several_contexts, several_graphs=len(graphs) > 1))
     advice = "the log has its last words; with little memory, raise num_sharding"
     with Child(compile_ops, options, list(graphs), what=f"{target.soc}: the HTP compiler", advice=advice) as child:
-        for graph in graphs.values():
-            for op in graph.leave():
-                child.send(op)
-            child.send(None)
+        _send(child, list(graphs.values()))
         binary = child.receive()
         progress.add_peak_rss_mb(float(child.receive()))
     if not binary:
         raise HexportError(f"{target.soc}: the HTP compiler refused the program; the log has its reason")
     return signed(binary)
+
+
+def _send(child: Child, graphs: list[GraphOps]) -> None:
+    """Send the ops of all graphs, and each array of data once, also where graphs share it.
+
+    An array comes before the first tensor that refers to it, which has its number in the place of the data.
+    """
+    sent: dict[tuple, int] = {}  # by place in memory; all are there from the start, so none takes another's place
+    for graph in graphs:
+        for op, inputs, outputs, new in graph.leave():
+            bare = {}
+            for number, tensor in new.items():
+                reference = None
+                if tensor.data is not None:
+                    place = tensor.data.__array_interface__["data"][0], tensor.data.dtype, tensor.data.shape
+                    if place not in sent:
+                        sent[place] = len(sent)
+                        child.send("array")
+                        child.send_array(tensor.data)
+                    reference = sent[place]
+                bare[number] = tensor.copy(data=reference)
+            child.send((op, inputs, outputs, bare))
+        child.send(None)
 
 
 def signed(binary: bytes) -> bytes:

@@ -9,23 +9,30 @@ from multiprocessing.connection import Connection
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 import numpy as np
 
+from hexport.child import receive_array
 from hexport.lowering.recording import Op, Tensor
 from hexport.progress import peak_rss_mb
 from hexport.qnn_sdk import load_qnn_libraries
 
 
 def compile_ops(connection: Connection, options: bytes, names: list[str]) -> None:
-    """Work of a `child.Child`: take the ops of the graphs with these names, each list closed by None, and answer with
-    the context binary, empty where the compiler refuses, and with the peak memory of this process in MB.
+    """Work of a `child.Child`: compile the ops that come, to a context binary.
+
+    First come the ops of the graphs with these names, each list closed by None, and before each op the arrays that no
+    other one has referred to yet. The answer is the binary, empty where the compiler refuses, and then the peak memory
+    of this process in MB.
 
     options: executorch's options of the QNN backend, as a flatbuffer.
     """
     load_qnn_libraries()
-    graphs = []
+    graphs, arrays = [], []
     for _ in names:
-        wrappers = _Wrappers()
-        while (op := connection.recv()) is not None:
-            wrappers.add(*op)
+        wrappers = _Wrappers(arrays)
+        while (message := connection.recv()) is not None:
+            if message == "array":
+                arrays.append(receive_array(connection))
+            else:
+                wrappers.add(*message)
         graphs.append([op.GetOpWrapper() for op in wrappers.ops])
     manager = qnn.QnnManager(options)
     binary = memoryview(b"")
@@ -36,15 +43,16 @@ def compile_ops(connection: Connection, options: bytes, names: list[str]) -> Non
 
 
 class _Wrappers:
-    """Turns ops into the compiler's own wrappers, each tensor once."""
+    """Turns ops into the compiler's own wrappers, each tensor once. Their data are in `arrays`, by number."""
 
-    def __init__(self):
+    def __init__(self, arrays: list[np.ndarray]):
+        self._arrays = arrays
         self.ops: list = []
         self._tensors: dict[int, object] = {}
 
     def add(self, op: Op, inputs: list[int], outputs: list[int], new: dict[int, Tensor]) -> None:
         """An op comes with the numbers of its tensors, and with those tensors that are new."""
-        self._tensors |= {number: _wrapper(tensor) for number, tensor in new.items()}
+        self._tensors |= {number: self._wrapper(tensor) for number, tensor in new.items()}
         wrapper = qnn.PyQnnOpWrapper(op.name, op.package, op.type)
         wrapper.AddInputTensors([self._tensors[number] for number in inputs])
         wrapper.AddOutputTensors([self._tensors[number] for number in outputs])
@@ -54,18 +62,16 @@ class _Wrappers:
             wrapper.AddScalarParam(*param)
         self.ops.append(wrapper)
 
-
-def _wrapper(tensor: Tensor):
-    static = tensor.data is not None
-    return qnn.TensorWrapper(
-        tensor.name,
-        tensor.kind,
-        tensor.dtype,
-        tensor.encoding,
-        tensor.quantization,
-        len(tensor.dims),
-        tensor.dims,
-        tensor.dynamic_dims,
-        tensor.data if static else np.array([]),
-        static,
-    )
+    def _wrapper(self, tensor: Tensor):
+        return qnn.TensorWrapper(
+            tensor.name,
+            tensor.kind,
+            tensor.dtype,
+            tensor.encoding,
+            tensor.quantization,
+            len(tensor.dims),
+            tensor.dims,
+            tensor.dynamic_dims,
+            np.array([]) if tensor.data is None else self._arrays[tensor.data],
+            False,  # no copy of the data
+        )

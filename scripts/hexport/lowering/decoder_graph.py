@@ -11,8 +11,8 @@ from hexport.decoder.masks import MASK, MASKS
 from hexport.decoder.model import Epilogue, Prologue, rope_of
 from hexport.decoder.rope import TABLES
 from hexport.decoder.weights import Checkpoint
-from hexport.errors import HexportError
 from hexport.lowering.recording import GraphOps, Tensor
+from hexport.lowering.shards import Shard
 from hexport.lowering.stamping import Parameters, Place, Wire, program_input, stamp
 from hexport.lowering.template import Template, lower_template, resize
 from hexport.programs.abi import input_names
@@ -67,16 +67,8 @@ def with_small_vocabulary(config: DecoderConfig, context_len: int, ar_len: int) 
     return replace(config, vocab_size=next(size for size in itertools.count(97) if size not in taken))
 
 
-def shard_ranges(n_layers: int, n_shards: int) -> list[range]:
-    """Consecutive layers of each shard; their numbers differ by one at most."""
-    if n_shards > n_layers:
-        raise HexportError(f"num_sharding {n_shards} is more than the {n_layers} layers of the model; use fewer")
-    bounds = [n_layers * i // n_shards for i in range(n_shards + 1)]
-    return [range(start, stop) for start, stop in itertools.pairwise(bounds)]
-
-
 @dataclass
-class Shard:
+class ShardOps:
     """What one context binary computes of a decoder graph.
 
     feeds: inputs that an earlier shard puts out -> the output there.
@@ -87,7 +79,7 @@ class Shard:
 
 
 class DecoderGraph:
-    """A decoder graph of one AR length, which `stamp_shards` fills.
+    """A decoder graph of one AR length, which `stamp_shard` fills.
 
     From shard to shard go the hidden states, and the cosines and sines. `inputs` and `outputs` are the program's, in
     the order of the runner; outputs are complete after the last shard.
@@ -131,15 +123,16 @@ class DecoderGraph:
     def outputs(self) -> list[Tensor]:
         return [self.logits, *self.new_k, *self.new_v]
 
-    def prologue(self, shard: Shard, layers: range, parameters: Parameters) -> list[Wire]:
-        """Returns the cosines and sines. Those that later shards need become outputs too."""
+    def prologue(self, shard: ShardOps, layers: range, parameters: Parameters, leaves: bool) -> list[Wire]:
+        """Returns the cosines and sines. Those that later shards need become outputs too; `leaves` says that a later
+        shard takes the hidden states."""
         inputs = {"tokens": Wire(self.tokens), "input_pos": Wire(self.positions)}
-        leaving = {1 + i: f"rope_{i}" for i in self._ropes_from(layers.stop)}
+        leaving = {1 + i: f"rope_{i}" for i in self._ropes_from(layers.stop)} | ({0: "hidden"} if leaves else {})
         place = Place("prologue", self.attrs, parameters, inputs)
         self.hidden, *self.ropes = _emit(shard, self.templates.prologue, place, leaving)
         return self.ropes
 
-    def enter(self, shard: Shard, layers: range) -> list[Wire]:
+    def enter(self, shard: ShardOps, layers: range) -> list[Wire]:
         """Take the hidden states, and the cosines and sines, from earlier shards; returns the latter."""
         self.hidden = self._entering(shard, self.hidden, "hidden")
         ropes = list(self.ropes)
@@ -147,7 +140,7 @@ class DecoderGraph:
             ropes[i] = self._entering(shard, ropes[i], f"rope_{i}")
         return ropes
 
-    def _entering(self, shard: Shard, wire: Wire, name: str) -> Wire:
+    def _entering(self, shard: ShardOps, wire: Wire, name: str) -> Wire:
         number = len(self.inputs) + len(shard.feeds)
         tensor = wire.tensor.copy(name=f"input_{number}_{name}@0", kind=INPUT)
         shard.feeds[tensor] = wire.tensor
@@ -158,7 +151,7 @@ class DecoderGraph:
         numbers = range(len(TABLES) * len(self.config.ropes))
         return sorted({i for kind in self.config.layers[layer:] for i in rope_of(kind, numbers)})
 
-    def layer(self, shard: Shard, i: int, parameters: Parameters, ropes: list[Wire], leaves: bool) -> None:
+    def layer(self, shard: ShardOps, i: int, parameters: Parameters, ropes: list[Wire], leaves: bool) -> None:
         """`leaves` says that a later shard takes the hidden states."""
         template, kind = self.templates.layers[i], self.config.layers[i]
         inputs = {
@@ -177,37 +170,33 @@ class DecoderGraph:
         self.new_k.append(k.tensor)
         self.new_v.append(v.tensor)
 
-    def epilogue(self, shard: Shard, parameters: Parameters) -> None:
+    def epilogue(self, shard: ShardOps, parameters: Parameters) -> None:
         place = Place("epilogue", self.attrs, parameters, {"hidden": self.hidden})
         (logits,) = _emit(shard, self.templates.epilogue, place, {0: "logits"})
         self.logits = logits.tensor
 
 
-def stamp_shards(graphs: list[DecoderGraph], checkpoint: Checkpoint, layers: range, progress: Progress) -> list[Shard]:
-    """Stamp the next layers of all graphs, first layers first; weights are read and quantised once, layer by layer.
-
-    The first shard has the prologue, the last one the epilogue.
-    """
-    shards = [Shard(GraphOps(), {}) for _ in graphs]
-    parts = list(zip(graphs, shards, strict=True))
-    if layers.start == 0:
-        parameters = Parameters(checkpoint.prologue_parameters())
-        ropes = [graph.prologue(shard, layers, parameters) for graph, shard in parts]
+def stamp_shard(graphs: list[DecoderGraph], checkpoint: Checkpoint, shard: Shard, progress: Progress) -> list[ShardOps]:
+    """Stamp a shard of all graphs, first shards first; weights are read and quantised once, part by part."""
+    stamped = [ShardOps(GraphOps(), {}) for _ in graphs]
+    pairs = list(zip(graphs, stamped, strict=True))
+    if shard.prologue:
+        parameters, leaves = Parameters(checkpoint.prologue_parameters()), not shard.layers
+        ropes = [graph.prologue(ops, shard.layers, parameters, leaves) for graph, ops in pairs]
     else:
-        ropes = [graph.enter(shard, layers) for graph, shard in parts]
-    ends_here = layers.stop == checkpoint.config.n_layers
-    for i in progress.steps(layers, "stamp", len(layers)):
-        parameters = Parameters(checkpoint.layer_parameters(i))
-        for (graph, shard), angles in zip(parts, ropes, strict=True):
-            graph.layer(shard, i, parameters, angles, leaves=i == layers[-1] and not ends_here)
-    if ends_here:
+        ropes = [graph.enter(ops, shard.layers) for graph, ops in pairs]
+    for i in progress.steps(shard.layers, "stamp", len(shard.layers)):
+        parameters, leaves = Parameters(checkpoint.layer_parameters(i)), i == shard.layers[-1] and not shard.epilogue
+        for (graph, ops), angles in zip(pairs, ropes, strict=True):
+            graph.layer(ops, i, parameters, angles, leaves)
+    if shard.epilogue:
         parameters = Parameters(checkpoint.epilogue_parameters())
-        for graph, shard in parts:
-            graph.epilogue(shard, parameters)
-    return shards
+        for graph, ops in pairs:
+            graph.epilogue(ops, parameters)
+    return stamped
 
 
-def _emit(shard: Shard, template: Template, place: Place, leaving: dict[int, str]) -> list[Wire]:
+def _emit(shard: ShardOps, template: Template, place: Place, leaving: dict[int, str]) -> list[Wire]:
     """Stamp a template into a shard; `leaving` names the outputs that leave it."""
     ops, wires = stamp(template, place, leaving)
     for op in ops:

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 
 from executorch.backends.qualcomm.utils.constants import QCOM_OFFSET, QCOM_SCALE
 
+from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.lowering.compiler import compile_graphs
 from hexport.lowering.constant_methods import SpecialTokens, constant_methods
-from hexport.lowering.decoder_graph import DecoderGraph, Templates, lower_templates, shard_ranges, stamp_shards
+from hexport.lowering.decoder_graph import DecoderGraph, Templates, lower_templates, stamp_shard
 from hexport.lowering.program import DTYPES, Method, Part, assemble
 from hexport.lowering.recording import Tensor
+from hexport.lowering.shards import shards_of
 from hexport.programs.abi import KV_METHOD, PREFILL_METHOD, names_by_count
 from hexport.programs.context_binary import HEADER_SIGNATURE_AT
 from hexport.progress import Progress
+from hexport.quantization.part_sizes import part_bytes
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES, lookahead_ar_len
@@ -52,7 +55,7 @@ def lower(
 ) -> Lowered:
     """A program with a graph of each AR length, by method name. Its graphs share context binaries: one per shard."""
     check_context(context_len, ar_lengths)
-    shards = shard_ranges(checkpoint.config.n_layers, n_shards)
+    shards = shards_of(part_bytes(recipe, sizes_of(checkpoint.config), context_len), n_shards)
     if len(ar_lengths) > 1 and not target.shares_weights:
         why = "the emulator" if target.emulator else f"{target.soc} ({target.htp_arch})"
         progress.say(f"{why} cannot share weights between graphs: {len(ar_lengths)} copies are stored")
@@ -66,17 +69,17 @@ def lower(
         method: DecoderGraph(checkpoint.config, templates[ar_len], attrs) for method, ar_len in ar_lengths.items()
     }
     parts: dict[str, list[Part]] = {method: [] for method in graphs}
-    for i, layers in enumerate(shards):
+    for i, shard in enumerate(shards):
         which = f" shard {i + 1} of {n_shards}" if n_shards > 1 else ""
         with progress.stage(f"stamp{which}"):
-            stamped = dict(zip(graphs, stamp_shards(list(graphs.values()), checkpoint, layers, progress), strict=True))
+            stamped = dict(zip(graphs, stamp_shard(list(graphs.values()), checkpoint, shard, progress), strict=True))
         with progress.stage(f"compile{which}"):
-            ops = {method: shard.ops for method, shard in stamped.items()}
+            ops = {method: part.ops for method, part in stamped.items()}
             binary = compile_graphs(ops, target, progress, several_contexts=n_shards > 1)
-        for method, shard in stamped.items():
-            fed = [shard.feeds.get(tensor, tensor) for tensor in shard.ops.inputs]
-            parts[method].append(Part(fed, shard.ops.outputs, binary))
-        del stamped, ops, shard
+        for method, part in stamped.items():
+            fed = [part.feeds.get(tensor, tensor) for tensor in part.ops.inputs]
+            parts[method].append(Part(fed, part.ops.outputs, binary))
+        del stamped, ops, part
     methods = {name: Method(graph.inputs, graph.outputs, parts[name]) for name, graph in graphs.items()}
     with progress.stage("assemble"):
         constants = constant_methods(checkpoint.config, attrs, recipe, ar_lengths[KV_METHOD], context_len, special)

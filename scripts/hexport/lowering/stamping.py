@@ -35,11 +35,12 @@ class Wire:
 
 @dataclass
 class Parameters:
-    """The parameters of a place of the decoder; and, so that graphs that share them quantise them once, their codes."""
+    """The parameters of a place of the decoder; and, so that graphs share them, their codes and what heads have."""
 
     tensors: dict[str, torch.Tensor]
     per_tensor: dict[tuple[str, Encoding], np.ndarray] = field(default_factory=dict)
     per_channel: dict[str, "_Quantised"] = field(default_factory=dict)
+    of_heads: dict[tuple[str, bytes], np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
@@ -137,7 +138,15 @@ def _fill(template: Template, tensor: Tensor, place: Place) -> Tensor:
     else:
         if name not in parameters.per_channel:
             parameters.per_channel[name] = _quantise(filling, tensor, place, parameter, observer)
-        _set_channels(stamped, parameters.per_channel[name], filling.channels)
+        quantised, channels = parameters.per_channel[name], filling.channels
+        _set_channel_encodings(stamped, quantised, channels)
+        key = name, channels.tobytes()
+        if key not in parameters.of_heads:
+            whole = len(channels) == quantised.codes.shape[-1]
+            parameters.of_heads[key] = (
+                quantised.codes if whole else np.ascontiguousarray(quantised.codes[..., channels])
+            )
+        stamped.data = parameters.of_heads[key]
     assert list(stamped.data.shape) == list(tensor.data.shape), (tensor.name, stamped.data.shape, tensor.data.shape)
     return stamped
 
@@ -202,7 +211,7 @@ def _quantise_weight(weight: torch.Tensor, observer: Observer, scales: torch.Ten
     return _Quantised(quantised.contiguous().numpy(), units.float().numpy(), blocks)
 
 
-def _set_channels(tensor: Tensor, quantised: _Quantised, channels: np.ndarray) -> None:
+def _set_channel_encodings(tensor: Tensor, quantised: _Quantised, channels: np.ndarray) -> None:
     encodings = np.zeros(len(channels), dtype=[("scale", np.float32), ("offset", np.int32)])
     encodings["scale"] = quantised.scales[channels]
     if quantised.blocks is None:
@@ -212,5 +221,3 @@ def _set_channels(tensor: Tensor, quantised: _Quantised, channels: np.ndarray) -
             QCOM_BLOCK_SCALE_OFFSET: encodings,
             QCOM_BLOCK_SCALES: quantised.blocks[channels].reshape(-1),
         }
-    whole = len(channels) == quantised.codes.shape[-1]
-    tensor.data = quantised.codes if whole else np.ascontiguousarray(quantised.codes[..., channels])

@@ -8,14 +8,12 @@ from hexport.config.settings import Config, Model, built_in_models
 from hexport.decoder.config import load_config
 from hexport.decoder.sizes import PUBLISHED, Sizes, sizes_of
 from hexport.errors import HexportError
-from hexport.quantization.recipe import EPILOGUE, PROLOGUE, Recipe, projections_of
+from hexport.quantization.part_sizes import part_bytes
+from hexport.quantization.recipe import Recipe
 from hexport.targets.modes import MODES
 from hexport.targets.socs import HTP_ARCH
 from hexport.targets.target import Target
 
-SCALE_BYTES = 4  # of an output channel
-BLOCK_BYTES = 1  # of what a block multiplies its channel's scale with
-ROPE_TABLES = 3  # cos, sin and -sin
 LEFT_OUT = "the ops of each graph; those of SmolLM2-135M are 5 MB with AR length 1, and 10 MB more with 128"
 
 
@@ -46,16 +44,5 @@ def program_sizes(config: Config, model: Model, recipe: Recipe, sizes: Sizes) ->
 
 
 def estimated_bytes(recipe: Recipe, sizes: Sizes, context_len: int) -> int:
-    """Weights with their scales, the table of embeddings and those of the rotary embeddings, once."""
-    places = *map(str, range(sizes.n_layers)), EPILOGUE
-    weights = sum(_weight_bytes(recipe, sizes, place, name) for place in places for name in projections_of(place))
-    embedding = sizes.vocab_size * sizes.hidden_size * recipe.at(PROLOGUE, "embedding.embedding").activation_bits
-    ropes = sum(ROPE_TABLES * context_len * dims // 2 for dims in sizes.rope_dims)
-    return weights + (embedding + ropes * recipe.at(PROLOGUE, "index").activation_bits) // 8
-
-
-def _weight_bytes(recipe: Recipe, sizes: Sizes, place: str, projection: str) -> int:
-    n_in, n_out = sizes.projections[projection]
-    precision = recipe.at(place, projection)
-    blocks = n_in // precision.block_size if precision.block_size else 0
-    return n_in * n_out * precision.weight_bits // 8 + n_out * (SCALE_BYTES + BLOCK_BYTES * blocks)
+    """The bytes of all parts, once."""
+    return sum(part_bytes(recipe, sizes, context_len))

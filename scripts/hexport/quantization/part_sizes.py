@@ -1,0 +1,31 @@
+"""How many bytes each part of a decoder takes in a program, estimated from its sizes and its recipe."""
+
+from hexport.decoder.sizes import Sizes
+from hexport.quantization.recipe import EPILOGUE, PROLOGUE, Recipe, projections_of
+
+SCALE_BYTES = 4  # of an output channel
+BLOCK_BYTES = 1  # of what a block multiplies its channel's scale with
+ROPE_TABLES = 3  # cos, sin and -sin
+
+
+def part_bytes(recipe: Recipe, sizes: Sizes, context_len: int) -> list[int]:
+    """Return the bytes of the prologue, of each layer and of the epilogue, in this order, each stored once.
+
+    They are weights with their scales, the table of embeddings and those of the rotary embeddings. For a llama of 2
+    layers, the list has 4 numbers.
+    """
+    embedding = sizes.vocab_size * sizes.hidden_size * recipe.at(PROLOGUE, "embedding.embedding").activation_bits
+    ropes = sum(ROPE_TABLES * context_len * dims // 2 for dims in sizes.rope_dims)
+    prologue = (embedding + ropes * recipe.at(PROLOGUE, "index").activation_bits) // 8
+    places = *map(str, range(sizes.n_layers)), EPILOGUE
+    return [
+        prologue,
+        *(sum(_weight_bytes(recipe, sizes, place, name) for name in projections_of(place)) for place in places),
+    ]
+
+
+def _weight_bytes(recipe: Recipe, sizes: Sizes, place: str, projection: str) -> int:
+    n_in, n_out = sizes.projections[projection]
+    precision = recipe.at(place, projection)
+    blocks = n_in // precision.block_size if precision.block_size else 0
+    return n_in * n_out * precision.weight_bits // 8 + n_out * (SCALE_BYTES + BLOCK_BYTES * blocks)
