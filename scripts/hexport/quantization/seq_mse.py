@@ -43,6 +43,7 @@ SAME_INPUT = {
     "feed_forward.up_proj": "feed_forward.gate_proj",
 }
 LOWEST = 0.3  # narrower ranges are not tried: best for 17 of 25,920 4-bit channels of SmolLM2-135M, for no LPBQ ones
+BLOCKS = 4  # of a symmetric matrix, of which half of those off its diagonal are left out
 CHUNK = 1 << 17  # weights searched at a time: their float copies stay in the processor's cache
 
 
@@ -82,9 +83,20 @@ def _best_ratios(weight: torch.Tensor, products: torch.Tensor, observer: Observe
     ratios = torch.arange(candidates, math.ceil(LOWEST * candidates) - 1, -1) / candidates
     fakes = narrowed(observer, weight, ratios.tolist())
     differences = torch.stack([weight - fake for fake in fakes]).flatten(2).to(products.device)
-    errors = torch.linalg.vecdot(differences.flatten(0, 1) @ products, differences.flatten(0, 1)).cpu()
-    errors = errors.reshape(len(ratios), -1)
+    errors = _quadratic_form(differences.flatten(0, 1), products).cpu().reshape(len(ratios), -1)
     return torch.where(errors.amin(dim=0).isfinite(), ratios[errors.argmin(dim=0)], 1.0)
+
+
+def _quadratic_form(rows: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
+    """Return x P xᵀ (n,) of each row x (n, in), for a symmetric P (in, in): of what P has twice, one half is enough."""
+    form, step = torch.zeros(len(rows), device=rows.device), -(-rows.shape[1] // BLOCKS)
+    for start in range(0, rows.shape[1], step):
+        own = rows[:, start : start + step]
+        part = own @ products[start : start + step, start : start + step]
+        if start:
+            part.addmm_(rows[:, :start], products[:start, start : start + step], alpha=2)
+        form += torch.linalg.vecdot(part, own)
+    return form
 
 
 def _asked(recipe: Recipe, n_layers: int) -> dict[str, dict[str, Precision]]:
