@@ -1,5 +1,6 @@
 """Real weights for tests that need them, fetched once; what tests build and share; and who runs what."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +16,16 @@ SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 # Those that take longest start first, so that both workers end at about the same time. No two that need the same build
 # start together, as one would wait for the other.
 SLOWEST_FIRST = (
-    *("workflow/test_demo.py", "emulator/test_families.py", "workflow/test_damage.py", "emulator/test_ar_lengths.py"),
-    *("emulator", "workflow", "devices", ""),
+    *("workflow/test_demo.py", "emulator/test_families.py", "workflow/test_damage.py", "emulator/test_stamping.py"),
+    *("workflow", "emulator", "devices", ""),
 )
 # Files that share templates, which are in the memory of a worker.
 TOGETHER = {f"emulator/test_{name}.py" for name in ("stamping", "program_abi", "inspect_pte", "generation_modes")}
 
 # Tests run side by side, one on each core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Python looks for garbage among all objects of all modules, a tenth of the time that graphs take.
+gc.set_threshold(100_000, 50, 50)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -210,6 +210,7 @@ if __name__ == "__main__":
         import_module(module)
     server = Server(Path(sys.argv[1]))
     gc.freeze()  # what a fork does not touch is in memory once
+    gc.set_threshold(100_000, 50, 50)
     print("ready", flush=True)
     arguments = server.serve()
     try:
