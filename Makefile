@@ -48,6 +48,7 @@ benchmark: setup
 	$(BIN)/snakemake quantize
 	$(BIN)/python benchmarks/lowering.py
 	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python benchmarks/seq_mse.py
 	$(BIN)/python benchmarks/modes.py
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/dry_run.py

@@ -7,10 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hexport import child
-from hexport.child import ChildError, answer
+from hexport.child import Child, ChildError, answer, receive_array
 from hexport.errors import HexportError
 from hexport.progress import Progress
 
@@ -135,3 +136,30 @@ def waited_for(condition):
         assert time.monotonic() < end
         time.sleep(0.05)
     return value
+
+
+def give_back(connection, n_arrays: int) -> None:
+    """Runs in a child."""
+    arrays = [receive_array(connection) for _ in range(n_arrays)]
+    connection.send_bytes(repr([(array.dtype.str, array.shape, array.tolist()) for array in arrays]).encode())
+
+
+def test_arrays_of_any_form_arrive_as_they_are():
+    arrays = [
+        np.arange(300_000, dtype=np.int32),  # more than a pipe holds
+        np.arange(24, dtype=np.uint16).reshape(2, 3, 4)[:, ::2].T,
+        np.zeros((0, 3), np.float32),
+        np.array(7, np.uint8),
+    ]
+    with Child(give_back, len(arrays), **NAMES) as process:
+        for array in arrays:
+            process.send_array(array)
+        found = process.receive(60)
+    assert found.decode() == repr([(array.dtype.str, array.shape, array.tolist()) for array in arrays])
+
+
+def test_a_child_that_ends_before_it_has_all_of_an_array_is_one_line():
+    with Child(give_back, 0, **NAMES) as process, pytest.raises(ChildError, match="ended with exit code 0"):
+        process.receive(60)
+        for _ in range(3):
+            process.send_array(np.zeros(1_000_000))

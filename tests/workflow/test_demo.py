@@ -13,7 +13,7 @@ from hexport.tokenizers.tokenizer import load_tokenizer
 
 MODEL = "artifacts/smollm2_135m"
 RUN = f"{MODEL}/16a8w_r1/SM8650-emulator/emulator/hybrid"
-ANSWER_TOKENS = 5
+ANSWER_TOKENS = 4
 
 
 @pytest.fixture(scope="module")
