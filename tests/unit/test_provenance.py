@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -32,15 +33,19 @@ def test_a_write_removes_what_a_killed_one_left(tmp_path):
     with atomic_path(tmp_path / "a") as temporary:
         temporary.write_text("whole")
     _, pid, _ = temporary.name.rsplit(".", 2)
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it stays listed: nobody takes its exit code
     dead = tmp_path / temporary.name.replace(pid, "999999999")
+    unwaited = tmp_path / temporary.name.replace(pid, str(ended.pid))
     alive = tmp_path / temporary.name.replace(pid, "1")
     elsewhere = tmp_path / ".a.elsewhere.999999999.part"
-    for left in (dead, alive, elsewhere):
+    for left in (dead, unwaited, alive, elsewhere):
         left.write_text("half")
     with atomic_path(tmp_path / "a") as temporary:
         temporary.write_text("whole again")
     assert (tmp_path / "a").read_text() == "whole again"
     assert set(tmp_path.iterdir()) == {tmp_path / "a", alive, elsewhere}
+    ended.wait()
 
 
 def test_json_holds_no_nan(tmp_path):
