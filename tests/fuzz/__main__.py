@@ -7,6 +7,7 @@ The exit code is 1 if there was one.
 import contextlib
 import gc
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -53,6 +54,9 @@ def main(
         if any(subject.needs_torch for subject in chosen.values()):
             import_all()
             seeds.make_torch(built)
+        logging.disable(
+            logging.INFO
+        )  # executorch, once imported, has every library say it all, also where none imports it
         gc.freeze()  # a collection in a fork would touch, and so copy, all that there is
         print(f"seed {seed}, {count} cases of {len(SUBJECTS)} subjects", file=sys.stderr)
         for name, subject in chosen.items():
