@@ -13,6 +13,8 @@ from hexport.errors import HexportError
 from hexport.evaluation.local_text import DOCUMENT_WORDS, documents
 from hexport.evaluation.tasks import load_tasks
 
+pytestmark = pytest.mark.slow  # lm-eval takes seconds to import
+
 PARAGRAPH = "The quick brown fox jumps over the lazy dog near Größe.\n"  # 11 words
 
 
