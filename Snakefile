@@ -13,9 +13,10 @@ from hexport.config.devices import PHONES, device_slots, taken_slots
 from hexport.config.places import Place
 from hexport.config.reading import read_config
 from hexport.config.settings import parse_config
+from hexport.errors import HexportError, report
 from hexport.targets.modes import MODES
 from hexport.targets.socs import HTP_ARCH
-from hexport.errors import HexportError, report
+from hexport.targets.target import EMULATOR_SUFFIX, target_named
 
 
 include: "rules/common.smk"

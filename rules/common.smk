@@ -68,6 +68,6 @@ wildcard_constraints:
     download=names(sources.downloads(build)),
     model=names(build.models),
     recipe=names(build.recipes),
-    target=f"({names(HTP_ARCH)})(-emulator)?",
+    target=f"({names(HTP_ARCH)})({EMULATOR_SUFFIX})?",
     device=names([*build.devices, PHONES]),
     mode=names(MODES),

@@ -9,7 +9,7 @@ def slot_of(slot):
 
 
 def is_emulator(wildcards):
-    return wildcards.target.endswith("-emulator")
+    return target_named(wildcards.target).emulator
 
 
 def kind_of(wildcards):

@@ -20,8 +20,6 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
-
 from hexport.errors import HexportError
 from hexport.progress import Progress
 
@@ -66,13 +64,11 @@ class Child:
         except (BrokenPipeError, ConnectionResetError):
             self._raise_end()
 
-    def send_array(self, array: np.ndarray) -> None:
-        """Send an array for `receive_array`; no copy of it is made on the way."""
+    def send_buffer(self, buffer: memoryview) -> None:
+        """Send bytes for `receive_buffer`; no copy of them is made on the way."""
         try:
-            self._connection.send((array.dtype.str, array.shape))
-            view = memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B")
-            while view:
-                view = view[os.write(self._connection.fileno(), view) :]
+            while buffer:
+                buffer = buffer[os.write(self._connection.fileno(), buffer) :]
         except (BrokenPipeError, ConnectionResetError):
             self._raise_end()
 
@@ -98,17 +94,13 @@ class Child:
         raise ChildError(f"{self._what} {how}; {self._advice}")
 
 
-def receive_array(connection: Connection) -> np.ndarray:
-    """In a child, receive what `Child.send_array` sent, read into its place. Raises EOFError where the parent ends."""
-    dtype, shape = connection.recv()
-    array = np.empty(shape, dtype)
-    view = memoryview(array.reshape(-1)).cast("B")
-    while view:
-        n_read = os.readv(connection.fileno(), [view])
+def receive_buffer(connection: Connection, buffer: memoryview) -> None:
+    """In a child, fill a buffer with what `Child.send_buffer` sent. Raises EOFError where the parent ends."""
+    while buffer:
+        n_read = os.readv(connection.fileno(), [buffer])
         if n_read == 0:
             raise EOFError
-        view = view[n_read:]
-    return array
+        buffer = buffer[n_read:]
 
 
 def main(descriptor: int) -> None:

@@ -1,11 +1,21 @@
-"""A job's process ends with the Snakemake that started it."""
+"""Processes of this host: a job's ends with the Snakemake that started it, and what ended ones left may go."""
 
 import os
 import select
 import signal
 import threading
+from pathlib import Path
 
 PARENT = "HEXPORT_SNAKEMAKE"  # environment variable of a job: the process that wants its result
+
+
+def is_running(pid: int | str) -> bool:
+    """Whether a process of this host runs. One that has ended may still be listed: nobody has asked how it ended."""
+    try:
+        state = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
 
 
 def end_with_snakemake() -> None:

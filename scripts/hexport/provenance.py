@@ -16,6 +16,7 @@ from hexport.checkpoints.regular_file import regular_file
 from hexport.code_digest import SCRIPTS, code_digest, package_versions
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
+from hexport.job_process import is_running
 
 # What `fetch` writes of a repository: the files that it has put beside.
 LISTING = "download.json"
@@ -34,7 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}.{socket.gethostname()}."
     for left in path.parent.glob(f"{glob.escape(prefix)}*.part"):  # by a process of this host that was killed
-        if not _runs(left.name.removeprefix(prefix).removesuffix(".part")):
+        if not is_running(left.name.removeprefix(prefix).removesuffix(".part")):
             left.unlink(missing_ok=True)
     temporary = path.with_name(f"{prefix}{os.getpid()}.part")
     temporary.unlink(missing_ok=True)
@@ -49,15 +50,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _runs(process: str) -> bool:
-    """Whether a process of this host runs. One that has ended may still be listed: nobody has asked how it ended."""
-    try:
-        state = Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in ("Z", "X")
 
 
 def _flush(path: Path) -> None:

@@ -85,16 +85,17 @@ class StatCache:
             if not stat.S_ISREG(before.st_mode):
                 raise HexportError(f"{path}: not a regular file")
             key, shared = _key(before), before.st_size >= self._least_bytes
-            if known := self._own.get(key) or (self._kept.get(key) if shared else None):
+            if (known := self._kept.get(key) if shared else self._own.get(key)) is not None:
                 return known
             if shared and (wait := _seconds_to_settle(before)) <= TICK_S:
                 time.sleep(wait)
             settled = _seconds_to_settle(before) == 0
             value = compute(file)
             if settled and _key(os.fstat(file.fileno())) == key:
-                self._own[key] = value
                 if shared:
                     self._kept.put(key, value)
+                else:
+                    self._own[key] = value
         return value
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from hexport import child
-from hexport.child import Child, ChildError, answer, receive_array
+from hexport.child import Child, ChildError, answer
 from hexport.errors import HexportError
+from hexport.lowering.sent_arrays import receive_array, send_array
 from hexport.progress import Progress
 
 NAMES = {"what": "k.pte: the emulator", "advice": "copy it again"}
@@ -153,7 +154,7 @@ def test_arrays_of_any_form_arrive_as_they_are():
     ]
     with Child(give_back, len(arrays), **NAMES) as process:
         for array in arrays:
-            process.send_array(array)
+            send_array(process, array)
         found = process.receive(60)
     assert found.decode() == repr([(array.dtype.str, array.shape, array.tolist()) for array in arrays])
 
@@ -162,4 +163,4 @@ def test_a_child_that_ends_before_it_has_all_of_an_array_is_one_line():
     with Child(give_back, 0, **NAMES) as process, pytest.raises(ChildError, match="ended with exit code 0"):
         process.receive(60)
         for _ in range(3):
-            process.send_array(np.zeros(1_000_000))
+            send_array(process, np.zeros(1_000_000))

@@ -149,15 +149,15 @@ def program_settings(config: Config, model: str, recipe: str, target: str, mode:
     spec = config.models[model]
     if MODES[mode].looks_ahead:
         check_lookahead_size(spec)
-    place = target_named(target)
-    check_recipe(f"recipe {recipe}", config.recipes[recipe], place.soc)
+    built_for = target_named(target)
+    check_recipe(f"recipe {recipe}", config.recipes[recipe], built_for.soc)
     check_r3(f"recipe {recipe}", config.recipes[recipe], mode)
     return as_settings(
         {
             "mode": mode,
             "target": target,
-            "soc": place.soc,
-            "emulator": place.emulator,
+            "soc": built_for.soc,
+            "emulator": built_for.emulator,
             "recipe_spec": config.recipes[recipe],
             "versions": toolchain_versions(),
         }

@@ -18,6 +18,7 @@ from hexport.devices.phone_cache import COMMAND_S, FOLDER, ensure_cached, said_w
 from hexport.devices.shell_stream import LIMIT, Output, Stream
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
+from hexport.job_process import is_running
 from hexport.progress import Progress
 from hexport.provenance import atomic_path
 
@@ -160,7 +161,7 @@ def job_folder(phone: Phone, files: dict[str, Path], cache_gb: float, progress: 
 
 def _alive(pid: int) -> bool:
     """Whether another process of this host may be at work: under another serial number, it may use the same phone."""
-    return pid != os.getpid() and Path("/proc", str(pid)).exists()
+    return pid != os.getpid() and is_running(pid)
 
 
 def _quoted(name: str) -> str:

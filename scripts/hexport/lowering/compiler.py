@@ -9,6 +9,7 @@ from hexport.executorch_internals import tried_with
 from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.compiler_process import compile_ops
 from hexport.lowering.recording import GraphOps
+from hexport.lowering.sent_arrays import send_array
 from hexport.programs.context_binary import HEADER_BYTES, HEADER_SIGNATURE_AT, HEADER_SIZE_AT, MAGIC, signature_of
 from hexport.progress import Progress
 from hexport.targets.target import Target
@@ -58,7 +59,7 @@ def _send(child: Child, graphs: list[GraphOps]) -> None:
                     if place not in sent:
                         sent[place] = len(sent)
                         child.send("array")
-                        child.send_array(tensor.data)
+                        send_array(child, tensor.data)
                     reference = sent[place]
                 bare[number] = tensor.copy(data=reference)
             child.send((op, inputs, outputs, bare))

@@ -9,8 +9,8 @@ from multiprocessing.connection import Connection
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 import numpy as np
 
-from hexport.child import receive_array
 from hexport.lowering.recording import Op, Tensor
+from hexport.lowering.sent_arrays import receive_array
 from hexport.progress import peak_rss_mb
 from hexport.qnn_sdk import load_qnn_libraries
 

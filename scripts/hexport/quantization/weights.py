@@ -31,21 +31,13 @@ def weight_encoding(
     Of a projection (out, in, 1, 1) they are float32 and int32 (out,), or (out, blocks, 1, 1). `ratios` (out,) narrow
     the range of each output channel, and so of all its blocks.
     """
-    _observe(observer, weight)
+    limits = _observe(observer, weight)
     if ratios is not None:
-        observer.min_val, observer.max_val = (
-            limit * ratios.reshape(-1, *(1 for _ in limit.shape[1:])) for limit in (observer.min_val, observer.max_val)
-        )
-    scales, zero_points = _encoding(observer)
+        limits = (limit * ratios.reshape(-1, *(1 for _ in limit.shape[1:])) for limit in limits)
+    scales, zero_points = _encoding(observer, *limits)
     if isinstance(observer, PerBlockParamObserver):
         scales = _on_grid(observer, weight, scales)
     return scales, zero_points
-
-
-def _encoding(observer: Observer) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the observer's class makes of its limits: an instance may hand out tags."""
-    scales, zero_points = type(observer).calculate_qparams(observer)
-    return scales, zero_points.to(torch.int32)
 
 
 def narrowed(observer: Observer, weight: torch.Tensor, ratios: Iterable[float]) -> Iterator[torch.Tensor]:
@@ -53,14 +45,12 @@ def narrowed(observer: Observer, weight: torch.Tensor, ratios: Iterable[float]) 
 
     The weight is observed once; a caller that passes few rows at a time keeps them in the processor's cache.
     """
-    _observe(observer, weight)
-    limits = observer.min_val, observer.max_val
+    limits = _observe(observer, weight)
     for ratio in ratios:
-        observer.min_val, observer.max_val = (limit * ratio for limit in limits)
-        scales, zero_points = _encoding(observer)
+        scales, zero_points = _encoding(observer, *(limit * ratio for limit in limits))
         if isinstance(observer, PerBlockParamObserver):
-            _, fake = _nearest_on_grid(observer, weight, scales, _units(observer, scales))
-            yield fake
+            is_below, _, fakes = _below_and_above(observer, weight, scales, _units(observer, scales))
+            yield torch.where(is_below[:, None], *fakes).reshape(weight.shape)
         else:
             yield _fake_quantise(observer, weight, scales, zero_points)
 
@@ -88,8 +78,8 @@ def channel_scales(observer: Observer, scales: torch.Tensor) -> torch.Tensor:
     return scales.reshape(scales.shape[0], -1).amax(dim=1) / observer.num_steps
 
 
-def _observe(observer: Observer, weight: torch.Tensor) -> None:
-    """Forget what was observed, and observe `weight`."""
+def _observe(observer: Observer, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forget what was observed, observe `weight`, and return its limits."""
     if isinstance(observer, PerBlockParamObserver):
         for limit in ("min_val", "max_val"):
             if hasattr(observer, limit):
@@ -101,13 +91,25 @@ def _observe(observer: Observer, weight: torch.Tensor) -> None:
     else:
         observer.min_val, observer.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
     observer(weight)
+    return observer.min_val, observer.max_val
+
+
+def _encoding(observer: Observer, least: torch.Tensor, largest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the observer's class makes of these limits: an instance may hand out tags."""
+    observer.min_val, observer.max_val = least, largest
+    scales, zero_points = type(observer).calculate_qparams(observer)
+    return scales, zero_points.to(torch.int32)
 
 
 def _on_grid(observer: PerBlockParamObserver, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """The multiple of the channel's scale below or above each block's, whichever loses less of the block."""
     step = max(1, CHUNK // weight[0].numel())
     parts = zip(*(part.split(step) for part in (weight, scales, _units(observer, scales))), strict=True)
-    return torch.cat([_nearest_on_grid(observer, *part)[0] for part in parts])
+    nearest = []
+    for part in parts:
+        is_below, grids, _ = _below_and_above(observer, *part)
+        nearest.append(torch.where(is_below.reshape(grids[0].shape), *grids))
+    return torch.cat(nearest)
 
 
 def _units(observer: PerBlockParamObserver, scales: torch.Tensor) -> torch.Tensor:
@@ -115,17 +117,16 @@ def _units(observer: PerBlockParamObserver, scales: torch.Tensor) -> torch.Tenso
     return channel_scales(observer, scales).reshape(-1, *(1 for _ in scales.shape[1:]))
 
 
-def _nearest_on_grid(
+def _below_and_above(
     observer: PerBlockParamObserver, weight: torch.Tensor, scales: torch.Tensor, units: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The multiples of `units`, in the shape of `scales`, and the weight as it is with them."""
+) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
+    """Whether each block loses less with the multiple of `units` below its scale than with the one above; both
+    multiples, in the shape of `scales`; and with each, the weight as rows of blocks."""
     steps, rows = scales / units, weight.reshape(scales.numel(), -1)
-    below, above = (rounded(steps).clamp(1, observer.num_steps) * units for rounded in (torch.floor, torch.ceil))
-    fakes = [_fake_rows(observer, rows, grid.reshape(-1, 1).float()) for grid in (below, above)]
+    grids = [rounded(steps).clamp(1, observer.num_steps) * units for rounded in (torch.floor, torch.ceil)]
+    fakes = [_fake_rows(observer, rows, grid.reshape(-1, 1).float()) for grid in grids]
     lost_below, lost_above = ((fake - rows).square_().sum(dim=1) for fake in fakes)
-    is_below = lost_below < lost_above
-    fake = torch.where(is_below[:, None], *fakes).reshape(weight.shape)
-    return torch.where(is_below.reshape(scales.shape), below, above), fake
+    return lost_below < lost_above, grids, fakes
 
 
 def _fake_rows(observer: Observer, rows: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
