@@ -42,7 +42,7 @@ def main(candidates: int, tokens: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         AutoModelForCausalLM.from_config(Qwen3Config(**SIZES)).save_pretrained(folder)
         checkpoint = Checkpoint(Path(folder))
-        observers = prepare_layer(checkpoint, 0, 8, 8, recipe_from(RECIPE, "small")).weights
+        observers = prepare_layer(checkpoint.config, 0, 8, 8, recipe_from(RECIPE, "small")).weights
         weights = {name: weight for name, weight in checkpoint.layer_parameters(0).items() if weight.ndim == 4}
         search_s = products_s = 0.0
         for name, weight in weights.items():

@@ -71,3 +71,7 @@ wildcard_constraints:
     target=f"({names(HTP_ARCH)})({EMULATOR_SUFFIX})?",
     device=names([*build.devices, PHONES]),
     mode=names(MODES),
+    arch="V[0-9]+",
+    ar_len="[1-9][0-9]*",
+    shard="[1-9][0-9]*",
+    shards="[1-9][0-9]*",

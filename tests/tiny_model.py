@@ -44,6 +44,14 @@ class Tiny:
         return self.folder / "16a8w" / "quant_attrs.json"
 
     @property
+    def templates(self) -> Path:
+        return self.folder / "16a8w" / "templates" / "V75" / "ar1.json"
+
+    @property
+    def shard(self) -> Path:
+        return self.folder / "16a8w" / EMULATOR / "shards" / "kv" / "1-of-1.bin"
+
+    @property
     def program(self) -> Path:
         return self.folder / "16a8w" / EMULATOR / "kv_llama_qnn.pte"
 
@@ -52,19 +60,35 @@ class Tiny:
         settings = {"model": "tiny", "recipe": "16a8w", "recipe_spec": RECIPE}
         return run_script("quantize.py", settings, {**paths, **changes})
 
-    def lower(self, output: Path, settings: dict | None = None, **changes) -> subprocess.CompletedProcess:
-        paths = {"checkpoint": self.checkpoint, "quant-attrs": self.quant_attrs, "tokenizer": self.tokenizer}
+    def lower_templates(self, output: Path, settings: dict | None = None, **changes) -> subprocess.CompletedProcess:
+        paths = {"config": self.checkpoint.with_name("config.json"), "output": output, "log": log_of(output)}
+        return run_script("lower_templates.py", {**TEMPLATE_SETTINGS, **(settings or {})}, {**paths, **changes})
+
+    def compile_shard(self, output: Path, settings: dict | None = None, **changes) -> subprocess.CompletedProcess:
+        paths = {"shard": 1, "checkpoint": self.checkpoint, "quant-attrs": self.quant_attrs}
+        paths |= {"templates": self.templates, "output": output, "log": log_of(output)}
+        return run_script("compile_shard.py", {**PROGRAM_SETTINGS, **(settings or {})}, {**paths, **changes})
+
+    def assemble_program(self, output: Path, settings: dict | None = None, **changes) -> subprocess.CompletedProcess:
+        paths = {"config": self.checkpoint.with_name("config.json"), "quant-attrs": self.quant_attrs}
+        paths |= {"tokenizer": self.tokenizer, "templates": self.templates, "shard": self.shard}
         paths |= {"output": output, "log": log_of(output)}
-        return run_script("lower.py", {**LOWER_SETTINGS, **(settings or {})}, {**paths, **changes})
+        return run_script("assemble_program.py", {**PROGRAM_SETTINGS, **(settings or {})}, {**paths, **changes})
 
 
-LOWER_SETTINGS = {
+TEMPLATE_SETTINGS = {
+    "arch": "V75",
+    "ar_len": 1,
+    "max_seq_len": CONTEXT,
+    "recipe": "16a8w",
+    "recipe_spec": RECIPE,
+}
+PROGRAM_SETTINGS = {
     "mode": "kv",
     "target": EMULATOR,
-    "soc": "SM8650",
-    "emulator": True,
     "max_seq_len": CONTEXT,
     "num_sharding": 1,
+    "recipe": "16a8w",
     "recipe_spec": RECIPE,
 }
 
@@ -86,7 +110,7 @@ def environment() -> dict[str, str]:
 
 
 def build_tiny(folder: Path) -> None:
-    """Write all of `Tiny(folder)`: by quantize.py and lower.py, from a random llama."""
+    """Write all of `Tiny(folder)` by the real scripts, from a random llama."""
     from hexport.tokenizers.tokenizer import load_tokenizer
 
     tiny = Tiny(folder)
@@ -97,7 +121,18 @@ def build_tiny(folder: Path) -> None:
     tiny.tokens.parent.mkdir()
     tokens = {"source": {"prompts": len(samples)}, "samples": samples, "tokens": sum(map(len, samples))}
     tiny.tokens.write_text(json.dumps(tokens))
-    for done in (tiny.quantize(tiny.quant_attrs), tiny.lower(tiny.program)):
+    run_stages(
+        lambda: tiny.quantize(tiny.quant_attrs),
+        lambda: tiny.lower_templates(tiny.templates),
+        lambda: tiny.compile_shard(tiny.shard),
+        lambda: tiny.assemble_program(tiny.program),
+    )
+
+
+def run_stages(*stages: Callable[[], subprocess.CompletedProcess]) -> None:
+    """Run one script after the other; each must end well."""
+    for stage in stages:
+        done = stage()
         assert done.returncode == 0, done.stderr
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tiny_model import EMULATOR, RECIPE, SAMPLES, save_llama, save_tokenizer
+from lowerings import Lowerings
+from tiny_model import RECIPE, SAMPLES, save_llama, save_tokenizer
 
 from hexport.devices.emulator import Run
 from hexport.runtime.lookahead import Size
@@ -34,28 +35,20 @@ class RealPrograms:
 
 
 def build(folder: Path) -> None:
-    """Of a random llama of one layer, with a token per byte, in this process. Takes half a minute."""
+    """Of a random llama of one layer, with a token per byte, in this process."""
     from hexport.decoder.weights import Checkpoint
-    from hexport.lowering import lower
     from hexport.lowering.constant_methods import SpecialTokens
-    from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
     from hexport.progress import Progress
     from hexport.quantization.calibration import calibrate
     from hexport.quantization.recipe import recipe_from
-    from hexport.targets.target import target_named
 
     save_llama(folder / "checkpoint", num_hidden_layers=1)
     save_tokenizer(folder / "tokenizer")
-    checkpoint, recipe, progress = Checkpoint(folder / "checkpoint"), recipe_from(RECIPE, "16a8w"), Progress()
-    attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, progress)
-    model = checkpoint, attrs, recipe, target_named(EMULATOR)
-    special = SpecialTokens(bos_id=256, eos_id=257)
-    programs = RealPrograms.in_folder(folder)
-    with pytest.MonkeyPatch.context() as patch:  # graphs of one AR length have the same templates
-        patch.setattr(lower, "lower_templates", functools.cache(lower.lower_templates))
-        for path, decode in ((programs.hybrid, 1), (programs.lookahead, BLOCK)):
-            lengths = {KV_METHOD: decode, PREFILL_METHOD: BLOCK}
-            path.write_bytes(lower.lower(*model, lengths, CONTEXT, 1, special, progress).pte)
+    checkpoint, recipe = Checkpoint(folder / "checkpoint"), recipe_from(RECIPE, "16a8w")
+    attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, Progress())
+    programs, lowerings = RealPrograms.in_folder(folder), Lowerings(SpecialTokens(bos_id=256, eos_id=257))
+    for path, decode in ((programs.hybrid, 1), (programs.lookahead, BLOCK)):
+        lowerings.lowered(path, checkpoint, attrs, recipe, prefill=BLOCK, decode=decode, context_len=CONTEXT)
 
 
 @functools.cache

@@ -15,8 +15,8 @@ from hexport.progress import Progress
 def stamped_ops(checkpoint, templates, attrs) -> list[Op]:
     graph = DecoderGraph(checkpoint.config, templates, attrs)
     whole = Shard(True, range(checkpoint.config.n_layers), True)
-    (shard,) = stamp_shard([graph], checkpoint, whole, Progress())
-    ops = shard.ops.ops
+    (stamped,) = stamp_shard([graph], checkpoint, whole, Progress())
+    ops = stamped.ops
     names = [tensor.name for op in ops for tensor in op.outputs]
     assert len(set(names)) == len(names)
     return ops

@@ -5,16 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from blocks import read_blocks
-from tiny_model import EMULATOR, SAMPLES, save_llama
+from tiny_model import SAMPLES, save_llama
 
 from hexport.decoder.weights import Checkpoint
-from hexport.lowering.lower import lower
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.recipe import recipe_from
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Graph, Program
-from hexport.targets.target import target_named
 
 CONTEXT = 161  # odd, so that a token's columns in the cache and in a block differ in parity
 AR_LENGTHS = (3, 128)
@@ -66,13 +64,11 @@ def test_codes_do_not_depend_on_the_ar_length(programs, token_by_token, ar_len):
     compare_blocks(Program(programs[ar_len]), token_by_token, ar_len)
 
 
-def test_codes_do_not_depend_on_the_ar_length_with_8_bit_keys_masked_softmax_and_blocks(qnn_sdk, special, tmp_path):
+def test_codes_do_not_depend_on_the_ar_length_with_8_bit_keys_masked_softmax_and_blocks(lowerings, tmp_path):
     save_llama(tmp_path / "checkpoint", num_hidden_layers=1, hidden_size=96, intermediate_size=64)
     checkpoint, recipe = Checkpoint(tmp_path / "checkpoint"), recipe_from(NARROW, "narrow")
     attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, Progress())
-    lengths = {"kv_forward": 1, "prefill_forward": 64}
-    model = checkpoint, attrs, recipe, target_named(EMULATOR)
-    (tmp_path / "hybrid.pte").write_bytes(lower(*model, lengths, CONTEXT, 1, special, Progress()).pte)
+    lowerings.lowered(tmp_path / "hybrid.pte", checkpoint, attrs, recipe, prefill=64, context_len=CONTEXT)
     program = Program(tmp_path / "hybrid.pte")
     decode = program.graph("kv_forward")
     assert decode.cache_dtype == np.uint8

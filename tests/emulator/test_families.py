@@ -15,7 +15,7 @@ from tiny_model import CONTEXT, EMULATOR, RECIPE, qdq_logits, sqnr_db
 from hexport.decoder.weights import Checkpoint
 from hexport.devices.emulator import Run, load_generator
 from hexport.lowering.plain import calibrate_plain, convert_decoder, lower_plain
-from hexport.lowering.template import record_ops
+from hexport.lowering.template_lowering import record_ops
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import QuantAttrs

@@ -28,6 +28,7 @@ RUN_SETTINGS = {
     "warmup": 0,
 }
 MANIFEST = {"artifact", "sha256", "code", "inputs", "params", "versions", "stages", "machine"}
+TOOLCHAIN = {"hexport", "executorch", "torch", "qnn", "snakemake"}
 
 
 def read(path):
@@ -76,10 +77,10 @@ def test_manifest_of_a_program(tiny, attrs):
         tiny.checkpoint.with_name("config.json"),
         tiny.tokenizer.with_name("tokenizer_config.json"),
     )
-    inputs = digests(tiny.checkpoint, config, tiny.quant_attrs, tiny.tokenizer, tokenizer_config)
-    assert manifest["inputs"] == inputs
+    parts = tiny.quant_attrs, tiny.tokenizer, tokenizer_config, tiny.templates, tiny.shard
+    assert manifest["inputs"] == digests(config, *parts)
     assert manifest["params"]["recipe_spec"] == RECIPE
-    assert manifest["versions"].keys() >= {"hexport", "executorch", "torch", "qnn", "snakemake"}
+    assert manifest["versions"].keys() >= TOOLCHAIN
     assert (manifest["soc"], manifest["htp_arch"], manifest["context_length"]) == ("SM8650", "V75", CONTEXT)
     assert (manifest["ar_lengths"], manifest["kv_bits"]) == ({"kv_forward": 1}, 16)
     assert (manifest["logits"]["scale"], manifest["logits"]["zero_point"]) == (
@@ -87,7 +88,23 @@ def test_manifest_of_a_program(tiny, attrs):
         attrs.logits.zero_point,
     )
     assert re.fullmatch("[0-9a-f]{64}", manifest["content_sha256"])
-    assert {"stamp", "compile", "assemble"} <= manifest["stages"].keys()
+    assert "assemble" in manifest["stages"]
+
+
+def test_manifest_of_a_shard(tiny):
+    manifest = manifest_of(tiny.shard)
+    assert manifest.keys() == MANIFEST | {"soc", "htp_arch"}
+    files = tiny.checkpoint, tiny.checkpoint.with_name("config.json"), tiny.quant_attrs, tiny.templates
+    assert manifest["inputs"] == digests(*files)
+    assert manifest["versions"].keys() >= TOOLCHAIN
+    assert {"stamp", "compile"} == manifest["stages"].keys()
+
+
+def test_manifest_of_templates_names_no_weights(tiny):
+    manifest = manifest_of(tiny.templates)
+    assert manifest.keys() == MANIFEST | {"htp_arch"}
+    assert manifest["inputs"] == digests(tiny.checkpoint.with_name("config.json"))
+    assert manifest["versions"].keys() >= TOOLCHAIN
 
 
 def test_manifest_of_a_program_for_another_soc_and_context(variants):
@@ -96,11 +113,11 @@ def test_manifest_of_a_program_for_another_soc_and_context(variants):
 
 
 def test_logs_say_stage_and_layer(tiny):
-    quantize, lower = log_of(tiny.quant_attrs).read_text(), log_of(tiny.program).read_text()
+    quantize, shard = log_of(tiny.quant_attrs).read_text(), log_of(tiny.shard).read_text()
     for i in range(3):
         assert f"calibrate: layer {i + 1} of 3" in quantize
-        assert f"stamp: layer {i + 1} of 3" in lower
-    assert re.search(r"^\d\d:\d\d:\d\d compile: \d+\.\d s, peak \d+ MB$", lower, re.MULTILINE)
+        assert f"stamp: layer {i + 1} of 3" in shard
+    assert re.search(r"^\d\d:\d\d:\d\d compile: \d+\.\d s, peak \d+ MB$", shard, re.MULTILINE)
 
 
 def run(tiny, folder, settings=None, **changes) -> subprocess.CompletedProcess:
@@ -147,7 +164,7 @@ def test_manifest_of_a_run(tiny, results):
     manifest = manifest_of(results / "result.json")
     config = tiny.tokenizer.with_name("tokenizer_config.json")
     assert manifest["inputs"] == digests(tiny.program, tiny.tokenizer, config)
-    assert manifest["versions"].keys() >= {"hexport", "executorch", "torch", "qnn", "snakemake"}
+    assert manifest["versions"].keys() >= TOOLCHAIN
     assert manifest["params"]["prompts"] == PROMPTS
 
 
@@ -174,35 +191,35 @@ def test_quantize_refuses_a_token_of_another_tokenizer(tiny, folder, tmp_path):
     assert_one_line_and_no_file(done, folder, f"token id {VOCABULARY}")
 
 
-def test_lower_refuses_a_scale_that_is_no_number(tiny, folder, tmp_path):
+def test_a_shard_refuses_a_scale_that_is_no_number(tiny, folder, tmp_path):
     content = read(tiny.quant_attrs)
     point = next(point for point in content["activations"] if point.startswith("layers.1.feed_forward"))
     content["activations"][point]["scale"] = float("nan")
     (tmp_path / "quant_attrs.json").write_text(json.dumps(content))
-    done = tiny.lower(folder / "kv.pte", **{"quant-attrs": tmp_path / "quant_attrs.json"})
+    done = tiny.compile_shard(folder / "1-of-1.bin", **{"quant-attrs": tmp_path / "quant_attrs.json"})
     assert_one_line_and_no_file(done, folder, f"{tmp_path / 'quant_attrs.json'}: quant attrs: {point}: scale nan")
 
 
-def test_lower_refuses_a_context_of_1(tiny, folder):
-    done = tiny.lower(folder / "kv.pte", {"max_seq_len": 1})
+def test_a_shard_refuses_a_context_of_1(tiny, folder):
+    done = tiny.compile_shard(folder / "1-of-1.bin", {"max_seq_len": 1})
     assert_one_line_and_no_file(done, folder, "max_seq_len 1 leaves no cache beside the AR length 1")
 
 
-def test_lower_refuses_quant_attrs_of_another_model(tiny, folder, tmp_path):
+def test_a_shard_refuses_quant_attrs_of_another_model(tiny, folder, tmp_path):
     content = read(tiny.quant_attrs)
     (tmp_path / "quant_attrs.json").write_text(json.dumps({**content, "kv": content["kv"][:2]}))
-    done = tiny.lower(folder / "kv.pte", **{"quant-attrs": tmp_path / "quant_attrs.json"})
+    done = tiny.compile_shard(folder / "1-of-1.bin", **{"quant-attrs": tmp_path / "quant_attrs.json"})
     assert_one_line_and_no_file(done, folder, "quant attrs are of 2 layers, the checkpoint has 3")
 
 
-def test_lower_refuses_a_checkpoint_without_one_of_its_tensors(tiny, folder, tmp_path):
+def test_a_shard_refuses_a_checkpoint_without_one_of_its_tensors(tiny, folder, tmp_path):
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(tiny.checkpoint)
     del tensors["model.layers.2.mlp.gate_proj.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
     shutil.copy(tiny.checkpoint.with_name("config.json"), tmp_path)
-    done = tiny.lower(folder / "kv.pte", checkpoint=tmp_path / "model.safetensors")
+    done = tiny.compile_shard(folder / "1-of-1.bin", checkpoint=tmp_path / "model.safetensors")
     assert_one_line_and_no_file(
         done, folder, "model.layers.2.mlp.gate_proj.weight: expected shape [80, 48], found none"
     )

@@ -24,7 +24,7 @@ from case import (
     with_value,
     without,
 )  # fmt: skip
-from tiny_model import EMULATOR, LOWER_SETTINGS, RECIPE
+from tiny_model import EMULATOR, PROGRAM_SETTINGS, RECIPE
 
 NAMES = {"model": "tiny", "recipe": "16a8w", "recipe_spec": RECIPE}
 RUN = {
@@ -71,16 +71,16 @@ def _named_tokens() -> Iterator[Case]:
         yield Case(name, _quantize(content))
 
 
-def _lower(content: bytes | str | dict) -> Callable[[], Call]:
+def _compile(content: bytes | str | dict) -> Callable[[], Call]:
     def prepare() -> Call:
         import hexport.lowering.lower as lowering
 
-        lowering.lower = lambda *arguments: sys.exit(0)  # what it gets was accepted
+        lowering.compile_shard = lambda *arguments: sys.exit(0)  # what it gets was accepted
         manifest = seeds.tiny().quant_attrs.with_name("quant_attrs.json.manifest.json")
         attrs = _with_manifest(put(Path("16a8w/quant_attrs.json"), content), manifest)
         words = ["--checkpoint", str(seeds.tiny().checkpoint), "--quant-attrs", str(attrs)]
-        words += ["--tokenizer", str(seeds.tiny().tokenizer), "--output", "out/kv.pte", "--log", "log"]
-        return Call("lower", words, LOWER_SETTINGS)
+        words += ["--shard", "1", "--templates", str(seeds.tiny().templates), "--output", "out/kv.bin", "--log", "log"]
+        return Call("compile_shard", words, PROGRAM_SETTINGS)
 
     return prepare
 
@@ -91,12 +91,12 @@ def _attrs() -> dict:
 
 def _named_quant_attrs() -> Iterator[Case]:
     good = _attrs()
-    yield Case("nothing wrong", _lower(good), may_pass=True)
+    yield Case("nothing wrong", _compile(good), may_pass=True)
     for key in good:
-        yield Case(f"no {key}", _lower(without(good, (key,))))
+        yield Case(f"no {key}", _compile(without(good, (key,))))
         for value in (None, 7, "x", [], {}, True):
             passes = type(value) is type(good[key]) and key in ("model", "recipe", "calibration", "weights")
-            yield Case(f"{key}: {value!r}", _lower(good | {key: value}), may_pass=passes)
+            yield Case(f"{key}: {value!r}", _compile(good | {key: value}), may_pass=passes)
     point = next(name for name in good["activations"] if name.startswith("layers.0."))
     places = {
         "logits": ("logits",),
@@ -110,9 +110,9 @@ def _named_quant_attrs() -> Iterator[Case]:
             ("scale", 10**400), ("scale", True), ("zero_point", -1), ("zero_point", 1.5), ("zero_point", 2**40),
             ("qmin", 7), ("qmax", 0), ("qmax", 2**40), ("bits", 3), ("bits", "8"),
         ):  # fmt: skip
-            yield Case(f"{key} of {what}: {value!r:.20}", _lower(with_value(good, (*path, key), value)))
-        yield Case(f"no {what}", _lower(without(good, path)))
-        yield Case(f"no scale of {what}", _lower(without(good, (*path, "scale"))))
+            yield Case(f"{key} of {what}: {value!r:.20}", _compile(with_value(good, (*path, key), value)))
+        yield Case(f"no {what}", _compile(without(good, path)))
+        yield Case(f"no scale of {what}", _compile(without(good, (*path, "scale"))))
     for what, change in {
         "logits scale 123 alone": lambda attrs: attrs["logits"].update(scale=123.0),
         "top-level scale alone": lambda attrs: attrs.update(scale=123.0),
@@ -130,9 +130,9 @@ def _named_quant_attrs() -> Iterator[Case]:
     }.items():
         changed = copy.deepcopy(good)
         change(changed)
-        yield Case(what, _lower(changed))
+        yield Case(what, _compile(changed))
     for name, content in (RUBBISH | DEEP_JSON).items():
-        yield Case(name, _lower(content))
+        yield Case(name, _compile(content))
 
 
 def _program() -> bytes:
@@ -203,7 +203,7 @@ def _other_tokens(random: Random) -> Case:
 
 def _other_quant_attrs(random: Random) -> Case:
     name, content = mutated(_attrs(), random)
-    return Case(name, _lower(content), may_pass=True)
+    return Case(name, _compile(content), may_pass=True)
 
 
 def _other_program(random: Random) -> Case:

@@ -16,8 +16,8 @@ from hexport.config.settings import parse_config
 from hexport.errors import one_line_errors
 
 SCRIPTS = (
-    "calibration", "check_gates", "checkpoint", "fetch", "inspect_pte", "lower", "quantize", "report", "run", "summary",
-    "tokenizer", "tokenizer_bin", "tokenizer_model",
+    "calibration", "check_gates", "checkpoint", "compile_shard", "fetch", "inspect_pte", "quantize", "report", "run",
+    "summary", "tokenizer", "tokenizer_bin", "tokenizer_model",
 )  # fmt: skip
 # Imported by scripts while they run.
 LATER = ("hexport.checkpoints.fetch", "hexport.tokenizers.chat_child")
@@ -28,7 +28,7 @@ for module in (*SCRIPTS, *LATER):
 # Imported by scripts that run torch or executorch.
 HEAVY = (
     "hexport.decoder.weights", "hexport.devices.answers", "hexport.devices.emulator", "hexport.programs.conformance",
-    "hexport.programs.inspection", "hexport.lowering.lower", "hexport.programs.report",
+    "hexport.programs.inspection", "hexport.lowering.lower", "hexport.lowering.template_file", "hexport.programs.report",
     "hexport.quantization.calibration", "hexport.quantization.quant_attrs_checks", "hexport.quantization.seq_mse",
     "hexport.quantization.tokens_file", "hexport.runtime.program", "rich.console",
 )  # fmt: skip

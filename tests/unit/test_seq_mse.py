@@ -78,7 +78,7 @@ def test_no_channel_errs_more_than_with_min_max_and_all_together_err_much_less(c
     recipe, ratios, _ = searched
     projections = {f"layers.{i}.{name}" for i in range(N_LAYERS) for name in LAYER_PROJECTIONS}
     assert ratios.keys() == {*projections, "epilogue.output"}
-    observers = prepare_layer(checkpoint, 0, 8, 8, recipe).weights
+    observers = prepare_layer(checkpoint.config, 0, 8, 8, recipe).weights
     reductions = []
     for i in range(N_LAYERS):
         for name in LAYER_PROJECTIONS:

@@ -35,7 +35,9 @@ SCRIPTS = {
     "convert_checkpoint": "checkpoint.py",
     "encode_calibration": "calibration.py",
     "calibrate": "quantize.py",
-    "lower": "lower.py",
+    "lower_templates": "lower_templates.py",
+    "compile_shard": "compile_shard.py",
+    "assemble_program": "assemble_program.py",
     "run_program": "run.py",
 }
 HOWS = ("everything", "snakemake alone", "the job alone")

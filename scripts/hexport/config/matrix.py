@@ -21,6 +21,7 @@ from hexport.config.sources import downloads, is_hub, is_remote, tokenizer_forms
 from hexport.config.tasks import local_texts, task_files, trusted_files
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
+from hexport.programs.abi import ar_lengths_of
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
 from hexport.targets.target import target_named
 
@@ -144,20 +145,51 @@ def quant_attrs_settings(config: Config, model: str, recipe: str) -> str:
     return as_settings({"model": model, "recipe": recipe, "recipe_spec": config.recipes[recipe]})
 
 
+def templates(config: Config, model: str, recipe: str, target: str, mode: str) -> list[str]:
+    """The templates of a program: one file of each AR length, which all SoCs of an HTP architecture share."""
+    spec = config.models[model]
+    lengths = ar_lengths_of({"mode": mode, **{key: getattr(spec, key) for key in MODES[mode].keys}})
+    folder = f"{config.artifacts}/{model}/{recipe}/templates/{target_named(target).htp_arch}"
+    return [f"{folder}/ar{ar_len}.json" for ar_len in sorted(set(lengths.values()))]
+
+
+def shards(config: Config, model: str, recipe: str, target: str, mode: str) -> list[str]:
+    """The context binaries of a program, in order."""
+    count = config.models[model].num_sharding
+    folder = f"{config.artifacts}/{model}/{recipe}/{target}/shards/{mode}"
+    return [f"{folder}/{shard}-of-{count}.bin" for shard in range(1, count + 1)]
+
+
+def template_settings(config: Config, model: str, recipe: str, arch: str, ar_len: int) -> str:
+    return as_settings(
+        {
+            "arch": arch,
+            "ar_len": ar_len,
+            "max_seq_len": config.models[model].max_seq_len,
+            "recipe": recipe,
+            "recipe_spec": config.recipes[recipe],
+            "versions": toolchain_versions(),
+        }
+    )
+
+
+def shard_settings(config: Config, model: str, recipe: str, target: str, mode: str, n_shards: int) -> str:
+    """Raises HexportError as `program_settings` does."""
+    return as_settings({**json.loads(program_settings(config, model, recipe, target, mode)), "num_sharding": n_shards})
+
+
 def program_settings(config: Config, model: str, recipe: str, target: str, mode: str) -> str:
     """Raises HexportError where the target cannot run the recipe, or the mode does not fit the context."""
     spec = config.models[model]
     if MODES[mode].looks_ahead:
         check_lookahead_size(spec)
-    built_for = target_named(target)
-    check_recipe(f"recipe {recipe}", config.recipes[recipe], built_for.soc)
+    check_recipe(f"recipe {recipe}", config.recipes[recipe], target_named(target).soc)
     check_r3(f"recipe {recipe}", config.recipes[recipe], mode)
     return as_settings(
         {
             "mode": mode,
             "target": target,
-            "soc": built_for.soc,
-            "emulator": built_for.emulator,
+            "recipe": recipe,
             "recipe_spec": config.recipes[recipe],
             "versions": toolchain_versions(),
         }

@@ -92,6 +92,13 @@ def load_layer(
     return with_parameters(module, checkpoint.layer_parameters(layer))
 
 
+def layer_without_weights(config: DecoderConfig, kind: type[Layer] = Layer) -> Layer:
+    """Its parameters are zeros, which take memory where they are changed."""
+    with torch.device("meta"):
+        module = kind(config)
+    return with_parameters(module, {name: torch.zeros(p.shape) for name, p in module.named_parameters()})
+
+
 def load_prologue(checkpoint: Checkpoint, context_len: int) -> Prologue:
     with torch.device("meta"):
         module = Prologue(checkpoint.config, context_len)

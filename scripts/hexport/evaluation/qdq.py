@@ -34,7 +34,7 @@ class FakeQuantisedLayer:
 
     def __init__(self, checkpoint: Checkpoint, i: int, recipe: Recipe):
         self.config = checkpoint.config
-        prepared = prepare_layer(checkpoint, i, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
+        prepared = prepare_layer(checkpoint.config, i, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
         self.graph = FakeQuantisedGraph(prepared, device())
         self.empty = [cache.to(device()) for cache in empty_cache(self.config, 0)]
         self.kind = self.config.layers[i]

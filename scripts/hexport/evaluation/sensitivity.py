@@ -75,9 +75,8 @@ class _Decoder(FakeQuantisedDecoder):
         signature = self.checkpoint.config.layer_signature(i), self.recipe.template_of(i)
         narrow = [name for name in LAYER_PROJECTIONS if self.recipe.at(str(i), name).weight_bits < 8]
         if narrow and signature not in self._wide_observers:
-            prepared = prepare_layer(
-                self.checkpoint, i, EXPORT_LENGTH, EXPORT_LENGTH, _with_8_bits(self.recipe, "*_proj")
-            )
+            wide = _with_8_bits(self.recipe, "*_proj")
+            prepared = prepare_layer(self.checkpoint.config, i, EXPORT_LENGTH, EXPORT_LENGTH, wide)
             self._wide_observers[signature] = prepared.weights
         prepared, parameters = self._templates[signature].graph.prepared, self.checkpoint.layer_parameters(i)
         for name in (f"{projection}.weight" for projection in narrow):

@@ -1,146 +1,96 @@
-"""Lowering: canonical checkpoint + quant attrs + target -> .pte."""
+"""Lowering: canonical checkpoint + quant attrs + templates -> shards -> .pte."""
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from executorch.backends.qualcomm.utils.constants import QCOM_OFFSET, QCOM_SCALE
 
-from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.lowering.compiler import compile_graphs
 from hexport.lowering.constant_methods import SpecialTokens, constant_methods
-from hexport.lowering.decoder_graph import DecoderGraph, Templates, lower_templates, stamp_shard
+from hexport.lowering.decoder_graph import DecoderGraph, outline, stamp_shard
+from hexport.lowering.plan import Plan
 from hexport.lowering.program import DTYPES, Method, Part, assemble
 from hexport.lowering.recording import Tensor
-from hexport.lowering.shards import shards_of
-from hexport.programs.abi import KV_METHOD, PREFILL_METHOD, names_by_count
-from hexport.programs.context_binary import HEADER_SIGNATURE_AT
+from hexport.lowering.shards import Shard
+from hexport.lowering.template import Templates
+from hexport.programs.abi import KV_METHOD, output_names
 from hexport.progress import Progress
-from hexport.quantization.part_sizes import part_bytes
 from hexport.quantization.quant_attrs import QuantAttrs
-from hexport.quantization.recipe import Recipe
-from hexport.targets.modes import LOOKAHEAD_KEYS, MODES, lookahead_ar_len
-from hexport.targets.target import Target
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """A program and the facts of its manifest. content_sha256 leaves out the signatures of its context binaries."""
+    """The facts of a program's manifest. content_sha256 leaves out the signatures of its context binaries.
 
-    pte: bytes
+    graphs: name, shape, dtype and encoding of inputs and outputs, by method name.
+    """
+
     content_sha256: str
-    ar_lengths: dict[str, int]
     graphs: dict[str, dict]
 
 
-def ar_lengths_of(settings: dict) -> dict[str, int]:
-    """AR length of each graph of a mode, by method name. Settings are the keys of config.yaml and the mode."""
-    mode = MODES[settings["mode"]]
-    decode = lookahead_ar_len(*(settings[key] for key in LOOKAHEAD_KEYS)) if mode.looks_ahead else 1
-    return {KV_METHOD: decode} | ({PREFILL_METHOD: settings["prefill_ar_len"]} if mode.prefills else {})
-
-
-def lower(
+def compile_shard(
+    plan: Plan,
+    number: int,
     checkpoint: Checkpoint,
     attrs: QuantAttrs,
-    recipe: Recipe,
-    target: Target,
-    ar_lengths: dict[str, int],
-    context_len: int,
-    n_shards: int,
+    templates: dict[int, Templates],
+    progress: Progress,
+) -> bytes:
+    """Stamp and compile shard `number`, from 0 on, of all graphs into one context binary."""
+    target, shard, graphs = plan.target, plan.shards[number], plan.graphs(templates, attrs)
+    if len(graphs) > 1 and not target.shares_weights:
+        why = "the emulator" if target.emulator else f"{target.soc} ({target.htp_arch})"
+        progress.say(f"{why} cannot share weights between graphs: {len(graphs)} copies are stored")
+    with progress.stage("stamp"):
+        stamped = dict(zip(graphs, stamp_shard(list(graphs.values()), checkpoint, shard, progress), strict=True))
+    with progress.stage("compile"):
+        return compile_graphs(stamped, target, progress, several_contexts=plan.n_shards > 1)
+
+
+def assemble_program(
+    plan: Plan,
+    attrs: QuantAttrs,
+    templates: dict[int, Templates],
+    binaries: list[Path],
     special: SpecialTokens,
+    output: Path,
     progress: Progress,
 ) -> Lowered:
-    """A program with a graph of each AR length, by method name. Its graphs share context binaries: one per shard."""
-    check_context(context_len, ar_lengths)
-    shards = shards_of(part_bytes(recipe, sizes_of(checkpoint.config), context_len), n_shards)
-    if len(ar_lengths) > 1 and not target.shares_weights:
-        why = "the emulator" if target.emulator else f"{target.soc} ({target.htp_arch})"
-        progress.say(f"{why} cannot share weights between graphs: {len(ar_lengths)} copies are stored")
-    templates = {
-        ar_len: lower_templates(checkpoint, recipe, target, ar_len, context_len, progress)
-        for ar_len in sorted(set(ar_lengths.values()))
-    }
-    for each in templates.values():
-        check_points(each, attrs)
-    graphs = {
-        method: DecoderGraph(checkpoint.config, templates[ar_len], attrs) for method, ar_len in ar_lengths.items()
-    }
-    parts: dict[str, list[Part]] = {method: [] for method in graphs}
-    for i, shard in enumerate(shards):
-        which = f" shard {i + 1} of {n_shards}" if n_shards > 1 else ""
-        with progress.stage(f"stamp{which}"):
-            stamped = dict(zip(graphs, stamp_shard(list(graphs.values()), checkpoint, shard, progress), strict=True))
-        with progress.stage(f"compile{which}"):
-            ops = {method: part.ops for method, part in stamped.items()}
-            binary = compile_graphs(ops, target, progress, several_contexts=n_shards > 1)
-        for method, part in stamped.items():
-            fed = [part.feeds.get(tensor, tensor) for tensor in part.ops.inputs]
-            parts[method].append(Part(fed, part.ops.outputs, binary))
-        del stamped, ops, part
-    methods = {name: Method(graph.inputs, graph.outputs, parts[name]) for name, graph in graphs.items()}
+    """Write a program to `output` of its shards' context binaries, in order."""
+    if len(binaries) != plan.n_shards:
+        raise HexportError(f"num_sharding is {plan.n_shards}, but {len(binaries)} shards are given; give each")
+    graphs = plan.graphs(templates, attrs)
+    methods = {name: method_of(graph, plan.shards, binaries) for name, graph in graphs.items()}
+    constants = constant_methods(plan.config, attrs, plan.recipe, plan.ar_lengths[KV_METHOD], plan.context_len, special)
     with progress.stage("assemble"):
-        constants = constant_methods(checkpoint.config, attrs, recipe, ar_lengths[KV_METHOD], context_len, special)
-        pte = assemble(methods, target, constants)
-    return Lowered(
-        pte=pte,
-        content_sha256=content_sha256(pte, [part.binary for part in parts[KV_METHOD]]),
-        ar_lengths=ar_lengths,
-        graphs={name: io_table(method) for name, method in methods.items()},
-    )
+        content_sha256 = assemble(methods, plan.target, constants, output)
+    return Lowered(content_sha256, {name: io_table(method) for name, method in methods.items()})
 
 
-def content_sha256(pte: bytes, binaries: list[bytes]) -> str:
-    """SHA-256 of a program whose context binaries have a signature of zeros: whoever signs them, it stays the same."""
-    digest, content, start = hashlib.sha256(), memoryview(pte), 0
-    for header in sorted({at for binary in binaries for at in _places(pte, binary[: HEADER_SIGNATURE_AT.stop])}):
-        digest.update(content[start : header + HEADER_SIGNATURE_AT.start])
-        digest.update(bytes(HEADER_SIGNATURE_AT.stop - HEADER_SIGNATURE_AT.start))
-        start = header + HEADER_SIGNATURE_AT.stop
-    digest.update(content[start:])
-    return digest.hexdigest()
-
-
-def _places(content: bytes, part: bytes) -> Iterator[int]:
-    at = content.find(part)
-    while at >= 0:
-        yield at
-        at = content.find(part, at + 1)
+def method_of(graph: DecoderGraph, shards: list[Shard], binaries: list[Path]) -> Method:
+    """The graph as its shards compute it one after the other, linked by the names of values."""
+    inputs = graph.inputs()
+    values, parts = dict(inputs), []
+    for shard, binary in zip(shards, binaries, strict=True):
+        ops = outline(graph, shard)
+        fed = [values[tensor.value] for tensor in ops.inputs]
+        values |= {tensor.value: tensor for tensor in ops.outputs}
+        parts.append(Part(fed, ops.outputs, binary))
+    outputs = [values[name] for name in output_names(graph.config.n_layers)]
+    return Method(list(inputs.values()), outputs, parts)
 
 
 def io_table(method: Method) -> dict[str, list[dict]]:
     """Name, shape, dtype and encoding of each input and output, in the order of the method."""
 
-    def row(name: str, tensor: Tensor) -> dict:
+    def row(tensor: Tensor) -> dict:
         dtype = str(DTYPES[tensor.dtype]).removeprefix("torch.")
-        row = {"name": name, "shape": tensor.dims, "dtype": dtype}
+        row = {"name": tensor.value, "shape": tensor.dims, "dtype": dtype}
         if QCOM_SCALE in tensor.quantization:
             row |= {"scale": tensor.quantization[QCOM_SCALE], "zero_point": -tensor.quantization[QCOM_OFFSET]}
         return row
 
-    inputs, outputs = names_by_count(len(method.inputs), len(method.outputs))
-    return {
-        "inputs": [row(name, tensor) for name, tensor in zip(inputs, method.inputs, strict=True)],
-        "outputs": [row(name, tensor) for name, tensor in zip(outputs, method.outputs, strict=True)],
-    }
-
-
-def check_context(context_len: int, ar_lengths: dict[str, int]) -> None:
-    """A prefill graph may be as long as the context; a decode graph needs a cache."""
-    decode, longest = ar_lengths[KV_METHOD], max(ar_lengths.values())
-    if context_len <= decode:
-        raise HexportError(f"max_seq_len {context_len} leaves no cache beside the AR length {decode}; use a larger one")
-    if context_len < longest:
-        raise HexportError(f"prefill_ar_len {longest} is more than max_seq_len {context_len}; use a smaller one")
-
-
-def check_points(templates: Templates, attrs: QuantAttrs) -> None:
-    """Raise HexportError where the quant attrs lack a point that a template needs."""
-    places = [("prologue", templates.prologue), ("epilogue", templates.epilogue)]
-    places += [(f"layers.{i}", template) for i, template in enumerate(templates.layers)]
-    for place, template in places:
-        points = {filling.point for filling in template.fillings.values() if filling.point}
-        for point in sorted(points - template.inputs.keys()):
-            attrs.encoding(f"{place}.{point}")
+    return {"inputs": [row(tensor) for tensor in method.inputs], "outputs": [row(tensor) for tensor in method.outputs]}

@@ -18,7 +18,7 @@ from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.constant_methods import SpecialTokens, constant_methods
 from hexport.lowering.program import executorch_config
 from hexport.lowering.recording import Op
-from hexport.lowering.template import quantized_io_passes, record_ops
+from hexport.lowering.template_lowering import quantized_io_passes, record_ops
 from hexport.programs.abi import KV_METHOD
 from hexport.quantization.calibration import known_or_observed, layer_encodings, token_inputs
 from hexport.quantization.prepared import PreparedGraph, prepare

@@ -1,7 +1,10 @@
 """The .pte: context binaries as an ExecuTorch program with named methods, in the I/O order of the QNN llama runner."""
 
+import hashlib
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 import torch
@@ -17,6 +20,7 @@ from torch import nn
 from hexport.executorch_internals import preprocess_globals_kept, quantised_io_pass
 from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.recording import Tensor
+from hexport.programs.context_binary import HEADER_SIGNATURE_AT
 from hexport.targets.target import Target
 
 DTYPES = {
@@ -37,7 +41,7 @@ class Part:
 
     inputs: list[Tensor]
     outputs: list[Tensor]
-    binary: bytes
+    binary: Path
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Method:
     parts: list[Part]
 
 
-def assemble(methods: dict[str, Method], target: Target, constants: dict[str, object]) -> bytes:
+def assemble(methods: dict[str, Method], target: Target, constants: dict[str, object], output: Path) -> str:
     """Wrap context binaries into a program. Methods with equal binaries share one copy of them."""
     several_contexts = any(len(method.parts) > 1 for method in methods.values())
     spec = compile_spec(target, several_contexts, several_graphs=len(methods) > 1)
@@ -57,11 +61,32 @@ def assemble(methods: dict[str, Method], target: Target, constants: dict[str, ob
     edge = to_edge(exported, constant_methods=constants, compile_config=qnn_edge_config())
     for name, method in methods.items():
         for node, part in zip(_context_nodes(edge.exported_program(name)), method.parts, strict=True):
-            node.meta[OpContextLoader.meta_ctx_bin] = part.binary
+            node.meta[OpContextLoader.meta_ctx_bin] = part.binary.read_bytes()
     with preprocess_globals_kept():
         edge = edge.to_backend({name: _ContextPartitioner(spec) for name in methods})
     update_spill_fill_size([edge.exported_program(name) for name in methods])
-    return edge.to_executorch(executorch_config()).buffer
+    pte = edge.to_executorch(executorch_config()).buffer
+    output.write_bytes(pte)
+    some = next(iter(methods.values()))
+    return content_sha256(pte, [part.binary.read_bytes() for part in some.parts])
+
+
+def content_sha256(pte: bytes, binaries: list[bytes]) -> str:
+    """SHA-256 of a program whose context binaries have a signature of zeros: whoever signs them, it stays the same."""
+    digest, content, start = hashlib.sha256(), memoryview(pte), 0
+    for header in sorted({at for binary in binaries for at in _places(pte, binary[: HEADER_SIGNATURE_AT.stop])}):
+        digest.update(content[start : header + HEADER_SIGNATURE_AT.start])
+        digest.update(bytes(HEADER_SIGNATURE_AT.stop - HEADER_SIGNATURE_AT.start))
+        start = header + HEADER_SIGNATURE_AT.stop
+    digest.update(content[start:])
+    return digest.hexdigest()
+
+
+def _places(content: bytes, part: bytes) -> Iterator[int]:
+    at = content.find(part)
+    while at >= 0:
+        yield at
+        at = content.find(part, at + 1)
 
 
 class _ContextPartitioner(Partitioner):

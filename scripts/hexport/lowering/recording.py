@@ -4,6 +4,7 @@ While `recording()` is active, the builders get these classes instead of the com
 are therefore those of executorch's `PyQnnManagerAdaptor`.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,11 @@ class Tensor:
 
     def GetName(self) -> str:
         return self.name
+
+    @property
+    def value(self) -> str:
+        """The name of the value that it is, of an input or output: `input_3_k_cache_0@0` is k_cache_0."""
+        return re.fullmatch(r"(?:input_\d+|output)_(.*)@\d+", self.name)[1]
 
     def copy(self, **changes) -> "Tensor":
         clone = object.__new__(Tensor)

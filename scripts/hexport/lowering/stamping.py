@@ -16,9 +16,18 @@ from executorch.backends.qualcomm.utils.constants import (
 
 from hexport.lowering.recording import Op, Tensor
 from hexport.lowering.template import Filling, Template
-from hexport.quantization.prepared import Observer, encoding_of_parameter
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
-from hexport.quantization.weights import CHUNK, channel_scales, codes, weight_encoding
+from hexport.quantization.weights import (
+    CHUNK,
+    Observer,
+    ParameterCoding,
+    channel_scales,
+    codes,
+    encoding_of_parameter,
+    is_in_blocks,
+    observer_for,
+    weight_encoding,
+)
 
 CONVERT, CAST = "Convert", "Cast"
 FIXED_16 = {qnn.Qnn_DataType_t.QNN_DATATYPE_UFIXED_POINT_16, qnn.Qnn_DataType_t.QNN_DATATYPE_SFIXED_POINT_16}
@@ -45,12 +54,15 @@ class Parameters:
 
 @dataclass
 class Place:
-    """One place of the decoder that a template is stamped at: its name (`layers.3`), encodings and parameters."""
+    """One place of the decoder that a template is stamped at: its name (`layers.3`), encodings and parameters.
+
+    Without parameters, tensors that hold some stay blank.
+    """
 
     name: str
     attrs: QuantAttrs
-    parameters: Parameters
-    inputs: dict[str, Wire]
+    parameters: Parameters | None = None
+    inputs: dict[str, Wire] = field(default_factory=dict)
 
     def point(self, point: str) -> str:
         """A template's point by its name in the quant attrs."""
@@ -79,6 +91,12 @@ def stamp(template: Template, place: Place, program_outputs: dict[int, str]) -> 
     ops = [_stamped_op(op, place, of(op.inputs), of(op.outputs)) for op in template.ops]
     outputs = [Wire(stamped[tensor], place.point(template.fillings[tensor].point)) for tensor in template.outputs]
     return ops, outputs
+
+
+def wire_from(template: Template, place: Place, number: int) -> Wire:
+    """What a stamp puts out as output `number`, without stamping it."""
+    tensor = template.outputs[number]
+    return Wire(_fill(template, tensor, place), place.point(template.fillings[tensor].point))
 
 
 def _stamped_op(op: Op, place: Place, inputs: list[Tensor], outputs: list[Tensor]) -> Op:
@@ -124,12 +142,14 @@ def _fill(template: Template, tensor: Tensor, place: Place) -> Tensor:
     if filling.parameter is None:
         _set_encoding(stamped, place.attrs.encoding(place.point(filling.point)))
         return stamped
+    if place.parameters is None:
+        return stamped
     name, parameters = filling.parameter, place.parameters
     own = name in parameters.tensors  # else it is a constant of the template
     parameter = parameters.tensors[name] if own else template.constants[name]
-    observer = template.weight_observers[filling.bias_of or name]
+    coding = template.codings.get(filling.bias_of or name)
     if filling.channels is None:
-        encoding = _parameter_encoding(filling, place, observer, parameter)
+        encoding = _parameter_encoding(filling, place, coding, parameter)
         _set_encoding(stamped, encoding)
         known = parameters.per_tensor if own else {}
         if (name, encoding) not in known:
@@ -137,7 +157,7 @@ def _fill(template: Template, tensor: Tensor, place: Place) -> Tensor:
         stamped.data = known[name, encoding].reshape(tensor.data.shape)
     else:
         if name not in parameters.per_channel:
-            parameters.per_channel[name] = _quantise(filling, tensor, place, parameter, observer)
+            parameters.per_channel[name] = _quantise(filling, tensor, place, parameter, observer_for(coding))
         quantised, channels = parameters.per_channel[name], filling.channels
         _set_channel_encodings(stamped, quantised, channels)
         key = name, channels.tobytes()
@@ -157,10 +177,12 @@ def _set_encoding(tensor: Tensor, encoding: Encoding) -> None:
     tensor.quantization |= {QCOM_SCALE: encoding.scale, QCOM_OFFSET: offset}
 
 
-def _parameter_encoding(filling: Filling, place: Place, observer: Observer, parameter: torch.Tensor) -> Encoding:
+def _parameter_encoding(
+    filling: Filling, place: Place, coding: ParameterCoding | None, parameter: torch.Tensor
+) -> Encoding:
     if filling.point is not None:
         return place.attrs.encoding(place.point(filling.point))
-    return encoding_of_parameter(observer, parameter)
+    return encoding_of_parameter(observer_for(coding), parameter)
 
 
 def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, dtype: np.dtype) -> np.ndarray:
@@ -206,7 +228,7 @@ def _quantise_weight(weight: torch.Tensor, observer: Observer, scales: torch.Ten
     if quantization.get(QCOM_BITWIDTH) == 4:
         quantised = quantised & 0x0F
     units, blocks = channel_scales(observer, scales), None
-    if QCOM_BLOCK_SCALES in quantization:
+    if is_in_blocks(observer):
         blocks = (scales.reshape(len(units), -1) / units[:, None]).round().to(torch.uint8).numpy()
     return _Quantised(quantised.contiguous().numpy(), units.float().numpy(), blocks)
 

@@ -2,11 +2,20 @@
 
 from collections.abc import Sequence
 
+from hexport.targets.modes import LOOKAHEAD_KEYS, MODES, lookahead_ar_len
+
 KV_METHOD = "kv_forward"
 PREFILL_METHOD = "prefill_forward"
 SLIDING_WINDOW = "get_sliding_window"
 # Names of inputs: the mask of the full layers, and of the sliding ones.
 MASKS = ("atten_mask", "window_atten_mask")
+
+
+def ar_lengths_of(settings: dict) -> dict[str, int]:
+    """AR length of each graph of a mode, by method name. Settings are the keys of config.yaml and the mode."""
+    mode = MODES[settings["mode"]]
+    decode = lookahead_ar_len(*(settings[key] for key in LOOKAHEAD_KEYS)) if mode.looks_ahead else 1
+    return {KV_METHOD: decode} | ({PREFILL_METHOD: settings["prefill_ar_len"]} if mode.prefills else {})
 
 
 def input_names(n_layers: int, slides: bool, cached: bool = True) -> list[str]:
@@ -28,8 +37,12 @@ def names_by_count(n_inputs: int, n_outputs: int) -> tuple[list[str], list[str]]
     if odd or n_layers < 1:
         return None
     known = [_inputs(n_layers, masks, cached) for masks in (MASKS[:1], MASKS) for cached in (False, True)]
-    outputs = ["logits", *_by_layer("k", "v", n_layers)]
-    return next(((inputs, outputs) for inputs in known if len(inputs) == n_inputs), None)
+    return next(((inputs, output_names(n_layers)) for inputs in known if len(inputs) == n_inputs), None)
+
+
+def output_names(n_layers: int) -> list[str]:
+    """Name a graph's outputs in the order of the runner: logits, new K of every layer, then new V of every layer."""
+    return ["logits", *_by_layer("k", "v", n_layers)]
 
 
 def _inputs(n_layers: int, masks: Sequence[str], cached: bool) -> list[str]:

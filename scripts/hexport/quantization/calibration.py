@@ -15,7 +15,7 @@ from hexport.decoder.masks import ATTEND, MASK, MASKED, MASKS, causal_mask, caus
 from hexport.decoder.model import Epilogue, Layer, Prologue, UncachedLayer, empty_cache, rope_of
 from hexport.decoder.rope import TABLES
 from hexport.decoder.sizes import sizes_of
-from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
+from hexport.decoder.weights import Checkpoint, layer_without_weights, load_epilogue, load_prologue
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.quantization.points import placed
@@ -137,10 +137,10 @@ def prepare_prologue(prologue: Prologue, ar_len: int, recipe: Recipe) -> Prepare
 
 
 def prepare_layer(
-    checkpoint: Checkpoint, layer: int, context_len: int, ar_len: int, recipe: Recipe, cached: bool = True
+    config: DecoderConfig, layer: int, context_len: int, ar_len: int, recipe: Recipe, cached: bool = True
 ) -> PreparedGraph:
-    """Not cached, the layer has no caches among its inputs; otherwise they have CL - AR slots, which may be none."""
-    config = checkpoint.config
+    """A layer without weights. Not cached, it has no caches among its inputs; otherwise they have CL - AR slots, which
+    may be none."""
     check_sizes(recipe, sizes_of(config))
     kind = config.layers[layer]
     angles = () if kind.rope is None else [torch.zeros(1, 1, ar_len, config.ropes[kind.rope].dims // 2) for _ in TABLES]
@@ -151,7 +151,7 @@ def prepare_layer(
         *angles,
     )
     form = replace(config, masked_softmax=recipe.masked_softmax, r3=recipe.r3)
-    module = load_layer(checkpoint, layer, Layer if cached else UncachedLayer, form)
+    module = layer_without_weights(form, Layer if cached else UncachedLayer)
     return prepare(module, inputs, recipe, str(layer))
 
 
@@ -181,7 +181,7 @@ def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list
     for i in progress.steps(range(config.n_layers), "calibrate", config.n_layers):
         signature = config.layer_signature(i), recipe.template_of(i)
         if signature not in templates:
-            templates[signature] = prepare_layer(checkpoint, i, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
+            templates[signature] = prepare_layer(config, i, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
             observe_once(templates[signature])
             templates[signature].module.to(device())
         if i == 0:

@@ -16,7 +16,7 @@ from hexport.quantization.key_value_path import MOVES_DATA
 from hexport.quantization.points import op_name, point_names
 from hexport.quantization.quant_attrs import Encoding
 from hexport.quantization.recipe import Recipe
-from hexport.quantization.weights import Observer, weight_encoding
+from hexport.quantization.weights import Observer
 
 
 @dataclass
@@ -133,12 +133,6 @@ def centred(observer: Observer) -> Encoding:
     half = (observer.quant_max - observer.quant_min) // 2
     scale = torch.max(largest / half, observer.eps)
     return Encoding(float(scale), observer.quant_min + half + 1, observer.quant_min, observer.quant_max)
-
-
-def encoding_of_parameter(observer: Observer, parameter: torch.Tensor) -> Encoding:
-    """The encoding of a parameter that is quantised per tensor."""
-    scale, zero_point = weight_encoding(observer, parameter)
-    return Encoding(float(scale), int(zero_point), observer.quant_min, observer.quant_max)
 
 
 def _has_fixed_range(graph_module: GraphModule, node: Node) -> bool:

@@ -155,7 +155,7 @@ def _template(checkpoint: Checkpoint, recipe: Recipe, place: str) -> tuple:
 def _weight_observers(checkpoint: Checkpoint, recipe: Recipe, place: str) -> dict[str, Observer]:
     if place == EPILOGUE:
         return prepare_epilogue(load_epilogue(checkpoint), EXPORT_LENGTH, recipe).weights
-    return prepare_layer(checkpoint, int(place), EXPORT_LENGTH, EXPORT_LENGTH, recipe).weights
+    return prepare_layer(checkpoint.config, int(place), EXPORT_LENGTH, EXPORT_LENGTH, recipe).weights
 
 
 def _inputs(

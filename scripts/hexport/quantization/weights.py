@@ -5,11 +5,21 @@ per block. The codes are made with these scales, so that the HTP reads back the 
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from executorch.backends.qualcomm.quantizer.observers.per_block_param_observer import PerBlockParamObserver
 from executorch.backends.qualcomm.quantizer.observers.per_channel_param_observer import PerChannelParamObserver
-from torchao.quantization.pt2e import AffineQuantizedObserverBase, UniformQuantizationObserverBase
+from torchao.quantization.pt2e import (
+    AffineQuantizedObserverBase,
+    MinMaxObserver,
+    MovingAverageMinMaxObserver,
+    UniformQuantizationObserverBase,
+)
+
+from hexport.errors import HexportError
+from hexport.quantization.observers import MseObserver, PercentileObserver
+from hexport.quantization.quant_attrs import Encoding
 
 Observer = UniformQuantizationObserverBase | AffineQuantizedObserverBase
 CHUNK = 1 << 24  # values quantised at a time: they pass through several float copies
@@ -21,6 +31,58 @@ class PerTensorParamObserver(PerChannelParamObserver):
     def calculate_qparams(self):
         scales, zero_points = super().calculate_qparams()
         return scales.amax().expand_as(scales), zero_points
+
+
+# Numbers in the decoder's code have the observer of activations.
+PER_TENSOR = (MinMaxObserver, MovingAverageMinMaxObserver, PercentileObserver, MseObserver)
+OBSERVERS = (*PER_TENSOR, PerChannelParamObserver, PerTensorParamObserver, PerBlockParamObserver)
+
+
+@dataclass(frozen=True)
+class ParameterCoding:
+    """How a parameter is quantised, as plain data from which its observer can be made anew.
+
+    observer: name of the observer's class. dtype, qscheme: names in torch; of blocks, which have no qscheme, the latter
+    is None. qmin, qmax: lowest and highest code. block_size: of blocks, how many values each dimension has in one.
+    """
+
+    observer: str
+    dtype: str
+    qscheme: str | None
+    qmin: int
+    qmax: int
+    eps: float
+    block_size: tuple[int, ...] | None
+
+
+def coding_of(observer: Observer) -> ParameterCoding:
+    """What an observer of parameters does, whatever it has observed. Raises HexportError for one of another kind."""
+    if type(observer) not in OBSERVERS:
+        raise HexportError(f"weights: {type(observer).__name__} is no observer of parameters that hexport knows")
+    in_blocks = is_in_blocks(observer)
+    return ParameterCoding(
+        observer=type(observer).__name__,
+        dtype=str(observer.dtype).removeprefix("torch."),
+        qscheme=None if in_blocks else str(observer.qscheme).removeprefix("torch."),
+        qmin=observer.quant_min,
+        qmax=observer.quant_max,
+        eps=float(observer.eps),
+        block_size=tuple(observer.block_size) if in_blocks else None,
+    )
+
+
+def observer_for(coding: ParameterCoding) -> Observer:
+    """A new observer that has observed nothing."""
+    kind = {observer.__name__: observer for observer in OBSERVERS}[coding.observer]
+    options = {"dtype": getattr(torch, coding.dtype), "quant_min": coding.qmin, "quant_max": coding.qmax}
+    if coding.block_size is not None:
+        return kind(block_size=coding.block_size, eps=coding.eps, **options)
+    return kind(qscheme=getattr(torch, coding.qscheme), eps=coding.eps, **options)
+
+
+def is_in_blocks(observer: Observer) -> bool:
+    """Whether each output channel has several scales."""
+    return isinstance(observer, PerBlockParamObserver)
 
 
 def weight_encoding(
@@ -35,9 +97,15 @@ def weight_encoding(
     if ratios is not None:
         limits = (limit * ratios.reshape(-1, *(1 for _ in limit.shape[1:])) for limit in limits)
     scales, zero_points = _encoding(observer, *limits)
-    if isinstance(observer, PerBlockParamObserver):
+    if is_in_blocks(observer):
         scales = _on_grid(observer, weight, scales)
     return scales, zero_points
+
+
+def encoding_of_parameter(observer: Observer, parameter: torch.Tensor) -> Encoding:
+    """The encoding of a parameter that is quantised per tensor."""
+    scale, zero_point = weight_encoding(observer, parameter)
+    return Encoding(float(scale), int(zero_point), observer.quant_min, observer.quant_max)
 
 
 def narrowed(observer: Observer, weight: torch.Tensor, ratios: Iterable[float]) -> Iterator[torch.Tensor]:
@@ -48,7 +116,7 @@ def narrowed(observer: Observer, weight: torch.Tensor, ratios: Iterable[float]) 
     limits = _observe(observer, weight)
     for ratio in ratios:
         scales, zero_points = _encoding(observer, *(limit * ratio for limit in limits))
-        if isinstance(observer, PerBlockParamObserver):
+        if is_in_blocks(observer):
             is_below, _, fakes = _below_and_above(observer, weight, scales, _units(observer, scales))
             yield torch.where(is_below[:, None], *fakes).reshape(weight.shape)
         else:
@@ -73,14 +141,14 @@ def codes(observer: Observer, weight: torch.Tensor, scales: torch.Tensor, zero_p
 
 def channel_scales(observer: Observer, scales: torch.Tensor) -> torch.Tensor:
     """The scale of each output channel (out,): of block scales, what they are multiples of."""
-    if not isinstance(observer, PerBlockParamObserver):
+    if not is_in_blocks(observer):
         return scales
     return scales.reshape(scales.shape[0], -1).amax(dim=1) / observer.num_steps
 
 
 def _observe(observer: Observer, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Forget what was observed, observe `weight`, and return its limits."""
-    if isinstance(observer, PerBlockParamObserver):
+    if is_in_blocks(observer):
         for limit in ("min_val", "max_val"):
             if hasattr(observer, limit):
                 delattr(observer, limit)

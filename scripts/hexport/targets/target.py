@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hexport.targets.socs import HTP_ARCH, MIN_ARCH_WEIGHT_SHARING
+from hexport.targets.socs import HTP_ARCH, MIN_ARCH_WEIGHT_SHARING, SOCS_OF_ARCH
 
 EMULATOR_SUFFIX = "-emulator"
 
@@ -31,3 +31,8 @@ class Target:
 def target_named(name: str) -> Target:
     """The target of a name such as SM8650 or SM8650-emulator."""
     return Target(name.removesuffix(EMULATOR_SUFFIX), name.endswith(EMULATOR_SUFFIX))
+
+
+def target_of_arch(arch: str) -> Target:
+    """The first SoC of an HTP version, such as V75."""
+    return Target(SOCS_OF_ARCH[int(arch.removeprefix("V"))][0], emulator=False)

@@ -1,0 +1,71 @@
+"""The plan of a program: its graphs, and how they are dealt out to shards."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from hexport.decoder.config import DecoderConfig
+from hexport.decoder.sizes import sizes_of
+from hexport.errors import HexportError
+from hexport.lowering.decoder_graph import DecoderGraph
+from hexport.lowering.shards import Shard, shards_of
+from hexport.lowering.template import Templates
+from hexport.programs.abi import KV_METHOD, ar_lengths_of
+from hexport.quantization.part_sizes import part_bytes
+from hexport.quantization.quant_attrs import QuantAttrs
+from hexport.quantization.recipe import Recipe
+from hexport.targets.target import Target, target_named
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a program has: a graph of each AR length, by method name, and context binaries that these share, one per
+    shard."""
+
+    config: DecoderConfig
+    recipe: Recipe
+    target: Target
+    ar_lengths: dict[str, int]
+    context_len: int
+    n_shards: int
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """Raises HexportError where there are fewer parts than shards."""
+        return shards_of(part_bytes(self.recipe, sizes_of(self.config), self.context_len), self.n_shards)
+
+    def graphs(self, templates: dict[int, Templates], attrs: QuantAttrs) -> dict[str, DecoderGraph]:
+        """The graphs by method name, from templates by AR length.
+
+        Raises HexportError where the context is too short for them, and where the quant attrs lack a point.
+        """
+        check_context(self.context_len, self.ar_lengths)
+        for ar_len in set(self.ar_lengths.values()):
+            check_points(templates[ar_len], attrs)
+        return {
+            method: DecoderGraph(self.config, templates[ar_len], attrs) for method, ar_len in self.ar_lengths.items()
+        }
+
+
+def plan_of(settings: dict, config: DecoderConfig, recipe: Recipe) -> Plan:
+    """Settings are the keys of config.yaml, and the names of the mode and the target."""
+    target, lengths = target_named(settings["target"]), ar_lengths_of(settings)
+    return Plan(config, recipe, target, lengths, settings["max_seq_len"], settings["num_sharding"])
+
+
+def check_context(context_len: int, ar_lengths: dict[str, int]) -> None:
+    """A prefill graph may be as long as the context; a decode graph needs a cache."""
+    decode, longest = ar_lengths[KV_METHOD], max(ar_lengths.values())
+    if context_len <= decode:
+        raise HexportError(f"max_seq_len {context_len} leaves no cache beside the AR length {decode}; use a larger one")
+    if context_len < longest:
+        raise HexportError(f"prefill_ar_len {longest} is more than max_seq_len {context_len}; use a smaller one")
+
+
+def check_points(templates: Templates, attrs: QuantAttrs) -> None:
+    """Raise HexportError where the quant attrs lack a point that a template needs."""
+    places = [("prologue", templates.prologue), ("epilogue", templates.epilogue)]
+    places += [(f"layers.{i}", template) for i, template in enumerate(templates.layers)]
+    for place, template in places:
+        points = {filling.point for filling in template.fillings.values() if filling.point}
+        for point in sorted(points - template.inputs.keys()):
+            attrs.encoding(f"{place}.{point}")
