@@ -28,9 +28,9 @@ for module in (*SCRIPTS, *LATER):
 # Imported by scripts that run torch or executorch.
 HEAVY = (
     "hexport.decoder.weights", "hexport.devices.answers", "hexport.devices.emulator", "hexport.programs.conformance",
-    "hexport.programs.inspection", "hexport.lowering.lower", "hexport.lowering.template_file", "hexport.programs.report",
-    "hexport.quantization.calibration", "hexport.quantization.quant_attrs_checks", "hexport.quantization.seq_mse",
-    "hexport.quantization.tokens_file", "hexport.runtime.program", "rich.console",
+    "hexport.programs.inspection", "hexport.lowering.lower", "hexport.lowering.template_file",
+    "hexport.programs.report", "hexport.quantization.calibration", "hexport.quantization.quant_attrs_checks",
+    "hexport.quantization.seq_mse", "hexport.quantization.tokens_file", "hexport.runtime.program", "rich.console",
 )  # fmt: skip
 
 
