@@ -1,6 +1,9 @@
 @one_line_errors
 def program_settings(wildcards):
-    return matrix.program_settings(build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.mode)
+    context_len = int(wildcards.context)
+    return matrix.program_settings(
+        build, wildcards.model, wildcards.recipe, context_len, wildcards.target, wildcards.mode
+    )
 
 
 rule lower:
@@ -11,10 +14,10 @@ rule lower:
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
     output:
-        artifact="<artifacts>/{model}/{recipe}/{target}/{mode}_llama_qnn.pte",
-        manifest="<artifacts>/{model}/{recipe}/{target}/{mode}_llama_qnn.pte.manifest.json",
+        artifact="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{mode}_llama_qnn.pte",
+        manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{mode}_llama_qnn.pte.manifest.json",
     log:
-        "<artifacts>/{model}/{recipe}/{target}/{mode}_llama_qnn.log",
+        "<artifacts>/{model}/{recipe}/ctx{context}/{target}/{mode}_llama_qnn.log",
     threads: 2
     resources:
         mem_mb=4000,

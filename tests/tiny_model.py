@@ -45,7 +45,7 @@ class Tiny:
 
     @property
     def program(self) -> Path:
-        return self.folder / "16a8w" / EMULATOR / "kv_llama_qnn.pte"
+        return self.folder / "16a8w" / f"ctx{CONTEXT}" / EMULATOR / "kv_llama_qnn.pte"
 
     def quantize(self, output: Path, **changes) -> subprocess.CompletedProcess:
         paths = {"checkpoint": self.checkpoint, "tokens": self.tokens, "output": output, "log": log_of(output)}

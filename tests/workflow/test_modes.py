@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from test_staleness import at
 from workflow_tree import Tree, stand_in
 
 KEYS = """\
@@ -18,11 +19,11 @@ BLOCKS = ("hybrid", "lookahead")
 
 
 def programs(*modes: str) -> set[str]:
-    return {f"lower a/16a8w/{target}/{mode}" for target in ("SM8650", "SM8650-emulator") for mode in modes}
+    return {f"lower a/16a8w/32/{target}/{mode}" for target in ("SM8650", "SM8650-emulator") for mode in modes}
 
 
 def runs(*modes: str) -> set[str]:
-    return {f"run_program a/16a8w/SM8650-emulator/emulator/{mode}" for mode in modes}
+    return {f"run_program a/16a8w/32/SM8650-emulator/emulator/{mode}" for mode in modes}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def built_in_every_mode(built, tmp_path_factory) -> Tree:
     tree = Tree(path)
     tree.edit("config.yaml", "seq_len: 8\n", KEYS)
     stand_in(tree, "lower.py", "run.py")
-    assert tree.run() == programs(*MODES) | runs(*MODES) | {"lower b/16a8w/SM8650/kv"}
+    assert tree.run() == programs(*MODES) | runs(*MODES) | {"lower b/16a8w/32/SM8650/kv"}
     return tree
 
 
@@ -51,7 +52,7 @@ def modes(built_in_every_mode, tmp_path) -> Tree:
         ("ngram: 3", "ngram: 2", programs("lookahead") | runs("lookahead")),
         ("window: 2\n    gcap: 4", "window: 4\n    gcap: 2", programs("lookahead") | runs("lookahead")),
         ("gcap: 4", "gcap: 3", programs("lookahead") | runs("lookahead")),
-        ("32\n    prompts: [Once]", "48\n    prompts: [Once]", programs(*MODES) | runs(*MODES)),
+        ("32\n    prompts: [Once]", "48\n    prompts: [Once]", at(programs(*MODES) | runs(*MODES), 48)),
         ("gcap: 4", "gcap: 4\n    num_sharding: 2", programs(*MODES) | runs(*MODES)),
         ("prompts: [Once]", "prompts: [Once, more]", runs(*MODES)),
         ("seq_len: 8\n", "seq_len: 9\n", runs(*MODES)),
@@ -72,8 +73,8 @@ def test_an_edit_of_a_mode_runs_it_again_and_no_other(modes):
 def test_export_builds_programs_and_runs_none(modes):
     folder = modes.path / "artifacts" / "a"
     for target in ("SM8650", "SM8650-emulator"):
-        shutil.rmtree(folder / "16a8w" / target)
-    lowered = {f"lower a/16a8w/SM8650/{mode}" for mode in MODES}
+        shutil.rmtree(folder / "16a8w/ctx32" / target)
+    lowered = {f"lower a/16a8w/32/SM8650/{mode}" for mode in MODES}
     assert modes.run("export") == lowered
     assert {file.name for file in folder.rglob("*.pte")} == {f"{mode}_llama_qnn.pte" for mode in MODES}
     assert not list(folder.rglob("result.json"))

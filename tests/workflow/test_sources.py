@@ -49,15 +49,15 @@ def test_one_line_of_a_built_in_model_is_enough(fresh):
     assert sorted(next(suffix for suffix in suffixes if job.endswith(suffix)) for job in fetched) == list(suffixes)
     assert jobs - fetched == {
         job
-        for name in ("qwen3-0_6b", "stories110m")
+        for name, length in (("qwen3-0_6b", 1024), ("stories110m", 128))
         for job in (
             f"convert_checkpoint {name}",
             f"extract_tokenizer {name}",
             f"encode_calibration {name}",
             f"calibrate {name}/{name}",
-            f"lower {name}/{name}/SM8650/hybrid",
-            f"lower {name}/{name}/SM8650-emulator/hybrid",
-            f"run_program {name}/{name}/SM8650-emulator/emulator/hybrid",
+            f"lower {name}/{name}/{length}/SM8650/hybrid",
+            f"lower {name}/{name}/{length}/SM8650-emulator/hybrid",
+            f"run_program {name}/{name}/{length}/SM8650-emulator/emulator/hybrid",
         )
     }
 

@@ -10,9 +10,9 @@ import pytest
 
 from hexport import code_digest
 
-RUN = {"run_program a/16a8w/SM8650-emulator/emulator/kv"}
-PROGRAMS_A = {"lower a/16a8w/SM8650/kv", "lower a/16a8w/SM8650-emulator/kv"}
-PROGRAMS_B = {"lower b/16a8w/SM8650/kv"}
+RUN = {"run_program a/16a8w/32/SM8650-emulator/emulator/kv"}
+PROGRAMS_A = {"lower a/16a8w/32/SM8650/kv", "lower a/16a8w/32/SM8650-emulator/kv"}
+PROGRAMS_B = {"lower b/16a8w/32/SM8650/kv"}
 ALL_A = {
     "convert_checkpoint a",
     "extract_tokenizer a",
@@ -35,9 +35,9 @@ UPSTREAM = {rule: list(SCRIPTS)[:i] for i, rule in enumerate(SCRIPTS)} | {
     "encode_calibration": ["extract_tokenizer"],
 }
 EVALUATIONS = {
-    "evaluate_fp a",
-    "evaluate_qdq a/16a8w",
-    "evaluate_device a/16a8w/SM8650-emulator/emulator/kv",
+    "evaluate_fp a/32",
+    "evaluate_qdq a/16a8w/32",
+    "evaluate_device a/16a8w/32/SM8650-emulator/emulator/kv",
 }
 QUANT_ATTRS_A = {"calibrate a/16a8w", *PROGRAMS_A, *RUN}
 
@@ -48,6 +48,10 @@ def with_recipe(jobs: set[str], recipe: str) -> set[str]:
 
 def on(jobs: set[str], soc: str) -> set[str]:
     return {job.replace("SM8650", soc) for job in jobs}
+
+
+def at(jobs: set[str], context_length: int) -> set[str]:
+    return {job.replace("/32", f"/{context_length}") for job in jobs}
 
 
 def in_mode(jobs: set[str], mode: str) -> set[str]:
@@ -68,13 +72,13 @@ def test_nothing_is_stale_after_a_build(tree):
         ("seq_len: 8", "seq_len: 8\n    evaluation: {tasks: [wikitext], limit: 1}", EVALUATIONS),
         ("Once upon a time,", "Once upon a day,", {"encode_calibration a", *QUANT_ATTRS_A}),
         ("{text: text.txt}", "{prompts: [Hello there]}", {*ALL_B} - {"convert_checkpoint b", "extract_tokenizer b"}),
-        ("max_seq_len: 32\n    calibration: {text", "max_seq_len: 48\n    calibration: {text", PROGRAMS_B),
+        ("max_seq_len: 32\n    calibration: {text", "max_seq_len: 48\n    calibration: {text", at(PROGRAMS_B, 48)),
         ("seq_len: 8", "seq_len: 8\n    prefill_ar_len: 16", set()),
         ("seq_len: 8", "seq_len: 8\n    ngram: 3\n    window: 2\n    gcap: 2", set()),
         ("seq_len: 8", "seq_len: 8\n    modes: [hybrid, kv]", in_mode(PROGRAMS_A | RUN, "hybrid")),
         ("seq_len: 8", "seq_len: 8\n    ngram: 2\n    modes: [lookahead]", in_mode(PROGRAMS_A | RUN, "lookahead")),
-        ("socs: [SM8650]", "socs: [SM8650, SM8750]", on(PROGRAMS_B | {"lower a/16a8w/SM8650/kv"}, "SM8750")),
-        ("socs: [SM8650]", "socs: [SM8750]", on(PROGRAMS_B | {"lower a/16a8w/SM8650/kv"}, "SM8750")),
+        ("socs: [SM8650]", "socs: [SM8650, SM8750]", on(PROGRAMS_B | {"lower a/16a8w/32/SM8650/kv"}, "SM8750")),
+        ("socs: [SM8650]", "socs: [SM8750]", on(PROGRAMS_B | {"lower a/16a8w/32/SM8650/kv"}, "SM8750")),
         ("  b:\n", "  c:\n", {job.replace(" b", " c") for job in ALL_B}),
         ("  b:", "  # a remark\n  b:", set()),
         ("socs: [SM8650]", "socs:\n    - 'SM8650'", set()),
@@ -136,7 +140,7 @@ def test_devices(tree):
     tree.edit("devices.yaml", "A1", "B2")
     assert tree.stale() == set()
     tree.edit("devices.yaml", "emulator: {", "second: {")
-    assert tree.stale() == {"run_program a/16a8w/SM8650-emulator/second/kv"}
+    assert tree.stale() == {"run_program a/16a8w/32/SM8650-emulator/second/kv"}
 
 
 @pytest.mark.parametrize("module", ["tokenizers/chat", "quantization/calibration_data", "decoder/rope"])
@@ -156,7 +160,7 @@ def test_a_module_counts_for_the_stages_that_reach_it(tree, module):
 def test_versions_of_the_toolchain(tree):
     """Another executorch makes another program, and the same quant attrs."""
     tree.edit(
-        "scripts/hexport/config/matrix.py", "metadata.version(package) for", 'metadata.version(package) + ".1" for'
+        "scripts/hexport/build/matrix.py", "metadata.version(package) for", 'metadata.version(package) + ".1" for'
     )
     assert tree.stale() == PROGRAMS_A | PROGRAMS_B | RUN
 
@@ -175,13 +179,13 @@ def test_a_failed_stage_is_not_forgotten(tree):
     path = tree.path / "scripts" / "checkpoint.py"
     text = path.read_text()
     path.write_text("import sys\n\nsys.exit('broken')\n")
-    assert tree.snakemake("artifacts/b/16a8w/SM8650/kv_llama_qnn.pte", check=False).returncode == 1
+    assert tree.snakemake("artifacts/b/16a8w/ctx32/SM8650/kv_llama_qnn.pte", check=False).returncode == 1
     path.write_text(f"{text}\nREVISION = 2\n")
-    assert "convert_checkpoint b" in tree.stale("artifacts/b/16a8w/SM8650/kv_llama_qnn.pte")
+    assert "convert_checkpoint b" in tree.stale("artifacts/b/16a8w/ctx32/SM8650/kv_llama_qnn.pte")
 
 
 def test_a_prompt_reruns_only_the_run(tree):
-    program = tree.path / "artifacts/a/16a8w/SM8650-emulator/kv_llama_qnn.pte"
+    program = tree.path / "artifacts/a/16a8w/ctx32/SM8650-emulator/kv_llama_qnn.pte"
     before = program.stat().st_mtime_ns
     tree.edit("config.yaml", "prompts: [Once]", "prompts: [Twice]")
     assert tree.run() == RUN
@@ -193,7 +197,7 @@ def test_every_artifact_is_a_target(built):
     files = [file for file in (built.path / "artifacts").rglob("*") if file.is_file() and file.suffix != ".log"]
     assert len(files) > 20
     assert built.stale(*[str(file.relative_to(built.path)) for file in files]) == set()
-    assert built.stale("artifacts/b/16a8w/SM8750/kv_llama_qnn.pte") == {"lower b/16a8w/SM8750/kv"}
+    assert built.stale("artifacts/b/16a8w/ctx32/SM8750/kv_llama_qnn.pte") == {"lower b/16a8w/32/SM8750/kv"}
     assert built.stale("tokenizers", "quantize", "export", "run", "all") == set()
 
 

@@ -11,14 +11,15 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from hexport.build.artifacts import Place, program_file, quant_attrs_file, result_file, tokenizer_file
+from hexport.build.sources import downloads, is_hub, tokenizer_forms
 from hexport.code_digest import TOOLCHAIN
-from hexport.config.checks import check_greedy, check_lookahead_size, check_r3, check_recipe
+from hexport.config.checks import check_greedy, check_lookahead_size, check_r3, check_recipe, unfit_recipes
 from hexport.config.devices import Device, devices_at, stations
-from hexport.config.places import Place, result_file
-from hexport.config.ready_programs import program_name, ready_program
+from hexport.config.ready_programs import ready_program
 from hexport.config.settings import Config, Model
-from hexport.config.sources import downloads, is_hub, is_remote, tokenizer_forms
 from hexport.config.tasks import local_texts, task_files, trusted_files
+from hexport.config.uris import is_remote
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
@@ -28,37 +29,55 @@ from hexport.targets.target import target_named
 def tokenizers(config: Config) -> list[str]:
     """Every model's tokenizer, in all forms that its source is known to have."""
     return [
-        f"{config.artifacts}/{name}/tokenizer/{form}"
+        tokenizer_file(config.artifacts, name, form)
         for name, model in config.models.items()
         for form in tokenizer_forms(model)
     ]
 
 
 def quant_attrs(config: Config) -> list[str]:
-    """Those of every model that has no ready programs."""
+    """Those of every model that has no ready programs, for each of its recipes."""
     return [
-        f"{config.artifacts}/{name}/{model.recipe}/quant_attrs.json"
+        quant_attrs_file(config.artifacts, name, recipe)
         for name, model in config.models.items()
         if model.pre_gen_pte is None
+        for recipe in used_recipes(config, model)
     ]
 
 
 def programs(config: Config) -> list[str]:
-    """Those to build: every model that has no ready ones, in every mode, for every SoC."""
+    """Those to build: every model that has no ready ones, for every SoC with every recipe that it can run, in every
+    context length and mode."""
     return [
-        program(config, name, model.recipe, soc, mode)
+        program(config, name, recipe, context_len, soc, mode)
         for name, model in config.models.items()
         if model.pre_gen_pte is None
         for soc in config.socs
+        for recipe in recipes_on(config, model, soc)
+        for context_len in model.context_lens
         for mode in model.modes
     ]
 
 
-def program(config: Config, model: str, recipe: str, target: str, mode: str) -> str:
+def recipes_on(config: Config, model: Model, soc: str) -> list[str]:
+    """Those of the model's recipes that the SoC can run. The only one can be run everywhere (`check_config`)."""
+    if len(model.recipes) == 1:
+        return model.recipes
+    unfit = unfit_recipes(config, model, soc)
+    return [name for name in model.recipes if name not in unfit]
+
+
+def used_recipes(config: Config, model: Model) -> list[str]:
+    """Those of the model's recipes that some SoC of the config can run."""
+    used = {name for soc in config.socs for name in recipes_on(config, model, soc)}
+    return [name for name in model.recipes if name in used]
+
+
+def program(config: Config, model: str, recipe: str, context_len: int, target: str, mode: str) -> str:
     """The program of a run. Raises HexportError where a model's ready programs lack the mode."""
     if folder := config.models[model].pre_gen_pte:
         return ready_program(folder, mode)
-    return f"{config.artifacts}/{model}/{recipe}/{target}/{program_name(mode)}"
+    return program_file(config.artifacts, model, recipe, context_len, target, mode)
 
 
 def runs(config: Config) -> list[str]:
@@ -71,19 +90,27 @@ def run_places(config: Config) -> list[Place]:
 
 
 def places(config: Config, model: Model) -> list[Place]:
-    """The model in every mode, on every emulator of a SoC that is exported for, and once on the phones of each."""
+    """The model's programs, in every mode, on every emulator of a SoC that is exported for, and once on the phones of
+    each."""
     return [
-        Place(model.name, model.recipe, target, device, mode)
+        Place(model.name, recipe, context_len, target, device, mode)
         for device, target in stations(_devices(config))
+        for recipe in recipes_on(config, model, target_named(target).soc)
+        for context_len in model.context_lens
         for mode in model.modes
     ]
 
 
 def left_out(config: Config) -> Iterator[str]:
-    """Why a model is not in `quantize` and `export`, or a device of a SoC that is exported for not in `run`."""
+    """Why a model is not in `quantize` and `export`, or a device of a SoC that is exported for not in `run`, or what is
+    made with one of a model's recipes not for a SoC."""
     for model in config.models.values():
         if model.pre_gen_pte is not None:
             yield f"model {model.name} is left out of quantize and export: it runs the programs in {model.pre_gen_pte}"
+        elif len(model.recipes) > 1:
+            for soc in config.socs:
+                for recipe, reason in unfit_recipes(config, model, soc).items():
+                    yield f"recipe {recipe} of model {model.name} is left out for {soc}: {reason}"
     for device in _devices(config):
         if device.lacks:
             yield f"device {device.name} is left out of run and evaluate: {device.lacks}"
@@ -144,11 +171,12 @@ def quant_attrs_settings(config: Config, model: str, recipe: str) -> str:
     return as_settings({"model": model, "recipe": recipe, "recipe_spec": config.recipes[recipe]})
 
 
-def program_settings(config: Config, model: str, recipe: str, target: str, mode: str) -> str:
+def program_settings(config: Config, model: str, recipe: str, context_len: int, target: str, mode: str) -> str:
     """Raises HexportError where the target cannot run the recipe, or the mode does not fit the context."""
     spec = config.models[model]
+    sizes = spec.sizes(context_len)
     if MODES[mode].looks_ahead:
-        check_lookahead_size(spec)
+        check_lookahead_size(spec, context_len)
     built_for = target_named(target)
     check_recipe(f"recipe {recipe}", config.recipes[recipe], built_for.soc)
     check_r3(f"recipe {recipe}", config.recipes[recipe], mode)
@@ -161,33 +189,34 @@ def program_settings(config: Config, model: str, recipe: str, target: str, mode:
             "recipe_spec": config.recipes[recipe],
             "versions": toolchain_versions(),
         }
-        | {key: getattr(spec, key) for key in MODES[mode].keys}
+        | {key: sizes[key] for key in MODES[mode].keys}
     )
 
 
-def run_settings(config: Config, model: str, recipe: str, target: str, device: str, mode: str) -> str:
+def run_settings(config: Config, place: Place) -> str:
     """Raises HexportError where the device cannot run such a program, the mode cannot sample, or no prompts are."""
-    devices_at(config.devices, device, target)
-    spec = config.models[model]
+    devices_at(config.devices, place.device, place.target)
+    spec = config.models[place.model]
+    sizes = spec.sizes(place.context_length)
     if not spec.prompts:
-        raise HexportError(f"models.{model}.prompts: missing, so there is nothing to run; give prompts")
-    if MODES[mode].looks_ahead:
+        raise HexportError(f"models.{place.model}.prompts: missing, so there is nothing to run; give prompts")
+    if MODES[place.mode].looks_ahead:
         check_greedy(spec)
     return as_settings(
         {
-            "model": model,
-            "recipe": recipe,
-            "target": target,
-            "mode": mode,
+            "model": place.model,
+            "recipe": place.recipe,
+            "target": place.target,
+            "mode": place.mode,
             "prompts": spec.prompts,
             "system_prompt": spec.system_prompt,
             "temperature": spec.temperature,
-            "seq_len": spec.seq_len,
+            "seq_len": sizes["seq_len"],
             "repeats": spec.repeats,
             "warmup": spec.warmup,
             "versions": toolchain_versions(),
         }
-        | {key: getattr(spec, key) for key in LOOKAHEAD_KEYS if MODES[mode].looks_ahead}
+        | {key: sizes[key] for key in LOOKAHEAD_KEYS if MODES[place.mode].looks_ahead}
     )
 
 
