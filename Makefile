@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TWO_AT_A_TIME := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
-RESULTS := artifacts/*/*/*/*/*
+RESULTS := artifacts/*/*/*/*/*/*
 
 .PHONY: setup demo test test-fast fuzz chaos lint benchmark
 

@@ -6,11 +6,11 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
+from hexport.build import evaluations, lowering, matrix, sources
+from hexport.build.artifacts import Place, Program, checkpoint_config_file
 from hexport.code_digest import code_digest
-from hexport.config import evaluations, matrix, sources
 from hexport.config.checks import check_config
 from hexport.config.devices import PHONES, device_slots, taken_slots
-from hexport.config.places import Place
 from hexport.config.reading import read_config
 from hexport.config.settings import parse_config
 from hexport.errors import HexportError, report

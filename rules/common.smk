@@ -64,7 +64,18 @@ def names(known):
     return "|".join(map(re.escape, known)) or "(?!)"
 
 
+def place_of(wildcards):
+    context_length = int(wildcards.context)
+    return Place(wildcards.model, wildcards.recipe, context_length, wildcards.target, wildcards.device, wildcards.mode)
+
+
+def program_of(wildcards):
+    context_length = int(wildcards.context)
+    return Program(wildcards.model, wildcards.recipe, context_length, wildcards.target, wildcards.mode)
+
+
 wildcard_constraints:
+    context=names(sorted({str(length) for model in build.models.values() for length in model.context_lens})),
     download=names(sources.downloads(build)),
     model=names(build.models),
     recipe=names(build.recipes),

@@ -18,19 +18,18 @@ def kind_of(wildcards):
 
 @one_line_errors
 def program(wildcards):
-    return matrix.program(build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.mode)
+    return matrix.program(build, program_of(wildcards))
 
 
 @one_line_errors
 def run_settings(wildcards):
-    return matrix.run_settings(
-        build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.device, wildcards.mode
-    )
+    return matrix.run_settings(build, place_of(wildcards))
 
 
 # Only to be there: that a gate is new, or was passed anew, is no reason to run again.
 def gate(wildcards):
-    return [ancient(file) for file in evaluations.gate(build, wildcards.model, wildcards.recipe)]
+    files = evaluations.gate(build, wildcards.model, wildcards.recipe, int(wildcards.context))
+    return [ancient(file) for file in files]
 
 
 rule run_program:
@@ -40,11 +39,11 @@ rule run_program:
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
     output:
-        artifact="<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/result.json",
-        manifest="<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/result.json.manifest.json",
-        texts="<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/outputs.txt",
+        artifact="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/result.json",
+        manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/result.json.manifest.json",
+        texts="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/outputs.txt",
     log:
-        "<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/run.log",
+        "<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/run.log",
     localrule: True
     # A run on a phone waits for it and takes none of this machine's cores.
     threads: lambda wildcards: int(is_emulator(wildcards))

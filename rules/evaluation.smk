@@ -1,16 +1,16 @@
 @one_line_errors
 def fp_settings(wildcards):
-    return evaluations.fp_settings(build, wildcards.model)
+    return evaluations.fp_settings(build, wildcards.model, int(wildcards.context))
 
 
 @one_line_errors
 def qdq_settings(wildcards):
-    return evaluations.qdq_settings(build, wildcards.model, wildcards.recipe)
+    return evaluations.qdq_settings(build, wildcards.model, wildcards.recipe, int(wildcards.context))
 
 
 @one_line_errors
 def device_settings(wildcards):
-    return evaluations.device_settings(build, Place(**wildcards))
+    return evaluations.device_settings(build, place_of(wildcards))
 
 
 @one_line_errors
@@ -27,12 +27,12 @@ def task_flags(wildcards):
 
 
 def float_model(wildcards):
-    return evaluations.float_model(build, wildcards.model, wildcards.recipe)
+    return evaluations.float_model(build, wildcards.model, wildcards.recipe, int(wildcards.context))
 
 
 def float_files(wildcards):
     files = list(float_model(wildcards).values())
-    return [*files, f"{build.artifacts}/{wildcards.model}/checkpoint/config.json"] if files else []
+    return [*files, checkpoint_config_file(build.artifacts, wildcards.model)] if files else []
 
 
 def float_flags(wildcards):
@@ -47,10 +47,10 @@ rule evaluate_fp:
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
     output:
-        artifact="<artifacts>/{model}/evaluation/fp.json",
-        manifest="<artifacts>/{model}/evaluation/fp.json.manifest.json",
+        artifact="<artifacts>/{model}/evaluation/ctx{context}/fp.json",
+        manifest="<artifacts>/{model}/evaluation/ctx{context}/fp.json.manifest.json",
     log:
-        "<artifacts>/{model}/evaluation/fp.log",
+        "<artifacts>/{model}/evaluation/ctx{context}/fp.log",
     threads: ALL_CORES
     resources:
         mem_mb=6000,
@@ -79,10 +79,10 @@ rule evaluate_qdq:
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
     output:
-        artifact="<artifacts>/{model}/{recipe}/evaluation/qdq.json",
-        manifest="<artifacts>/{model}/{recipe}/evaluation/qdq.json.manifest.json",
+        artifact="<artifacts>/{model}/{recipe}/evaluation/ctx{context}/qdq.json",
+        manifest="<artifacts>/{model}/{recipe}/evaluation/ctx{context}/qdq.json.manifest.json",
     log:
-        "<artifacts>/{model}/{recipe}/evaluation/qdq.log",
+        "<artifacts>/{model}/{recipe}/evaluation/ctx{context}/qdq.log",
     priority: 1
     threads: ALL_CORES
     resources:
@@ -105,12 +105,12 @@ rule evaluate_qdq:
 
 rule check_gates:
     input:
-        qdq="<artifacts>/{model}/{recipe}/evaluation/qdq.json",
+        qdq="<artifacts>/{model}/{recipe}/evaluation/ctx{context}/qdq.json",
     output:
-        artifact="<artifacts>/{model}/{recipe}/evaluation/gates.json",
-        manifest="<artifacts>/{model}/{recipe}/evaluation/gates.json.manifest.json",
+        artifact="<artifacts>/{model}/{recipe}/evaluation/ctx{context}/gates.json",
+        manifest="<artifacts>/{model}/{recipe}/evaluation/ctx{context}/gates.json.manifest.json",
     log:
-        "<artifacts>/{model}/{recipe}/evaluation/gates.log",
+        "<artifacts>/{model}/{recipe}/evaluation/ctx{context}/gates.log",
     priority: 1
     localrule: True
     params:
@@ -134,10 +134,10 @@ rule evaluate_device:
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
     output:
-        artifact="<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/evaluation.json",
-        manifest="<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/evaluation.json.manifest.json",
+        artifact="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/evaluation.json",
+        manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/evaluation.json.manifest.json",
     log:
-        "<artifacts>/{model}/{recipe}/{target}/{device}/{mode}/evaluation.log",
+        "<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/evaluation.log",
     localrule: True
     threads: ALL_CORES
     resources:

@@ -1,45 +1,43 @@
 import shlex
 
 
-def file_flags(option, files):
-    return shlex.join(word for file in files for word in (option, file))
+def file_flags(**files):
+    return shlex.join(word for option, named in files.items() for file in named for word in (f"--{option}", file))
 
 
-@one_line_errors
 def template_settings(wildcards):
-    return matrix.template_settings(build, wildcards.model, wildcards.recipe, wildcards.arch, int(wildcards.ar_len))
-
-
-@one_line_errors
-def program_settings(wildcards):
-    return matrix.program_settings(build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.mode)
+    context_len, ar_len = int(wildcards.context), int(wildcards.ar_len)
+    return lowering.template_settings(build, wildcards.recipe, context_len, wildcards.arch, ar_len)
 
 
 @one_line_errors
 def shard_settings(wildcards):
-    return matrix.shard_settings(
-        build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.mode, int(wildcards.shards)
-    )
+    return lowering.shard_settings(build, program_of(wildcards), int(wildcards.shards))
+
+
+@one_line_errors
+def program_settings(wildcards):
+    return lowering.program_settings(build, program_of(wildcards))
 
 
 @one_line_errors
 def templates(wildcards):
-    return matrix.templates(build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.mode)
+    return lowering.templates(build, program_of(wildcards))
 
 
 @one_line_errors
 def shards(wildcards):
-    return matrix.shards(build, wildcards.model, wildcards.recipe, wildcards.target, wildcards.mode)
+    return lowering.shards(build, program_of(wildcards))
 
 
 rule lower_templates:
     input:
         config="<artifacts>/{model}/checkpoint/config.json",
     output:
-        artifact="<artifacts>/{model}/{recipe}/templates/{arch}/ar{ar_len}.json",
-        manifest="<artifacts>/{model}/{recipe}/templates/{arch}/ar{ar_len}.json.manifest.json",
+        artifact="<artifacts>/{model}/{recipe}/ctx{context}/templates/{arch}/ar{ar_len}.json",
+        manifest="<artifacts>/{model}/{recipe}/ctx{context}/templates/{arch}/ar{ar_len}.json.manifest.json",
     log:
-        "<artifacts>/{model}/{recipe}/templates/{arch}/ar{ar_len}.log",
+        "<artifacts>/{model}/{recipe}/ctx{context}/templates/{arch}/ar{ar_len}.log",
     resources:
         mem_mb=4000,
     params:
@@ -61,15 +59,15 @@ rule compile_shard:
         quant_attrs="<artifacts>/{model}/{recipe}/quant_attrs.json",
         templates=templates,
     output:
-        artifact="<artifacts>/{model}/{recipe}/{target}/shards/{mode}/{shard}-of-{shards}.bin",
-        manifest="<artifacts>/{model}/{recipe}/{target}/shards/{mode}/{shard}-of-{shards}.bin.manifest.json",
+        artifact="<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.bin",
+        manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.bin.manifest.json",
     log:
-        "<artifacts>/{model}/{recipe}/{target}/shards/{mode}/{shard}-of-{shards}.log",
+        "<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.log",
     resources:
         mem_mb=4000,
     params:
         settings=shard_settings,
-        templates=lambda wildcards: file_flags("--templates", templates(wildcards)),
+        files=lambda wildcards: file_flags(templates=templates(wildcards)),
         code=code_digest("compile_shard.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/compile_shard.py"
@@ -77,7 +75,7 @@ rule compile_shard:
         " --shard {wildcards.shard}"
         " --checkpoint {input.checkpoint:q}"
         " --quant-attrs {input.quant_attrs:q}"
-        " {params.templates}"
+        " {params.files}"
         " --output {output.artifact:q}"
         " --log {log:q}"
         " <<< {params.settings:q}"
@@ -92,16 +90,15 @@ rule assemble_program:
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
     output:
-        artifact="<artifacts>/{model}/{recipe}/{target}/{mode}_llama_qnn.pte",
-        manifest="<artifacts>/{model}/{recipe}/{target}/{mode}_llama_qnn.pte.manifest.json",
+        artifact="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{mode}_llama_qnn.pte",
+        manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{mode}_llama_qnn.pte.manifest.json",
     log:
-        "<artifacts>/{model}/{recipe}/{target}/{mode}_llama_qnn.log",
+        "<artifacts>/{model}/{recipe}/ctx{context}/{target}/{mode}_llama_qnn.log",
     resources:
         mem_mb=2000,
     params:
         settings=program_settings,
-        templates=lambda wildcards: file_flags("--templates", templates(wildcards)),
-        shards=lambda wildcards: file_flags("--shard", shards(wildcards)),
+        files=lambda wildcards: file_flags(templates=templates(wildcards), shard=shards(wildcards)),
         code=code_digest("assemble_program.py"),
     shell:
         "{PYTHON:q} {workflow.basedir:q}/scripts/assemble_program.py"
@@ -109,8 +106,7 @@ rule assemble_program:
         " --config {input.config:q}"
         " --quant-attrs {input.quant_attrs:q}"
         " --tokenizer {input.tokenizer:q}"
-        " {params.templates}"
-        " {params.shards}"
+        " {params.files}"
         " --output {output.artifact:q}"
         " --log {log:q}"
         " <<< {params.settings:q}"

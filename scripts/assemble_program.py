@@ -10,8 +10,8 @@ from hexport.provenance import atomic_path, verified, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = (
-    'JSON: {"mode", "target", "max_seq_len", "num_sharding", "recipe", "recipe_spec", "versions"}, for hybrid also '
-    '"prefill_ar_len", for lookahead also "prefill_ar_len", "ngram", "window", "gcap"'
+    'JSON: {"target", "ar_lengths", "max_seq_len", "num_sharding", "recipe", "recipe_spec", "versions"}, and what a '
+    'manifest should tell: "mode", "prefill_ar_len", "ngram", "window", "gcap"'
 )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hexport.config.places import Place, result_file
+from hexport.build.artifacts import Place, result_file
 from hexport.errors import one_line_errors
 from hexport.evaluation.result_files import read_answers
 from hexport.progress import Progress
@@ -14,8 +14,8 @@ from hexport.report.summary import input_files, read_evaluations
 from hexport.settings_option import settings_option
 
 SETTINGS = (
-    'JSON: {"artifacts", "evaluations": [[model, recipe, target, device, mode, whether it is built], …], '
-    '"runs": [[model, recipe, target, device, mode], …]}'
+    'JSON: {"artifacts", "evaluations": [[*place, whether it is built], …], "runs": [place, …]}, where a place is '
+    "model, recipe, context length, target, device, mode"
 )
 
 
@@ -28,9 +28,9 @@ def main(settings: dict, output: Path, log: Path | None) -> None:
     progress = Progress(log)
     with progress.stage("report"):
         evaluations = settings["artifacts"], settings["evaluations"]
-        runs = [result_file(settings["artifacts"], Place(*run)) for run in settings["runs"]]
+        runs = {result_file(settings["artifacts"], place): place for place in (Place(*run) for run in settings["runs"])}
         inputs = verified(input_files(*evaluations) | {run: Path(run) for run in runs})
-        results = [read_answers(Path(run)) for run in runs]
+        results = [(place, read_answers(Path(run))) for run, place in runs.items()]
         write_text(output, report_page(read_evaluations(*evaluations), results))
     write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 

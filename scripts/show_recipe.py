@@ -1,4 +1,4 @@
-"""Print what a model's recipe gives every layer, and how large its programs will be. Nothing is built for it."""
+"""Print what a model's recipes give every layer, and how large its programs will be. Nothing is built for it."""
 
 import sys
 from pathlib import Path
@@ -28,17 +28,20 @@ def main(name: str, file: Path) -> None:
     for soc in config.socs:
         if soc not in HTP_ARCH:
             raise HexportError(f"{file}: socs: unknown SoC {soc!r}{nearest(soc, HTP_ARCH)}")
-    if model.recipe not in config.recipes:
-        hint = nearest(model.recipe, config.recipes)
-        raise HexportError(f"{file}: models.{name}.recipe: unknown recipe {model.recipe!r}{hint}")
-    recipe = recipe_from(config.recipes[model.recipe], model.recipe)
+    for recipe_name in model.recipes:
+        if recipe_name not in config.recipes:
+            hint = nearest(recipe_name, config.recipes)
+            raise HexportError(f"{file}: models.{name}.recipe: unknown recipe {recipe_name!r}{hint}")
+    recipes = {recipe_name: recipe_from(config.recipes[recipe_name], recipe_name) for recipe_name in model.recipes}
     sizes, origin = known_sizes(config, model)
-    check_sizes(recipe, sizes)
+    for recipe in recipes.values():
+        check_sizes(recipe, sizes)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
-    console.print(f"{name}: recipe {model.recipe}, {sizes.n_layers} layers ({origin})", "")
-    programs = program_sizes(config, model, recipe, sizes)
-    for table in (projection_table(recipe, sizes), other_table(recipe), size_table(programs)):
-        console.print(table, "")
+    for recipe_name, recipe in recipes.items():
+        console.print(f"{name}: recipe {recipe_name}, {sizes.n_layers} layers ({origin})", "")
+        programs = program_sizes(config, model, recipe_name, sizes)
+        for table in (projection_table(recipe, sizes), other_table(recipe), size_table(programs)):
+            console.print(table, "")
     console.print(f"Not in the estimates: {LEFT_OUT}.")
 
 

@@ -10,7 +10,10 @@ from hexport.provenance import verified, write_manifest, write_text
 from hexport.report.summary import as_csv, input_files, read_evaluations, summary_rows
 from hexport.settings_option import settings_option
 
-SETTINGS = 'JSON: {"artifacts", "evaluations": [[model, recipe, target, device, mode, whether it is built], …]}'
+SETTINGS = (
+    'JSON: {"artifacts", "evaluations": [[model, recipe, context length, target, device, mode, whether it is built], '
+    "…]}"
+)
 
 
 @click.command(help=__doc__)

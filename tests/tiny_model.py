@@ -53,7 +53,7 @@ class Tiny:
 
     @property
     def program(self) -> Path:
-        return self.folder / "16a8w" / EMULATOR / "kv_llama_qnn.pte"
+        return self.folder / "16a8w" / f"ctx{CONTEXT}" / EMULATOR / "kv_llama_qnn.pte"
 
     def quantize(self, output: Path, **changes) -> subprocess.CompletedProcess:
         paths = {"checkpoint": self.checkpoint, "tokens": self.tokens, "output": output, "log": log_of(output)}
@@ -84,8 +84,8 @@ TEMPLATE_SETTINGS = {
     "recipe_spec": RECIPE,
 }
 PROGRAM_SETTINGS = {
-    "mode": "kv",
     "target": EMULATOR,
+    "ar_lengths": {"kv_forward": 1},
     "max_seq_len": CONTEXT,
     "num_sharding": 1,
     "recipe": "16a8w",

@@ -7,8 +7,8 @@ from random import Random
 
 from case import DEEP_JSON, RUBBISH, Call, Case, Subject, damaged, mutated, not_a_file, put, with_value, without
 
-PLACE = ["a", "r", "SM8650-emulator", "emulator", "kv"]
-FOLDER = "artifacts/" + "/".join(PLACE)
+PLACE = ["a", "r", 256, "SM8650-emulator", "emulator", "kv"]
+FOLDER = "artifacts/a/r/ctx256/SM8650-emulator/emulator/kv"
 METRICS = {"mine": {"word_perplexity": 20.0, "byte_perplexity": 2.0, "bits_per_byte": 1.0}}
 COMMON = {"tasks": METRICS, "tokens": 100, "limit": None, "num_fewshot": None}
 DISTANCE = {"perplexity_ratio": {"mine": 1.1}, "sqnr_db": 20.0, "kl_divergence": 0.1, "top1_agreement": 0.9}
@@ -19,18 +19,18 @@ DEVICE = COMMON | DISTANCE | {"phase": "device", "top1_agreement_qdq": 0.95, "gr
 RESULT = {
     "model": "a",
     "recipe": "r",
-    "target": PLACE[2],
+    "target": "SM8650-emulator",
     "mode": "kv",
     "device": "emulator",
     "prompts": [{"prompt": "Once", "text": "upon", "ttft_ms": 12.5, "decode_tokens_per_s": None}],
 }
 FILES = {
-    "artifacts/a/evaluation/fp.json": FP,
-    "artifacts/a/r/evaluation/qdq.json": QDQ,
+    "artifacts/a/evaluation/ctx256/fp.json": FP,
+    "artifacts/a/r/evaluation/ctx256/qdq.json": QDQ,
     f"{FOLDER}/evaluation.json": DEVICE,
     f"{FOLDER}/result.json": RESULT,
 }
-QDQ_FILE = "artifacts/a/r/evaluation/qdq.json"
+QDQ_FILE = "artifacts/a/r/evaluation/ctx256/qdq.json"
 
 
 def read(command: str, name: str, content: bytes | str | dict | None) -> Callable[[], Call]:

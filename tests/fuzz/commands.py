@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from case import Call
 
-from hexport.config import evaluations, matrix
+from hexport.build import evaluations, matrix
 from hexport.config.checks import check_config
 from hexport.config.reading import read_config
 from hexport.config.settings import parse_config

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import calibration
-from hexport.config import matrix
+from hexport.build import matrix
 from hexport.config.settings import parse_config
 from hexport.errors import HexportError
 from hexport.quantization.tokens_file import CalibrationTokens, read_tokens

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from hexport.config import evaluations, matrix
+from hexport.build import evaluations, matrix
+from hexport.build.artifacts import Place
 from hexport.config.checks import check_config
 from hexport.config.devices import device_slots, devices_at, read_devices, taken_slots
 from hexport.config.settings import Config, parse_config
 from hexport.errors import HexportError
 
-RUNS = "out/m/16a8w"
+RUNS = "out/m/16a8w/ctx64"
 PHONE = "{kind: adb, soc: SM8650, runner: hexport, serial: "
 
 
@@ -64,7 +65,7 @@ def test_a_phone_that_lacks_something_is_left_out_of_the_pool():
     ]
     assert [device.name for device in devices_at(lacking.devices, "phones", "SM8650")] == ["a"]
     with pytest.raises(HexportError, match=r"^device b: qnn_sdk is missing"):
-        matrix.run_settings(lacking, "m", "16a8w", "SM8650", "b", "kv")
+        matrix.run_settings(lacking, Place("m", "16a8w", 64, "SM8650", "b", "kv"))
 
 
 def test_qnn_sdk_root_serves_every_phone(monkeypatch):

@@ -40,7 +40,7 @@ def type_of(rule: dict) -> str:
             return "list of text"
         case _:
             names = {"string": "text", "integer": "whole number", "number": "number", "object": "keys with values"}
-            return names[kind] + least
+            return names[kind] + least + (", or a list" if "array" in kinds else "")
 
 
 def default_of(key: str, place: dict) -> set[str]:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hexport.config import evaluations, matrix
+from hexport.build import evaluations, lowering, matrix
+from hexport.build.artifacts import Place, Program
 from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
-from hexport.config.places import Place
 from hexport.config.settings import Config, parse_config
 from hexport.errors import HexportError
 
@@ -23,7 +23,7 @@ models:
 """
 EVALUATION = "{tasks: [tale, piqa, quiz], limit: 3}"
 DEVICES = "devices: {emulator: {kind: emulator, soc: SM8650}, phone: {kind: adb, serial: A1, soc: SM8650}}"
-BUILT = Place("built", "16a8w", "SM8650-emulator", "emulator", "hybrid")
+BUILT = Place("built", "16a8w", 64, "SM8650-emulator", "emulator", "hybrid")
 
 
 @pytest.fixture(autouse=True)
@@ -50,24 +50,24 @@ def settings(text: str) -> dict:
 def test_what_is_evaluated():
     """Of a ready program, there is no float model; the phone lacks a runner."""
     assert evaluations.evaluations(config()) == [
-        "out/built/evaluation/fp.json",
-        "out/built/16a8w/evaluation/qdq.json",
-        "out/built/16a8w/SM8650-emulator/emulator/kv/evaluation.json",
-        "out/built/16a8w/SM8650-emulator/emulator/hybrid/evaluation.json",
-        "out/ready/16a8w/SM8650-emulator/emulator/kv/evaluation.json",
+        "out/built/evaluation/ctx64/fp.json",
+        "out/built/16a8w/evaluation/ctx64/qdq.json",
+        "out/built/16a8w/ctx64/SM8650-emulator/emulator/kv/evaluation.json",
+        "out/built/16a8w/ctx64/SM8650-emulator/emulator/hybrid/evaluation.json",
+        "out/ready/16a8w/ctx1024/SM8650-emulator/emulator/kv/evaluation.json",
     ]
     assert evaluations.reports(config()) == ["out/report/index.html", "out/report/summary.csv"]
     assert evaluations.evaluation_files(config(), "built") == ["tale.txt", "quiz.yaml"]
     assert evaluations.task_options(config(), "built") == ["--local", "tale=tale.txt"]
-    assert evaluations.float_model(config(), "ready", "16a8w") == {}
+    assert evaluations.float_model(config(), "ready", "16a8w", 1024) == {}
 
 
 def test_settings_are_what_an_evaluation_depends_on():
     trusted = {"quiz": "quiz.yaml"}
     data = {"tasks": ["tale", "piqa", "quiz"], "limit": 3, "num_fewshot": None, "trusted": trusted}
     spec = config().recipes["16a8w"]
-    assert settings(evaluations.fp_settings(config(), "built")) == {**data, "max_seq_len": 64}
-    assert settings(evaluations.qdq_settings(config(), "built", "16a8w")) == {
+    assert settings(evaluations.fp_settings(config(), "built", 64)) == {**data, "max_seq_len": 64}
+    assert settings(evaluations.qdq_settings(config(), "built", "16a8w", 64)) == {
         **data,
         "max_seq_len": 64,
         "recipe": "16a8w",
@@ -98,10 +98,11 @@ def test_gates():
     assert evaluations.gates(config()) == []
     for gate in ("max_perplexity_ratio: 1.1", "min_sqnr_db: 0", "min_sqnr_db: 20, max_perplexity_ratio: 1"):
         gated = config(f"{{tasks: [tale], {gate}}}")
-        assert evaluations.gates(gated) == ["out/built/16a8w/evaluation/gates.json"]
+        assert evaluations.gates(gated) == ["out/built/16a8w/evaluation/ctx64/gates.json"]
         assert settings(evaluations.gate_settings(gated, "built")) == {"model": "built", **read_gates(gate)}
-        assert evaluations.fp_settings(gated, "built") == evaluations.fp_settings(config("{tasks: [tale]}"), "built")
-        assert evaluations.gate(gated, "plain", "16a8w") == []
+        ungated = config("{tasks: [tale]}")
+        assert evaluations.fp_settings(gated, "built", 64) == evaluations.fp_settings(ungated, "built", 64)
+        assert evaluations.gate(gated, "plain", "16a8w", 1024) == []
 
 
 def read_gates(text: str) -> dict[str, float]:
@@ -111,14 +112,13 @@ def read_gates(text: str) -> dict[str, float]:
 def test_a_program_is_built_alike_whatever_is_evaluated():
     gated = config("{tasks: [piqa], limit: 7, min_sqnr_db: 20}")
     for of in (config(), gated):
-        assert matrix.program_settings(of, "built", "16a8w", "SM8650", "kv") == matrix.program_settings(
-            config("null"), "built", "16a8w", "SM8650", "kv"
-        )
+        program = Program("built", "16a8w", 64, "SM8650", "kv")
+        assert lowering.program_settings(of, program) == lowering.program_settings(config("null"), program)
 
 
 def test_what_cannot_be_evaluated_is_one_line():
     with pytest.raises(HexportError, match=r"^models.plain.evaluation: missing, so there is nothing to evaluate"):
-        evaluations.fp_settings(config(), "plain")
+        evaluations.fp_settings(config(), "plain", 1024)
     with pytest.raises(HexportError, match=r"^models.built.evaluation: no gate is set; set max_perplexity_ratio or"):
         evaluations.gate_settings(config(), "built")
     with pytest.raises(HexportError, match=r"^device phone: build_path is missing"):

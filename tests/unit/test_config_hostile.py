@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from hexport.build.sources import download_name
 from hexport.config.checks import check_config
 from hexport.config.documents import MAX_BYTES, read_yaml
 from hexport.config.reading import read_config
 from hexport.config.settings import parse_config
-from hexport.config.sources import download_name
 from hexport.errors import HexportError
 
 DEVICES = "devices: {e: {kind: emulator, soc: SM8650}}"

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from hexport.config import matrix, sources
+from hexport.build import lowering, matrix, sources
+from hexport.build.artifacts import Place, Program
 from hexport.config.checks import check_config
 from hexport.config.settings import Config, parse_config
 from hexport.errors import HexportError
 
 READY = {"pre_gen_pte": "ready", "tokenizer": "tokenizer.json", "prompts": ["hi"]}
 SHA256 = "a" * 64
+RUN = Place("m", "16a8w", 1024, "SM8650-emulator", "emulator", "kv")
 
 
 @pytest.fixture(autouse=True)
@@ -77,20 +79,20 @@ def test_lookahead_is_greedy():
 def test_a_mode_that_only_a_target_names_is_checked_too():
     config = parse(built(max_seq_len=64, temperature=0.5))
     with pytest.raises(HexportError, match=r"^a lookahead step of 64 tokens"):
-        matrix.program_settings(config, "m", "16a8w", "SM8650", "lookahead")
+        lowering.program_settings(config, Program("m", "16a8w", 64, "SM8650", "lookahead"))
     with pytest.raises(HexportError, match=r"^mode lookahead answers greedily"):
-        matrix.run_settings(config, "m", "16a8w", "SM8650-emulator", "emulator", "lookahead")
+        matrix.run_settings(config, RUN._replace(context_length=64, mode="lookahead"))
 
 
 def test_ready_programs_are_run_and_nothing_is_built():
     config = parse(READY | {"modes": ["hybrid", "kv"]})
-    run = ("m", "16a8w", "SM8650-emulator")
+    run = ("m", "16a8w", 1024, "SM8650-emulator")
     assert matrix.programs(config) == matrix.quant_attrs(config) == []
     assert matrix.tokenizers(config) == ["artifacts/m/tokenizer/tokenizer.json"]
     assert matrix.runs(config) == [
-        f"artifacts/m/16a8w/SM8650-emulator/emulator/{mode}/result.json" for mode in ("hybrid", "kv")
+        f"artifacts/m/16a8w/ctx1024/SM8650-emulator/emulator/{mode}/result.json" for mode in ("hybrid", "kv")
     ]
-    assert [matrix.program(config, *run, mode) for mode in ("hybrid", "kv")] == [
+    assert [matrix.program(config, Program(*run, mode)) for mode in ("hybrid", "kv")] == [
         "ready/hybrid_llama_qnn.pte",
         "ready/kv_llama_qnn.pte",
     ]
@@ -98,7 +100,7 @@ def test_ready_programs_are_run_and_nothing_is_built():
         "model m is left out of quantize and export: it runs the programs in ready"
     ]
     with pytest.raises(HexportError, match=r"^ready/lookahead_llama_qnn\.pte: no such file, and mode lookahead needs"):
-        matrix.program(config, *run, "lookahead")
+        matrix.program(config, Program(*run, "lookahead"))
     with pytest.raises(HexportError, match=r"^models\.m runs the programs in ready, and nothing is built from its"):
         sources.checkpoint_inputs(config, "m")
 
@@ -110,6 +112,13 @@ def test_ready_programs_are_run_and_nothing_is_built():
         (READY | {"pre_gen_pte": "nowhere", "modes": ["kv", "hybrid"]}, ["pre_gen_pte: nowhere: no such folder"]),
         (READY | {"pre_gen_pte": "a.gguf"}, ["pre_gen_pte: a.gguf: expected a folder, got a file"]),
         (READY | {"pre_gen_pte": ""}, ["pre_gen_pte: must not be empty"]),
+        (
+            READY | {"max_seq_len": [64, 128], "recipe": ["16a8w", "16a4w"]},
+            [
+                f"{key}: has 2 values, and a program of pre_gen_pte is made already; give one"
+                for key in ("recipe", "max_seq_len")
+            ],
+        ),
         (
             READY | {"modes": ["kv", "lookahead"]},
             [
@@ -149,7 +158,7 @@ def test_what_ready_programs_need(entry, expected):
 
 
 def test_programs_that_are_built_are_not_ready_ones():
-    folder = Path("artifacts/m/16a8w/SM8650")
+    folder = Path("artifacts/m/16a8w/ctx1024/SM8650")
     folder.mkdir(parents=True)
     (folder / "kv_llama_qnn.pte").touch()
     assert faults(READY | {"pre_gen_pte": f"./{folder}"}) == [
@@ -162,12 +171,12 @@ def test_a_ready_program_knows_its_own_sizes():
     """Neither a SoC's limits nor the default context length are in its way: the program says what it can do."""
     sizes = {"max_seq_len": 64, "seq_len": 4000, "prefill_ar_len": 512}
     config = parse(READY | sizes | {"modes": ["kv", "hybrid"]}, socs=["SM8650", "SM8450"])
-    run = json.loads(matrix.run_settings(config, "m", "16a8w", "SM8650-emulator", "emulator", "kv"))
+    run = json.loads(matrix.run_settings(config, RUN._replace(context_length=64)))
     assert run["seq_len"] == 4000
-    assert parse(READY | {"max_seq_len": 64}).models["m"].seq_len == 128
+    assert parse(READY | {"max_seq_len": 64}).models["m"].sizes(64)["seq_len"] == 128
     Path("ready/lookahead_llama_qnn.pte").touch()
     config = parse(READY | {"modes": ["lookahead"], "max_seq_len": 8, "gcap": 3})
-    run = json.loads(matrix.run_settings(config, "m", "16a8w", "SM8650-emulator", "emulator", "lookahead"))
+    run = json.loads(matrix.run_settings(config, RUN._replace(context_length=8, mode="lookahead")))
     assert (run["ngram"], run["window"], run["gcap"]) == (5, 8, 3)
 
 
@@ -205,4 +214,4 @@ def test_a_built_in_model_keeps_its_tokenizer():
 def test_a_run_of_a_model_without_prompts_is_refused():
     config = parse({"checkpoint": "a.gguf", "calibration": {"text": "tokenizer.json"}})
     with pytest.raises(HexportError, match=r"models\.m\.prompts: missing, so there is nothing to run"):
-        matrix.run_settings(config, "m", "16a8w", "SM8650-emulator", "emulator", "kv")
+        matrix.run_settings(config, RUN)

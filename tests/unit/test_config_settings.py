@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hexport.config import matrix, sources
+from hexport.build import lowering, matrix, sources
+from hexport.build.artifacts import Place, Program
 from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
 from hexport.config.settings import Config, parse_config
@@ -32,6 +33,7 @@ devices:
   other: {kind: emulator, soc: SM8850}
   phone: {kind: adb, soc: SM8750, serial: A1}
 """
+RUN = Place("smollm2_135m", "more", 1024, "SM8650-emulator", "emulator", "kv")
 
 
 @pytest.fixture
@@ -62,8 +64,8 @@ def test_config_of_the_repository(monkeypatch):
 def test_a_built_in_model_is_overridden_key_by_key(config):
     model = config.models["smollm2_135m"]
     assert model.checkpoint == SMOLLM2_URI
-    assert (model.max_seq_len, model.prefill_ar_len, model.seq_len, model.modes) == (1024, 128, 128, ["hybrid"])
-    assert (model.recipe, model.prompts) == ("more", ["Hello"])
+    assert (model.context_lens, model.modes, model.recipes) == ([1024], ["hybrid"], ["more"])
+    assert (model.sizes(1024)["prefill_ar_len"], model.sizes(1024)["seq_len"], model.prompts) == (128, 128, ["Hello"])
 
 
 def test_another_checkpoint_is_not_held_to_the_built_in_sha256(config):
@@ -73,8 +75,9 @@ def test_another_checkpoint_is_not_held_to_the_built_in_sha256(config):
 
 def test_default_lengths_fit_the_context(config):
     model = config.models["local"]
-    assert (model.max_seq_len, model.prefill_ar_len, model.seq_len) == (64, 64, 64)
-    assert (model.recipe, model.prompts, model.temperature) == ("16a8w", [], 0.0)
+    sizes = model.sizes(64)
+    assert (sizes["max_seq_len"], sizes["prefill_ar_len"], sizes["seq_len"]) == (64, 64, 64)
+    assert (model.recipes, model.prompts, model.temperature) == (["16a8w"], [], 0.0)
 
 
 def test_a_recipe_adds_to_the_one_that_it_is_based_on(config):
@@ -97,11 +100,11 @@ def test_what_is_built(config):
     assert matrix.quant_attrs(config) == ["out/smollm2_135m/more/quant_attrs.json", "out/local/16a8w/quant_attrs.json"]
     assert matrix.programs(config) == [
         f"out/{model}/{soc}/{mode}_llama_qnn.pte"
-        for model, mode in (("smollm2_135m/more", "hybrid"), ("local/16a8w", "kv"))
+        for model, mode in (("smollm2_135m/more/ctx1024", "hybrid"), ("local/16a8w/ctx64", "kv"))
         for soc in ("SM8650", "SM8750")
     ]
     # `local` has no prompts, SM8850 is not exported for, and the phone has no runner.
-    assert matrix.runs(config) == ["out/smollm2_135m/more/SM8650-emulator/emulator/hybrid/result.json"]
+    assert matrix.runs(config) == ["out/smollm2_135m/more/ctx1024/SM8650-emulator/emulator/hybrid/result.json"]
     assert list(matrix.left_out(config)) == [
         "device phone is left out of run and evaluate: build_path is missing: "
         "name the folder of executorch built for Android, or set runner: hexport"
@@ -141,19 +144,19 @@ def test_settings_are_what_an_artifact_depends_on(config):
         "recipe": "mine",
         "recipe_spec": config.recipes["mine"],
     }
-    program = settings(matrix.program_settings(config, "local", "16a8w", "SM8650-emulator", "kv"))
+    program = settings(lowering.program_settings(config, Program("local", "16a8w", 64, "SM8650-emulator", "kv")))
     versions = program.pop("versions")
     assert versions.keys() == {"executorch", "torch", "torchao", "qnn"}
     assert program == {
         "mode": "kv",
         "target": "SM8650-emulator",
-        "soc": "SM8650",
-        "emulator": True,
+        "ar_lengths": {"kv_forward": 1},
+        "recipe": "16a8w",
         "max_seq_len": 64,
         "num_sharding": 1,
         "recipe_spec": config.recipes["16a8w"],
     }
-    run = settings(matrix.run_settings(config, "smollm2_135m", "more", "SM8650-emulator", "emulator", "kv"))
+    run = settings(matrix.run_settings(config, RUN))
     assert run == {
         "model": "smollm2_135m",
         "recipe": "more",
@@ -178,13 +181,24 @@ def test_settings_are_what_an_artifact_depends_on(config):
     ],
 )
 def test_keys_that_a_program_of_a_mode_depends_on(config, mode, keys):
-    program = json.loads(matrix.program_settings(config, "smollm2_135m", "16a8w", "SM8650", mode))
-    assert program.keys() - {"mode", "target", "soc", "emulator", "recipe_spec", "versions"} == keys
+    program = json.loads(lowering.program_settings(config, Program("smollm2_135m", "16a8w", 1024, "SM8650", mode)))
+    assert program.keys() - {"mode", "target", "ar_lengths", "recipe", "recipe_spec", "versions"} == keys
+
+
+def test_a_shard_depends_on_the_ar_lengths_of_its_mode_alone(config):
+    def shard(mode: str, n_shards: int = 1) -> dict:
+        program = Program("smollm2_135m", "16a8w", 1024, "SM8650", mode)
+        return json.loads(lowering.shard_settings(config, program, n_shards))
+
+    assert shard("kv")["ar_lengths"] == {"kv_forward": 1}
+    # 64 tokens of a step, and prompts in blocks of 128
+    assert shard("lookahead") == {**shard("kv"), "ar_lengths": {"kv_forward": 64, "prefill_forward": 128}}
+    assert shard("kv", 3) == {**shard("kv"), "num_sharding": 3}
 
 
 def test_a_run_in_mode_lookahead_knows_the_sizes_of_its_steps(config):
     def run(mode: str) -> dict:
-        return json.loads(matrix.run_settings(config, "smollm2_135m", "more", "SM8650-emulator", "emulator", mode))
+        return json.loads(matrix.run_settings(config, RUN._replace(mode=mode)))
 
     assert run("lookahead") == {**run("kv"), "mode": "lookahead", "ngram": 5, "window": 8, "gcap": 8}
     assert run("hybrid") == {**run("kv"), "mode": "hybrid"}
@@ -192,12 +206,14 @@ def test_a_run_in_mode_lookahead_knows_the_sizes_of_its_steps(config):
 
 def test_what_cannot_be_made_is_one_line(config):
     with pytest.raises(HexportError, match=r"^recipe 16a8w has kv_bits 16, which need V73 or newer; SM8350 is V68"):
-        matrix.program_settings(config, "local", "16a8w", "SM8350", "kv")
+        lowering.program_settings(config, Program("local", "16a8w", 64, "SM8350", "kv"))
     with pytest.raises(HexportError, match=r"^recipe rotated has r3: true, .* mode hybrid has others: set r3: false"):
-        matrix.program_settings(config, "local", "rotated", "SM8650", "hybrid")
-    matrix.program_settings(config, "local", "rotated", "SM8650", "kv")
+        lowering.program_settings(config, Program("local", "rotated", 64, "SM8650", "hybrid"))
+    lowering.program_settings(config, Program("local", "rotated", 64, "SM8650", "kv"))
     with pytest.raises(HexportError, match=r"^device phone: build_path is missing"):
-        matrix.run_settings(config, "local", "16a8w", "SM8750", "phone", "kv")
+        matrix.run_settings(config, Place("local", "16a8w", 64, "SM8750", "phone", "kv"))
+    with pytest.raises(HexportError, match=r"^models\.local\.max_seq_len: is 64, and not 1024; add it there$"):
+        lowering.program_settings(config, Program("local", "16a8w", 1024, "SM8650", "kv"))
 
 
 def test_a_missing_toolchain_is_one_line(monkeypatch):

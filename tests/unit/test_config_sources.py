@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hexport.config import matrix, sources
+from hexport.build import matrix, sources
 from hexport.config.checks import check_config
 from hexport.config.schema import schema_errors
 from hexport.config.settings import Config, built_in_models, parse_config
@@ -131,7 +131,8 @@ def test_a_built_in_model_needs_only_its_name(name):
     assert built_in_models()[name].keys() >= {"checkpoint", "recipe", "prompts"}
     assert list(schema_errors({"models": {name: built_in_models()[name]}}, "config")) == []
     assert model.prompts
-    assert model.seq_len <= model.max_seq_len
+    (context_len,) = model.context_lens
+    assert model.seq_lens[context_len] <= context_len
 
 
 HYBRID = ("llama3_2-1b_instruct", "gemma-2b", "gemma3-1b", "qwen2_5-0_5b", "qwen3-0_6b", "smollm2_135m")
@@ -149,7 +150,7 @@ LONG_BUILDS = ("llama3_2-3b_instruct", "phi_4_mini", "qwen2_5-1_5b", "qwen3-1_7b
 def test_what_is_built_of_a_built_in_model(name, mode, max_seq_len, prefill_ar_len):
     """As the project's mission has it."""
     model = parse({name: None}).models[name]
-    assert (model.modes, model.max_seq_len, model.prefill_ar_len) == ([mode], max_seq_len, prefill_ar_len)
+    assert (model.modes, model.prefill_ar_lens) == ([mode], {max_seq_len: prefill_ar_len})
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hexport.config import evaluations, matrix
+from hexport.build import evaluations, matrix
 from hexport.config.checks import check_config
 from hexport.config.settings import Config, parse_config
 from hexport.config.task_file import task_file_parts

@@ -9,9 +9,11 @@ import pytest
 
 import report
 import summary
-from hexport.config.places import Place
+from hexport.build.artifacts import Place
 
-PLACE = Place("m", "16a8w", "SM8650-emulator", "emulator", "hybrid")
+PLACE = Place("m", "16a8w", 512, "SM8650-emulator", "emulator", "hybrid")
+FOLDER = "m/16a8w/ctx512/SM8650-emulator/emulator/hybrid"
+OF_RESULT = {"model": "m", "recipe": "16a8w", "target": "SM8650-emulator", "device": "emulator", "mode": "hybrid"}
 FP = {"tasks": {"wiki": {"word_perplexity": 20.0, "bits_per_byte": 1.5}, "quiz": {"acc": 0.75}}, "tokens": 900}
 QDQ = {
     "tasks": {"wiki": {"word_perplexity": 22.0, "bits_per_byte": 1.625}, "quiz": {"acc": 0.5}},
@@ -43,17 +45,17 @@ def artifacts(tmp_path) -> Path:
     """Of model m, built and run on the emulator; of n, ready; of o, which has no device."""
     folder = tmp_path / "artifacts"
     contents = {
-        "m/evaluation/fp.json": FP,
-        "m/16a8w/evaluation/qdq.json": QDQ,
-        f"{'/'.join(PLACE)}/evaluation.json": DEVICE,
-        f"{'/'.join(PLACE)}/result.json": {**PLACE._asdict(), "prompts": [ANSWER]},
-        f"{'/'.join(['n', *PLACE[1:]])}/evaluation.json": {
+        "m/evaluation/ctx512/fp.json": FP,
+        "m/16a8w/evaluation/ctx512/qdq.json": QDQ,
+        f"{FOLDER}/evaluation.json": DEVICE,
+        f"{FOLDER}/result.json": {**OF_RESULT, "prompts": [ANSWER]},
+        f"n{FOLDER[1:]}/evaluation.json": {
             "tasks": {"quiz": {"acc": 0.25}},
             "tokens": 7,
             "graph": "kv",
         },
-        "o/evaluation/fp.json": FP,
-        "o/16a8w/evaluation/qdq.json": QDQ,
+        "o/evaluation/ctx64/fp.json": FP,
+        "o/16a8w/evaluation/ctx64/qdq.json": QDQ,
     }
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +65,7 @@ def artifacts(tmp_path) -> Path:
 
 @pytest.fixture
 def settings(artifacts) -> dict:
-    places = [[*PLACE, True], ["n", *PLACE[1:], False], ["o", "16a8w", "", "", "", True]]
+    places = [[*PLACE, True], ["n", *PLACE[1:], False], ["o", "16a8w", 64, "", "", "", True]]
     return {"artifacts": str(artifacts), "evaluations": places}
 
 
@@ -71,13 +73,14 @@ def test_phases_stand_side_by_side(run_script, settings, tmp_path):
     output = tmp_path / "report" / "summary.csv"
     run_script(summary.main, settings, output=output)
     header, *_ = output.read_text().splitlines()
-    assert header.startswith("model,recipe,target,device,mode,task,")
+    assert header.startswith("model,recipe,context_length,target,device,mode,task,")
     assert "fp_word_perplexity,qdq_word_perplexity,device_word_perplexity" in header
     rows = {(row["model"], row["task"]): row for row in csv.DictReader(output.open())}
     assert list(rows) == [("m", "wiki"), ("m", "quiz"), ("n", "quiz"), ("o", "wiki"), ("o", "quiz")]
     wiki = {column: value for column, value in rows["m", "wiki"].items() if value}
     assert wiki == {
-        **PLACE._asdict(),
+        **OF_RESULT,
+        "context_length": "512",
         "task": "wiki",
         "fp_word_perplexity": "20.0",
         "qdq_word_perplexity": "22.0",
@@ -143,4 +146,4 @@ def test_the_page(run_script, settings, tmp_path):
     assert ["top-1 agreement with qdq", "", "", "0.96875"] in page.rows
     first = page.rows.index(["layer", "SQNR behind it, dB"])
     assert page.rows[first + 1 : first + 4] == [["1", "10.25"], ["4", "20.75"], ["2", "33.5"]]
-    assert [" / ".join(PLACE), ANSWER["prompt"], ANSWER["text"], "12.5", ""] in page.rows
+    assert [FOLDER.replace("/", " / "), ANSWER["prompt"], ANSWER["text"], "12.5", ""] in page.rows

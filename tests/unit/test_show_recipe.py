@@ -34,9 +34,11 @@ models:
   mine: {checkpoint: here, recipe: careful, modes: [kv, hybrid], max_seq_len: 64}
   rotated: {checkpoint: here, recipe: rotated, modes: [kv, hybrid]}
   narrow: {checkpoint: narrow, recipe: careful}
+  several: {checkpoint: here, recipe: [careful, rotated], max_seq_len: [64, 8192]}
   absent: {checkpoint: absent.gguf}
   wrong: {checkpoint: here, recipe: carefull}
 """
+SHORT, LONG = ["SM8650", "64", "kv"], ["SM8650", "8192", "kv"]
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +98,7 @@ def test_what_is_no_projection_has_a_row_too():
 
 
 def test_programs_hold_weights_once_where_the_soc_shares_them():
-    sizes = {(row[0], row[1]): row[2] for row in shown("mine") if row and row[0].startswith("SM")}
+    sizes = {(row[0], row[2]): row[3] for row in shown("mine") if row and row[0].startswith("SM")}
     shared, own = sizes["SM8650", "kv"], sizes["SM8450", "kv"]
     assert sizes["SM8650", "hybrid"] == shared == own
     assert float(sizes["SM8450", "hybrid"].removesuffix(" MB")) == pytest.approx(
@@ -105,9 +107,19 @@ def test_programs_hold_weights_once_where_the_soc_shares_them():
 
 
 def test_a_mode_that_the_recipe_does_not_go_with_is_shown_with_the_reason():
-    sizes = {(row[0], row[1]): row[2] for row in shown("rotated") if row and row[0].startswith("SM")}
+    sizes = {(row[0], row[2]): row[3] for row in shown("rotated") if row and row[0].startswith("SM")}
     assert sizes["SM8650", "kv"].endswith(" MB")
     assert sizes["SM8650", "hybrid"].startswith("none: rotated has r3: true")
+
+
+def test_every_recipe_and_context_length_is_shown():
+    rows = [row for row in shown("several") if row]
+    names = [row[0] for row in rows if row[0].startswith("several: ")]
+    assert names == [f"several: recipe {name}, 5 layers (sizes of here/config.json)" for name in ("careful", "rotated")]
+    sizes = [float(row[3].removesuffix(" MB")) for row in rows if row[:3] in (SHORT, LONG)]
+    careful, longer_careful, rotated, longer_rotated = sizes
+    assert careful < longer_careful
+    assert longer_careful - careful == pytest.approx(longer_rotated - rotated, abs=0.11)  # the rotary tables
 
 
 @pytest.mark.parametrize("model", built_in_models())

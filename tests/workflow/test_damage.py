@@ -3,11 +3,12 @@
 import shutil
 
 import pytest
+from workflow_tree import program_jobs
 
-PROGRAM = "artifacts/a/16a8w/SM8650-emulator/kv_llama_qnn.pte"
+PROGRAM = "artifacts/a/16a8w/ctx32/SM8650-emulator/kv_llama_qnn.pte"
 TOKENS = "artifacts/b/calibration/tokens.json"
 CHECKPOINT = "artifacts/b/checkpoint/model.safetensors"
-RUN = "run_program a/16a8w/SM8650-emulator/emulator/kv"
+RUN = "run_program a/16a8w/32/SM8650-emulator/emulator/kv"
 
 
 def flip_a_bit(path) -> None:
@@ -25,8 +26,8 @@ def test_damaged_artifacts_are_made_again(tree):
         f"note: {PROGRAM}: its bytes are not those of its manifest, so it is made again",
         f"note: {TOKENS}: its manifest is damaged, so it is made again",
     ]
-    needed = {"lower a/16a8w/SM8650-emulator/kv", RUN, "encode_calibration b", "calibrate b/16a8w"}
-    assert tree.stale() == {*needed, "lower b/16a8w/SM8650/kv"}
+    needed = {"assemble_program a/16a8w/32/SM8650-emulator/kv", RUN, "encode_calibration b", "calibrate b/16a8w"}
+    assert tree.stale() == needed | program_jobs("b", "SM8650", "kv")
 
 
 def test_what_follows_is_as_good_as_before(tree):

@@ -12,7 +12,7 @@ from workflow_tree import REPOSITORY, Tree, copy_workflow
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 MODEL = "artifacts/smollm2_135m"
-RUN = f"{MODEL}/16a8w_r1/SM8650-emulator/emulator/hybrid"
+RUN = f"{MODEL}/16a8w_r1/ctx512/SM8650-emulator/emulator/hybrid"
 ANSWER_TOKENS = 4
 
 
@@ -49,7 +49,7 @@ def test_a_second_run_does_nothing(demo):
 
 
 def test_manifest_tells_how_the_program_was_made(demo):
-    folder = demo.path / MODEL / "16a8w_r1" / "SM8650-emulator"
+    folder = demo.path / MODEL / "16a8w_r1/ctx512/SM8650-emulator"
     manifest = json.loads((folder / "hybrid_llama_qnn.pte.manifest.json").read_text())
     assert manifest["htp_arch"] == "V75"
     assert manifest["context_length"] == 512

@@ -49,12 +49,12 @@ def test_a_fault_of_the_config(tree, old, new, expected):
 
 
 def test_a_target_that_cannot_be(tree):
-    lines = error_lines(tree, "-n", "artifacts/a/16a8w/SM8450/kv_llama_qnn.pte")
+    lines = error_lines(tree, "-n", "artifacts/a/16a8w/ctx32/SM8450/kv_llama_qnn.pte")
     assert lines == [
         "error: recipe 16a8w has kv_bits 16, which need V73 or newer; SM8450 is V69: "
         "set kv_bits: 8 in a recipe based on it, or remove SM8450 from socs"
     ]
-    lines = error_lines(tree, "-n", "artifacts/a/16a8w/SM8650/emulator/kv/result.json")
+    lines = error_lines(tree, "-n", "artifacts/a/16a8w/ctx32/SM8650/emulator/kv/result.json")
     assert lines == ["error: device emulator runs programs for SM8650-emulator, not for SM8650"]
 
 

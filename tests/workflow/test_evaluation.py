@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_staleness import PROGRAMS_A, RUN
+from test_staleness import PROGRAMS_A, RUN, at
 from workflow_tree import Tree, stand_in
 
 EVALUATION = """\
@@ -14,12 +14,12 @@ seq_len: 8
     evaluation: {tasks: [tale], limit: 2}
 """
 TASKS = "tasks: {tale: {text: tale.txt}}\n"
-FP, QDQ = {"evaluate_fp a"}, {"evaluate_qdq a/16a8w"}
-DEVICE = {"evaluate_device a/16a8w/SM8650-emulator/emulator/kv"}
-GATE = {"check_gates a/16a8w"}
+FP, QDQ = {"evaluate_fp a/32"}, {"evaluate_qdq a/16a8w/32"}
+DEVICE = {"evaluate_device a/16a8w/32/SM8650-emulator/emulator/kv"}
+GATE = {"check_gates a/16a8w/32"}
 SCRIPTS = ("evaluate_fp.py", "evaluate_qdq.py", "evaluate_device.py", "summary.py", "report.py")
-PLACE = "a/16a8w/SM8650-emulator/emulator/kv"
-QDQ_FILE = "artifacts/a/16a8w/evaluation/qdq.json"
+PLACE = "a/16a8w/ctx32/SM8650-emulator/emulator/kv"
+QDQ_FILE = "artifacts/a/16a8w/evaluation/ctx32/qdq.json"
 READY = """\
   ready:
     pre_gen_pte: programs
@@ -65,10 +65,10 @@ def really_evaluated(built, tmp_path_factory) -> Tree:
     """By the real scripts, model a's program also as a ready one: never change this, take `tree_with_figures`."""
     tree = with_evaluation(copy(built, tmp_path_factory.mktemp("figures")))
     (tree.path / "programs").mkdir()
-    shutil.copy(tree.path / "artifacts/a/16a8w/SM8650-emulator/kv_llama_qnn.pte", tree.path / "programs")
+    shutil.copy(tree.path / "artifacts/a/16a8w/ctx32/SM8650-emulator/kv_llama_qnn.pte", tree.path / "programs")
     config = tree.path / "config.yaml"
     config.write_text(config.read_text() + READY)
-    of_ready = {"extract_tokenizer ready", "evaluate_device ready/16a8w/SM8650-emulator/emulator/kv"}
+    of_ready = {"extract_tokenizer ready", "evaluate_device ready/16a8w/1024/SM8650-emulator/emulator/kv"}
     assert tree.run("evaluate", "report") == FP | QDQ | DEVICE | of_ready
     return tree
 
@@ -92,7 +92,8 @@ def tree_with_figures(really_evaluated, tmp_path) -> Tree:
             "Once upon a day,",
             {"encode_calibration a", "calibrate a/16a8w"} | PROGRAMS_A | RUN | QDQ | DEVICE,
         ),
-        ("32\n    prompts", "48\n    prompts", PROGRAMS_A | RUN | FP | QDQ | DEVICE),
+        ("32\n    prompts", "48\n    prompts", at(PROGRAMS_A | RUN | FP | QDQ | DEVICE, 48)),
+        ("32\n    prompts", "[32, 48]\n    prompts", at(PROGRAMS_A | RUN | FP | QDQ | DEVICE, 48)),
     ],
 )
 def test_an_edit_of_the_config(evaluated, old, new, stale):
@@ -142,13 +143,14 @@ def test_a_gate_that_is_not_passed_holds_everything_back(tree_with_figures):
 
 def test_three_phases_side_by_side(really_evaluated):
     tree = really_evaluated
-    fp, qdq = figures(tree, "artifacts/a/evaluation/fp.json"), figures(tree, QDQ_FILE)
+    fp, qdq = figures(tree, "artifacts/a/evaluation/ctx32/fp.json"), figures(tree, QDQ_FILE)
     device = figures(tree, f"artifacts/{PLACE}/evaluation.json")
     assert [content["phase"] for content in (fp, qdq, device)] == ["fp", "qdq", "device"]
     assert fp["tokens"] == qdq["tokens"] == device["tokens"] > 500
     assert fp["limit"] == qdq["limit"] == device["limit"] == 2
     row, ready = csv.DictReader((tree.path / "artifacts/report/summary.csv").open())
-    assert "/".join(list(row.values())[:5]) == PLACE
+    place = row | {"context_length": f"ctx{row['context_length']}"}
+    assert "/".join(list(place.values())[:6]) == PLACE
     assert (row["task"], row["device_graph"]) == ("tale", "kv")
     # A random model knows nothing of the text: each of 258 tokens is about as likely as another.
     bits = [float(row[f"{phase}_bits_per_byte"]) for phase in ("fp", "qdq", "device")]

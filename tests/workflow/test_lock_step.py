@@ -7,7 +7,7 @@ from pathlib import Path
 
 from workflow_tree import SNAKEMAKE, Tree, environment
 
-PROGRAM = "artifacts/b/16a8w/SM8650/kv_llama_qnn.pte"
+PROGRAM = "artifacts/b/16a8w/ctx32/SM8650/kv_llama_qnn.pte"
 
 
 def test_two_checkouts_build_the_same_files(built: Tree, tmp_path):

@@ -13,9 +13,9 @@ from workflow_tree import Tree
 
 PHONES = ("s24", "s24b")
 ENTRY = "  {name}: {{kind: adb, soc: SM8650, serial: '${{{variable}}}', runner: hexport, python: {python}}}\n"
-RUN = "run_program a/16a8w/SM8650/{device}/kv"
-RESULT = "artifacts/a/16a8w/SM8650/{device}/kv/result.json"
-EMULATED = "artifacts/a/16a8w/SM8650-emulator/emulator/kv/result.json"
+RUN = "run_program a/16a8w/32/SM8650/{device}/kv"
+RESULT = "artifacts/a/16a8w/ctx32/SM8650/{device}/kv/result.json"
+EMULATED = "artifacts/a/16a8w/ctx32/SM8650-emulator/emulator/kv/result.json"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def exported(built, phones, tmp_path_factory):
     shutil.copytree(built.path, path, symlinks=True)
     (path / "devices.yaml").write_text("devices:\n" + entry("s24"))
     tree = Tree(path)
-    tree.snakemake("artifacts/a/16a8w/SM8650/kv_llama_qnn.pte")
+    tree.snakemake("artifacts/a/16a8w/ctx32/SM8650/kv_llama_qnn.pte")
     return tree
 
 
@@ -115,19 +115,20 @@ def test_another_soc_than_the_phones_is_one_line_and_nothing_is_pushed(tree, pho
     assert f"error: phone s24 ({phones[0].address}): devices.yaml says SM8550, and the phone says SM8650" in done.stderr
     assert "Traceback" not in done.stderr
     assert pushed(phones[0]) == before
-    assert not list((tree.path / "artifacts/a/16a8w/SM8550/s24").rglob("*.json"))
+    assert not list((tree.path / "artifacts/a/16a8w/ctx32/SM8550/s24").rglob("*.json"))
 
 
 def test_a_program_scores_on_a_phone_as_on_the_emulator(tree, phones):
     """A ready one, so that nothing else is evaluated. The phone loads it once."""
     (tree.path / "ready").mkdir()
-    shutil.copy(tree.path / "artifacts/a/16a8w/SM8650/kv_llama_qnn.pte", tree.path / "ready")
+    shutil.copy(tree.path / "artifacts/a/16a8w/ctx32/SM8650/kv_llama_qnn.pte", tree.path / "ready")
     (tree.path / "tale.txt").write_text("Once upon a time there was a phone that could count to three. " * 2)
     ready = "  ready: {pre_gen_pte: ready, tokenizer: checkpoints/a, evaluation: {tasks: [tale]}}\n"
     (tree.path / "config.yaml").write_text(f"tasks: {{tale: {{text: tale.txt}}}}\nmodels:\n{ready}")
     (tree.path / "devices.yaml").write_text(f"devices:\n  emulator: {{kind: emulator, soc: SM8650}}\n{entry('s24')}")
     open(phones[0].journal, "w").close()
-    places = [f"artifacts/ready/16a8w/SM8650{place}/kv/evaluation.json" for place in ("/s24", "-emulator/emulator")]
+    folder = "artifacts/ready/16a8w/ctx1024/SM8650"
+    places = [f"{folder}{place}/kv/evaluation.json" for place in ("/s24", "-emulator/emulator")]
     tree.snakemake(*places)
     on_phone, emulated = (read(tree, place) for place in places)
     assert (on_phone["device"], on_phone["runner"], on_phone["phase"]) == ("s24", "hexport", "device")

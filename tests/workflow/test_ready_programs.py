@@ -6,16 +6,17 @@ import shutil
 
 import pytest
 
-PROGRAM = "16a8w/SM8650-emulator/kv_llama_qnn.pte"
-RESULT = "16a8w/SM8650-emulator/emulator/kv/result.json"
+PROGRAM = "16a8w/ctx32/SM8650-emulator/kv_llama_qnn.pte"
+RESULT = "16a8w/ctx32/SM8650-emulator/emulator/kv/result.json"
 ENTRY = """\
   ready:
     pre_gen_pte: programs
     tokenizer: checkpoints/a
     prompts: [Once]
     seq_len: 8
+    max_seq_len: 32
 """
-RUN = {"run_program ready/16a8w/SM8650-emulator/emulator/kv"}
+RUN = {"run_program ready/16a8w/32/SM8650-emulator/emulator/kv"}
 
 
 @pytest.fixture
@@ -64,14 +65,12 @@ def test_only_the_tokenizer_is_built_and_the_program_run(ready):
     assert ready.stale() == set()
     program.write_bytes(program.read_bytes() + b"\0")
     assert ready.stale() == RUN
-    ready.edit(
-        "config.yaml", "pre_gen_pte: programs\n", "pre_gen_pte: programs\n    max_seq_len: 64\n    num_sharding: 2\n"
-    )
+    ready.edit("config.yaml", "pre_gen_pte: programs\n", "pre_gen_pte: programs\n    num_sharding: 2\n")
     assert ready.stale() == RUN
 
 
 def test_ready_programs_in_place_of_built_ones(ready):
-    run = "run_program a/16a8w/SM8650-emulator/emulator/kv"
+    run = "run_program a/16a8w/32/SM8650-emulator/emulator/kv"
     ready.edit("config.yaml", "  a:\n", "  a:\n    pre_gen_pte: programs\n")
     assert ready.stale("artifacts/a/" + RESULT) == {run}
     ready.edit("config.yaml", "  a:\n    pre_gen_pte: programs\n", "  a:\n")

@@ -49,15 +49,19 @@ def test_one_line_of_a_built_in_model_is_enough(fresh):
     assert sorted(next(suffix for suffix in suffixes if job.endswith(suffix)) for job in fetched) == list(suffixes)
     assert jobs - fetched == {
         job
-        for name in ("qwen3-0_6b", "stories110m")
+        for name, length in (("qwen3-0_6b", 1024), ("stories110m", 128))
         for job in (
             f"convert_checkpoint {name}",
             f"extract_tokenizer {name}",
             f"encode_calibration {name}",
             f"calibrate {name}/{name}",
-            f"lower {name}/{name}/SM8650/hybrid",
-            f"lower {name}/{name}/SM8650-emulator/hybrid",
-            f"run_program {name}/{name}/SM8650-emulator/emulator/hybrid",
+            *(f"lower_templates {name}/{name}/{length}/V75/{ar_len}" for ar_len in (1, min(length, 128))),
+            *(
+                f"{job} {name}/{name}/{length}/{target}/hybrid{shard}"
+                for target in ("SM8650", "SM8650-emulator")
+                for job, shard in (("compile_shard", "/1/1"), ("assemble_program", ""))
+            ),
+            f"run_program {name}/{name}/{length}/SM8650-emulator/emulator/hybrid",
         )
     }
 

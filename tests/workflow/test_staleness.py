@@ -7,37 +7,38 @@ import re
 from pathlib import Path
 
 import pytest
+from workflow_tree import program_jobs, template_jobs
 
 from hexport import code_digest
 
-RUN = {"run_program a/16a8w/SM8650-emulator/emulator/kv"}
-PROGRAMS_A = {"lower a/16a8w/SM8650/kv", "lower a/16a8w/SM8650-emulator/kv"}
-PROGRAMS_B = {"lower b/16a8w/SM8650/kv"}
-ALL_A = {
-    "convert_checkpoint a",
-    "extract_tokenizer a",
-    "encode_calibration a",
-    "calibrate a/16a8w",
-    *PROGRAMS_A,
-    *RUN,
-}
-ALL_B = {"convert_checkpoint b", "extract_tokenizer b", "encode_calibration b", "calibrate b/16a8w", *PROGRAMS_B}
+RUN = {"run_program a/16a8w/32/SM8650-emulator/emulator/kv"}
+ON_PHONE_A = program_jobs("a", "SM8650", "kv")
+PROGRAMS_A = ON_PHONE_A | program_jobs("a", "SM8650-emulator", "kv")
+PROGRAMS_B = program_jobs("b", "SM8650", "kv")
+TEMPLATES_A, TEMPLATES_B = template_jobs("a", 1), template_jobs("b", 1)
+ALL_A = {"convert_checkpoint a", "extract_tokenizer a", "encode_calibration a", "calibrate a/16a8w"}
+ALL_A |= TEMPLATES_A | PROGRAMS_A | RUN
+ALL_B = {"convert_checkpoint b", "extract_tokenizer b", "encode_calibration b", "calibrate b/16a8w"}
+ALL_B |= TEMPLATES_B | PROGRAMS_B
 SCRIPTS = {
     "convert_checkpoint": "checkpoint.py",
     "extract_tokenizer": "tokenizer.py",
     "encode_calibration": "calibration.py",
     "calibrate": "quantize.py",
-    "lower": "lower.py",
+    "lower_templates": "lower_templates.py",
+    "compile_shard": "compile_shard.py",
+    "assemble_program": "assemble_program.py",
     "run_program": "run.py",
 }
 UPSTREAM = {rule: list(SCRIPTS)[:i] for i, rule in enumerate(SCRIPTS)} | {
     "extract_tokenizer": [],
     "encode_calibration": ["extract_tokenizer"],
+    "lower_templates": ["convert_checkpoint"],
 }
 EVALUATIONS = {
-    "evaluate_fp a",
-    "evaluate_qdq a/16a8w",
-    "evaluate_device a/16a8w/SM8650-emulator/emulator/kv",
+    "evaluate_fp a/32",
+    "evaluate_qdq a/16a8w/32",
+    "evaluate_device a/16a8w/32/SM8650-emulator/emulator/kv",
 }
 QUANT_ATTRS_A = {"calibrate a/16a8w", *PROGRAMS_A, *RUN}
 
@@ -50,8 +51,20 @@ def on(jobs: set[str], soc: str) -> set[str]:
     return {job.replace("SM8650", soc) for job in jobs}
 
 
+def at(jobs: set[str], context_length: int) -> set[str]:
+    return {job.replace("/32", f"/{context_length}") for job in jobs}
+
+
 def in_mode(jobs: set[str], mode: str) -> set[str]:
-    return {job.removesuffix("kv") + mode for job in jobs}
+    return {job.replace("/kv", f"/{mode}") for job in jobs}
+
+
+LONGER_B = at(TEMPLATES_B | PROGRAMS_B, 48)
+HYBRID_A = in_mode(PROGRAMS_A | RUN, "hybrid") | template_jobs("a", 32)
+# Lookahead with a step of 16 tokens, and prompts in blocks of 32.
+LOOKAHEAD_A = in_mode(PROGRAMS_A | RUN, "lookahead") | template_jobs("a", 16, 32)
+ON_ANOTHER_ARCH = on(PROGRAMS_B | ON_PHONE_A, "SM8750") | template_jobs("a", 1, arch="V79")
+ON_ANOTHER_ARCH |= template_jobs("b", 1, arch="V79")
 
 
 def test_nothing_is_stale_after_a_build(tree):
@@ -67,14 +80,14 @@ def test_nothing_is_stale_after_a_build(tree):
         ("seq_len: 8", "seq_len: 8\n    temperature: 0.5", RUN),
         ("seq_len: 8", "seq_len: 8\n    evaluation: {tasks: [wikitext], limit: 1}", EVALUATIONS),
         ("Once upon a time,", "Once upon a day,", {"encode_calibration a", *QUANT_ATTRS_A}),
-        ("{text: text.txt}", "{prompts: [Hello there]}", {*ALL_B} - {"convert_checkpoint b", "extract_tokenizer b"}),
-        ("max_seq_len: 32\n    calibration: {text", "max_seq_len: 48\n    calibration: {text", PROGRAMS_B),
+        ("{text: text.txt}", "{prompts: [Hello there]}", {"encode_calibration b", "calibrate b/16a8w"} | PROGRAMS_B),
+        ("max_seq_len: 32\n    calibration: {text", "max_seq_len: 48\n    calibration: {text", LONGER_B),
         ("seq_len: 8", "seq_len: 8\n    prefill_ar_len: 16", set()),
         ("seq_len: 8", "seq_len: 8\n    ngram: 3\n    window: 2\n    gcap: 2", set()),
-        ("seq_len: 8", "seq_len: 8\n    modes: [hybrid, kv]", in_mode(PROGRAMS_A | RUN, "hybrid")),
-        ("seq_len: 8", "seq_len: 8\n    ngram: 2\n    modes: [lookahead]", in_mode(PROGRAMS_A | RUN, "lookahead")),
-        ("socs: [SM8650]", "socs: [SM8650, SM8750]", on(PROGRAMS_B | {"lower a/16a8w/SM8650/kv"}, "SM8750")),
-        ("socs: [SM8650]", "socs: [SM8750]", on(PROGRAMS_B | {"lower a/16a8w/SM8650/kv"}, "SM8750")),
+        ("seq_len: 8", "seq_len: 8\n    modes: [hybrid, kv]", HYBRID_A),
+        ("seq_len: 8", "seq_len: 8\n    ngram: 2\n    modes: [lookahead]", LOOKAHEAD_A),
+        ("socs: [SM8650]", "socs: [SM8650, SM8750]", ON_ANOTHER_ARCH),
+        ("socs: [SM8650]", "socs: [SM8750]", ON_ANOTHER_ARCH),
         ("  b:\n", "  c:\n", {job.replace(" b", " c") for job in ALL_B}),
         ("  b:", "  # a remark\n  b:", set()),
         ("socs: [SM8650]", "socs:\n    - 'SM8650'", set()),
@@ -99,7 +112,7 @@ def test_a_recipe_of_ones_own(tree):
     tree.edit("config.yaml", "socs: [SM8650]\n", f"socs: [SM8650]\n{recipe}")
     assert tree.stale() == set()
     tree.edit("config.yaml", "seq_len: 8", "seq_len: 8\n    recipe: mine")
-    assert tree.stale() == with_recipe(QUANT_ATTRS_A, "mine")
+    assert tree.stale() == with_recipe(QUANT_ATTRS_A | TEMPLATES_A, "mine")
 
 
 def test_the_data_of_a_recipe(tree):
@@ -107,7 +120,7 @@ def test_the_data_of_a_recipe(tree):
     tree.edit(file, "weight_bits: 8", "# a remark\nweight_bits: 8")
     assert tree.stale() == set()
     tree.edit(file, "overrides: []", "overrides: [{points: attention.q_proj, weight_bits: 4}]")
-    assert tree.stale() == QUANT_ATTRS_A | PROGRAMS_B | {"calibrate b/16a8w"}
+    assert tree.stale() == QUANT_ATTRS_A | PROGRAMS_B | TEMPLATES_A | TEMPLATES_B | {"calibrate b/16a8w"}
 
 
 def test_calibration_text(tree):
@@ -136,7 +149,7 @@ def test_devices(tree):
     tree.edit("devices.yaml", "A1", "B2")
     assert tree.stale() == set()
     tree.edit("devices.yaml", "emulator: {", "second: {")
-    assert tree.stale() == {"run_program a/16a8w/SM8650-emulator/second/kv"}
+    assert tree.stale() == {"run_program a/16a8w/32/SM8650-emulator/second/kv"}
 
 
 @pytest.mark.parametrize("module", ["tokenizers/chat", "quantization/calibration_data", "decoder/rope"])
@@ -156,9 +169,9 @@ def test_a_module_counts_for_the_stages_that_reach_it(tree, module):
 def test_versions_of_the_toolchain(tree):
     """Another executorch makes another program, and the same quant attrs."""
     tree.edit(
-        "scripts/hexport/config/matrix.py", "metadata.version(package) for", 'metadata.version(package) + ".1" for'
+        "scripts/hexport/build/matrix.py", "metadata.version(package) for", 'metadata.version(package) + ".1" for'
     )
-    assert tree.stale() == PROGRAMS_A | PROGRAMS_B | RUN
+    assert tree.stale() == TEMPLATES_A | TEMPLATES_B | PROGRAMS_A | PROGRAMS_B | RUN
 
 
 def test_what_follows_a_stage_runs_only_if_its_output_changed(tree):
@@ -175,13 +188,13 @@ def test_a_failed_stage_is_not_forgotten(tree):
     path = tree.path / "scripts" / "checkpoint.py"
     text = path.read_text()
     path.write_text("import sys\n\nsys.exit('broken')\n")
-    assert tree.snakemake("artifacts/b/16a8w/SM8650/kv_llama_qnn.pte", check=False).returncode == 1
+    assert tree.snakemake("artifacts/b/16a8w/ctx32/SM8650/kv_llama_qnn.pte", check=False).returncode == 1
     path.write_text(f"{text}\nREVISION = 2\n")
-    assert "convert_checkpoint b" in tree.stale("artifacts/b/16a8w/SM8650/kv_llama_qnn.pte")
+    assert "convert_checkpoint b" in tree.stale("artifacts/b/16a8w/ctx32/SM8650/kv_llama_qnn.pte")
 
 
 def test_a_prompt_reruns_only_the_run(tree):
-    program = tree.path / "artifacts/a/16a8w/SM8650-emulator/kv_llama_qnn.pte"
+    program = tree.path / "artifacts/a/16a8w/ctx32/SM8650-emulator/kv_llama_qnn.pte"
     before = program.stat().st_mtime_ns
     tree.edit("config.yaml", "prompts: [Once]", "prompts: [Twice]")
     assert tree.run() == RUN
@@ -193,7 +206,9 @@ def test_every_artifact_is_a_target(built):
     files = [file for file in (built.path / "artifacts").rglob("*") if file.is_file() and file.suffix != ".log"]
     assert len(files) > 20
     assert built.stale(*[str(file.relative_to(built.path)) for file in files]) == set()
-    assert built.stale("artifacts/b/16a8w/SM8750/kv_llama_qnn.pte") == {"lower b/16a8w/SM8750/kv"}
+    assert built.stale("artifacts/b/16a8w/ctx32/SM8750/kv_llama_qnn.pte") == on(PROGRAMS_B, "SM8750") | template_jobs(
+        "b", 1, arch="V79"
+    )
     assert built.stale("tokenizers", "quantize", "export", "run", "all") == set()
 
 

@@ -70,6 +70,18 @@ def jobs(output: str) -> set[str]:
     return {f"{rule} {re.sub('[^,]+=', '', match[1]).replace(',', '/')}" for rule, match in wildcards if match}
 
 
+def template_jobs(model: str, *ar_lens: int, arch: str = "V75", context: int = 32) -> set[str]:
+    """The jobs that make templates of these AR lengths, for recipe 16a8w."""
+    return {f"lower_templates {model}/16a8w/{context}/{arch}/{ar_len}" for ar_len in ar_lens}
+
+
+def program_jobs(model: str, target: str, *modes: str, context: int = 32, shards: int = 1) -> set[str]:
+    """The jobs that make programs of recipe 16a8w from templates."""
+    places = [f"{model}/16a8w/{context}/{target}/{mode}" for mode in modes]
+    compiled = {f"compile_shard {place}/{i + 1}/{shards}" for place in places for i in range(shards)}
+    return compiled | {f"assemble_program {place}" for place in places}
+
+
 def copy_workflow(path: Path) -> None:
     for name in WORKFLOW:
         source = REPOSITORY / name

@@ -12,8 +12,8 @@ from hexport.config.ready_programs import ready_program
 from hexport.config.recipes import built_in_recipes
 from hexport.config.schema import cut, nearest, raise_all
 from hexport.config.settings import Config, Model
-from hexport.config.sources import check_uri, is_remote, may_hold_tokenizer, tokenizer_of
 from hexport.config.tasks import task_faults
+from hexport.config.uris import check_uri, is_remote, may_hold_tokenizer, tokenizer_of
 from hexport.errors import HexportError
 from hexport.quantization.recipe import projections, recipe_from
 from hexport.targets.modes import MODES, lookahead_ar_len
@@ -49,6 +49,17 @@ def check_recipe(name: str, spec: dict, soc: str) -> None:
         )
 
 
+def unfit_recipes(config: Config, model: Model, soc: str) -> dict[str, str]:
+    """Recipe -> why, of those of the model that the SoC cannot run."""
+    found = {}
+    for name in model.recipes:
+        try:
+            check_recipe(name, config.recipes[name], soc)
+        except HexportError as error:
+            found[name] = str(error)
+    return found
+
+
 def check_r3(name: str, spec: dict, mode: str) -> None:
     """Raises HexportError where graphs of the mode are longer than the HTP compiler (QNN 2.49) takes R3 in."""
     if MODES[mode].prefills and recipe_from(spec, name).r3:
@@ -58,13 +69,13 @@ def check_r3(name: str, spec: dict, mode: str) -> None:
         )
 
 
-def check_lookahead_size(model: Model) -> None:
+def check_lookahead_size(model: Model, context_len: int) -> None:
     """Raises HexportError where a step of lookahead decoding does not fit the context."""
     size = lookahead_ar_len(model.ngram, model.window, model.gcap)
-    if size >= model.max_seq_len:
+    if size >= context_len:
         raise HexportError(
             f"a lookahead step of {size} tokens, (window + gcap) * (ngram - 1) up to a power of 2, "
-            f"must be less than max_seq_len, {model.max_seq_len}; lower ngram, window or gcap, or raise it"
+            f"must be less than max_seq_len, {context_len}; lower ngram, window or gcap, or raise it"
         )
 
 
@@ -107,16 +118,26 @@ def _recipe_faults(config: Config) -> Iterator[str]:
     own = [name for name in config.recipes if name not in built_in_recipes()]
     faults = {name: list(_refusal("recipes", recipe_from, config.recipes[name], name)) for name in own}
     yield from chain.from_iterable(faults.values())
+    faulty = {name for name in faults if faults[name]}
     for model in config.models.values():
-        where = f"models.{model.name}.recipe"
-        if model.recipe not in config.recipes:
-            yield f"{where}: unknown recipe {cut(repr(model.recipe))}{nearest(model.recipe, config.recipes)}"
-        elif model.pre_gen_pte is None and not faults.get(model.recipe):
-            recipe = model.recipe, config.recipes[model.recipe]
-            for soc in (soc for soc in config.socs if soc in HTP_ARCH):
-                yield from _refusal(where, check_recipe, *recipe, soc)
-            for mode in model.modes:
-                yield from _refusal(where, check_r3, *recipe, mode)
+        yield from _faults_of_use(config, model, faulty)
+
+
+def _faults_of_use(config: Config, model: Model, faulty: set[str]) -> Iterator[str]:
+    """Of the model's use of recipes. One that a SoC cannot run is left out there, unless none is left then."""
+    where = f"models.{model.name}.recipe"
+    unknown = [name for name in model.recipes if name not in config.recipes]
+    for name in unknown:
+        yield f"{where}: unknown recipe {cut(repr(name))}{nearest(name, config.recipes)}"
+    if unknown or faulty.intersection(model.recipes) or model.pre_gen_pte is not None:
+        return
+    for soc in (soc for soc in config.socs if soc in HTP_ARCH):
+        unfit = unfit_recipes(config, model, soc)
+        if len(unfit) == len(model.recipes):
+            yield from (f"{where}: {reason}" for reason in unfit.values())
+    for name in model.recipes:
+        for mode in model.modes:
+            yield from _refusal(where, check_r3, name, config.recipes[name], mode)
 
 
 def _sha256_faults(config: Config) -> Iterator[str]:
@@ -181,6 +202,9 @@ def _tokenizer_faults(model: Model) -> Iterator[str]:
 def _ready_program_faults(model: Model) -> Iterator[str]:
     refusals = (_refusal(".pre_gen_pte", ready_program, model.pre_gen_pte, mode) for mode in model.modes)
     yield from dict.fromkeys(chain.from_iterable(refusals))  # a missing folder is one fault
+    for key, values in (("recipe", model.recipes), ("max_seq_len", model.context_lens)):
+        if len(values) > 1:
+            yield f".{key}: has {len(values)} values, and a program of pre_gen_pte is made already; give one"
     if not model.prompts and model.evaluation is None:
         yield ".prompts: missing; the programs of pre_gen_pte are only run"
     if model.tokenizer is None and is_remote(model.checkpoint):
@@ -209,11 +233,12 @@ def _gate_faults(model: Model) -> Iterator[str]:
 
 
 def _length_faults(model: Model) -> Iterator[str]:
+    smallest = min(model.context_lens)
     for key in ("prefill_ar_len", "seq_len"):
-        if getattr(model, key) > model.max_seq_len:
-            yield f".{key}: {getattr(model, key)} is more than max_seq_len, {model.max_seq_len}"
+        if (value := model.sizes(smallest)[key]) > smallest:
+            yield f".{key}: {value} is more than max_seq_len, {smallest}"
     if _looks_ahead(model):
-        yield from _refusal(".ngram", check_lookahead_size, model)
+        yield from _refusal(".ngram", check_lookahead_size, model, smallest)
 
 
 def _data_faults(model: Model) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hexport.config.settings import Config
-from hexport.config.sources import is_remote
+from hexport.config.uris import is_remote
 from hexport.errors import HexportError
 
 MAX_NAME_BYTES = 255  # of one file or folder, on all usual file systems

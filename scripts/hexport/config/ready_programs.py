@@ -3,16 +3,12 @@
 from pathlib import Path
 
 from hexport.errors import HexportError
-
-
-def program_name(mode: str) -> str:
-    """The file name of a mode's program, built or ready."""
-    return f"{mode}_llama_qnn.pte"
+from hexport.targets.modes import MODES
 
 
 def ready_program(folder: str, mode: str) -> str:
     """The program of a mode in a folder of ready ones. Raises HexportError where it is missing."""
-    file = Path(folder) / program_name(mode)
+    file = Path(folder) / MODES[mode].program_name
     if not file.parent.is_dir():
         raise HexportError(f"{folder}: {'expected a folder, got a file' if file.parent.exists() else 'no such folder'}")
     if not file.is_file():

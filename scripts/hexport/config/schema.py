@@ -95,7 +95,8 @@ def _unique_items(
 ) -> Iterator[jsonschema.ValidationError]:
     seen: set[str] = set()
     for item in items if unique and isinstance(items, list) else ():
-        if (text := repr(item)) in seen:
+        whole = isinstance(item, float) and item.is_integer()
+        if (text := repr(int(item) if whole else item)) in seen:
             yield jsonschema.ValidationError(f"{cut(str(item))} is there twice")
             return
         seen.add(text)
@@ -121,7 +122,7 @@ def _explain(error: jsonschema.ValidationError, value: object) -> Iterator[str]:
             yield f"{dotted([*path, _missing_key(error)])}: missing"
         case "type":
             types = [limit] if isinstance(limit, str) else [name for name in limit if name != "null"]
-            quotes = "; put it in quotes" if types == ["string"] and isinstance(value, int | float) else ""
+            quotes = "; put it in quotes" if "string" in types and isinstance(value, int | float) else ""
             yield f"{where}expected {' or '.join(TYPES[name] for name in types)}, got {_shown(value)}{quotes}"
         case "enum":
             yield f"{where}unknown value {_shown(value)}{nearest(str(error.instance)[:999], map(str, limit))}"

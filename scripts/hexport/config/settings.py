@@ -9,23 +9,28 @@ from hexport.config.devices import Device, read_devices
 from hexport.config.documents import read_yaml
 from hexport.config.recipes import recipe_errors, resolve_recipes
 from hexport.config.schema import defaults, nearest, raise_all, schema, schema_errors
+from hexport.errors import HexportError
+from hexport.targets.modes import LOOKAHEAD_KEYS
 
 BUILT_IN_MODELS = Path(__file__).with_name("models.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """An entry of `models`; the keys are those of config.yaml."""
+    """An entry of `models`; the keys are those of config.yaml, but for those that there may be several of.
+
+    `prefill_ar_lens` and `seq_lens` have a value for each context length: the config's, or a default that fits.
+    """
 
     name: str
     checkpoint: str | None = None
     sha256: str | None
     params: str | None
     tokenizer: str | None
-    recipe: str
+    recipes: list[str]
     modes: list[str]
-    max_seq_len: int
-    prefill_ar_len: int
+    context_lens: list[int]
+    prefill_ar_lens: dict[int, int]
     ngram: int
     window: int
     gcap: int
@@ -34,11 +39,26 @@ class Model:
     prompts: list[str]
     system_prompt: str
     temperature: float
-    seq_len: int
+    seq_lens: dict[int, int]
     repeats: int
     warmup: int
     pre_gen_pte: str | None
     evaluation: dict | None
+
+    def sizes(self, context_len: int) -> dict[str, int]:
+        """The keys of config.yaml that are sizes of programs and runs, at one of the model's context lengths.
+
+        Raises HexportError for a context length that it has not.
+        """
+        if context_len not in self.context_lens:
+            has = " and ".join(map(str, self.context_lens))
+            raise HexportError(f"models.{self.name}.max_seq_len: is {has}, and not {context_len}; add it there")
+        lengths = {
+            "max_seq_len": context_len,
+            "prefill_ar_len": self.prefill_ar_lens[context_len],
+            "seq_len": self.seq_lens[context_len],
+        }
+        return lengths | {key: getattr(self, key) for key in ("num_sharding", *LOOKAHEAD_KEYS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +113,15 @@ def _model(name: str, entry: dict) -> Model:
     if "checkpoint" in entry:  # the built-in SHA-256 is that of the built-in checkpoint
         built_in = {key: value for key, value in built_in.items() if key != "sha256"}
     values = defaults(schema("config")["$defs"]["model"]["properties"]) | built_in | entry
-    if values["pre_gen_pte"] is None:  # a ready program has a context length of its own
-        for key in ("prefill_ar_len", "seq_len"):
-            if key not in entry:
-                values[key] = min(values[key], values["max_seq_len"])
+    context_lens = [int(length) for length in _listed(values.pop("max_seq_len"))]  # 64.0 is a whole number in YAML, too
+    values |= {"recipes": _listed(values.pop("recipe")), "context_lens": context_lens}
+    for key in ("prefill_ar_len", "seq_len"):
+        value = values.pop(key)
+        as_it_is = key in entry or values["pre_gen_pte"] is not None  # a ready program has a context of its own
+        values[f"{key}s"] = {length: value if as_it_is else min(value, length) for length in context_lens}
     values["temperature"] = float(values["temperature"])  # 0 and 0.0 are the same setting
     return Model(name=name, **values)
+
+
+def _listed(value: object) -> list:
+    return value if isinstance(value, list) else [value]

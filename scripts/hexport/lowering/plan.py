@@ -9,7 +9,7 @@ from hexport.errors import HexportError
 from hexport.lowering.decoder_graph import DecoderGraph
 from hexport.lowering.shards import Shard, shards_of
 from hexport.lowering.template import Templates
-from hexport.programs.abi import KV_METHOD, ar_lengths_of
+from hexport.programs.abi import KV_METHOD
 from hexport.quantization.part_sizes import part_bytes
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
@@ -47,9 +47,9 @@ class Plan:
 
 
 def plan_of(settings: dict, config: DecoderConfig, recipe: Recipe) -> Plan:
-    """Settings are the keys of config.yaml, and the names of the mode and the target."""
-    target, lengths = target_named(settings["target"]), ar_lengths_of(settings)
-    return Plan(config, recipe, target, lengths, settings["max_seq_len"], settings["num_sharding"])
+    """Settings are those of a shard."""
+    target, sizes = target_named(settings["target"]), (settings["max_seq_len"], settings["num_sharding"])
+    return Plan(config, recipe, target, settings["ar_lengths"], *sizes)
 
 
 def check_context(context_len: int, ar_lengths: dict[str, int]) -> None:

@@ -1,6 +1,6 @@
 """What the ExecuTorch QNN llama runner (1.4 and later) expects of a program: names, order and constant methods."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES, lookahead_ar_len
 
@@ -11,11 +11,10 @@ SLIDING_WINDOW = "get_sliding_window"
 MASKS = ("atten_mask", "window_atten_mask")
 
 
-def ar_lengths_of(settings: dict) -> dict[str, int]:
-    """AR length of each graph of a mode, by method name. Settings are the keys of config.yaml and the mode."""
-    mode = MODES[settings["mode"]]
-    decode = lookahead_ar_len(*(settings[key] for key in LOOKAHEAD_KEYS)) if mode.looks_ahead else 1
-    return {KV_METHOD: decode} | ({PREFILL_METHOD: settings["prefill_ar_len"]} if mode.prefills else {})
+def ar_lengths_of(mode: str, sizes: Mapping[str, int]) -> dict[str, int]:
+    """AR length of each graph of a mode, by method name. `sizes` are keys of config.yaml."""
+    decode = lookahead_ar_len(*(sizes[key] for key in LOOKAHEAD_KEYS)) if MODES[mode].looks_ahead else 1
+    return {KV_METHOD: decode} | ({PREFILL_METHOD: sizes["prefill_ar_len"]} if MODES[mode].prefills else {})
 
 
 def input_names(n_layers: int, slides: bool, cached: bool = True) -> list[str]:

@@ -1,15 +1,17 @@
 """How large the programs of a model will be, estimated before anything is built."""
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
+from hexport.build.artifacts import checkpoint_config_file
 from hexport.config.checks import check_r3, check_recipe
 from hexport.config.settings import Config, Model, built_in_models
 from hexport.decoder.config import load_config
 from hexport.decoder.sizes import PUBLISHED, Sizes, sizes_of
 from hexport.errors import HexportError
 from hexport.quantization.part_sizes import part_bytes
-from hexport.quantization.recipe import Recipe
+from hexport.quantization.recipe import Recipe, recipe_from
 from hexport.targets.modes import MODES
 from hexport.targets.socs import HTP_ARCH
 from hexport.targets.target import Target
@@ -19,7 +21,7 @@ LEFT_OUT = "the ops of each graph; those of SmolLM2-135M are 5 MB with AR length
 
 def known_sizes(config: Config, model: Model) -> tuple[Sizes, str]:
     """Of the checkpoint where it is there, else as published; and in words, which. Raises HexportError for neither."""
-    canonical = Path(config.artifacts) / model.name / "checkpoint" / "config.json"
+    canonical = Path(checkpoint_config_file(config.artifacts, model.name))
     for file in (canonical, Path(model.checkpoint or "") / "config.json"):
         if file.is_file():
             return sizes_of(load_config(file)), f"sizes of {file}"
@@ -28,19 +30,20 @@ def known_sizes(config: Config, model: Model) -> tuple[Sizes, str]:
     raise HexportError(f"models.{model.name}: its sizes are not known yet; run `snakemake {canonical}` first")
 
 
-def program_sizes(config: Config, model: Model, recipe: Recipe, sizes: Sizes) -> Iterator[tuple[str, str, int | str]]:
-    """Of each SoC of the config and mode of the model, the estimated bytes, or why there can be no such program."""
-    name, spec = model.recipe, config.recipes[model.recipe]
-    for soc in (soc for soc in config.socs if soc in HTP_ARCH):
-        for mode in model.modes:
-            try:
-                check_recipe(name, spec, soc)
-                check_r3(name, spec, mode)
-            except HexportError as error:
-                yield soc, mode, f"none: {error}"
-            else:
-                copies = 2 if MODES[mode].prefills and not Target(soc, emulator=False).shares_weights else 1
-                yield soc, mode, copies * estimated_bytes(recipe, sizes, model.max_seq_len)
+def program_sizes(config: Config, model: Model, name: str, sizes: Sizes) -> Iterator[tuple[str, int, str, int | str]]:
+    """Of each SoC of the config, and context length and mode of the model, the estimated bytes with the recipe of this
+    name, or why there can be no such program."""
+    spec = config.recipes[name]
+    known = [soc for soc in config.socs if soc in HTP_ARCH]
+    for soc, context_len, mode in product(known, model.context_lens, model.modes):
+        try:
+            check_recipe(name, spec, soc)
+            check_r3(name, spec, mode)
+        except HexportError as error:
+            yield soc, context_len, mode, f"none: {error}"
+        else:
+            copies = 2 if MODES[mode].prefills and not Target(soc, emulator=False).shares_weights else 1
+            yield soc, context_len, mode, copies * estimated_bytes(recipe_from(spec, name), sizes, context_len)
 
 
 def estimated_bytes(recipe: Recipe, sizes: Sizes, context_len: int) -> int:

@@ -45,11 +45,11 @@ def other_table(recipe: Recipe) -> Table:
     return table
 
 
-def size_table(sizes: Iterable[tuple[str, str, int | str]]) -> Table:
-    """Rows of a target, a mode and the bytes of its program, or why there is none."""
-    table = _table("target", "mode", "estimated size of the program")
-    for target, mode, size in sizes:
-        table.add_row(target, mode, size if isinstance(size, str) else f"{size / MEGABYTE:.1f} MB")
+def size_table(sizes: Iterable[tuple[str, int, str, int | str]]) -> Table:
+    """Rows of a target, a context length, a mode and the bytes of its program, or why there is none."""
+    table = _table("target", "context length", "mode", "estimated size of the program")
+    for target, context_len, mode, size in sizes:
+        table.add_row(target, str(context_len), mode, size if isinstance(size, str) else f"{size / MEGABYTE:.1f} MB")
     return table
 
 

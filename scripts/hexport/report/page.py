@@ -2,6 +2,7 @@
 
 import jinja2
 
+from hexport.build.artifacts import Place
 from hexport.report.summary import PHASES, Evaluation
 
 COMPARED = {
@@ -26,7 +27,7 @@ caption { font-weight: bold; text-align: left }
 </style>
 <h1>hexport report</h1>
 {% for evaluation in evaluations %}
-<h2>{{ evaluation.place | select | join(" / ") }}</h2>
+<h2>{{ evaluation.place.folders | select | join(" / ") }}</h2>
 <table>
 <caption>Tasks</caption>
 <tr><th>task</th><th>metric</th>{% for phase in phases %}<th class="figure">{{ phase }}</th>{% endfor %}
@@ -69,9 +70,9 @@ caption { font-weight: bold; text-align: left }
 <table>
 <tr><th>program</th><th>prompt</th><th>answer</th><th class="figure">first token, ms</th>
 <th class="figure">tokens/s</th></tr>
-{% for result in results %}
+{% for place, result in results %}
 {% for prompt in result.prompts %}
-<tr><td>{{ result.model }} / {{ result.recipe }} / {{ result.target }} / {{ result.device }} / {{ result.mode }}</td>
+<tr><td>{{ place.folders | join(" / ") }}</td>
 <td class="text">{{ prompt.prompt }}</td><td class="text">{{ prompt.text }}</td>
 <td class="figure">{{ shown(prompt.ttft_ms) }}</td><td class="figure">{{ shown(prompt.decode_tokens_per_s) }}</td></tr>
 {% endfor %}
@@ -82,8 +83,8 @@ caption { font-weight: bold; text-align: left }
 """
 
 
-def report_page(evaluations: list[Evaluation], results: list[dict]) -> str:
-    """HTML. `results` are contents of result.json."""
+def report_page(evaluations: list[Evaluation], results: list[tuple[Place, dict]]) -> str:
+    """HTML. `results` are contents of result.json, with their places."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(PAGE).render(
         evaluations=evaluations,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hexport.config.places import Place, device_file, fp_file, qdq_file
+from hexport.build.artifacts import Place, evaluation_file, fp_file, qdq_file
 from hexport.evaluation.result_files import OF_REPORTS, read_evaluation
 
 PHASES = ("fp", "qdq", "device")
@@ -38,14 +38,15 @@ def _files(artifacts: str, place: Place, built: bool) -> dict[str, Path]:
     """Phase -> its file. A program that was not built has no fp and qdq; a place without a device has no device."""
     files = {}
     if built:
-        files = {"fp": fp_file(artifacts, place.model), "qdq": qdq_file(artifacts, place.model, place.recipe)}
+        files["fp"] = fp_file(artifacts, place.model, place.context_length)
+        files["qdq"] = qdq_file(artifacts, place.model, place.recipe, place.context_length)
     if place.device:
-        files["device"] = device_file(artifacts, place)
+        files["device"] = evaluation_file(artifacts, place)
     return {phase: Path(file) for phase, file in files.items()}
 
 
 def read_evaluations(artifacts: str, evaluations: Iterable[list]) -> list[Evaluation]:
-    """evaluations: [model, recipe, target, device, mode, whether the program is built] of each.
+    """evaluations: [model, recipe, context length, target, device, mode, whether the program is built] of each.
 
     Raises HexportError where a file has another form.
     """

@@ -20,6 +20,11 @@ class Mode:
     looks_ahead: bool
     eval_mode: int
 
+    @property
+    def program_name(self) -> str:
+        """The file name of a program, built or ready."""
+        return f"{self.name}_llama_qnn.pte"
+
 
 SIZES = ("max_seq_len", "num_sharding")
 MODES = {

@@ -1,9 +1,19 @@
 """What to evaluate, to gate and to report, and what each of these files depends on."""
 
+from hexport.build.artifacts import (
+    Place,
+    checkpoint_file,
+    evaluation_file,
+    fp_file,
+    gates_file,
+    qdq_file,
+    quant_attrs_file,
+    report_file,
+    summary_file,
+)
+from hexport.build.matrix import as_settings, places, run_places, toolchain_versions, used_recipes
 from hexport.config.checks import GATES
 from hexport.config.devices import devices_at
-from hexport.config.matrix import as_settings, places, run_places, toolchain_versions
-from hexport.config.places import Place, device_file, fp_file, qdq_file
 from hexport.config.settings import Config, Model
 from hexport.config.tasks import local_texts, task_files, trusted_files
 from hexport.errors import HexportError
@@ -13,46 +23,51 @@ from hexport.targets.modes import MODES
 def evaluations(config: Config) -> list[str]:
     """All three phases of every model that has `evaluation`, on every emulator of a SoC that is exported for
     and once on the phones of each."""
-    built = [model for model in _evaluated(config) if model.pre_gen_pte is None]
+    evaluated = _evaluated(config)
+    built = [model for model in evaluated if model.pre_gen_pte is None]
     return [
-        *(fp_file(config.artifacts, model.name) for model in built),
-        *(qdq_file(config.artifacts, model.name, model.recipe) for model in built),
-        *(device_file(config.artifacts, place) for model in _evaluated(config) for place in places(config, model)),
+        *(fp_file(config.artifacts, model.name, context_len) for model in built for context_len in model.context_lens),
+        *(qdq_file(config.artifacts, model.name, *version) for model in built for version in _versions(config, model)),
+        *(evaluation_file(config.artifacts, place) for model in evaluated for place in places(config, model)),
     ]
 
 
 def gates(config: Config) -> list[str]:
     """The gates of every model that has some."""
-    return [file for model in config.models.values() for file in gate(config, model.name, model.recipe)]
+    return [
+        file
+        for model in config.models.values()
+        for version in _versions(config, model)
+        for file in gate(config, model.name, *version)
+    ]
 
 
-def gate(config: Config, model: str, recipe: str) -> list[str]:
+def gate(config: Config, model: str, recipe: str, context_len: int) -> list[str]:
     """The file that says that the recipe's quantised model passes the model's gates; none where there are no gates."""
     spec = config.models[model]
     if spec.pre_gen_pte is not None or not _thresholds(spec):
         return []
-    return [f"{config.artifacts}/{model}/{recipe}/evaluation/gates.json"]
+    return [gates_file(config.artifacts, model, recipe, context_len)]
 
 
 def summary(config: Config) -> list[str]:
     """The table of all evaluations, if there are any."""
-    return [f"{config.artifacts}/report/summary.csv"] if any(_evaluated(config)) else []
+    return [summary_file(config.artifacts)] if any(_evaluated(config)) else []
 
 
 def reports(config: Config) -> list[str]:
     """The page of all evaluations and runs, and their table if there are evaluations."""
-    return [f"{config.artifacts}/report/index.html", *summary(config)]
+    return [report_file(config.artifacts), *summary(config)]
 
 
-def float_model(config: Config, model: str, recipe: str) -> dict[str, str]:
+def float_model(config: Config, model: str, recipe: str, context_len: int) -> dict[str, str]:
     """What a program is compared with, by the scripts' names of it; nothing where the program is a ready one."""
     if config.models[model].pre_gen_pte is not None:
         return {}
-    folder = f"{config.artifacts}/{model}"
     return {
-        "checkpoint": f"{folder}/checkpoint/model.safetensors",
-        "quant-attrs": f"{folder}/{recipe}/quant_attrs.json",
-        "fp": fp_file(config.artifacts, model),
+        "checkpoint": checkpoint_file(config.artifacts, model),
+        "quant-attrs": quant_attrs_file(config.artifacts, model, recipe),
+        "fp": fp_file(config.artifacts, model, context_len),
     }
 
 
@@ -67,15 +82,15 @@ def task_options(config: Config, model: str) -> list[str]:
     return [word for name, file in local_texts(config, names).items() for word in ("--local", f"{name}={file}")]
 
 
-def fp_settings(config: Config, model: str) -> str:
-    """Raises HexportError where the model has no `evaluation`."""
-    return as_settings({**_data(config, model), "max_seq_len": config.models[model].max_seq_len})
+def fp_settings(config: Config, model: str, context_len: int) -> str:
+    """Raises HexportError where the model has no `evaluation`, or not this context length."""
+    return as_settings(_data_in_windows(config, model, context_len))
 
 
-def qdq_settings(config: Config, model: str, recipe: str) -> str:
-    """Raises HexportError where the model has no `evaluation`."""
-    spec = {"max_seq_len": config.models[model].max_seq_len, "recipe_spec": config.recipes[recipe]}
-    return as_settings({**_data(config, model), **spec, "recipe": recipe})
+def qdq_settings(config: Config, model: str, recipe: str, context_len: int) -> str:
+    """Raises HexportError where the model has no `evaluation`, or not this context length."""
+    data = _data_in_windows(config, model, context_len)
+    return as_settings({**data, "recipe_spec": config.recipes[recipe], "recipe": recipe})
 
 
 def device_settings(config: Config, place: Place) -> str:
@@ -118,17 +133,29 @@ def report_settings(config: Config) -> str:
 def _evaluated_places(config: Config) -> dict:
     """`evaluations`: places of programs, and whether they are built, so that fp and qdq figures are to be had.
 
-    A model without a device has one, in no place.
+    What is evaluated without a device has one, in no place.
     """
     found = []
     for model in _evaluated(config):
-        where = places(config, model) or [Place(model.name, model.recipe, "", "", "")]
-        found += [[*place, model.pre_gen_pte is None] for place in where]
+        on_devices = places(config, model)
+        for version in _versions(config, model):
+            where = [place for place in on_devices if (place.recipe, place.context_length) == version]
+            where = where or [Place(model.name, *version, "", "", "")]
+            found += [[*place, model.pre_gen_pte is None] for place in where]
     return {"artifacts": config.artifacts, "evaluations": found}
 
 
 def _evaluated(config: Config) -> list[Model]:
     return [model for model in config.models.values() if model.evaluation is not None]
+
+
+def _versions(config: Config, model: Model) -> list[tuple[str, int]]:
+    """Recipe and context length of each quantised model that is made of a model."""
+    return [(recipe, context_len) for recipe in used_recipes(config, model) for context_len in model.context_lens]
+
+
+def _data_in_windows(config: Config, model: str, context_len: int) -> dict:
+    return _data(config, model) | {"max_seq_len": config.models[model].sizes(context_len)["max_seq_len"]}
 
 
 def _data(config: Config, model: str) -> dict:

@@ -4,9 +4,11 @@ import hashlib
 import re
 from pathlib import Path
 
+from hexport.build.artifacts import download_file
 from hexport.checkpoints.files import checkpoint_files
-from hexport.checkpoints.uri import HubFiles, WebFile, parse_uri
+from hexport.checkpoints.uri import HubFiles, parse_uri
 from hexport.config.settings import Config, Model
+from hexport.config.uris import is_remote, tokenizer_of
 from hexport.errors import HexportError
 from hexport.provenance import LISTING
 from hexport.tokenizers.files import is_sentencepiece, model_file, published_model, tokenizer_files
@@ -14,30 +16,9 @@ from hexport.tokenizers.files import is_sentencepiece, model_file, published_mod
 MAX_NAME = 150  # the end of a name, where its suffix is; a manifest's name is longer
 
 
-def is_remote(source: str) -> bool:
-    return "://" in source
-
-
 def is_hub(uri: str) -> bool:
     """Whether the URI names files of the Hugging Face Hub."""
     return isinstance(parse_uri(uri), HubFiles)
-
-
-def check_uri(uri: str, sha256: str | None) -> None:
-    """Raises HexportError on a URI that cannot be fetched, or whose content nothing vouches for."""
-    source = parse_uri(uri)
-    if not isinstance(source, WebFile):
-        return
-    if not (sha256 or source.sha256):
-        raise HexportError(f"{uri}: needs a SHA-256: end the URI in #sha256=<64 hex digits>, or give the key sha256")
-    if sha256 and source.sha256 and sha256.lower() != source.sha256:
-        raise HexportError(f"{uri}: the key sha256 differs from that of the URI")
-
-
-def may_hold_tokenizer(uri: str) -> bool:
-    """Whether a checkpoint's download can have a tokenizer in it: a repository can, and a GGUF file."""
-    source = parse_uri(uri)
-    return (isinstance(source, HubFiles) and source.file is None) or uri.partition("#")[0].endswith(".gguf")
 
 
 def download_name(uri: str) -> str:
@@ -76,10 +57,6 @@ def checkpoint_inputs(config: Config, model: str) -> list[str]:
     return _texts(checkpoint_files(Path(spec.checkpoint), spec.params and Path(spec.params)))
 
 
-def tokenizer_of(model: Model) -> str:
-    return model.checkpoint if model.tokenizer is None else model.tokenizer
-
-
 def tokenizer_source(config: Config, model: str) -> str:
     """The file or folder that the tokenizer is made from."""
     return _local(config, tokenizer_of(config.models[model]))
@@ -106,7 +83,7 @@ def tokenizer_forms(model: Model) -> list[str]:
 
 
 def _download(config: Config, uri: str) -> str:
-    return f"{config.artifacts}/downloads/{download_name(uri)}"
+    return download_file(config.artifacts, download_name(uri))
 
 
 def _local(config: Config, source: str) -> str:

@@ -11,17 +11,17 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from hexport.build.artifacts import Place, Program, program_file, quant_attrs_file, result_file, tokenizer_file
+from hexport.build.sources import downloads, is_hub, tokenizer_forms
 from hexport.code_digest import TOOLCHAIN
-from hexport.config.checks import check_greedy, check_lookahead_size, check_r3, check_recipe
+from hexport.config.checks import check_greedy, unfit_recipes
 from hexport.config.devices import Device, devices_at, stations
-from hexport.config.places import Place, result_file
-from hexport.config.ready_programs import program_name, ready_program
+from hexport.config.ready_programs import ready_program
 from hexport.config.settings import Config, Model
-from hexport.config.sources import downloads, is_hub, is_remote, tokenizer_forms
 from hexport.config.tasks import local_texts, task_files, trusted_files
+from hexport.config.uris import is_remote
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
-from hexport.programs.abi import ar_lengths_of
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
 from hexport.targets.target import target_named
 
@@ -29,37 +29,55 @@ from hexport.targets.target import target_named
 def tokenizers(config: Config) -> list[str]:
     """Every model's tokenizer, in all forms that its source is known to have."""
     return [
-        f"{config.artifacts}/{name}/tokenizer/{form}"
+        tokenizer_file(config.artifacts, name, form)
         for name, model in config.models.items()
         for form in tokenizer_forms(model)
     ]
 
 
 def quant_attrs(config: Config) -> list[str]:
-    """Those of every model that has no ready programs."""
+    """Those of every model that has no ready programs, for each of its recipes."""
     return [
-        f"{config.artifacts}/{name}/{model.recipe}/quant_attrs.json"
+        quant_attrs_file(config.artifacts, name, recipe)
         for name, model in config.models.items()
         if model.pre_gen_pte is None
+        for recipe in used_recipes(config, model)
     ]
 
 
 def programs(config: Config) -> list[str]:
-    """Those to build: every model that has no ready ones, in every mode, for every SoC."""
+    """Those to build: every model that has no ready ones, for every SoC with every recipe that it can run, in every
+    context length and mode."""
     return [
-        program(config, name, model.recipe, soc, mode)
+        program(config, Program(name, recipe, context_len, soc, mode))
         for name, model in config.models.items()
         if model.pre_gen_pte is None
         for soc in config.socs
+        for recipe in recipes_on(config, model, soc)
+        for context_len in model.context_lens
         for mode in model.modes
     ]
 
 
-def program(config: Config, model: str, recipe: str, target: str, mode: str) -> str:
-    """The program of a run. Raises HexportError where a model's ready programs lack the mode."""
-    if folder := config.models[model].pre_gen_pte:
-        return ready_program(folder, mode)
-    return f"{config.artifacts}/{model}/{recipe}/{target}/{program_name(mode)}"
+def recipes_on(config: Config, model: Model, soc: str) -> list[str]:
+    """Those of the model's recipes that the SoC can run. The only one can be run everywhere (`check_config`)."""
+    if len(model.recipes) == 1:
+        return model.recipes
+    unfit = unfit_recipes(config, model, soc)
+    return [name for name in model.recipes if name not in unfit]
+
+
+def used_recipes(config: Config, model: Model) -> list[str]:
+    """Those of the model's recipes that some SoC of the config can run."""
+    used = {name for soc in config.socs for name in recipes_on(config, model, soc)}
+    return [name for name in model.recipes if name in used]
+
+
+def program(config: Config, wanted: Program) -> str:
+    """The file of a program. Raises HexportError where a model's ready programs lack the mode."""
+    if folder := config.models[wanted.model].pre_gen_pte:
+        return ready_program(folder, wanted.mode)
+    return program_file(config.artifacts, wanted)
 
 
 def runs(config: Config) -> list[str]:
@@ -72,19 +90,27 @@ def run_places(config: Config) -> list[Place]:
 
 
 def places(config: Config, model: Model) -> list[Place]:
-    """The model in every mode, on every emulator of a SoC that is exported for, and once on the phones of each."""
+    """The model's programs, in every mode, on every emulator of a SoC that is exported for, and once on the phones of
+    each."""
     return [
-        Place(model.name, model.recipe, target, device, mode)
+        Place(model.name, recipe, context_len, target, device, mode)
         for device, target in stations(_devices(config))
+        for recipe in recipes_on(config, model, target_named(target).soc)
+        for context_len in model.context_lens
         for mode in model.modes
     ]
 
 
 def left_out(config: Config) -> Iterator[str]:
-    """Why a model is not in `quantize` and `export`, or a device of a SoC that is exported for not in `run`."""
+    """Why a model is not in `quantize` and `export`, or a device of a SoC that is exported for not in `run`, or what is
+    made with one of a model's recipes not for a SoC."""
     for model in config.models.values():
         if model.pre_gen_pte is not None:
             yield f"model {model.name} is left out of quantize and export: it runs the programs in {model.pre_gen_pte}"
+        elif len(model.recipes) > 1:
+            for soc in config.socs:
+                for recipe, reason in unfit_recipes(config, model, soc).items():
+                    yield f"recipe {recipe} of model {model.name} is left out for {soc}: {reason}"
     for device in _devices(config):
         if device.lacks:
             yield f"device {device.name} is left out of run and evaluate: {device.lacks}"
@@ -145,81 +171,30 @@ def quant_attrs_settings(config: Config, model: str, recipe: str) -> str:
     return as_settings({"model": model, "recipe": recipe, "recipe_spec": config.recipes[recipe]})
 
 
-def templates(config: Config, model: str, recipe: str, target: str, mode: str) -> list[str]:
-    """The templates of a program: one file of each AR length, which all SoCs of an HTP architecture share."""
-    spec = config.models[model]
-    lengths = ar_lengths_of({"mode": mode, **{key: getattr(spec, key) for key in MODES[mode].keys}})
-    folder = f"{config.artifacts}/{model}/{recipe}/templates/{target_named(target).htp_arch}"
-    return [f"{folder}/ar{ar_len}.json" for ar_len in sorted(set(lengths.values()))]
-
-
-def shards(config: Config, model: str, recipe: str, target: str, mode: str) -> list[str]:
-    """The context binaries of a program, in order."""
-    count = config.models[model].num_sharding
-    folder = f"{config.artifacts}/{model}/{recipe}/{target}/shards/{mode}"
-    return [f"{folder}/{shard}-of-{count}.bin" for shard in range(1, count + 1)]
-
-
-def template_settings(config: Config, model: str, recipe: str, arch: str, ar_len: int) -> str:
-    return as_settings(
-        {
-            "arch": arch,
-            "ar_len": ar_len,
-            "max_seq_len": config.models[model].max_seq_len,
-            "recipe": recipe,
-            "recipe_spec": config.recipes[recipe],
-            "versions": toolchain_versions(),
-        }
-    )
-
-
-def shard_settings(config: Config, model: str, recipe: str, target: str, mode: str, n_shards: int) -> str:
-    """Raises HexportError as `program_settings` does."""
-    return as_settings({**json.loads(program_settings(config, model, recipe, target, mode)), "num_sharding": n_shards})
-
-
-def program_settings(config: Config, model: str, recipe: str, target: str, mode: str) -> str:
-    """Raises HexportError where the target cannot run the recipe, or the mode does not fit the context."""
-    spec = config.models[model]
-    if MODES[mode].looks_ahead:
-        check_lookahead_size(spec)
-    check_recipe(f"recipe {recipe}", config.recipes[recipe], target_named(target).soc)
-    check_r3(f"recipe {recipe}", config.recipes[recipe], mode)
-    return as_settings(
-        {
-            "mode": mode,
-            "target": target,
-            "recipe": recipe,
-            "recipe_spec": config.recipes[recipe],
-            "versions": toolchain_versions(),
-        }
-        | {key: getattr(spec, key) for key in MODES[mode].keys}
-    )
-
-
-def run_settings(config: Config, model: str, recipe: str, target: str, device: str, mode: str) -> str:
+def run_settings(config: Config, place: Place) -> str:
     """Raises HexportError where the device cannot run such a program, the mode cannot sample, or no prompts are."""
-    devices_at(config.devices, device, target)
-    spec = config.models[model]
+    devices_at(config.devices, place.device, place.target)
+    spec = config.models[place.model]
+    sizes = spec.sizes(place.context_length)
     if not spec.prompts:
-        raise HexportError(f"models.{model}.prompts: missing, so there is nothing to run; give prompts")
-    if MODES[mode].looks_ahead:
+        raise HexportError(f"models.{place.model}.prompts: missing, so there is nothing to run; give prompts")
+    if MODES[place.mode].looks_ahead:
         check_greedy(spec)
     return as_settings(
         {
-            "model": model,
-            "recipe": recipe,
-            "target": target,
-            "mode": mode,
+            "model": place.model,
+            "recipe": place.recipe,
+            "target": place.target,
+            "mode": place.mode,
             "prompts": spec.prompts,
             "system_prompt": spec.system_prompt,
             "temperature": spec.temperature,
-            "seq_len": spec.seq_len,
+            "seq_len": sizes["seq_len"],
             "repeats": spec.repeats,
             "warmup": spec.warmup,
             "versions": toolchain_versions(),
         }
-        | {key: getattr(spec, key) for key in LOOKAHEAD_KEYS if MODES[mode].looks_ahead}
+        | {key: sizes[key] for key in LOOKAHEAD_KEYS if MODES[place.mode].looks_ahead}
     )
 
 
