@@ -1,8 +1,8 @@
 """Lowering: canonical checkpoint + quant attrs + target -> .pte."""
 
-import hashlib
-from collections.abc import Iterator
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from executorch.backends.qualcomm.utils.constants import QCOM_OFFSET, QCOM_SCALE
 
@@ -16,7 +16,6 @@ from hexport.lowering.program import DTYPES, Method, Part, assemble
 from hexport.lowering.recording import Tensor
 from hexport.lowering.shards import shards_of
 from hexport.programs.abi import KV_METHOD, PREFILL_METHOD, names_by_count
-from hexport.programs.context_binary import HEADER_SIGNATURE_AT
 from hexport.progress import Progress
 from hexport.quantization.part_sizes import part_bytes
 from hexport.quantization.quant_attrs import QuantAttrs
@@ -69,13 +68,15 @@ def lower(
         method: DecoderGraph(checkpoint.config, templates[ar_len], attrs) for method, ar_len in ar_lengths.items()
     }
     parts: dict[str, list[Part]] = {method: [] for method in graphs}
+    folder = tempfile.TemporaryDirectory()
     for i, shard in enumerate(shards):
         which = f" shard {i + 1} of {n_shards}" if n_shards > 1 else ""
         with progress.stage(f"stamp{which}"):
             stamped = dict(zip(graphs, stamp_shard(list(graphs.values()), checkpoint, shard, progress), strict=True))
         with progress.stage(f"compile{which}"):
             ops = {method: part.ops for method, part in stamped.items()}
-            binary = compile_graphs(ops, target, progress, several_contexts=n_shards > 1)
+            binary = Path(folder.name, f"{i}.bin")
+            binary.write_bytes(compile_graphs(ops, target, progress, several_contexts=n_shards > 1))
         for method, part in stamped.items():
             fed = [part.feeds.get(tensor, tensor) for tensor in part.ops.inputs]
             parts[method].append(Part(fed, part.ops.outputs, binary))
@@ -83,31 +84,14 @@ def lower(
     methods = {name: Method(graph.inputs, graph.outputs, parts[name]) for name, graph in graphs.items()}
     with progress.stage("assemble"):
         constants = constant_methods(checkpoint.config, attrs, recipe, ar_lengths[KV_METHOD], context_len, special)
-        pte = assemble(methods, target, constants)
+        output = Path(folder.name, "program.pte")
+        content_sha256 = assemble(methods, target, constants, output)
     return Lowered(
-        pte=pte,
-        content_sha256=content_sha256(pte, [part.binary for part in parts[KV_METHOD]]),
+        pte=output.read_bytes(),
+        content_sha256=content_sha256,
         ar_lengths=ar_lengths,
         graphs={name: io_table(method) for name, method in methods.items()},
     )
-
-
-def content_sha256(pte: bytes, binaries: list[bytes]) -> str:
-    """SHA-256 of a program whose context binaries have a signature of zeros: whoever signs them, it stays the same."""
-    digest, content, start = hashlib.sha256(), memoryview(pte), 0
-    for header in sorted({at for binary in binaries for at in _places(pte, binary[: HEADER_SIGNATURE_AT.stop])}):
-        digest.update(content[start : header + HEADER_SIGNATURE_AT.start])
-        digest.update(bytes(HEADER_SIGNATURE_AT.stop - HEADER_SIGNATURE_AT.start))
-        start = header + HEADER_SIGNATURE_AT.stop
-    digest.update(content[start:])
-    return digest.hexdigest()
-
-
-def _places(content: bytes, part: bytes) -> Iterator[int]:
-    at = content.find(part)
-    while at >= 0:
-        yield at
-        at = content.find(part, at + 1)
 
 
 def io_table(method: Method) -> dict[str, list[dict]]:
