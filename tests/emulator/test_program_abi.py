@@ -1,16 +1,12 @@
 """What the ExecuTorch QNN llama runner reads from a program, read from the program itself; and what identifies one."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from executorch.backends.qualcomm.builders.qnn_constants import OpContextLoader
 from executorch.backends.qualcomm.serialization.qc_schema import QcomChipset
 from executorch.backends.qualcomm.serialization.qc_schema_serialize import flatbuffer_to_option
-from executorch.backends.qualcomm.utils.utils import qnn_edge_config, update_spill_fill_size
-from executorch.exir import to_edge
 from executorch.exir._serialize._program import deserialize_pte_binary
 from executorch.exir.scalar_type import ScalarType
 from executorch.exir.schema import DelegateCall, Program
@@ -18,9 +14,6 @@ from tiny_model import CONTEXT, EMULATOR, VOCABULARY
 
 from hexport.devices.emulator import check_htp
 from hexport.errors import HexportError
-from hexport.executorch_internals import preprocess_globals_kept
-from hexport.lowering import program as programs
-from hexport.lowering.compile_spec import compile_spec
 from hexport.programs.inspection import inspect_program
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Program as LoadedProgram
@@ -192,47 +185,6 @@ def test_the_content_hash_leaves_out_what_qnn_signs_by_its_clock(lowerings, mode
     other = lowerings.lowered(*model)
     assert one.content_sha256 == other.content_sha256
     assert 0 < sum(a != b for a, b in zip(one.pte, other.pte, strict=True)) <= 8
-
-
-def made_in_memory(methods: dict, target, constants: dict) -> bytes:
-    """The program as executorch makes it of context binaries, all of them bytes in memory."""
-    spec = compile_spec(target, any(len(method.parts) > 1 for method in methods.values()), len(methods) > 1)
-    exported = {name: programs._export(name, method) for name, method in methods.items()}
-    edge = to_edge(exported, constant_methods=constants, compile_config=qnn_edge_config())
-    for name, method in methods.items():
-        nodes = programs._context_nodes(edge.exported_program(name))
-        for node, part in zip(nodes, method.parts, strict=True):
-            node.meta[OpContextLoader.meta_ctx_bin] = part.binary.read_bytes()
-    with preprocess_globals_kept():
-        edge = edge.to_backend({name: programs._ContextPartitioner(spec) for name in methods})
-    update_spill_fill_size([edge.exported_program(name) for name in methods])
-    return edge.to_executorch(programs.executorch_config()).buffer
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"n_shards": 3, "prefill": 5}, {"n_shards": 2, "prefill": 5, "target": "SM8650"}]
-)
-def test_a_program_written_from_files_is_the_one_that_executorch_makes_in_memory(
-    lowerings, model, monkeypatch, options
-):
-    from hexport.lowering import lower
-
-    def compared(methods, target, constants, output):
-        content_sha256 = programs.assemble(methods, target, constants, output)
-        written, unsigned = output.read_bytes(), output.read_bytes()
-        assert written == made_in_memory(methods, target, constants)
-        binaries = {part.binary.read_bytes() for method in methods.values() for part in method.parts}
-        assert len(binaries) == options.get("n_shards", 1)
-        for binary in binaries:
-            assert written.count(binary) == 1
-            unsigned = unsigned.replace(binary[:12], binary[:4] + bytes(8))
-        assert content_sha256 == hashlib.sha256(unsigned).hexdigest()
-        compared.done = True
-        return content_sha256
-
-    monkeypatch.setattr(lower, "assemble", compared)
-    lowerings.lowered(*model, **options)
-    assert compared.done
 
 
 def test_another_weight_target_or_context_gives_other_content(tiny, variants):

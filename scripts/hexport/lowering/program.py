@@ -102,20 +102,22 @@ def _spill_fill_bytes(binary: Path) -> int:
     context = read_context(np.memmap(binary, np.uint8, "r", offset=HEADER_BYTES))
     needs = [graph.spill_fill_bytes for graph in context.graphs.values()] if context else [None]
     if None in needs:
-        raise HexportError(f"{binary}: this QNN does not say what the HTP spills; check QNN_SDK_ROOT, or unset it")
+        raise HexportError(
+            f"{binary}: damaged, or of a QNN that does not say what the HTP spills; remove it and run snakemake again"
+        )
     return max(needs)
 
 
 def _write(pieces: list[bytes | Path], output: Path) -> str:
     """Write pieces of a program, of which the files are context binaries; return its content_sha256."""
     digest = hashlib.sha256()
-    with open(output, "wb", buffering=0) as file:
+    with open(output, "wb") as file:
         for piece in pieces:
             if isinstance(piece, bytes):
                 file.write(piece)
                 digest.update(piece)
                 continue
-            with open(piece, "rb", buffering=0) as binary:
+            with open(piece, "rb") as binary:
                 head = binary.read(HEADER_SIGNATURE_AT.stop)
                 file.write(head)
                 digest.update(head[: HEADER_SIGNATURE_AT.start].ljust(HEADER_SIGNATURE_AT.stop, b"\0"))
