@@ -249,9 +249,10 @@ def _context(info: _BinaryInfo) -> QnnContext | None:
 
 
 def _spill_fill_bytes(graph: _GraphInfo) -> int | None:
-    if graph.version < 3 or graph.htp_size < ctypes.sizeof(_HtpGraph) or graph.htp[0].version != HTP_GRAPH_INFO:
+    if graph.version < 3 or graph.htp_size < ctypes.sizeof(_HtpGraph) or not graph.htp:
         return None
-    return graph.htp[0].spill_fill_bytes
+    htp = graph.htp.contents
+    return htp.spill_fill_bytes if htp.version == HTP_GRAPH_INFO else None
 
 
 def _tensor(tensor: _Tensor) -> QnnTensor:
