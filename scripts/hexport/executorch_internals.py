@@ -7,12 +7,14 @@ import contextlib
 import importlib
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from hexport.errors import HexportError
 
 TRIED_WITH = "1.5.1"
 QUALCOMM = "executorch.backends.qualcomm"
+SERIALIZE = "executorch.exir._serialize"
 
 
 def internal(module: str, name: str) -> Any:
@@ -37,7 +39,31 @@ def program_of_flatbuffer(content: bytes) -> Any:
 
     The public `deserialize_pte_binary` reads the whole file, and puts gigabytes of segments into the program.
     """
-    return internal("executorch.exir._serialize._program", "_flatbuffer_to_program")(content)
+    return internal(f"{SERIALIZE}._program", "_flatbuffer_to_program")(content)
+
+
+def program_pieces(program: Any, config: Any, files: dict[bytes, Path]) -> list[bytes | Path]:
+    """The content of a .pte in its order: bytes, and files in the places of the delegates' data.
+
+    program: emitted (executorch.exir.schema.Program) with the keys of `files` as the delegates' data, and changed here;
+    without data that methods change. config: the ExecutorchBackendConfig that it was emitted with. What is public takes
+    all data as bytes, and copies them.
+    """
+    file_backed = internal(f"{SERIALIZE}._cord", "FileBackedData")
+    for data in program.backend_delegate_data:
+        path = files[data.data]
+        data.data = file_backed(str(path))
+        data.data.path = path
+    cord = internal(f"{SERIALIZE}._program", "serialize_pte_binary")(
+        internal(f"{SERIALIZE}._program", "PTEFile")(program),
+        extract_delegate_segments=config.extract_delegate_segments,
+        segment_alignment=config.segment_alignment,
+        constant_tensor_alignment=config.constant_tensor_alignment,
+        delegate_alignment=config.delegate_alignment,
+    )
+    if not isinstance(getattr(cord, "_buffers", None), list):
+        internal(f"{SERIALIZE}._cord", "Cord._buffers")
+    return [piece.path if isinstance(piece, file_backed) else piece for piece in cord._buffers]
 
 
 def quantised_io_pass() -> Any:

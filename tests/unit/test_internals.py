@@ -6,11 +6,12 @@ import pytest
 
 from hexport import executorch_internals
 from hexport.errors import HexportError
-from hexport.executorch_internals import QUALCOMM, TRIED_WITH, internal
+from hexport.executorch_internals import QUALCOMM, SERIALIZE, TRIED_WITH, internal
 
 pytestmark = pytest.mark.usefixtures("qnn_sdk")
 INTERNALS = [
-    ("executorch.exir._serialize._program", "_flatbuffer_to_program"),
+    *((f"{SERIALIZE}._program", name) for name in ("_flatbuffer_to_program", "serialize_pte_binary", "PTEFile")),
+    (f"{SERIALIZE}._cord", "FileBackedData"),
     (f"{QUALCOMM}._passes.build_quant_io", "BuildQuantIo"),
     (f"{QUALCOMM}._passes.qnn_pass_manager", "get_qnn_pass_manager_cls"),
     (f"{QUALCOMM}._passes.tag_quant_io", "TagQuantIO"),

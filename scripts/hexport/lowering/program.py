@@ -2,25 +2,28 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
+import numpy as np
 import torch
 from executorch.backends.qualcomm import qnn_preprocess
 from executorch.backends.qualcomm.builders.qnn_constants import OpContextLoader
-from executorch.backends.qualcomm.utils.utils import qnn_edge_config, update_spill_fill_size
+from executorch.backends.qualcomm.serialization.qc_schema_serialize import flatbuffer_to_option, option_to_flatbuffer
+from executorch.backends.qualcomm.utils.utils import qnn_edge_config
 from executorch.exir import ExecutorchBackendConfig, to_edge
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
 from executorch.exir.passes.memory_planning_pass import MemoryPlanningPass
 from torch import nn
 
-from hexport.executorch_internals import preprocess_globals_kept, quantised_io_pass
+from hexport.errors import HexportError
+from hexport.executorch_internals import preprocess_globals_kept, program_pieces, quantised_io_pass
 from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.recording import Tensor
-from hexport.programs.context_binary import HEADER_SIGNATURE_AT
+from hexport.programs.context_binary import HEADER_BYTES, HEADER_SIGNATURE_AT, read_context
 from hexport.targets.target import Target
 
 DTYPES = {
@@ -28,6 +31,7 @@ DTYPES = {
     qnn.Qnn_DataType_t.QNN_DATATYPE_UFIXED_POINT_8: torch.uint8,
     qnn.Qnn_DataType_t.QNN_DATATYPE_INT_32: torch.int32,
 }
+CHUNK_BYTES = 2**20
 _numbers = itertools.count()
 _libraries: list[torch.library.Library] = []  # an op lives as long as its library
 
@@ -36,7 +40,7 @@ _libraries: list[torch.library.Library] = []  # an op lives as long as its libra
 class Part:
     """A graph of one context binary: what it is fed, inputs of the method or outputs of earlier parts, and puts out.
 
-    Both are in the order of the binary.
+    Both are in the order of the binary, a file as `compiler.compile_graphs` makes its content.
     """
 
     inputs: list[Tensor]
@@ -54,39 +58,73 @@ class Method:
 
 
 def assemble(methods: dict[str, Method], target: Target, constants: dict[str, object], output: Path) -> str:
-    """Wrap context binaries into a program. Methods with equal binaries share one copy of them."""
+    """Write context binaries as a program, which has one copy of those that methods share.
+
+    Returns its content_sha256, which takes zeros for the signatures of the context binaries: whoever signs them, it
+    stays the same. The binaries are copied from file to file, and never held. Raises HexportError where QNN cannot read
+    one, and OSError.
+    """
     several_contexts = any(len(method.parts) > 1 for method in methods.values())
     spec = compile_spec(target, several_contexts, several_graphs=len(methods) > 1)
+    if several_contexts:
+        spec = _with_spill_fill(spec, {part.binary for method in methods.values() for part in method.parts})
     exported = {name: _export(name, method) for name, method in methods.items()}
     edge = to_edge(exported, constant_methods=constants, compile_config=qnn_edge_config())
+    files = {}
     for name, method in methods.items():
         for node, part in zip(_context_nodes(edge.exported_program(name)), method.parts, strict=True):
-            node.meta[OpContextLoader.meta_ctx_bin] = part.binary.read_bytes()
+            header = _header(part.binary)  # stands in for the content, of which it has a digest
+            node.meta[OpContextLoader.meta_ctx_bin] = header
+            files[header] = part.binary
     with preprocess_globals_kept():
         edge = edge.to_backend({name: _ContextPartitioner(spec) for name in methods})
-    update_spill_fill_size([edge.exported_program(name) for name in methods])
-    pte = edge.to_executorch(executorch_config()).buffer
-    output.write_bytes(pte)
-    some = next(iter(methods.values()))
-    return content_sha256(pte, [part.binary.read_bytes() for part in some.parts])
+    config = executorch_config()
+    return _write(program_pieces(edge.to_executorch(config).executorch_program, config, files), output)
 
 
-def content_sha256(pte: bytes, binaries: list[bytes]) -> str:
-    """SHA-256 of a program whose context binaries have a signature of zeros: whoever signs them, it stays the same."""
-    digest, content, start = hashlib.sha256(), memoryview(pte), 0
-    for header in sorted({at for binary in binaries for at in _places(pte, binary[: HEADER_SIGNATURE_AT.stop])}):
-        digest.update(content[start : header + HEADER_SIGNATURE_AT.start])
-        digest.update(bytes(HEADER_SIGNATURE_AT.stop - HEADER_SIGNATURE_AT.start))
-        start = header + HEADER_SIGNATURE_AT.stop
-    digest.update(content[start:])
+def _header(binary: Path) -> bytes:
+    with open(binary, "rb") as file:
+        return file.read(HEADER_BYTES)
+
+
+def _with_spill_fill(spec: list[CompileSpec], binaries: Iterable[Path]) -> list[CompileSpec]:
+    """Options with the size of the buffer that contexts of one program spill to: the most that one of them needs.
+
+    executorch's `update_spill_fill_size` finds the same, but holds each binary twice.
+    """
+    (qnn_spec,) = spec
+    options = flatbuffer_to_option(qnn_spec.value)
+    options.backend_options.htp_options.max_sf_buf_size = max(map(_spill_fill_bytes, binaries))
+    return [CompileSpec(qnn_spec.key, option_to_flatbuffer(options))]
+
+
+def _spill_fill_bytes(binary: Path) -> int:
+    context = read_context(np.memmap(binary, np.uint8, "r", offset=HEADER_BYTES))
+    needs = [graph.spill_fill_bytes for graph in context.graphs.values()] if context else [None]
+    if None in needs:
+        raise HexportError(
+            f"{binary}: damaged, or of a QNN that does not say what the HTP spills; remove it and run snakemake again"
+        )
+    return max(needs)
+
+
+def _write(pieces: list[bytes | Path], output: Path) -> str:
+    """Write pieces of a program, of which the files are context binaries; return its content_sha256."""
+    digest = hashlib.sha256()
+    with open(output, "wb") as file:
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                file.write(piece)
+                digest.update(piece)
+                continue
+            with open(piece, "rb") as binary:
+                head = binary.read(HEADER_SIGNATURE_AT.stop)
+                file.write(head)
+                digest.update(head[: HEADER_SIGNATURE_AT.start].ljust(HEADER_SIGNATURE_AT.stop, b"\0"))
+                while chunk := binary.read(CHUNK_BYTES):
+                    file.write(chunk)
+                    digest.update(chunk)
     return digest.hexdigest()
-
-
-def _places(content: bytes, part: bytes) -> Iterator[int]:
-    at = content.find(part)
-    while at >= 0:
-        yield at
-        at = content.find(part, at + 1)
 
 
 class _ContextPartitioner(Partitioner):

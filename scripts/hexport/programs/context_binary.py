@@ -1,7 +1,7 @@
 """What a QNN context binary says of its graphs, read by the SDK's system library without loading it anywhere.
 
 executorch's QnnManager would tell the same, but it sets up the HTP for that and takes the binary as a copy.
-The structures are those of the SDK's QnnSystemInterface.h, QnnSystemContext.h and QnnTypes.h.
+The structures are those of the SDK's QnnSystemInterface.h, QnnSystemContext.h, QnnTypes.h and QnnHtpSystemContext.h.
 """
 
 import ctypes
@@ -22,6 +22,7 @@ HEADER_BYTES = 256
 OURS = 0x80  # in the last byte of a signature: the sign of a number
 HEADER_SIGNATURE_AT, HEADER_SIZE_AT = slice(4, 12), slice(12, 20)  # behind the magic number
 KNOWN_VERSIONS = (1, 2, 3)
+HTP_GRAPH_INFO = 1  # QNN_SYSTEM_CONTEXT_HTP_GRAPH_INFO_BLOB_VERSION_V1
 PER_TENSOR = (1, 0)  # QNN_DEFINITION_DEFINED, QNN_QUANTIZATION_ENCODING_SCALE_OFFSET
 
 
@@ -48,10 +49,14 @@ class QnnTensor:
 
 @dataclass(frozen=True)
 class QnnGraph:
-    """Inputs and outputs in the order of the binary."""
+    """Inputs and outputs in the order of the binary.
+
+    spill_fill_bytes: memory that the HTP needs for what its own does not hold; None where the binary does not say.
+    """
 
     inputs: list[QnnTensor]
     outputs: list[QnnTensor]
+    spill_fill_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -164,8 +169,14 @@ class _Tensor(Structure):
     )
 
 
+class _HtpGraph(Structure):
+    """What the HTP needs for a graph. More follows."""
+
+    _fields_ = (("version", c_uint32), ("padding", c_uint32), ("spill_fill_bytes", c_uint64))
+
+
 class _GraphInfo(Structure):
-    """Versions 1 to 3 differ in the rest only."""
+    """Version 1 ends with the outputs, version 2 with what can be updated."""
 
     _fields_ = (
         ("version", c_uint32),
@@ -175,7 +186,11 @@ class _GraphInfo(Structure):
         ("inputs", POINTER(_Tensor)),
         ("n_outputs", c_uint32),
         ("outputs", POINTER(_Tensor)),
-        ("rest", c_uint64 * 5),
+        ("n_updateable", c_uint32),
+        ("updateable", POINTER(_Tensor)),
+        ("htp_size", c_uint32),
+        ("htp", POINTER(_HtpGraph)),
+        ("rest", c_uint64),
     )
 
 
@@ -226,10 +241,18 @@ def _context(info: _BinaryInfo) -> QnnContext | None:
         graph.name.decode(errors="replace"): QnnGraph(
             [_tensor(tensor) for tensor in graph.inputs[: graph.n_inputs]],
             [_tensor(tensor) for tensor in graph.outputs[: graph.n_outputs]],
+            _spill_fill_bytes(graph),
         )
         for graph in graphs
     }
     return QnnContext((info.build_id or b"").decode(errors="replace"), found)
+
+
+def _spill_fill_bytes(graph: _GraphInfo) -> int | None:
+    if graph.version < 3 or graph.htp_size < ctypes.sizeof(_HtpGraph) or not graph.htp:
+        return None
+    htp = graph.htp.contents
+    return htp.spill_fill_bytes if htp.version == HTP_GRAPH_INFO else None
 
 
 def _tensor(tensor: _Tensor) -> QnnTensor:
