@@ -48,9 +48,9 @@ def main(
         build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.r1)
         plan, attrs = plan_of(settings, model.config, recipe), quant_attrs_of(quant_attrs, model, recipe)
-        binary = compile_shard(plan, shard - 1, model, attrs, templates_by_ar_len(templates), progress)
+        by_ar_len = templates_by_ar_len(templates)
         with atomic_path(output) as part:
-            part.write_bytes(binary)
+            compile_shard(plan, shard - 1, model, attrs, by_ar_len, part, progress)
         write_manifest(
             output,
             script=__file__,

@@ -61,7 +61,7 @@ class Lowerings:
         with tempfile.TemporaryDirectory() as folder:
             binaries = [Path(folder) / f"{number}.bin" for number in range(n_shards)]
             for number, binary in enumerate(binaries):
-                binary.write_bytes(compile_shard(plan, number, checkpoint, attrs, templates, Progress()))
+                compile_shard(plan, number, checkpoint, attrs, templates, binary, Progress())
             return assemble_program(plan, attrs, templates, binaries, self.special, output, Progress())
 
     def write(self, path: Path, *model, **options) -> None:

@@ -45,11 +45,11 @@ class Tiny:
 
     @property
     def templates(self) -> Path:
-        return self.folder / "16a8w" / "templates" / "V75" / "ar1.json"
+        return self.program.parents[1] / "templates" / "V75" / "ar1.json"
 
     @property
     def shard(self) -> Path:
-        return self.folder / "16a8w" / EMULATOR / "shards" / "kv" / "1-of-1.bin"
+        return self.program.parent / "shards" / "kv" / "1-of-1.bin"
 
     @property
     def program(self) -> Path:

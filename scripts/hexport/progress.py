@@ -20,7 +20,7 @@ class Progress:
 
     def __init__(self, log: Path | None = None):
         self.stages: dict[str, dict] = {}
-        self._of_children_mb = 0.0
+        self._with_child_mb = 0.0
         self._terminal = sys.stderr
         self._line_open = False  # a passing line stands on the terminal
         self._file = None
@@ -64,20 +64,19 @@ class Progress:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage; record its seconds, and the peak memory of the process up to its end, under `name`.
-
-        The peak of the largest child process is counted too.
+        """Time a stage; record its seconds, and the peak memory of the process up to its end, with that of a child
+        process, under `name`.
         """
         self.say(f"{name} …", passing=True)
         start = time.perf_counter()
         yield
-        seconds, peak = time.perf_counter() - start, peak_rss_mb() + self._of_children_mb
+        seconds, peak = time.perf_counter() - start, max(peak_rss_mb(), self._with_child_mb)
         self.stages[name] = {"seconds": round(seconds, 3), "peak_rss_mb": round(peak)}
         self.say(f"{name}: {seconds:.1f} s, peak {peak:.0f} MB")
 
-    def add_peak_rss_mb(self, of_child: float) -> None:
-        """Count the peak memory of a child process in the stages that end from now on."""
-        self._of_children_mb = max(self._of_children_mb, of_child)
+    def add_child(self, peak_mb: float) -> None:
+        """Count a child process, which had this peak while this process had the memory that it has now."""
+        self._with_child_mb = max(self._with_child_mb, _memory_mb("VmRSS") + peak_mb)
 
     def steps(self, items: Iterable[T], name: str, count: int, unit: str = "layer") -> Iterator[T]:
         """Iterate, saying `name: unit i of count, t s left` before each step."""
@@ -100,5 +99,9 @@ def peak_rss_mb() -> float:
 
     Not getrusage's ru_maxrss, which a process inherits from the one that started it.
     """
+    return _memory_mb("VmHWM")
+
+
+def _memory_mb(key: str) -> float:
     with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024
+        return next(int(line.split()[1]) for line in status if line.startswith(f"{key}:")) / 1024

@@ -1,5 +1,8 @@
 """The HTP compiler: QNN ops in, one context binary out."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 from executorch.backends.qualcomm.partition.utils import generate_qnn_executorch_option
 
@@ -18,12 +21,12 @@ CONTEXT_LIMIT = 4 * 2**30  # bytes; the HTP's address space
 
 
 def compile_graphs(
-    graphs: dict[str, GraphOps], target: Target, progress: Progress, several_contexts: bool = False
-) -> bytes:
-    """Compile all graphs in one call, so that they share one context binary. Their ops are dropped on the way.
+    graphs: dict[str, GraphOps], target: Target, output: Path, progress: Progress, several_contexts: bool = False
+) -> None:
+    """Compile all graphs in one call to one context binary, which they share, in the file `output`.
 
-    Equal ops give equal bytes. Raises HexportError when the compiler refuses (it prints its reason to stderr) or
-    crashes.
+    Their ops are dropped on the way. Equal ops give equal bytes. Raises HexportError when the compiler refuses (it
+    prints its reason to stderr) or crashes, and OSError where the file cannot be written.
     """
     sizes = [graph.static_bytes for graph in graphs.values()]
     size = max(sizes) if target.shares_weights else sum(sizes)
@@ -34,13 +37,16 @@ def compile_graphs(
         )
     options = generate_qnn_executorch_option(compile_spec(target, several_contexts, several_graphs=len(graphs) > 1))
     advice = "the log has its last words; with little memory, raise num_sharding"
-    with Child(compile_ops, options, list(graphs), what=f"{target.soc}: the HTP compiler", advice=advice) as child:
+    work = compile_ops, options, list(graphs), str(output)
+    with Child(*work, what=f"{target.soc}: the HTP compiler", advice=advice) as child:
         _send(child, list(graphs.values()))
-        binary = child.receive()
-        progress.add_peak_rss_mb(float(child.receive()))
-    if not binary:
+        answer = json.loads(child.receive())
+    progress.add_child(answer["peak_rss_mb"])
+    if "error" in answer:
+        raise OSError(*answer["error"])
+    if not output.stat().st_size:
         raise HexportError(f"{target.soc}: the HTP compiler refused the program; the log has its reason")
-    return signed(binary)
+    sign(output)
 
 
 def _send(child: Child, graphs: list[GraphOps]) -> None:
@@ -66,10 +72,10 @@ def _send(child: Child, graphs: list[GraphOps]) -> None:
         child.send(None)
 
 
-def signed(binary: bytes) -> bytes:
-    """Put hexport's signature in the place of the one that executorch made of its clock."""
-    size = HEADER_BYTES + int.from_bytes(binary[HEADER_SIZE_AT], "little")
-    if not binary.startswith(MAGIC) or len(binary) != size:
+def sign(file: Path) -> None:
+    """Put hexport's signature into a context binary, in the place of the one that executorch made of its clock."""
+    binary = np.memmap(file, np.uint8, "r+")
+    size = HEADER_BYTES + int.from_bytes(binary[HEADER_SIZE_AT].tobytes(), "little")
+    if binary[: len(MAGIC)].tobytes() != MAGIC or len(binary) != size:
         raise HexportError(f"a context binary without executorch's header of {HEADER_BYTES} bytes; {tried_with()}")
-    at = HEADER_SIGNATURE_AT
-    return b"".join((binary[: at.start], signature_of(np.frombuffer(binary, np.uint8)), memoryview(binary)[at.stop :]))
+    binary[HEADER_SIGNATURE_AT] = np.frombuffer(signature_of(binary), np.uint8)

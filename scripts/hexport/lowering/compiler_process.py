@@ -4,7 +4,9 @@ The compiler numbers ops and graphs through the life of a process, and writes th
 a process of its own, equal ops give equal bytes, whatever was compiled or checked before them.
 """
 
+import json
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 import numpy as np
@@ -15,12 +17,12 @@ from hexport.progress import peak_rss_mb
 from hexport.qnn_sdk import load_qnn_libraries
 
 
-def compile_ops(connection: Connection, options: bytes, names: list[str]) -> None:
+def compile_ops(connection: Connection, options: bytes, names: list[str], output: str) -> None:
     """Work of a `child.Child`: compile the ops that come, to a context binary.
 
     First come the ops of the graphs with these names, each list closed by None, and before each op the arrays that no
-    other one has referred to yet. The answer is the binary, empty where the compiler refuses, and then the peak memory
-    of this process in MB.
+    other one has referred to yet. The binary is written to the file `output`, which stays empty where the compiler
+    refuses. The answer is JSON: the peak memory of this process in MB, and of an OSError what it is made of.
 
     options: executorch's options of the QNN backend, as a flatbuffer.
     """
@@ -35,11 +37,13 @@ def compile_ops(connection: Connection, options: bytes, names: list[str]) -> Non
                 wrappers.add(*message)
         graphs.append([op.GetOpWrapper() for op in wrappers.ops])
     manager = qnn.QnnManager(options)
-    binary = memoryview(b"")
+    answer = {}
     if manager.InitBackend().value == 0 and manager.InitContext(names).value == 0:
-        binary = memoryview(manager.Compile(names, graphs)).cast("B")
-    connection.send_bytes(binary)
-    connection.send_bytes(str(round(peak_rss_mb())).encode())
+        try:
+            Path(output).write_bytes(memoryview(manager.Compile(names, graphs)).cast("B"))
+        except OSError as error:
+            answer["error"] = error.errno, error.strerror
+    connection.send_bytes(json.dumps({**answer, "peak_rss_mb": round(peak_rss_mb())}).encode())
 
 
 class _Wrappers:

@@ -37,9 +37,10 @@ def compile_shard(
     checkpoint: Checkpoint,
     attrs: QuantAttrs,
     templates: dict[int, Templates],
+    output: Path,
     progress: Progress,
-) -> bytes:
-    """Stamp and compile shard `number`, from 0 on, of all graphs into one context binary."""
+) -> None:
+    """Stamp and compile shard `number`, from 0 on, of all graphs into one context binary, the file `output`."""
     target, shard, graphs = plan.target, plan.shards[number], plan.graphs(templates, attrs)
     if len(graphs) > 1 and not target.shares_weights:
         why = "the emulator" if target.emulator else f"{target.soc} ({target.htp_arch})"
@@ -47,7 +48,7 @@ def compile_shard(
     with progress.stage("stamp"):
         stamped = dict(zip(graphs, stamp_shard(list(graphs.values()), checkpoint, shard, progress), strict=True))
     with progress.stage("compile"):
-        return compile_graphs(stamped, target, progress, several_contexts=plan.n_shards > 1)
+        compile_graphs(stamped, target, output, progress, several_contexts=plan.n_shards > 1)
 
 
 def assemble_program(
