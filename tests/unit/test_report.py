@@ -147,3 +147,10 @@ def test_the_page(run_script, settings, tmp_path):
     first = page.rows.index(["layer", "SQNR behind it, dB"])
     assert page.rows[first + 1 : first + 4] == [["1", "10.25"], ["4", "20.75"], ["2", "33.5"]]
     assert [FOLDER.replace("/", " / "), ANSWER["prompt"], ANSWER["text"], "12.5", ""] in page.rows
+
+
+def test_layers_of_another_form_are_one_line(script_error, settings, artifacts, tmp_path):
+    qdq = artifacts / "m/16a8w/evaluation/ctx512/qdq.json"
+    qdq.write_text(json.dumps({**QDQ, "layers": [7] * 5}))
+    line = script_error(report.main, {**settings, "runs": []}, output=tmp_path / "report/index.html")
+    assert line.startswith(f"error: {qdq}: layers: ") and "is not of type" in line

@@ -26,7 +26,10 @@ EVALUATION = {
             "additionalProperties": {"type": ["number", "null"], "exclusiveMinimum": 0},
         },
         "graph": {"type": "string"},
-        "layers": {"type": "array", "items": {"required": ["sqnr_db"], "properties": {"sqnr_db": NUMBER}}},
+        "layers": {
+            "type": "array",
+            "items": {"type": "object", "required": ["sqnr_db"], "properties": {"sqnr_db": NUMBER}},
+        },
         "worst_layers": {"type": "array", "items": {"type": "integer", "minimum": 0}},
         **dict.fromkeys(FIGURES, NUMBER),
     },
