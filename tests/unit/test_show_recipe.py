@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_decoder_published import PUBLISHED as PUBLISHED_CONFIGS
+from test_decoder_published import CONFIGS
 
 from hexport.config.recipes import resolve_recipes
 from hexport.config.settings import built_in_models
@@ -129,12 +129,12 @@ def test_every_built_in_model_is_shown_without_its_checkpoint(model):
 
 @pytest.mark.parametrize("model", built_in_models())
 def test_published_sizes_are_those_of_the_published_configs(model):
-    assert PUBLISHED[model] == sizes_of(decoder_config(PUBLISHED_CONFIGS[model][0]))
+    assert PUBLISHED[model] == sizes_of(decoder_config(CONFIGS[model]))
 
 
 @pytest.mark.parametrize("model", built_in_models())
 def test_projections_have_the_sizes_of_the_checkpoints_tensors(model):
-    config = decoder_config(PUBLISHED_CONFIGS[model][0])
+    config = decoder_config(CONFIGS[model])
     shapes, sizes = tensor_shapes(config), PUBLISHED[model]
     of_layer = sum(n_in * n_out for name, (n_in, n_out) in sizes.projections.items() if name != "output")
     matrices = [shape for name, shape in shapes.items() if "proj.weight" in name]
