@@ -38,14 +38,16 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         from hexport.quantization.calibration import calibrate
         from hexport.quantization.quant_attrs import save_quant_attrs
         from hexport.quantization.recipe import recipe_from
-        from hexport.quantization.seq_mse import search
+        from hexport.quantization.seq_mse import search, search_parts
         from hexport.quantization.tokens_file import read_tokens
 
         data = read_tokens(tokens)
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.r1)
+        folder = output.with_name("seq_mse")
+        progress.announce(search_parts(model, data.samples, recipe, folder))
         attrs = calibrate(model, data.samples, recipe, progress)
-        attrs = replace(attrs, weights=search(model, data.samples, recipe, progress, output.with_name("seq_mse")))
+        attrs = replace(attrs, weights=search(model, data.samples, recipe, progress, folder))
         save_quant_attrs(
             output,
             attrs,

@@ -5,7 +5,7 @@ import ctypes
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,8 @@ class Progress:
     def __init__(self, log: Path | None = None):
         self.stages: dict[str, dict] = {}
         self._with_child_mb = 0.0
+        self._to_come: dict[str, float] = {}  # parts that were announced and have not begun
+        self._announced_s = self._taken_s = 0.0  # of those that have ended: as announced, and as it came
         self._terminal = sys.stderr
         self._line_open = False  # a passing line stands on the terminal
         self._file = None
@@ -78,13 +80,49 @@ class Progress:
         """Count a child process, which had this peak while this process had the memory that it has now."""
         self._with_child_mb = max(self._with_child_mb, _memory_mb("VmRSS") + peak_mb)
 
-    def steps(self, items: Iterable[T], name: str, count: int, unit: str = "layer") -> Iterator[T]:
-        """Iterate, saying `name: unit i of count, t s left` before each step."""
-        start = time.perf_counter()
+    def announce(self, parts: dict[str, float]) -> None:
+        """Say what `steps` will go through, by name, and the seconds that each part takes on a machine like any other.
+
+        From then on, the time left is that of the whole job: of parts to come, by the speed of those that are done.
+        """
+        self._to_come |= parts
+
+    def steps(
+        self, items: Iterable[T], name: str, count: int, unit: str = "layer", costs: Sequence[float] | None = None
+    ) -> Iterator[T]:
+        """Iterate, saying `name: unit i of count, t s left` before each step, as soon as a speed is known.
+
+        costs: what each step takes in relation to the others; alike by default.
+        """
+        announced = self._to_come.pop(name, None)
+        costs = costs or [1.0] * count
+        done, total, start = 0.0, sum(costs), time.perf_counter()
         for i, item in enumerate(items):
-            left = f", {(time.perf_counter() - start) / i * (count - i):.0f} s left" if i else ""
+            left = self._left(announced, done / total, time.perf_counter() - start if i else 0.0)
             self.say(f"{name}: {unit} {i + 1} of {count}{left}", passing=True)
             yield item
+            done += costs[i]
+        if announced is not None:
+            self._announced_s += announced
+            self._taken_s += time.perf_counter() - start
+
+    def _left(self, announced: float | None, done: float, taken: float) -> str:
+        """Of a part that is `done` to this fraction and has taken so many seconds; empty while no speed is known."""
+        known = self._announced_s + (announced or 0.0) * done
+        slowness = (self._taken_s + (taken if announced else 0.0)) / known if known else 0.0
+        if done:
+            own = taken / done * (1 - done)
+        elif announced and slowness:
+            own = announced * slowness
+        else:
+            return ""
+        return f", {_duration(own + slowness * sum(self._to_come.values()))} left"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _flush() -> None:

@@ -13,8 +13,8 @@ class Source:
     rows: tuple[int, int] | None = None
 
 
-def prologue_sources() -> dict[str, Source]:
-    return {"embedding.weight": Source("model.embed_tokens.weight")}
+def prologue_sources(rows: tuple[int, int] | None = None) -> dict[str, Source]:
+    return {"embedding.weight": Source("model.embed_tokens.weight", rows)}
 
 
 def layer_sources(config: DecoderConfig, layer: int) -> dict[str, Source]:
@@ -44,9 +44,9 @@ def layer_sources(config: DecoderConfig, layer: int) -> dict[str, Source]:
     return sources
 
 
-def epilogue_sources(config: DecoderConfig) -> dict[str, Source]:
+def epilogue_sources(config: DecoderConfig, rows: tuple[int, int] | None = None) -> dict[str, Source]:
     head = "model.embed_tokens.weight" if config.tied_head else "lm_head.weight"
-    return {"norm.weight": Source("model.norm.weight"), "output.weight": Source(head)}
+    return {"norm.weight": Source("model.norm.weight"), "output.weight": Source(head, rows)}
 
 
 def tensor_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:

@@ -1,5 +1,6 @@
 """Weights of the canonical checkpoint, streamed into decoder modules: memory-mapped, one module at a time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -54,13 +55,15 @@ class Checkpoint:
                 parameters[name] = parameters[name] * self.config.attention_scale
         return rotated_layer(parameters) if self.rotated else parameters
 
-    def prologue_parameters(self) -> dict[str, torch.Tensor]:
-        parameters, scale = self._parameters(prologue_sources()), self.config.embedding_scale
+    def prologue_parameters(self, rows: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
+        """Of the whole vocabulary, or of its rows from one up to another."""
+        parameters, scale = self._parameters(prologue_sources(rows)), self.config.embedding_scale
         parameters = {name: tensor if scale == 1 else tensor * scale for name, tensor in parameters.items()}
         return rotated_prologue(parameters) if self.rotated else parameters
 
-    def epilogue_parameters(self) -> dict[str, torch.Tensor]:
-        parameters = self._parameters(epilogue_sources(self.config))
+    def epilogue_parameters(self, rows: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
+        """Of the whole vocabulary, or of its rows from one up to another."""
+        parameters = self._parameters(epilogue_sources(self.config, rows))
         return rotated_epilogue(parameters) if self.rotated else parameters
 
     def _parameters(self, sources: dict[str, Source]) -> dict[str, torch.Tensor]:
@@ -99,17 +102,21 @@ def layer_without_weights(config: DecoderConfig, kind: type[Layer] = Layer) -> L
     return with_parameters(module, {name: torch.zeros(p.shape) for name, p in module.named_parameters()})
 
 
-def load_prologue(checkpoint: Checkpoint, context_len: int) -> Prologue:
+def load_prologue(checkpoint: Checkpoint, context_len: int, table: torch.Tensor | None = None) -> Prologue:
+    """`table` (rows, hidden) takes the place of the checkpoint's embeddings: token ids are then its rows."""
+    parameters = checkpoint.prologue_parameters() if table is None else {"embedding.weight": table}
     with torch.device("meta"):
-        module = Prologue(checkpoint.config, context_len)
+        module = Prologue(replace(checkpoint.config, vocab_size=len(parameters["embedding.weight"])), context_len)
     module.set_rope_tables(checkpoint.config, context_len)
-    return with_parameters(module, checkpoint.prologue_parameters())
+    return with_parameters(module, parameters)
 
 
-def load_epilogue(checkpoint: Checkpoint) -> Epilogue:
+def load_epilogue(checkpoint: Checkpoint, rows: tuple[int, int] | None = None) -> Epilogue:
+    """Of the whole vocabulary, or of its rows from one up to another."""
+    parameters = checkpoint.epilogue_parameters(rows)
     with torch.device("meta"):
-        module = Epilogue(checkpoint.config)
-    return with_parameters(module, checkpoint.epilogue_parameters())
+        module = Epilogue(replace(checkpoint.config, vocab_size=len(parameters["output.weight"])))
+    return with_parameters(module, parameters)
 
 
 def load_decoder(checkpoint: Checkpoint, context_len: int, config: DecoderConfig | None = None) -> Decoder:

@@ -6,8 +6,10 @@ observe, because the templates run the same ops on the same values.
 
 import re
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import torch
+from torch import nn
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.device import device, machine
@@ -18,12 +20,20 @@ from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint, layer_without_weights, load_epilogue, load_prologue
 from hexport.errors import HexportError
 from hexport.progress import Progress
+from hexport.quantization.costs import (
+    EXPORT_S,
+    calibrated_epilogue_s,
+    calibrated_layer_s,
+    calibrated_prologue_s,
+    table_s,
+)
 from hexport.quantization.points import placed
 from hexport.quantization.prepared import (
     Observer,
     PreparedGraph,
     centred,
     encoding_of,
+    end_at,
     observe_once,
     prepare,
     reset,
@@ -38,12 +48,15 @@ from hexport.quantization.recipe import (
     check_points,
     check_sizes,
 )
+from hexport.quantization.vocabulary import prologue_of, row_blocks
 
 # Inputs of a layer that other layers share; the other points of a layer's template are the layer's own.
 SHARED_INPUTS = {"hidden", MASK, *(f"rope_{i}" for i in range(len(TABLES)))}
 # The templates are exported at this AR length and run at the length of each sample.
 EXPORT_LENGTH = 8
 EPILOGUE_POINTS = [(EPILOGUE, point) for point in ("norm.rms_norm", "output.conv2d")]
+OF_EXTREMES = ("min_max", "moving_average")  # observers to which the smallest and the largest value of a tensor are all
+READ = "read embeddings"
 
 
 @dataclass
@@ -67,14 +80,27 @@ def calibrate(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe, 
     check_samples(samples, checkpoint.config)
     progress.say(f"decoders compute on {machine()['device']}")
     activations: dict[str, Encoding] = {}
+    progress.announce(_parts(checkpoint, samples, recipe))
     with torch.no_grad():
         with progress.stage("calibrate prologue"):
-            states = _calibrate_prologue(checkpoint, samples, recipe, activations)
+            states = _calibrate_prologue(checkpoint, samples, recipe, activations, progress)
         with progress.stage("calibrate layers"):
             kv = _calibrate_layers(checkpoint, states, recipe, activations, progress)
         with progress.stage("calibrate epilogue"):
-            logits = _calibrate_epilogue(checkpoint, states, recipe, activations)
+            logits = _calibrate_epilogue(checkpoint, states, recipe, activations, progress)
     return QuantAttrs(activations, kv, activations[MASK], logits)
+
+
+def _parts(checkpoint: Checkpoint, samples, recipe) -> dict[str, float]:
+    """The parts of a calibration, and their costs."""
+    sizes, n_layers = sizes_of(checkpoint.config), checkpoint.config.n_layers
+    return {
+        READ: table_s(sizes),
+        "calibrate prologue": calibrated_prologue_s(sizes, samples),
+        "prepare layers": EXPORT_S * len(_templates(checkpoint, recipe)),
+        "calibrate": n_layers * calibrated_layer_s(sizes, samples),
+        "calibrate epilogue": calibrated_epilogue_s(sizes, samples),
+    }
 
 
 def check_samples(samples: list[list[int]], config: DecoderConfig) -> None:
@@ -159,11 +185,15 @@ def prepare_epilogue(epilogue: Epilogue, ar_len: int, recipe: Recipe) -> Prepare
     return prepare(epilogue, (torch.zeros(1, ar_len, epilogue.output.in_channels),), recipe, EPILOGUE)
 
 
-def _calibrate_prologue(checkpoint, samples, recipe, activations) -> list[State]:
+def _calibrate_prologue(checkpoint, samples, recipe, activations, progress) -> list[State]:
     config = checkpoint.config
-    template = prepare_prologue(load_prologue(checkpoint, max(map(len, samples))), EXPORT_LENGTH, recipe)
+    if recipe.at(PROLOGUE, "embedding.embedding").observer in OF_EXTREMES:
+        prologue, samples = prologue_of(checkpoint, samples, progress, READ)
+    else:  # the others need all of the table at once
+        prologue = load_prologue(checkpoint, max(map(len, samples)))
+    template = prepare_prologue(prologue, EXPORT_LENGTH, recipe)
     states = []
-    for sample in samples:
+    for sample in progress.steps(samples, "calibrate prologue", len(samples), "sample"):
         hidden, *ropes = template.module(*token_inputs(sample))
         state = State(hidden, ropes, causal_masks(len(sample), len(sample), 0, config.sliding_window))
         states.append(state.to(device()))
@@ -175,20 +205,14 @@ def _calibrate_prologue(checkpoint, samples, recipe, activations) -> list[State]
 def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list[dict[str, Encoding]]:
     """Advance the states through all layers, and return the encodings of the k and v that each layer adds."""
     config = checkpoint.config
-    templates: dict[tuple, PreparedGraph] = {}
+    templates = _prepared_layers(checkpoint, recipe, progress)
+    names = *templates[_template(checkpoint, recipe, 0)].points, *LAYER_PROJECTIONS
+    of_layers = [(str(layer), name) for layer in range(config.n_layers) for name in names]
+    check_points(recipe, [*map(placed, activations), *of_layers, *EPILOGUE_POINTS])
     empty = [cache.to(device()) for cache in empty_cache(config, 0)]
     kv = []
     for i in progress.steps(range(config.n_layers), "calibrate", config.n_layers):
-        signature = config.layer_signature(i), recipe.template_of(i)
-        if signature not in templates:
-            templates[signature] = prepare_layer(config, i, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
-            observe_once(templates[signature])
-            templates[signature].module.to(device())
-        if i == 0:
-            names = *templates[signature].points, *LAYER_PROJECTIONS
-            of_layers = [(str(layer), name) for layer in range(config.n_layers) for name in names]
-            check_points(recipe, [*map(placed, activations), *of_layers, *EPILOGUE_POINTS])
-        template = templates[signature]
+        template = templates[_template(checkpoint, recipe, i)]
         set_parameters(template, {name: p.to(device()) for name, p in checkpoint.layer_parameters(i).items()})
         reset(template)
         kind = config.layers[i]
@@ -205,12 +229,42 @@ def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list
     return kv
 
 
-def _calibrate_epilogue(checkpoint, states, recipe, activations) -> Encoding:
-    """Return the encoding of the logits."""
-    template = prepare_epilogue(load_epilogue(checkpoint), EXPORT_LENGTH, recipe)
+def _templates(checkpoint: Checkpoint, recipe: Recipe) -> dict[tuple, int]:
+    """The first layer of each template."""
+    return {_template(checkpoint, recipe, i): i for i in reversed(range(checkpoint.config.n_layers))}
+
+
+def _template(checkpoint: Checkpoint, recipe: Recipe, layer: int) -> tuple:
+    """Layers for which it is the same share a template."""
+    return checkpoint.config.layer_signature(layer), recipe.template_of(layer)
+
+
+def _prepared_layers(checkpoint, recipe, progress) -> dict[tuple, PreparedGraph]:
+    """All templates of layers. Their parameters come later."""
+    firsts, templates = sorted(_templates(checkpoint, recipe).items(), key=itemgetter(1)), {}
+    for signature, layer in progress.steps(firsts, "prepare layers", len(firsts), "template"):
+        templates[signature] = prepare_layer(checkpoint.config, layer, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
+        observe_once(templates[signature])
+        templates[signature].module.to(device())
+    return templates
+
+
+def _calibrate_epilogue(checkpoint, states, recipe, activations, progress) -> Encoding:
+    """Return the encoding of the logits. They are made block by block of the vocabulary where that is all the same."""
+    by_block = all(recipe.at(*point).observer == "min_max" for point in EPILOGUE_POINTS)
+    blocks = row_blocks(checkpoint) if by_block else [(0, checkpoint.config.vocab_size)]
+    template = prepare_epilogue(load_epilogue(checkpoint, blocks[0]), EXPORT_LENGTH, recipe)
     observe_once(template)
+    if len(blocks) > 1:
+        end_at(template, template.outputs[0])
     template.module.to(device())
-    for state in states:
+    calls = [(block, state) for block in blocks for state in states]
+    costs = [float((block[1] - block[0]) * state.hidden.shape[1]) for block, state in calls]
+    loaded = blocks[0]
+    for block, state in progress.steps(calls, "calibrate epilogue", len(calls), "block", costs):
+        if block != loaded:
+            weight, loaded = checkpoint.epilogue_parameters(block)["output.weight"].to(device()), block
+            template.module.output.weight = nn.Parameter(weight, requires_grad=False)
         template.module(state.hidden)
     epilogue = {point: encoding_of(o) for point, o in template.points.items() if point not in SHARED_INPUTS}
     activations |= {f"epilogue.{point}": encoding for point, encoding in epilogue.items()}

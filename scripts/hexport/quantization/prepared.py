@@ -106,6 +106,15 @@ def observe_once(prepared: PreparedGraph) -> None:
     prepared.module.recompile()
 
 
+def end_at(prepared: PreparedGraph, point: str) -> None:
+    """Let the graph end where this point is observed first, and put out its values."""
+    graph, observer = prepared.module.graph, prepared.points[point]
+    end = next(node for node in graph.nodes if observer_of(prepared.module, node) is observer)
+    graph.output_node().args = ((end,),)
+    graph.eliminate_dead_code()
+    prepared.module.recompile()
+
+
 def reset(prepared: PreparedGraph) -> None:
     """Forget all ranges. The tensors are new, because a concatenation's observer shares its own with its inputs'."""
     for observer in prepared.points.values():

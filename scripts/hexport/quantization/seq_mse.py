@@ -21,7 +21,8 @@ from hexport.code_digest import code_digest
 from hexport.decoder.device import device
 from hexport.decoder.masks import causal_masks
 from hexport.decoder.model import UncachedLayer, rope_of, to_channels
-from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
+from hexport.decoder.sizes import sizes_of
+from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.file_hashes import sha256
 from hexport.progress import Progress
 from hexport.provenance import atomic_path, damage, manifest_path, write_manifest
@@ -33,7 +34,9 @@ from hexport.quantization.calibration import (
     prepare_layer,
     token_inputs,
 )
+from hexport.quantization.costs import float_layer_s, search_s, table_s
 from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION, Precision, Recipe
+from hexport.quantization.vocabulary import ALIGNMENT, prologue_of, row_blocks
 from hexport.quantization.weights import Observer, narrowed
 
 # Projections that read what another one reads: its products serve them too.
@@ -44,6 +47,7 @@ SAME_INPUT = {
 }
 LOWEST = 0.3  # narrower ranges are not tried: best for 17 of 25,920 4-bit channels of SmolLM2-135M, for no LPBQ ones
 BLOCKS = 4  # of a symmetric matrix, of which half of those off its diagonal are left out
+READ, LAYERS, HEAD = "SeqMSE embeddings", "SeqMSE", "SeqMSE head"  # parts, in the progress
 CHUNK = 1 << 17  # weights searched at a time: their float copies stay in the processor's cache
 
 
@@ -57,11 +61,10 @@ def search(
     sample of token ids is read from position 0.
     """
     check_samples(samples, checkpoint.config)
-    asked = _asked(recipe, checkpoint.config.n_layers)
-    files = _files(checkpoint, samples, asked, folder) if asked else {}
-    missing = {place: precisions for place, precisions in asked.items() if not _is_known(files[place])}
-    if len(missing) < len(asked):
-        progress.say(f"SeqMSE: {len(asked) - len(missing)} of {len(asked)} layers found in {folder}")
+    files, missing = _search_for(checkpoint, samples, recipe, folder)
+    if len(missing) < len(files):
+        progress.say(f"SeqMSE: {len(files) - len(missing)} of {len(files)} layers found in {folder}")
+    progress.announce(_parts(checkpoint, samples, missing))
     if missing:
         with torch.no_grad(), progress.stage("SeqMSE"):
             _search_missing(checkpoint, samples, recipe, missing, progress, files)
@@ -70,13 +73,22 @@ def search(
     return {_name(place, name): ratios for place, file in files.items() for name, ratios in load_file(file).items()}
 
 
+def search_parts(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe, folder: Path) -> dict[str, float]:
+    """The parts of a search that is still to come, for `Progress.announce`; none where all is known."""
+    return _parts(checkpoint, samples, _search_for(checkpoint, samples, recipe, folder)[1])
+
+
 def best_ratios(weight: torch.Tensor, products: torch.Tensor, observer: Observer, candidates: int) -> torch.Tensor:
     """Ratios (out,) of a weight (out, in, 1, 1), given the sum of products of its inputs (in, in).
 
     A channel keeps its min-max range where no candidate is better: where it is zero, or holds no numbers.
     """
-    rows = max(1, CHUNK // weight[0].numel())
-    return torch.cat([_best_ratios(part, products, observer, candidates) for part in weight.cpu().split(rows)])
+    parts = weight.cpu().split(_rows_at_a_time(weight[0].numel()))
+    return torch.cat([_best_ratios(part, products, observer, candidates) for part in parts])
+
+
+def _rows_at_a_time(n_in: int) -> int:
+    return max(1, CHUNK // n_in)
 
 
 def _best_ratios(weight: torch.Tensor, products: torch.Tensor, observer: Observer, candidates: int) -> torch.Tensor:
@@ -110,6 +122,32 @@ def _asked(recipe: Recipe, n_layers: int) -> dict[str, dict[str, Precision]]:
     return asked
 
 
+def _search_for(
+    checkpoint: Checkpoint, samples, recipe: Recipe, folder: Path
+) -> tuple[dict[str, Path], dict[str, dict[str, Precision]]]:
+    """The file of each place where the recipe asks, and what is asked for at those whose file is not there."""
+    asked = _asked(recipe, checkpoint.config.n_layers)
+    files = _files(checkpoint, samples, asked, folder) if asked else {}
+    return files, {place: precisions for place, precisions in asked.items() if not _is_known(files[place])}
+
+
+def _parts(checkpoint: Checkpoint, samples, missing: dict[str, dict[str, Precision]]) -> dict[str, float]:
+    sizes = sizes_of(checkpoint.config)
+    parts = {READ: table_s(sizes), LAYERS: sum(_costs_of_layers(checkpoint, samples, missing))} if missing else {}
+    return parts | ({HEAD: search_s(sizes, missing[EPILOGUE])} if EPILOGUE in missing else {})
+
+
+def _costs_of_layers(checkpoint: Checkpoint, samples, missing: dict[str, dict[str, Precision]]) -> list[float]:
+    """Of those that the samples pass, up to the last one that is needed."""
+    sizes = sizes_of(checkpoint.config)
+    n, forward = _n_layers(checkpoint, missing), float_layer_s(sizes, samples)
+    return [forward + search_s(sizes, missing.get(str(i), {})) for i in range(n)]
+
+
+def _n_layers(checkpoint: Checkpoint, missing: dict[str, dict[str, Precision]]) -> int:
+    return checkpoint.config.n_layers if EPILOGUE in missing else 1 + max(map(int, missing))
+
+
 def _is_known(file: Path) -> bool:
     return file.is_file() and manifest_path(file).is_file() and not damage(file)
 
@@ -132,14 +170,15 @@ def _files(checkpoint: Checkpoint, samples, asked: dict[str, dict[str, Precision
 
 def _search_missing(checkpoint, samples, recipe: Recipe, missing, progress: Progress, files: dict[str, Path]) -> None:
     observers: dict[tuple, dict[str, Observer]] = {}
-    for place, module, products in _inputs(checkpoint, samples, missing, progress):
+    for place, weights, products in _inputs(checkpoint, samples, missing, progress):
         template = _template(checkpoint, recipe, place)
         if template not in observers:
             observers[template] = _weight_observers(checkpoint, recipe, place)
         ratios = {}
         for name, precision in missing[place].items():
-            weight, of_inputs = module.get_submodule(name).weight, products[SAME_INPUT.get(name, name)]
-            ratios[name] = best_ratios(weight, of_inputs, observers[template][f"{name}.weight"], precision.seq_mse)
+            observer, of_inputs = observers[template][f"{name}.weight"], products[SAME_INPUT.get(name, name)]
+            found = [best_ratios(block, of_inputs, observer, precision.seq_mse) for block in weights[name]]
+            ratios[name] = torch.cat(found)
         with atomic_path(files[place]) as temporary:
             save_file(ratios, temporary)
         write_manifest(files[place], script=__file__, inputs={}, params={}, stages={})
@@ -154,36 +193,45 @@ def _template(checkpoint: Checkpoint, recipe: Recipe, place: str) -> tuple:
 
 def _weight_observers(checkpoint: Checkpoint, recipe: Recipe, place: str) -> dict[str, Observer]:
     if place == EPILOGUE:
-        return prepare_epilogue(load_epilogue(checkpoint), EXPORT_LENGTH, recipe).weights
+        return prepare_epilogue(
+            load_epilogue(checkpoint, rows=row_blocks(checkpoint)[0]), EXPORT_LENGTH, recipe
+        ).weights
     return prepare_layer(checkpoint.config, int(place), EXPORT_LENGTH, EXPORT_LENGTH, recipe).weights
 
 
 def _inputs(
     checkpoint: Checkpoint, samples, asked: dict[str, dict[str, Precision]], progress: Progress
-) -> Iterator[tuple[str, nn.Module, dict[str, torch.Tensor]]]:
+) -> Iterator[tuple[str, dict[str, Iterable[torch.Tensor]], dict[str, torch.Tensor]]]:
     """Pass all samples through the float model, as far as the last of the places where something is asked for.
 
-    Yields each of these, its module, and the products (in, in) of the inputs of the projections asked for.
+    Yields each of these, and of the projections asked for their weights, in blocks of rows, and the products (in, in)
+    of their inputs.
     """
-    config = checkpoint.config
-    states = _states(checkpoint, samples)
-    n = config.n_layers if EPILOGUE in asked else 1 + max(map(int, asked))
-    for i in progress.steps(range(n), "SeqMSE", n):
+    config, costs = checkpoint.config, _costs_of_layers(checkpoint, samples, asked)
+    states = _states(checkpoint, samples, progress)
+    for i in progress.steps(range(len(costs)), LAYERS, len(costs), costs=costs):
         kind, layer = config.layers[i], load_layer(checkpoint, i, UncachedLayer).to(device())
         products = _products(layer, asked.get(str(i), ()))
         for state in states:
             state.hidden = layer(state.hidden, state.masks[kind.sliding], *rope_of(kind, state.ropes))[0]
         if str(i) in asked:
-            yield str(i), layer, products
+            yield str(i), {name: [layer.get_submodule(name).weight] for name in asked[str(i)]}, products
     if EPILOGUE in asked:
-        epilogue, products = load_epilogue(checkpoint).to(device()), {}
-        for state in states:  # the norm alone: logits need as much memory as all else
-            _add(products, OUTPUT_PROJECTION, to_channels(epilogue.norm(state.hidden)))
-        yield EPILOGUE, epilogue, products
+        norm, products = load_epilogue(checkpoint, rows=row_blocks(checkpoint)[0]).norm.to(device()), {}
+        for state in states:
+            _add(products, OUTPUT_PROJECTION, to_channels(norm(state.hidden)))
+        yield EPILOGUE, {OUTPUT_PROJECTION: _head(checkpoint, progress)}, products
 
 
-def _states(checkpoint: Checkpoint, samples) -> list[State]:
-    prologue = load_prologue(checkpoint, max(map(len, samples)))
+def _head(checkpoint: Checkpoint, progress: Progress) -> Iterator[torch.Tensor]:
+    """The output projection's weight, in blocks of the rows that are searched at a time."""
+    blocks = row_blocks(checkpoint, ALIGNMENT * _rows_at_a_time(checkpoint.config.hidden_size))
+    for block in progress.steps(blocks, HEAD, len(blocks), "block", [float(end - start) for start, end in blocks]):
+        yield checkpoint.epilogue_parameters(block)["output.weight"]
+
+
+def _states(checkpoint: Checkpoint, samples, progress: Progress) -> list[State]:
+    prologue, samples = prologue_of(checkpoint, samples, progress, READ)
     states = []
     for sample in samples:
         hidden, *ropes = prologue(*token_inputs(sample))

@@ -1,0 +1,36 @@
+"""The vocabulary's table and the head in blocks of rows: of Gemma 3's 262,144 words, each takes 1.2 GB in float32."""
+
+import torch
+
+from hexport.decoder.model import Prologue
+from hexport.decoder.weights import Checkpoint, load_prologue
+from hexport.progress import Progress
+
+BLOCK_VALUES = 1 << 23  # weights of a block
+ALIGNMENT = 64  # rows of a block are a multiple of it: sums of products are then, to the bit, those of the whole
+
+
+def row_blocks(checkpoint: Checkpoint, alignment: int = ALIGNMENT) -> list[tuple[int, int]]:
+    """First row and end of each block of the vocabulary's rows, in their order."""
+    config = checkpoint.config
+    rows = alignment * max(1, BLOCK_VALUES // (config.hidden_size * alignment))
+    return [(start, min(start + rows, config.vocab_size)) for start in range(0, config.vocab_size, rows)]
+
+
+def prologue_of(
+    checkpoint: Checkpoint, samples: list[list[int]], progress: Progress, part: str
+) -> tuple[Prologue, list[list[int]]]:
+    """A prologue with a small table, and the samples in rows of it. `part` is the name of this work in the progress.
+
+    The table holds the embeddings of the samples' tokens, and of each block of the whole table the rows of its smallest
+    and its largest value: min-max observers see in it what they would see in the whole.
+    """
+    used = torch.tensor(sorted({token for sample in samples for token in sample}))
+    of_tokens, extremes, blocks = [], [], row_blocks(checkpoint)
+    for start, end in progress.steps(blocks, part, len(blocks), "block"):
+        block = checkpoint.prologue_parameters((start, end))["embedding.weight"]
+        of_tokens.append(block[used[(used >= start) & (used < end)] - start])
+        extremes.append(block[torch.stack([block.argmin(), block.argmax()]) // block.shape[1]])
+    row_of = {token: row for row, token in enumerate(used.tolist())}
+    table = torch.cat([*of_tokens, *extremes])
+    return load_prologue(checkpoint, max(map(len, samples)), table), [[row_of[t] for t in s] for s in samples]
