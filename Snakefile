@@ -6,7 +6,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from hexport.build import evaluations, lowering, matrix, sources
+from hexport.build import evaluations, lowering, matrix, resources, sources
 from hexport.build.artifacts import Place, Program, checkpoint_config_file
 from hexport.code_digest import code_digest
 from hexport.config.checks import check_config
@@ -16,7 +16,7 @@ from hexport.config.settings import parse_config
 from hexport.errors import HexportError, report
 from hexport.targets.modes import MODES
 from hexport.targets.socs import HTP_ARCH
-from hexport.targets.target import EMULATOR_SUFFIX, target_named
+from hexport.targets.target import EMULATOR_SUFFIX, target_named, target_of_arch
 
 
 include: "rules/common.smk"

@@ -45,7 +45,7 @@ rule calibrate:
         "<artifacts>/{model}/{recipe}/quant_attrs.log",
     threads: ALL_CORES
     resources:
-        mem_mb=4000,
+        **needs(lambda wildcards: resources.calibration_needs(model_sizes(wildcards))),
     params:
         settings=lambda wildcards: matrix.quant_attrs_settings(build, wildcards.model, wildcards.recipe),
         code=code_digest("quantize.py"),

@@ -31,7 +31,7 @@ rule convert_checkpoint:
     log:
         "<artifacts>/{model}/checkpoint/checkpoint.log",
     resources:
-        mem_mb=2000,
+        **needs(lambda wildcards: resources.checkpoint_needs(model_sizes(wildcards))),
     params:
         settings=lambda wildcards: matrix.checkpoint_settings(build, wildcards.model),
         source=lambda wildcards: sources.checkpoint_source(build, wildcards.model),

@@ -1,4 +1,5 @@
 import functools
+from itertools import chain
 import os
 import re
 
@@ -51,8 +52,14 @@ DEVICES = build.devices_file
 # Calibration and evaluation compute on all of them, so only one such job runs at a time.
 ALL_CORES = workflow.resource_settings.cores or os.cpu_count()
 
+
+@one_line_errors
+def notes_on_memory():
+    return list(lowering.short_of_memory(build))
+
+
 if workflow.is_main_process:
-    for line in matrix.left_out(build):
+    for line in chain(matrix.left_out(build), notes_on_memory()):
         print(f"note: {line}", file=sys.stderr)
 
 
@@ -72,6 +79,23 @@ def place_of(wildcards):
 def program_of(wildcards):
     context_length = int(wildcards.context)
     return Program(wildcards.model, wildcards.recipe, context_length, wildcards.target, wildcards.mode)
+
+
+# All that jobs need at one time; --resources mem_mb=… on the command line wins.
+workflow.global_resources.setdefault("mem_mb", resources.machine_mb(build))
+
+
+def needs(of):
+    """The resources of jobs, which ask for more memory after each attempt that failed, for lack of it maybe."""
+    return {
+        "mem_mb": lambda wildcards, attempt: of(wildcards).mem_mb * (1 + attempt) // 2,
+        "disk_mb": lambda wildcards: of(wildcards).disk_mb,
+        "runtime": lambda wildcards: of(wildcards).runtime,
+    }
+
+
+def model_sizes(wildcards):
+    return resources.sizes_for(build, wildcards.model)
 
 
 wildcard_constraints:

@@ -39,6 +39,13 @@ def float_flags(wildcards):
     return shlex.join(word for name, file in float_model(wildcards).items() for word in (f"--{name}", file))
 
 
+# A model of ready programs may have no checkpoint, and then nothing is computed beside the device.
+def evaluation_needs(wildcards):
+    if build.models[wildcards.model].pre_gen_pte is not None:
+        return resources.Needs(mem_mb=2000, disk_mb=100, runtime=120)
+    return resources.evaluation_needs(model_sizes(wildcards), int(wildcards.context))
+
+
 rule evaluate_fp:
     input:
         task_files,
@@ -53,7 +60,7 @@ rule evaluate_fp:
         "<artifacts>/{model}/evaluation/ctx{context}/fp.log",
     threads: ALL_CORES
     resources:
-        mem_mb=6000,
+        **needs(evaluation_needs),
     params:
         settings=fp_settings,
         texts=task_flags,
@@ -86,7 +93,7 @@ rule evaluate_qdq:
     priority: 1
     threads: ALL_CORES
     resources:
-        mem_mb=6000,
+        **needs(evaluation_needs),
     params:
         settings=qdq_settings,
         texts=task_flags,
@@ -142,7 +149,7 @@ rule evaluate_device:
     threads: ALL_CORES
     resources:
         **{slot: slot_of(slot) for slot in SLOTS},
-        mem_mb=6000,
+        **needs(evaluation_needs),
     params:
         settings=device_settings,
         float_model=float_flags,

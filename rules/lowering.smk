@@ -30,6 +30,22 @@ def shards(wildcards):
     return lowering.shards(build, program_of(wildcards))
 
 
+# All AR lengths of a model take about the same.
+def template_needs(wildcards):
+    target = target_of_arch(wildcards.arch).name
+    program = Program(wildcards.model, wildcards.recipe, int(wildcards.context), target, "kv")
+    return resources.template_needs(resources.build_of(build, program))
+
+
+def shard_needs(wildcards):
+    of_program = resources.build_of(build, program_of(wildcards))
+    return resources.shard_needs(of_program, of_program.shards(int(wildcards.shards))[int(wildcards.shard) - 1])
+
+
+def program_needs(wildcards):
+    return resources.program_needs(resources.build_of(build, program_of(wildcards)))
+
+
 rule lower_templates:
     input:
         config="<artifacts>/{model}/checkpoint/config.json",
@@ -39,7 +55,7 @@ rule lower_templates:
     log:
         "<artifacts>/{model}/{recipe}/ctx{context}/templates/{arch}/ar{ar_len}.log",
     resources:
-        mem_mb=4000,
+        **needs(template_needs),
     params:
         settings=template_settings,
         code=code_digest("lower_templates.py"),
@@ -64,7 +80,7 @@ rule compile_shard:
     log:
         "<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.log",
     resources:
-        mem_mb=4000,
+        **needs(shard_needs),
     params:
         settings=shard_settings,
         files=lambda wildcards: file_flags(templates=templates(wildcards)),
@@ -95,7 +111,7 @@ rule assemble_program:
     log:
         "<artifacts>/{model}/{recipe}/ctx{context}/{target}/{mode}_llama_qnn.log",
     resources:
-        mem_mb=2000,
+        **needs(program_needs),
     params:
         settings=program_settings,
         files=lambda wildcards: file_flags(templates=templates(wildcards), shard=shards(wildcards)),

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from hexport.build.program_size import LEFT_OUT, known_sizes, program_sizes
 from hexport.config.documents import read_yaml
 from hexport.config.schema import nearest
 from hexport.config.settings import Config, built_in_models, parse_config
 from hexport.errors import HexportError, one_line_errors
-from hexport.quantization.program_size import LEFT_OUT, known_sizes, program_sizes
 from hexport.quantization.recipe import check_sizes, recipe_from
 from hexport.quantization.recipe_table import other_table, projection_table, size_table
 from hexport.targets.socs import HTP_ARCH

@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 from test_decoder_published import CONFIGS
 
+from hexport.build.program_size import estimated_bytes
 from hexport.config.recipes import resolve_recipes
 from hexport.config.settings import built_in_models
 from hexport.decoder.config import decoder_config
 from hexport.decoder.sizes import PUBLISHED, sizes_of
 from hexport.decoder.tensors import tensor_shapes
-from hexport.quantization.program_size import estimated_bytes
 from hexport.quantization.recipe import recipe_from
 from show_recipe import main
 

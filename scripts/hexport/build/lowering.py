@@ -1,11 +1,15 @@
 """How a program is made: its templates and shards, and what each of these jobs depends on."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from hexport.build.artifacts import Program, shard_file, template_file
-from hexport.build.matrix import as_settings, toolchain_versions
+from hexport.build.matrix import as_settings, programs_to_build, toolchain_versions
+from hexport.build.resources import build_of, machine_mb, most_needed, smallest_sharding
 from hexport.config.checks import check_lookahead_size, check_r3, check_recipe
-from hexport.config.settings import Config
+from hexport.config.settings import AUTO, Config
+from hexport.errors import HexportError
+from hexport.lowering.shards import check_addressable
 from hexport.programs.abi import ar_lengths_of
 from hexport.targets.modes import MODES
 from hexport.targets.target import target_named
@@ -19,8 +23,45 @@ def templates(config: Config, program: Program) -> list[str]:
 
 def shards(config: Config, program: Program) -> list[str]:
     """The files of a program's context binaries, in order."""
-    count = config.models[program.model].num_sharding
+    count = n_shards(config, program)
     return [shard_file(config.artifacts, program, shard, count) for shard in range(1, count + 1)]
+
+
+def n_shards(config: Config, program: Program) -> int:
+    """Raises HexportError where it is `auto` and the sizes of the model are not known yet, and where one of so many
+    shards is more than the HTP addresses."""
+    count = config.models[program.model].num_sharding
+    try:
+        build = build_of(config, program)
+    except FileNotFoundError as error:
+        if count != AUTO:
+            return count
+        raise HexportError(
+            f"models.{program.model}.num_sharding: auto needs the sizes of the model, which are not known yet; run "
+            f"`snakemake {error.filename}` first"
+        ) from None
+    count = smallest_sharding(build, machine_mb(config)) if count == AUTO else count
+    check_addressable(build.stored_bytes, build.shards(count))
+    return count
+
+
+def short_of_memory(config: Config) -> Iterator[str]:
+    """One line for each program of which a job may need more memory than there is, with what would help."""
+    there_is = machine_mb(config)
+    for program in programs_to_build(config):
+        try:
+            build, count = build_of(config, program), n_shards(config, program)
+        except FileNotFoundError:
+            continue
+        most, smallest = most_needed(build, count), smallest_sharding(build, there_is)
+        least = most_needed(build, smallest)
+        if most > there_is:
+            helps = f"num_sharding: {smallest} needs {least / 1000:.1f} GB" if least <= there_is else "use fewer bits"
+            yield (
+                f"model {program.model}, {program.recipe}, max_seq_len {program.context_length}, {program.mode} for "
+                f"{program.target}: a job may need {most / 1000:.1f} GB of memory, there are {there_is / 1000:.1f}; "
+                f"{helps}, or use a machine with more"
+            )
 
 
 def template_settings(config: Config, recipe: str, context_len: int, arch: str, ar_len: int) -> str:
@@ -36,15 +77,15 @@ def template_settings(config: Config, recipe: str, context_len: int, arch: str, 
     )
 
 
-def shard_settings(config: Config, program: Program, n_shards: int) -> str:
+def shard_settings(config: Config, program: Program, count: int) -> str:
     """Raises HexportError as `program_settings` does."""
-    return as_settings({**_shard_settings(config, program), "num_sharding": n_shards})
+    return as_settings({**_shard_settings(config, program), "num_sharding": count})
 
 
 def program_settings(config: Config, program: Program) -> str:
     """Raises HexportError where the target cannot run the recipe, or the mode does not fit the context."""
     sizes = config.models[program.model].sizes(program.context_length)
-    keys = {key: sizes[key] for key in MODES[program.mode].keys}
+    keys = {key: sizes[key] for key in MODES[program.mode].keys if key != "num_sharding"}
     return as_settings({**_shard_settings(config, program), "mode": program.mode, **keys})
 
 
@@ -60,7 +101,7 @@ def _shard_settings(config: Config, program: Program) -> dict[str, Any]:
         "target": program.target,
         "ar_lengths": ar_lengths_of(program.mode, sizes),
         "max_seq_len": program.context_length,
-        "num_sharding": spec.num_sharding,
+        "num_sharding": n_shards(config, program),
         "recipe": program.recipe,
         "recipe_spec": recipe,
         "versions": toolchain_versions(),

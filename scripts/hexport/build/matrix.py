@@ -48,8 +48,13 @@ def quant_attrs(config: Config) -> list[str]:
 def programs(config: Config) -> list[str]:
     """Those to build: every model that has no ready ones, for every SoC with every recipe that it can run, in every
     context length and mode."""
+    return [program(config, each) for each in programs_to_build(config)]
+
+
+def programs_to_build(config: Config) -> list[Program]:
+    """As `programs` says."""
     return [
-        program(config, Program(name, recipe, context_len, soc, mode))
+        Program(name, recipe, context_len, soc, mode)
         for name, model in config.models.items()
         if model.pre_gen_pte is None
         for soc in config.socs

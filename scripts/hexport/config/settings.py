@@ -12,6 +12,7 @@ from hexport.config.schema import defaults, nearest, raise_all, schema, schema_e
 from hexport.errors import HexportError
 from hexport.targets.modes import LOOKAHEAD_KEYS
 
+AUTO = "auto"  # a value of num_sharding
 BUILT_IN_MODELS = Path(__file__).with_name("models.yaml")
 
 
@@ -34,7 +35,7 @@ class Model:
     ngram: int
     window: int
     gcap: int
-    num_sharding: int
+    num_sharding: int | str  # a number, or AUTO
     calibration: dict | None
     prompts: list[str]
     system_prompt: str
@@ -64,6 +65,7 @@ class Model:
 @dataclass(frozen=True, kw_only=True)
 class Config:
     artifacts: str
+    build_memory_gb: float | None
     socs: list[str]
     models: dict[str, Model]
     devices_file: str
@@ -83,6 +85,7 @@ def parse_config(document: dict, source: str) -> Config:
     raise_all(source, [*recipe_errors(document["recipes"]), *_missing_checkpoints(entries)])
     return Config(
         artifacts=document["artifacts"].rstrip("/") or "/",
+        build_memory_gb=document["build_memory_gb"],
         socs=document["socs"],
         models={name: _model(name, entry) for name, entry in entries.items()},
         devices_file=document["devices"],

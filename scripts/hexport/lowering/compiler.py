@@ -1,5 +1,6 @@
 """The HTP compiler: QNN ops in, one context binary out."""
 
+import ctypes
 import json
 from pathlib import Path
 
@@ -17,8 +18,6 @@ from hexport.programs.context_binary import HEADER_BYTES, HEADER_SIGNATURE_AT, H
 from hexport.progress import Progress
 from hexport.targets.target import Target
 
-CONTEXT_LIMIT = 4 * 2**30  # bytes; the HTP's address space
-
 
 def compile_graphs(
     graphs: dict[str, GraphOps], target: Target, output: Path, progress: Progress, several_contexts: bool = False
@@ -28,18 +27,12 @@ def compile_graphs(
     Their ops are dropped on the way. Equal ops give equal bytes. Raises HexportError when the compiler refuses (it
     prints its reason to stderr) or crashes, and OSError where the file cannot be written.
     """
-    sizes = [graph.static_bytes for graph in graphs.values()]
-    size = max(sizes) if target.shares_weights else sum(sizes)
-    if size > CONTEXT_LIMIT:
-        raise HexportError(
-            f"{' + '.join(graphs)}: {size / 2**30:.1f} GB of weights, but an HTP context addresses "
-            f"{CONTEXT_LIMIT // 2**30} GB; raise num_sharding or use a recipe with fewer bits"
-        )
     options = generate_qnn_executorch_option(compile_spec(target, several_contexts, several_graphs=len(graphs) > 1))
     advice = "the log has its last words; with little memory, raise num_sharding"
     work = compile_ops, options, list(graphs), str(output)
     with Child(*work, what=f"{target.soc}: the HTP compiler", advice=advice) as child:
         _send(child, list(graphs.values()))
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, for the compiler
         answer = json.loads(child.receive())
     progress.add_child(answer["peak_rss_mb"])
     if "error" in answer:

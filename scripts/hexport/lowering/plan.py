@@ -7,7 +7,7 @@ from hexport.decoder.config import DecoderConfig
 from hexport.decoder.sizes import sizes_of
 from hexport.errors import HexportError
 from hexport.lowering.decoder_graph import DecoderGraph
-from hexport.lowering.shards import Shard, shards_of
+from hexport.lowering.shards import Shard, check_addressable, shards_of
 from hexport.lowering.template import Templates
 from hexport.programs.abi import KV_METHOD
 from hexport.quantization.part_sizes import part_bytes
@@ -30,8 +30,12 @@ class Plan:
 
     @cached_property
     def shards(self) -> list[Shard]:
-        """Raises HexportError where there are fewer parts than shards."""
-        return shards_of(part_bytes(self.recipe, sizes_of(self.config), self.context_len), self.n_shards)
+        """Raises HexportError where there are fewer parts than shards, and where one is more than the HTP addresses."""
+        n_bytes = part_bytes(self.recipe, sizes_of(self.config), self.context_len)
+        shards = shards_of(n_bytes, self.n_shards)
+        copies = 1 if self.target.shares_weights else len(self.ar_lengths)
+        check_addressable([copies * size for size in n_bytes], shards)
+        return shards
 
     def graphs(self, templates: dict[int, Templates], attrs: QuantAttrs) -> dict[str, DecoderGraph]:
         """The graphs by method name, from templates by AR length.

@@ -79,13 +79,12 @@ def recording() -> AbstractContextManager[None]:
 class GraphOps:
     """The ops of one graph, up to the compiler.
 
-    inputs, outputs: those of the context binary, in its order. static_bytes: size of all weights and tables.
+    inputs, outputs: those of the context binary, in its order.
     """
 
     def __init__(self):
         self.ops: list[Op] = []
         self.outputs: list[Tensor] = []
-        self.static_bytes = 0
         self._inputs: dict[int, Tensor] = {}
         self._known: set[Tensor] = set()
 
@@ -99,7 +98,6 @@ class GraphOps:
         for tensor in (*op.inputs, *op.outputs):
             if tensor not in self._known:
                 self._known.add(tensor)
-                self.static_bytes += 0 if tensor.data is None else tensor.data.nbytes
                 if tensor.name.startswith("output_"):
                     self.outputs.append(tensor)
                 elif tensor.name.startswith("input_"):

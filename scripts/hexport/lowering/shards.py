@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from hexport.errors import HexportError
 
+CONTEXT_LIMIT = 2**32 - 2**27  # bytes; a context of the HTP addresses 4 GB, of which some go to what is no weight
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -32,10 +34,32 @@ def shards_of(part_bytes: list[int], n_shards: int) -> list[Shard]:
             f"num_sharding {n_shards} is more than the {n_parts} parts of the model, which are its {n_layers} layers, "
             "the embedding and the output projection; use fewer"
         )
-    cuts = _cuts(part_bytes, n_shards)
+    cuts = _cuts(part_bytes, n_shards) if n_shards < n_parts else range(1, n_parts)
     return [
         Shard(start == 0, range(max(start, 1) - 1, min(stop, n_layers + 1) - 1), stop == n_parts)
         for start, stop in itertools.pairwise([0, *cuts, n_parts])
+    ]
+
+
+def check_addressable(stored_bytes: list[int], shards: list[Shard]) -> None:
+    """Raise HexportError where a shard of parts that take these bytes is more than the HTP addresses."""
+    largest = max(shard_sums(stored_bytes, shards))
+    if largest <= CONTEXT_LIMIT:
+        return
+    counts = range(len(shards) + 1, len(stored_bytes) + 1)
+    enough = (k for k in counts if max(shard_sums(stored_bytes, shards_of(stored_bytes, k))) <= CONTEXT_LIMIT)
+    smallest = next(enough, None)
+    raise HexportError(
+        f"num_sharding {len(shards)} makes a shard of {largest / 2**30:.1f} GB, but an HTP context addresses 4 GB; "
+        + (f"use {smallest} or more" if smallest else "no number of shards helps; use a recipe with fewer bits")
+    )
+
+
+def shard_sums(part_bytes: list[int], shards: list[Shard]) -> list[int]:
+    """The bytes of each shard."""
+    prologue, *layers, epilogue = part_bytes
+    return [
+        prologue * shard.prologue + sum(layers[i] for i in shard.layers) + epilogue * shard.epilogue for shard in shards
     ]
 
 

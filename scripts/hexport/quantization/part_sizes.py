@@ -29,3 +29,19 @@ def _weight_bytes(recipe: Recipe, sizes: Sizes, place: str, projection: str) -> 
     precision = recipe.at(place, projection)
     blocks = n_in // precision.block_size if precision.block_size else 0
     return n_in * n_out * precision.weight_bits // 8 + n_out * (SCALE_BYTES + BLOCK_BYTES * blocks)
+
+
+def part_codes(recipe: Recipe, sizes: Sizes) -> list[int]:
+    """Return the bytes of the codes of each of these parts in memory, where 4-bit weights take a byte each."""
+    wide = recipe.at(PROLOGUE, "embedding.embedding").activation_bits // 8
+    values = part_values(sizes)
+    return [values[0] * wide, *values[1:]]
+
+
+def part_values(sizes: Sizes) -> list[int]:
+    """Return the number of weights in each of these parts, without those of norms and biases."""
+    layer, epilogue = (
+        sum(n_in * n_out for n_in, n_out in (sizes.projections[name] for name in projections_of(place)))
+        for place in ("0", EPILOGUE)
+    )
+    return [sizes.vocab_size * sizes.hidden_size, *[layer] * sizes.n_layers, epilogue]

@@ -1,0 +1,165 @@
+"""What jobs need, computed from the sizes of their model: memory, disk space and time.
+
+The factors are fits of measurements (benchmarks/resources.py has the data, and holds the estimates against them), with
+room above the largest, so that a job does not need more than it asks for.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+
+from hexport.build.artifacts import Program, checkpoint_config_file
+from hexport.build.program_size import known_sizes
+from hexport.config.settings import Config
+from hexport.decoder.sizes import Sizes
+from hexport.errors import HexportError
+from hexport.lowering.shards import CONTEXT_LIMIT, Shard, shard_sums, shards_of
+from hexport.programs.abi import ar_lengths_of
+from hexport.quantization.part_sizes import part_bytes, part_codes, part_values
+from hexport.quantization.recipe import Recipe, recipe_from
+from hexport.targets.target import target_named
+
+MB = 10**6
+PYTHON_MB = 480  # a process with torch and executorch
+COMPILER_MB = 390  # the compiler's process without any weights
+# Bytes that the compiler takes for a byte of codes of the embedding, the layers and the output projection, by the
+# number of graphs that it compiles at once.
+COMPILED = {1: (5.2, 7.0, 6.4), 2: (15.7, 13.7, 12.2)}
+TEMPLATE = 24  # bytes that a template takes for a weight of its layer
+CALIBRATED = 14  # bytes that calibration takes for a weight of a layer, or of a block of the vocabulary
+
+
+@dataclass(frozen=True)
+class Needs:
+    """mem_mb, disk_mb: megabytes. runtime: minutes on two cores."""
+
+    mem_mb: int
+    disk_mb: int
+    runtime: int
+
+
+@dataclass(frozen=True)
+class Build:
+    """What the needs of the jobs of a program follow from.
+
+    n_graphs: how many the compiler gets at once. copies: of the weights in the program; one per graph, where its graphs
+    cannot share them.
+    """
+
+    sizes: Sizes
+    recipe: Recipe
+    context_len: int
+    n_graphs: int
+    copies: int
+
+    @property
+    def part_bytes(self) -> list[int]:
+        return part_bytes(self.recipe, self.sizes, self.context_len)
+
+    @property
+    def stored_bytes(self) -> list[int]:
+        return [self.copies * size for size in self.part_bytes]
+
+    def shards(self, count: int) -> list[Shard]:
+        """Raises HexportError where there are fewer parts than shards."""
+        return _shards(self, count)
+
+
+@lru_cache(maxsize=10000)
+def _shards(build: Build, count: int) -> list[Shard]:
+    return shards_of(build.part_bytes, count)
+
+
+def build_of(config: Config, program: Program) -> Build:
+    """Raises FileNotFoundError, with the name of the canonical config.json, where the sizes are not known yet."""
+    spec, target = config.models[program.model], target_named(program.target)
+    n_graphs = len(ar_lengths_of(program.mode, spec.sizes(program.context_length)))
+    recipe = recipe_from(config.recipes[program.recipe], program.recipe)
+    copies = 1 if target.shares_weights else n_graphs
+    return Build(sizes_for(config, program.model), recipe, program.context_length, n_graphs, copies)
+
+
+def sizes_for(config: Config, model: str) -> Sizes:
+    """As `build_of` says."""
+    try:
+        return known_sizes(config, config.models[model])[0]
+    except HexportError:
+        raise FileNotFoundError(0, "not yet there", checkpoint_config_file(config.artifacts, model)) from None
+
+
+def machine_mb(config: Config) -> int:
+    """Memory that all jobs may need at one time: `build_memory_gb`, or what the machine has."""
+    if config.build_memory_gb is not None:
+        return round(config.build_memory_gb * 1000)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MB
+
+
+def shard_needs(build: Build, shard: Shard) -> Needs:
+    """Of the job that stamps and compiles a shard."""
+    codes, values = part_codes(build.recipe, build.sizes), part_values(build.sizes)
+    parts = _parts(shard, len(codes))
+    factors = COMPILED[build.n_graphs]
+    kinds = [factors[0], *[factors[1]] * build.sizes.n_layers, factors[2]]
+    compiled = COMPILER_MB + sum(kinds[i] * codes[i] for i in parts) / MB
+    # While a part is quantised, its float weights lie beside all codes; they are gone when the compiler needs most.
+    stamped = PYTHON_MB + (sum(codes[i] for i in parts) + 8 * max(values[i] for i in parts)) / MB
+    written = build.copies * sum(build.part_bytes[i] for i in parts) / MB
+    minutes = (20 + sum(codes[i] for i in parts) / MB * (0.2 + 0.2 * build.n_graphs)) / 60
+    return Needs(ceil(max(stamped, PYTHON_MB + compiled)), ceil(1.1 * written) + 50, 5 + ceil(2 * minutes))
+
+
+def checkpoint_needs(sizes: Sizes) -> Needs:
+    """Of the job that converts a checkpoint, tensor by tensor."""
+    values = part_values(sizes)
+    return Needs(ceil(1000 + 12 * max(values) / MB), ceil(4.4 * sum(values) / MB) + 50, 5 + ceil(sum(values) / 5e8))
+
+
+def calibration_needs(sizes: Sizes) -> Needs:
+    """Of the job that calibrates, or evaluates layer by layer."""
+    layer, vocabulary = part_values(sizes)[1], sizes.vocab_size * sizes.hidden_size
+    return Needs(ceil(1500 + (CALIBRATED * layer + 4 * vocabulary) / MB), 100, 30 + ceil(sum(part_values(sizes)) / 5e7))
+
+
+def evaluation_needs(sizes: Sizes, context_len: int) -> Needs:
+    """Of the job that scores windows of the context length, whose logits are compared as a whole."""
+    needs = calibration_needs(sizes)
+    logits_mb = 3 * 4 * context_len * sizes.vocab_size / MB
+    return Needs(ceil(needs.mem_mb + logits_mb), 100, 2 * needs.runtime)
+
+
+def template_needs(build: Build) -> Needs:
+    """Of the job that makes the templates of one AR length."""
+    layer = part_values(build.sizes)[1]
+    kinds = len({build.recipe.template_of(i) for i in range(build.sizes.n_layers)})
+    return Needs(ceil(PYTHON_MB + 100 + TEMPLATE * layer / MB), 20, 5 + kinds)
+
+
+def program_needs(build: Build) -> Needs:
+    """Of the job that writes the program from its shards."""
+    written = build.copies * sum(build.part_bytes) / MB
+    return Needs(PYTHON_MB + 300, ceil(1.1 * written) + 50, 5 + ceil(written / 3000))
+
+
+def _parts(shard: Shard, n_parts: int) -> list[int]:
+    layers = [1 + i for i in shard.layers]
+    return [*([0] if shard.prologue else []), *layers, *([n_parts - 1] if shard.epilogue else [])]
+
+
+def most_needed(build: Build, count: int) -> int:
+    """Megabytes that the largest job of so many shards needs."""
+    return max(shard_needs(build, shard).mem_mb for shard in build.shards(count))
+
+
+@lru_cache(maxsize=10000)
+def smallest_sharding(build: Build, budget_mb: int) -> int:
+    """The number of shards for `num_sharding: auto`: the smallest that the HTP can address and whose jobs need at most
+    this memory each, or at most what the largest part needs alone."""
+    n_parts = len(build.part_bytes)
+    budget_mb = max(budget_mb, most_needed(build, n_parts))
+
+    def fits(shards: list[Shard]) -> bool:
+        addressed = max(shard_sums(build.stored_bytes, shards)) <= CONTEXT_LIMIT
+        return addressed and most_needed(build, len(shards)) <= budget_mb
+
+    return next((count for count in range(1, n_parts) if fits(build.shards(count))), n_parts)
