@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TWO_AT_A_TIME := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 RESULTS := artifacts/*/*/*/*/*/*
 
-.PHONY: setup demo test test-fast fuzz chaos lint benchmark
+.PHONY: setup demo test test-fast fuzz chaos lint benchmark benchmark-scale
 
 setup: $(VENV)/.installed
 
@@ -53,3 +53,7 @@ benchmark: setup
 	$(BIN)/python benchmarks/runtime.py
 	$(BIN)/python benchmarks/dry_run.py
 	$(BIN)/python benchmarks/devices.py
+
+# For hours, and with up to 22 GB of memory; `benchmarks/scale.py --only ROW` makes one row.
+benchmark-scale: setup
+	$(BIN)/python benchmarks/scale.py
