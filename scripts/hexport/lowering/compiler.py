@@ -8,6 +8,7 @@ from hexport.errors import HexportError
 from hexport.executorch_internals import tried_with
 from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.compiler_process import compile_ops
+from hexport.lowering.compiler_stages import CompilerStages
 from hexport.lowering.recording import GraphOps
 from hexport.lowering.sent_arrays import send_array
 from hexport.programs.context_binary import HEADER_BYTES, HEADER_SIGNATURE_AT, HEADER_SIZE_AT, MAGIC, signature_of
@@ -34,9 +35,11 @@ def compile_graphs(
         )
     options = generate_qnn_executorch_option(compile_spec(target, several_contexts, several_graphs=len(graphs) > 1))
     advice = "the log has its last words; with little memory, raise num_sharding"
+    stages = CompilerStages(progress, len(graphs))
     with Child(compile_ops, options, list(graphs), what=f"{target.soc}: the HTP compiler", advice=advice) as child:
         _send(child, list(graphs.values()))
-        binary = child.receive()
+        binary = child.receive(meanwhile=stages.look)
+        stages.look()
         progress.add_peak_rss_mb(float(child.receive()))
     if not binary:
         raise HexportError(f"{target.soc}: the HTP compiler refused the program; the log has its reason")
