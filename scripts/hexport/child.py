@@ -26,6 +26,8 @@ from hexport.progress import Progress
 SCRIPTS = Path(__file__).resolve().parents[1]
 START = "import sys; sys.path.insert(0, sys.argv[1]); from hexport.child import main; main(int(sys.argv[2]))"
 PR_SET_PDEATHSIG = 1
+IOLBF = 1  # of C's stdio.h: line by line
+LOOK_S = 0.5
 SILENCE_S = 3600.0  # a child that reports progress and says nothing for so long hangs
 
 
@@ -72,11 +74,17 @@ class Child:
         except (BrokenPipeError, ConnectionResetError):
             self._raise_end()
 
-    def receive(self, silence: float = float("inf")) -> bytes:
-        """The next message, which has to come within `silence` seconds. Raises ChildError where none does."""
-        left = min(self._end - time.monotonic(), silence)
-        if left != float("inf") and not self._connection.poll(max(left, 0)):
-            late = f"said nothing for {silence:g} s" if left == silence else f"took more than {self._timeout:g} s"
+    def receive(self, silence: float = float("inf"), meanwhile: Callable[[], None] | None = None) -> bytes:
+        """The next message, which has to come within `silence` seconds. Raises ChildError where none does.
+
+        `meanwhile` is called every LOOK_S seconds until it comes, or the child ends.
+        """
+        silent = time.monotonic() + silence
+        end = min(self._end, silent)
+        while meanwhile and time.monotonic() < end and not self._connection.poll(LOOK_S):
+            meanwhile()
+        if end != float("inf") and not self._connection.poll(max(end - time.monotonic(), 0)):
+            late = f"said nothing for {silence:g} s" if end == silent else f"took more than {self._timeout:g} s"
             raise ChildError(f"{self._what} {late}; {self._advice}")
         try:
             return self._connection.recv_bytes()
@@ -105,7 +113,10 @@ def receive_buffer(connection: Connection, buffer: memoryview) -> None:
 
 def main(descriptor: int) -> None:
     """Run in a child what its parent sends. It ends with its parent, even where that is killed."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # What native code prints is in the log when it has printed it, and after a crash; C would hold back 4 KB.
+    libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, IOLBF, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to the parent too
     faulthandler.enable()  # the Python lines behind a crash go to the log
     connection = Connection(descriptor)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import itertools
 import os
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+ENOUGH = 0.05  # of a job: by the speed of less, it promises nothing
 
 
 class Progress:
@@ -35,15 +37,33 @@ class Progress:
         if self._file:
             self._file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
         if self._terminal.isatty():
-            print(f"\r\x1b[2K{line}", end="" if passing else "\n", file=self._terminal, flush=True)
-            self._line_open = passing
+            self._overwrite(line, passing)
         else:
             print(line, file=self._terminal, flush=True)
+
+    def show(self, line: str) -> None:
+        """Write a passing line to the terminal alone, if there is one: what changes too often for a log."""
+        if self._terminal.isatty():
+            self._overwrite(line, passing=True)
+
+    def _overwrite(self, line: str, passing: bool) -> None:
+        print(f"\r\x1b[2K{line}", end="" if passing else "\n", file=self._terminal, flush=True)
+        self._line_open = passing
 
     def log(self, text: str) -> None:
         """Write what another program said to the log only, if there is one."""
         if self._file:
             self._file.writelines(f"| {line}\n" for line in text.splitlines())
+
+    def follow_log(self) -> Iterator[str]:
+        """Give at each `next` what has come to the log since the one before, whoever wrote it, and without waiting for
+        more. A carriage return ends a line too. Without a log, nothing comes.
+        """
+        if self._file is None:
+            return itertools.repeat("")
+        log = open(self._file.name, encoding="utf-8", errors="replace")  # noqa: SIM115 - closed with the iterator
+        log.seek(0, os.SEEK_END)
+        return iter(log.read, None)
 
     @contextlib.contextmanager
     def library_output_in_log(self) -> Iterator[None]:
@@ -83,7 +103,8 @@ class Progress:
     def announce(self, parts: dict[str, float]) -> None:
         """Say what `steps` will go through, by name, and the seconds that each part takes on a machine like any other.
 
-        From then on, the time left is that of the whole job: of parts to come, by the speed of those that are done.
+        From then on, the time left is that of the whole job: of parts to come, by the speed of those that are done. It
+        is not said before enough of them are.
         """
         self._to_come |= parts
 
@@ -108,15 +129,16 @@ class Progress:
 
     def _left(self, announced: float | None, done: float, taken: float) -> str:
         """Of a part that is `done` to this fraction and has taken so many seconds; empty while no speed is known."""
-        known = self._announced_s + (announced or 0.0) * done
-        slowness = (self._taken_s + (taken if announced else 0.0)) / known if known else 0.0
-        if done:
-            own = taken / done * (1 - done)
-        elif announced and slowness:
-            own = announced * slowness
-        else:
+        own = taken / done * (1 - done) if done else None
+        known, to_come = self._announced_s + (announced or 0.0) * done, sum(self._to_come.values())
+        if known and known >= ENOUGH * (self._announced_s + (announced or 0.0) + to_come):
+            slowness = (self._taken_s + (taken if announced else 0.0)) / known
+            if own is None and announced:
+                own = announced * slowness
+            to_come *= slowness
+        elif to_come:
             return ""
-        return f", {_duration(own + slowness * sum(self._to_come.values()))} left"
+        return "" if own is None else f", {_duration(own + to_come)} left"
 
 
 def _duration(seconds: float) -> str:

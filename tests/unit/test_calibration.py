@@ -12,6 +12,7 @@ from hexport.decoder.weights import Checkpoint, load_decoder
 from hexport.errors import HexportError
 from hexport.lowering.plain import calibrate_plain
 from hexport.progress import Progress
+from hexport.quantization import vocabulary
 from hexport.quantization.calibration import calibrate, token_inputs
 from hexport.quantization.quant_attrs import Encoding, save_quant_attrs
 from hexport.quantization.recipe import recipe_from
@@ -26,9 +27,9 @@ def save_model(folder, change=lambda model: None, **sizes):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": N_LAYERS, **sizes}
-    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8}
+    sizes = {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": VOCABULARY, **sizes}
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**sizes, **heads, vocab_size=VOCABULARY, eos_token_id=None))
+    model = LlamaForCausalLM(LlamaConfig(**sizes, eos_token_id=None))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -209,10 +210,51 @@ def test_blocks_that_do_not_fit_the_model_are_refused_before_its_layers_run(chec
         calibrate(checkpoint, SAMPLES, recipe, Progress())
 
 
-def test_progress_counts_layers_and_stages(checkpoint, recipe, tmp_path):
+@pytest.fixture(scope="module")
+def large_vocabulary(tmp_path_factory):
+    """Of 300 words, with a head of its own and extremes of the table in rows that no sample reads."""
+
+    def spread(model):
+        model.model.embed_tokens.weight[299, 3], model.model.embed_tokens.weight[70, 11] = 9.0, -7.0
+
+    return save_model(tmp_path_factory.mktemp("large_vocabulary"), spread, vocab_size=300)
+
+
+@pytest.mark.parametrize("observer", ["min_max", "moving_average", "mse"])
+@pytest.mark.parametrize("rotated", [False, True], ids=["", "r1"])
+def test_blocks_of_the_vocabulary_give_what_the_whole_gives(large_vocabulary, monkeypatch, observer, rotated):
+    checkpoint = Checkpoint(large_vocabulary.path.parent, rotated)
+    recipe = recipe_from({"observer": observer, "r1": rotated}, "r")
+    samples = [[5, 299, 0, 17, 17, 3, 244, 8, 21], [130], [64, 63, 1, 255, 256, 6]]
+    whole = calibrate(checkpoint, samples, recipe, Progress())
+    monkeypatch.setattr(vocabulary, "BLOCK_VALUES", 1)
+    assert len(vocabulary.row_blocks(checkpoint)) == 5
+    assert calibrate(checkpoint, samples, recipe, Progress()) == whole
+
+
+def test_the_embeddings_range_is_that_of_the_whole_table(large_vocabulary, recipe, monkeypatch):
+    monkeypatch.setattr(vocabulary, "BLOCK_VALUES", 1)
+    attrs = calibrate(large_vocabulary, [[1, 2, 3]], recipe, Progress())
+    found, expected = attrs.encoding("prologue.embedding.embedding"), encoding_of(torch.tensor([9.0, -7.0]))
+    assert math.isclose(found.scale, expected.scale, rel_tol=1e-6)
+    assert found.zero_point == expected.zero_point
+
+
+def test_progress_counts_parts_and_stages(large_vocabulary, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(vocabulary, "BLOCK_VALUES", 1)
     progress = Progress(tmp_path / "log")
-    calibrate(checkpoint, SAMPLES, recipe, progress)
+    calibrate(large_vocabulary, SAMPLES, recipe, progress)
     log = (tmp_path / "log").read_text()
-    for i in range(N_LAYERS):
-        assert f"layer {i + 1} of {N_LAYERS}" in log
+    parts = {
+        "read embeddings: block": 5,
+        "calibrate prologue: sample": len(SAMPLES),
+        "prepare layers: template": 1,
+        "calibrate: layer": N_LAYERS,
+        "calibrate epilogue: block": 5 * len(SAMPLES),
+    }
+    for part, n in parts.items():
+        for i in range(n):
+            assert f" {part} {i + 1} of {n}" in log
+    last_parts = [line for line in log.splitlines() if " calibrate: layer" in line or " calibrate epilogue: " in line]
+    assert [line for line in last_parts if " of " in line and not line.endswith(" left")] == []
     assert progress.stages.keys() == {f"calibrate {part}" for part in ("prologue", "layers", "epilogue")}

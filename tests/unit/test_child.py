@@ -92,6 +92,48 @@ def test_a_child_that_says_nothing_for_long_is_ended(monkeypatch):
         in_child("hang")
 
 
+@pytest.mark.parametrize("meanwhile", [None, lambda: None])
+def test_what_native_code_printed_before_a_crash_is_not_lost(meanwhile, capfd):
+    with Child(print_and_crash, **NAMES) as process, pytest.raises(ChildError, match="was killed"):
+        process.receive(meanwhile=meanwhile)
+    assert "last words\n" in capfd.readouterr().out
+
+
+def print_and_crash(connection) -> None:
+    """Runs in a child."""
+    import ctypes
+
+    ctypes.CDLL(None).puts(b"last words")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_parent_can_look_around_while_a_child_works():
+    looks = []
+    with Child(answer_slowly, **NAMES) as process:
+        assert process.receive(meanwhile=lambda: looks.append(process.send(len(looks)))) == b"0"
+    assert looks
+
+
+def answer_slowly(connection) -> None:
+    """Runs in a child: answers what its parent sends while it waits."""
+    connection.send_bytes(str(connection.recv()).encode())
+
+
+def test_a_child_that_hangs_is_ended_at_its_deadline_while_its_parent_looks_around():
+    with (
+        Child(hang, **NAMES, timeout=1) as process,
+        pytest.raises(ChildError, match="took more than 1 s"),
+    ):
+        process.receive(meanwhile=lambda: None)
+    with Child(hang, **NAMES) as process, pytest.raises(ChildError, match="said nothing for 1 s"):
+        process.receive(1, meanwhile=lambda: None)
+
+
+def hang(connection) -> None:
+    """Runs in a child."""
+    time.sleep(60)
+
+
 def test_errors_of_the_child_are_raised_here():
     with pytest.raises(HexportError) as fault:
         in_child("fault")

@@ -95,6 +95,22 @@ def test_progress_counts_layers(small_model, tmp_path):
     fp_scores(checkpoint, CONTEXT, [[1, 2, 3]], Progress(tmp_path / "log"))
     log = (tmp_path / "log").read_text()
     assert all(f"evaluate: layer {i + 1} of {checkpoint.config.n_layers}" in log for i in range(4))
+    assert "logits: block 1 of 1" in log
+
+
+def test_time_left_is_that_of_all_parts_of_a_long_evaluation(small_model, monkeypatch, tmp_path):
+    checkpoint = Checkpoint(small_model(FAMILIES[0])[1])
+    monkeypatch.setattr(stream, "PACK_TOKENS", 1)
+    monkeypatch.setattr(stream, "WAVE_TOKENS", 1)
+    monkeypatch.setattr("hexport.progress.time.perf_counter", iter(range(10_000)).__next__)  # each look takes a second
+    fp_scores(checkpoint, CONTEXT, [[1, 2, 3], [4, 5, 6], [7, 8, 9]], Progress(tmp_path / "log"))
+    lines = (tmp_path / "log").read_text().splitlines()
+    n = checkpoint.config.n_layers
+    of_each = [[line for line in lines if f"evaluate, part {part} of 3: layer" in line] for part in (1, 2, 3)]
+    assert [len(lines) for lines in of_each] == [n, n, n]
+    left = [int(lines[-1].split()[-3]) for lines in of_each]
+    assert left[0] > left[1] > left[2] > 0
+    assert left[0] - left[2] == pytest.approx(2 * (left[0] - left[1]), abs=2)
 
 
 def test_the_phase_needs_no_executorch():

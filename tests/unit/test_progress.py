@@ -40,22 +40,27 @@ main()
 """
 
 
-def command(log: Path | None, fails: bool) -> list[str]:
-    head = f"log, fails = {str(log) if log else None!r}, {fails}\n"
-    return [sys.executable, "-c", head + JOB]
+def job(log: Path | None, fails: bool) -> str:
+    return f"log, fails = {str(log) if log else None!r}, {fails}\n{JOB}"
 
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{SCRIPTS}:{Path(__file__).parent}"}
 
 
 def on_pipes(log: Path | None, fails: bool) -> subprocess.CompletedProcess:
-    return subprocess.run(command(log, fails), env=ENVIRONMENT, capture_output=True, text=True)
+    command = [sys.executable, "-c", job(log, fails)]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 def on_terminal(log: Path | None, fails: bool) -> str:
-    """What a terminal gets from the job's stdout and stderr."""
+    return output_on_terminal(job(log, fails))
+
+
+def output_on_terminal(program: str) -> str:
+    """What a terminal gets from the stdout and stderr of a Python program."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(command(log, fails), env=ENVIRONMENT, stdin=theirs, stdout=theirs, stderr=theirs)
+    command = [sys.executable, "-c", program]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     received = b""
     try:
@@ -149,3 +154,89 @@ def test_time_left_follows_from_the_steps_done(capsys, monkeypatch):
         "stamp: layer 3 of 4, 20 s left",
         "stamp: layer 4 of 4, 10 s left",
     ]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Stands still, but for what is added to `clock.now`."""
+
+    class Clock:
+        now = 0.0
+
+    monkeypatch.setattr("hexport.progress.time.perf_counter", lambda: Clock.now)
+    return Clock
+
+
+def lines_of(capsys, name: str) -> list[str]:
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"{name}: ")]
+
+
+def test_steps_that_cost_more_count_for_more(clock, capsys):
+    for cost in Progress().steps([1.0, 3.0, 6.0], "search", 3, costs=[1.0, 3.0, 6.0]):
+        clock.now += 2 * cost
+    assert lines_of(capsys, "search") == [
+        "search: layer 1 of 3",
+        "search: layer 2 of 3, 18 s left",
+        "search: layer 3 of 3, 12 s left",
+    ]
+
+
+def test_time_left_is_that_of_all_parts_announced(clock, capsys):
+    """Each part takes twice as long here as announced, the last one three times."""
+    progress = Progress()
+    progress.announce({"first": 10.0, "second": 20.0, "third": 5.0})
+    for _ in progress.steps(range(2), "first", 2):
+        clock.now += 10
+    assert lines_of(capsys, "first") == ["first: layer 1 of 2", "first: layer 2 of 2, 60 s left"]
+    for _ in progress.steps(range(2), "second", 2):
+        clock.now += 20
+    assert lines_of(capsys, "second") == ["second: layer 1 of 2, 50 s left", "second: layer 2 of 2, 30 s left"]
+    for _ in progress.steps(range(3), "third", 3):
+        clock.now += 5
+    assert lines_of(capsys, "third")[1:] == ["third: layer 2 of 3, 10 s left", "third: layer 3 of 3, 5 s left"]
+
+
+def test_a_part_that_was_not_announced_counts_by_itself_in_front_of_those_to_come(clock, capsys):
+    progress = Progress()
+    progress.announce({"known": 10.0, "to come": 30.0})
+    for _ in progress.steps(range(2), "known", 2):
+        clock.now += 5
+    for _ in progress.steps(range(2), "unknown", 2):
+        clock.now += 100
+    assert lines_of(capsys, "unknown") == ["unknown: layer 1 of 2", "unknown: layer 2 of 2, 2 min left"]
+    for _ in progress.steps(range(1), "to come", 1):
+        pass
+    assert capsys.readouterr().err == "to come: layer 1 of 1, 30 s left\n"
+
+
+def test_nothing_is_promised_by_the_speed_of_a_small_part(clock, capsys):
+    progress = Progress()
+    progress.announce({"small": 1.0, "large": 99.0})
+    for name in ("small", "large"):
+        for _ in progress.steps(range(10), name, 10):
+            clock.now += 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines[:11] if "left" in line] == []
+    assert lines[11:13] == ["large: layer 2 of 10, 9 s left", "large: layer 3 of 10, 8 s left"]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(99, "99 s"), (100, "2 min"), (5400, "90 min"), (9000, "2.5 h")])
+def test_long_times_are_not_counted_in_seconds(clock, capsys, seconds, said):
+    for _ in Progress().steps(range(2), "stamp", 2):
+        clock.now += seconds
+    assert lines_of(capsys, "stamp")[1] == f"stamp: layer 2 of 2, {said} left"
+
+
+def test_what_comes_to_the_log_can_be_followed_whoever_writes_it(tmp_path):
+    progress = Progress(tmp_path / "log")
+    progress.say("before")
+    followed = progress.follow_log()
+    assert next(followed) == ""
+    with open(tmp_path / "log", "a") as log:
+        log.write("a line\nhalf")
+    assert next(followed) == "a line\nhalf"
+    with open(tmp_path / "log", "a") as log:
+        log.write(" of one\r")
+    assert next(followed) == " of one\n"
+    assert next(followed) == ""
+    assert next(Progress().follow_log()) == ""

@@ -10,9 +10,10 @@ from small_models import random_model
 from hexport.decoder.weights import Checkpoint
 from hexport.progress import Progress
 from hexport.provenance import manifest_path
+from hexport.quantization import seq_mse, vocabulary
 from hexport.quantization.calibration import prepare_layer
 from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from
-from hexport.quantization.seq_mse import LOWEST, search
+from hexport.quantization.seq_mse import LOWEST, search, search_parts
 from hexport.quantization.weights import fake_quantised
 
 pytestmark = [pytest.mark.usefixtures("qnn_sdk"), pytest.mark.slow]
@@ -124,6 +125,34 @@ def test_only_what_the_recipe_names_is_searched(checkpoint, tmp_path):
     assert ratios["epilogue.output"].shape == (checkpoint.config.vocab_size,)
 
 
+@pytest.mark.parametrize("precision", [PER_CHANNEL, PER_BLOCK], ids=["per_channel", "per_block"])
+def test_blocks_of_the_head_give_what_the_whole_gives(tmp_path, monkeypatch, precision):
+    random_model("llama", num_hidden_layers=1, vocab_size=300, hidden_size=96).save_pretrained(tmp_path / "model")
+    checkpoint, samples = Checkpoint(tmp_path / "model"), [[5, 299, 0, 17], [130], [64, 63, 1, 255, 256, 6]]
+    recipe = recipe_from({**precision, "overrides": [{"layers": "0", "seq_mse": 0}]}, "r")
+    monkeypatch.setattr(seq_mse, "CHUNK", 1)
+    whole = search(checkpoint, samples, recipe, Progress(), tmp_path / "whole")
+    monkeypatch.setattr(vocabulary, "BLOCK_VALUES", 1)
+    by_block = search(checkpoint, samples, recipe, Progress(tmp_path / "log"), tmp_path / "by_block")
+    assert by_block.keys() == whole.keys() == {"epilogue.output"}
+    assert torch.equal(by_block["epilogue.output"], whole["epilogue.output"])
+    log = (tmp_path / "log").read_text()
+    assert all(f"SeqMSE head: block {i} of 5" in log for i in range(1, 6))
+
+
+def test_progress_knows_what_is_still_to_be_searched(checkpoint, searched, tmp_path):
+    recipe, _, folder = searched
+    assert search_parts(checkpoint, SAMPLES, recipe, folder) == {}
+    to_come = search_parts(checkpoint, SAMPLES, recipe, tmp_path / "empty")
+    assert to_come.keys() == {"SeqMSE embeddings", "SeqMSE", "SeqMSE head"}
+    assert all(seconds > 0 for seconds in to_come.values())
+    progress = Progress(tmp_path / "log")
+    search(checkpoint, SAMPLES, recipe, progress, tmp_path / "empty")
+    log = (tmp_path / "log").read_text()
+    for part in to_come:
+        assert f" {part}: " in log
+
+
 def test_a_second_search_reads_what_the_first_has_found(checkpoint, searched, tmp_path):
     recipe, ratios, folder = searched
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
@@ -141,9 +170,9 @@ def test_a_search_that_was_killed_goes_on_where_it_was(checkpoint, searched, tmp
     folder = tmp_path / "seq_mse"
 
     class Killed(Progress):
-        def steps(self, items, *args, **kwargs):
-            for number, item in enumerate(super().steps(items, *args, **kwargs)):
-                if number == 2:
+        def steps(self, items, name, *args, **kwargs):
+            for number, item in enumerate(super().steps(items, name, *args, **kwargs)):
+                if name == "SeqMSE" and number == 2:
                     raise KeyboardInterrupt
                 yield item
 

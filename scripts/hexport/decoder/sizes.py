@@ -39,6 +39,11 @@ class Sizes:
             "output": (hidden, self.vocab_size),
         }
 
+    @property
+    def layer_products(self) -> int:
+        """Multiplications in the projections of a layer, by token."""
+        return sum(n_in * n_out for name, (n_in, n_out) in self.projections.items() if name != "output")
+
 
 def sizes_of(config: DecoderConfig) -> Sizes:
     return Sizes(

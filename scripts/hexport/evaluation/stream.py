@@ -15,8 +15,10 @@ import torch
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.device import device
 from hexport.decoder.masks import ATTEND, MASKED
+from hexport.decoder.sizes import sizes_of
 from hexport.errors import HexportError
 from hexport.progress import Progress
+from hexport.quantization.costs import float_epilogue_s, float_layer_s
 
 PACK_TOKENS = 1024  # in one call, unless a single sequence is longer
 WAVE_TOKENS = 1 << 15
@@ -75,15 +77,17 @@ def stream(
     """
     _check_ids(inputs, config)
     waves = list(_waves(packs(inputs)))
+    names = [f", part {i + 1} of {len(waves)}" if len(waves) > 1 else "" for i in range(len(waves))]
+    for part, wave in zip(names, waves, strict=True):
+        progress.announce(_costs(part, wave, config, with_logits=on_logits is not None))
     row = 0
     with torch.no_grad():
-        for number, wave in enumerate(waves, 1):
-            part = f", part {number} of {len(waves)}" if len(waves) > 1 else ""
+        for part, wave in zip(names, waves, strict=True):
             states = [_after_prologue(decoder, wave) for decoder in decoders]
             for i in progress.steps(range(config.n_layers), f"evaluate{part}", config.n_layers):
                 _pass_layer(decoders, i, states, on_hidden)
             if on_logits is not None:
-                row = _pass_epilogue(decoders, states, config, row, on_logits)
+                row = _pass_epilogue(decoders, states, config, row, on_logits, progress, f"logits{part}")
 
 
 def packs(inputs: Sequence[Sequence[int]]) -> Iterator[Pack]:
@@ -136,6 +140,13 @@ def _waves(of: Iterator[Pack]) -> Iterator[list[Pack]]:
         yield wave
 
 
+def _costs(part: str, wave: list[Pack], config: DecoderConfig, with_logits: bool) -> dict[str, float]:
+    """Of the parts of a wave, for `Progress.announce`."""
+    sizes, inputs = sizes_of(config), [range(n) for pack in wave for n in pack.lengths]
+    layers = {f"evaluate{part}": config.n_layers * float_layer_s(sizes, inputs)}
+    return layers | ({f"logits{part}": float_epilogue_s(sizes, inputs)} if with_logits else {})
+
+
 def _after_prologue(decoder: StreamedDecoder, wave: list[Pack]) -> list[State]:
     prologue, states = decoder.prologue(), []
     for pack in wave:
@@ -152,13 +163,20 @@ def _pass_layer(decoders, i: int, states: list[list[State]], on_hidden) -> None:
         on_hidden(i, *(state.hidden for state in of_pack))
 
 
-def _pass_epilogue(decoders, states: list[list[State]], config: DecoderConfig, row: int, on_logits) -> int:
+def _pass_epilogue(
+    decoders, states: list[list[State]], config: DecoderConfig, row: int, on_logits, progress: Progress, name: str
+) -> int:
     """Returns the number of the next row."""
     # The last decoder's first: to fake-quantise takes the weights' memory twice, before the others' are there.
     epilogues = [decoder.epilogue() for decoder in reversed(decoders)][::-1]
     step = max(LEAST_ROWS, CHUNK // config.vocab_size)
-    for of_pack in zip(*states, strict=True):
-        for parts in zip(*(state.hidden.split(step, dim=1) for state in of_pack), strict=True):
-            on_logits(row, *(epilogue(part)[0] for epilogue, part in zip(epilogues, parts, strict=True)))
-            row += parts[0].shape[1]
+    blocks = [
+        parts
+        for of_pack in zip(*states, strict=True)
+        for parts in zip(*(state.hidden.split(step, dim=1) for state in of_pack), strict=True)
+    ]
+    costs = [float(parts[0].shape[1]) for parts in blocks]
+    for parts in progress.steps(blocks, name, len(blocks), "block", costs):
+        on_logits(row, *(epilogue(part)[0] for epilogue, part in zip(epilogues, parts, strict=True)))
+        row += parts[0].shape[1]
     return row

@@ -12,6 +12,7 @@ from hexport.errors import HexportError
 from hexport.executorch_internals import tried_with
 from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.compiler_process import compile_ops
+from hexport.lowering.compiler_stages import CompilerStages
 from hexport.lowering.recording import GraphOps
 from hexport.lowering.sent_arrays import send_array
 from hexport.programs.context_binary import HEADER_BYTES, HEADER_SIGNATURE_AT, HEADER_SIZE_AT, MAGIC, signature_of
@@ -30,10 +31,12 @@ def compile_graphs(
     options = generate_qnn_executorch_option(compile_spec(target, several_contexts, several_graphs=len(graphs) > 1))
     advice = "the log has its last words; with little memory, raise num_sharding"
     work = compile_ops, options, list(graphs), str(output)
+    stages = CompilerStages(progress, len(graphs))
     with Child(*work, what=f"{target.soc}: the HTP compiler", advice=advice) as child:
         _send(child, list(graphs.values()))
         ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, for the compiler
-        answer = json.loads(child.receive())
+        answer = json.loads(child.receive(meanwhile=stages.look))
+        stages.look()
     progress.add_child(answer["peak_rss_mb"])
     if "error" in answer:
         raise OSError(*answer["error"])

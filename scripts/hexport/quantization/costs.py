@@ -4,7 +4,6 @@ how fast this machine is, the parts that are done tell."""
 from collections.abc import Iterable, Sequence
 
 from hexport.decoder.sizes import Sizes
-from hexport.quantization.recipe import LAYER_PROJECTIONS, OUTPUT_PROJECTION, Precision
 
 OBSERVED_PRODUCTS = 11e9  # a second: multiplications of a calibrated projection
 OBSERVED_VALUES = 65e6  # a second: what the ops between projections put out, with observers
@@ -33,26 +32,28 @@ def _calibrated_layer_s(sizes: Sizes, n: int) -> float:
     Its values are those of a dozen ops on hidden states, six in each of feed-forward and the scores of attention, and
     ten on queries, keys and values.
     """
-    products = sum(_size(sizes, name) for name in LAYER_PROJECTIONS)
+    products = sizes.layer_products
     of_heads = sizes.n_heads * (6 * n + 10 * sizes.head_dim)
     values = 12 * sizes.hidden_size + 6 * sizes.intermediate_size + of_heads
     return n * (products / OBSERVED_PRODUCTS + values / OBSERVED_VALUES)
 
 
 def calibrated_epilogue_s(sizes: Sizes, samples: Iterable[Sequence[int]]) -> float:
-    return sum(map(len, samples)) * _size(sizes, OUTPUT_PROJECTION) / OBSERVED_PRODUCTS
+    return sum(map(len, samples)) * sizes.hidden_size * sizes.vocab_size / OBSERVED_PRODUCTS
 
 
 def float_layer_s(sizes: Sizes, samples: Iterable[Sequence[int]]) -> float:
-    return sum(map(len, samples)) * sum(_size(sizes, name) for name in LAYER_PROJECTIONS) / FLOAT_PRODUCTS
+    return sum(map(len, samples)) * sizes.layer_products / FLOAT_PRODUCTS
 
 
-def search_s(sizes: Sizes, asked: dict[str, Precision]) -> float:
-    """To try the ranges of these projections of a layer, or of the epilogue."""
-    products = sum(sizes.projections[name][0] * _size(sizes, name) * p.seq_mse for name, p in asked.items())
+def float_epilogue_s(sizes: Sizes, samples: Iterable[Sequence[int]]) -> float:
+    return sum(map(len, samples)) * sizes.hidden_size * sizes.vocab_size / FLOAT_PRODUCTS
+
+
+def search_s(sizes: Sizes, ranges: dict[str, int]) -> float:
+    """To try so many ranges for these projections of a layer, or of the epilogue."""
+    products = 0
+    for name, n_ranges in ranges.items():
+        n_in, n_out = sizes.projections[name]
+        products += n_ranges * n_in**2 * n_out
     return products / SEARCHED_PRODUCTS / 2  # about: half of a symmetric matrix, and not all ranges
-
-
-def _size(sizes: Sizes, projection: str) -> int:
-    n_in, n_out = sizes.projections[projection]
-    return n_in * n_out

@@ -134,14 +134,18 @@ def _search_for(
 def _parts(checkpoint: Checkpoint, samples, missing: dict[str, dict[str, Precision]]) -> dict[str, float]:
     sizes = sizes_of(checkpoint.config)
     parts = {READ: table_s(sizes), LAYERS: sum(_costs_of_layers(checkpoint, samples, missing))} if missing else {}
-    return parts | ({HEAD: search_s(sizes, missing[EPILOGUE])} if EPILOGUE in missing else {})
+    return parts | ({HEAD: search_s(sizes, _ranges(missing[EPILOGUE]))} if EPILOGUE in missing else {})
 
 
 def _costs_of_layers(checkpoint: Checkpoint, samples, missing: dict[str, dict[str, Precision]]) -> list[float]:
     """Of those that the samples pass, up to the last one that is needed."""
     sizes = sizes_of(checkpoint.config)
     n, forward = _n_layers(checkpoint, missing), float_layer_s(sizes, samples)
-    return [forward + search_s(sizes, missing.get(str(i), {})) for i in range(n)]
+    return [forward + search_s(sizes, _ranges(missing.get(str(i), {}))) for i in range(n)]
+
+
+def _ranges(precisions: dict[str, Precision]) -> dict[str, int]:
+    return {name: precision.seq_mse for name, precision in precisions.items()}
 
 
 def _n_layers(checkpoint: Checkpoint, missing: dict[str, dict[str, Precision]]) -> int:
