@@ -11,17 +11,18 @@ from pathlib import Path
 from hexport.qnn_sdk import use_qnn_sdk
 
 use_qnn_sdk()
-from hexport.config.recipes import resolve_recipes  # noqa: E402 - after the QNN libraries
+from stamped import lower_stamped  # noqa: E402 - after the QNN libraries
+
+from hexport.config.recipes import resolve_recipes  # noqa: E402
 from hexport.decoder.weights import Checkpoint  # noqa: E402
 from hexport.lowering.constant_methods import SpecialTokens  # noqa: E402
-from hexport.lowering.lower import lower  # noqa: E402
 from hexport.lowering.plain import lower_plain  # noqa: E402
+from hexport.lowering.plan import Plan  # noqa: E402
 from hexport.programs.abi import KV_METHOD, PREFILL_METHOD  # noqa: E402
-from hexport.progress import Progress  # noqa: E402
 from hexport.quantization.quant_attrs import load_quant_attrs  # noqa: E402
 from hexport.quantization.recipe import recipe_from  # noqa: E402
 from hexport.targets.target import target_named  # noqa: E402
-from hexport.tokenizers.tokenizer import load_tokenizer  # noqa: E402
+from hexport.tokenizers.backend import special_ids  # noqa: E402
 
 
 def main(
@@ -36,15 +37,16 @@ def main(
     decode: str = "1",
     prefill: str | None = None,
 ):
-    special = SpecialTokens.of(load_tokenizer(Path(tokenizer)), Path(tokenizer))
+    special = SpecialTokens.of(special_ids(Path(tokenizer)), Path(tokenizer))
     spec = recipe_from(resolve_recipes({})[recipe], recipe)
-    model = Checkpoint(Path(checkpoint), spec.r1), load_quant_attrs(Path(attrs)), spec
+    model, quant_attrs = Checkpoint(Path(checkpoint), spec.r1), load_quant_attrs(Path(attrs))
     if flow == "stamped":
         lengths = {KV_METHOD: int(decode)} | ({PREFILL_METHOD: int(prefill)} if prefill else {})
-        pte = lower(*model, target_named(target), lengths, int(context), 1, special, Progress()).pte
+        plan = Plan(model.config, spec, target_named(target), lengths, int(context), 1)
+        lower_stamped(plan, model, quant_attrs, special, Path(output))
     else:
-        pte = lower_plain(*model, target_named(target), int(context), special)
-    Path(output).write_bytes(pte)
+        pte = lower_plain(model, quant_attrs, spec, target_named(target), int(context), special)
+        Path(output).write_bytes(pte)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import torch
 from measured import HEADER, measured, ratio
+from random_checkpoint import cut_config
 from safetensors.torch import safe_open, save_file
 
 HERE = Path(__file__).parent
@@ -46,7 +47,7 @@ def main(model: str, recipe: str, target: str, max_seq_len: int, layers: int | N
 def cut(checkpoint: Path, scratch: Path, layers: int) -> Path:
     """A checkpoint of the first layers of another one."""
     config = json.loads((checkpoint / "config.json").read_text())
-    (scratch / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
+    (scratch / "config.json").write_text(json.dumps(cut_config(config, layers)))
     with safe_open(checkpoint / "model.safetensors", "pt") as file:
         kept = [name for name in file.keys() if not in_later_layer(name, layers)]  # noqa: SIM118 - not a dict
         save_file({name: file.get_tensor(name) for name in kept}, scratch / "model.safetensors")

@@ -29,11 +29,12 @@ def main(tokens: int) -> None:
 
 
 def lowered(folder: Path) -> dict[str, Path]:
+    from stamped import lower_stamped
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from hexport.decoder.weights import Checkpoint
     from hexport.lowering.constant_methods import SpecialTokens
-    from hexport.lowering.lower import lower
+    from hexport.lowering.plan import Plan
     from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
     from hexport.progress import Progress
     from hexport.quantization.calibration import calibrate
@@ -42,16 +43,15 @@ def lowered(folder: Path) -> dict[str, Path]:
 
     sizes = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 5, "vocab_size": VOCABULARY}
     LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=8, num_key_value_heads=4)).save_pretrained(folder)
-    checkpoint, recipe, progress = Checkpoint(folder), recipe_from({}, "16a8w"), Progress()
+    checkpoint, recipe = Checkpoint(folder), recipe_from({}, "16a8w")
     samples = np.random.default_rng(0).integers(0, VOCABULARY, (2, 64)).tolist()
-    attrs = calibrate(checkpoint, samples, recipe, progress)
+    attrs = calibrate(checkpoint, samples, recipe, Progress())
     programs = {}
     for mode, (prefill, decode) in AR_LENGTHS.items():
         lengths = {KV_METHOD: decode} | ({PREFILL_METHOD: prefill} if prefill else {})
-        target = target_named("SM8650-emulator")
-        program = lower(checkpoint, attrs, recipe, target, lengths, CONTEXT, 1, SpecialTokens(1, 2), progress)
+        plan = Plan(checkpoint.config, recipe, target_named("SM8650-emulator"), lengths, CONTEXT, 1)
         programs[mode] = folder / f"{mode}.pte"
-        programs[mode].write_bytes(program.pte)
+        lower_stamped(plan, checkpoint, attrs, SpecialTokens(1, 2), programs[mode])
     print(f"{checkpoint.config.n_layers} layers, max_seq_len {CONTEXT}")
     return programs
 
