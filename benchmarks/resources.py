@@ -3,9 +3,8 @@
     python benchmarks/resources.py                    the rows of resources.jsonl
     python benchmarks/resources.py scale.jsonl        those of a run of benchmarks/scale.py too
 
-A row of resources.jsonl is a shard of a random llama (rows of 65,536 words) that was compiled alone, and the peak memory
-of the process that stamps it and of the compiler's. Exits with 1 where a job used more than it asks for, or less than
-half.
+A row of resources.jsonl is a shard of a random llama that was compiled alone, and the peak memory of the process that
+stamps it together with the compiler's. Exits with 1 where a job used more than it asks for, or less than half.
 """
 
 import json

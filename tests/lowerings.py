@@ -8,18 +8,25 @@ from tiny_model import CONTEXT, EMULATOR
 
 
 class Lowerings:
-    """Programs of this process. Templates hold no weights, so those of a shape, recipe and context serve all."""
+    """Programs of this process. Templates hold no weights, so those of a shape, recipe and context serve all.
+
+    Like the rules, it hands them on as files.
+    """
 
     def __init__(self, special):
         self.special, self.made = special, {}
 
     def templates(self, config, recipe, target, ar_len, context_len):
+        from hexport.lowering.template_file import read_templates, write_templates
         from hexport.lowering.templates import lower_templates
         from hexport.progress import Progress
 
         key = config, recipe, target.htp_arch, ar_len, context_len
         if key not in self.made:
-            self.made[key] = lower_templates(config, recipe, target, ar_len, context_len, Progress())
+            with tempfile.NamedTemporaryFile(suffix=".json") as file:
+                made = lower_templates(config, recipe, target, ar_len, context_len, Progress())
+                write_templates(Path(file.name), made)
+                self.made[key] = read_templates(Path(file.name))
         return self.made[key]
 
     def graph_arguments(self, checkpoint, attrs, recipe, ar_len: int = 1) -> tuple:

@@ -25,6 +25,7 @@ models:
     checkpoint: hf://org/tiny
     calibration: {prompts: [Once upon a time, "The sea, the sea"]}
     max_seq_len: 32
+    num_sharding: 2
     prompts: [Once]
     seq_len: 8
 """

@@ -6,7 +6,7 @@ room above the largest, so that a job does not need more than it asks for.
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import ceil
 
 from hexport.build.artifacts import Program, checkpoint_config_file
@@ -17,15 +17,16 @@ from hexport.errors import HexportError
 from hexport.lowering.shards import CONTEXT_LIMIT, Shard, shard_sums, shards_of
 from hexport.programs.abi import ar_lengths_of
 from hexport.quantization.part_sizes import part_bytes, part_codes, part_values
-from hexport.quantization.recipe import Recipe, recipe_from
+from hexport.quantization.recipe import EPILOGUE, Recipe, projections_of, recipe_from
 from hexport.targets.target import target_named
 
 MB = 10**6
 PYTHON_MB = 480  # a process with torch and executorch
 COMPILER_MB = 390  # the compiler's process without any weights
-# Bytes that the compiler takes for a byte of codes of the embedding, the layers and the output projection, by the
-# number of graphs that it compiles at once.
-COMPILED = {1: (5.2, 7.0, 6.4), 2: (15.7, 13.7, 12.2)}
+# Bytes that the compiler takes for a byte of codes, by the number of graphs that it compiles at once: of the embedding,
+# and of projections with 4-bit weights, which are a byte each in memory, and 8-bit ones.
+EMBEDDED = {1: 5.2, 2: 15.7}
+PROJECTED = {1: {4: 5.5, 8: 7.0}, 2: {4: 10.0, 8: 13.7}}
 TEMPLATE = 24  # bytes that a template takes for a weight of its layer
 CALIBRATED = 14  # bytes that calibration takes for a weight of a layer, or of a block of the vocabulary
 
@@ -53,7 +54,7 @@ class Build:
     n_graphs: int
     copies: int
 
-    @property
+    @cached_property
     def part_bytes(self) -> list[int]:
         return part_bytes(self.recipe, self.sizes, self.context_len)
 
@@ -95,13 +96,12 @@ def machine_mb(config: Config) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MB
 
 
+@lru_cache(maxsize=10000)
 def shard_needs(build: Build, shard: Shard) -> Needs:
     """Of the job that stamps and compiles a shard."""
     codes, values = part_codes(build.recipe, build.sizes), part_values(build.sizes)
     parts = _parts(shard, len(codes))
-    factors = COMPILED[build.n_graphs]
-    kinds = [factors[0], *[factors[1]] * build.sizes.n_layers, factors[2]]
-    compiled = COMPILER_MB + sum(kinds[i] * codes[i] for i in parts) / MB
+    compiled = COMPILER_MB + sum(_compiled_bytes(build, i) for i in parts) / MB
     # While a part is quantised, its float weights lie beside all codes; they are gone when the compiler needs most.
     stamped = PYTHON_MB + (sum(codes[i] for i in parts) + 8 * max(values[i] for i in parts)) / MB
     written = build.copies * sum(build.part_bytes[i] for i in parts) / MB
@@ -126,6 +126,20 @@ def evaluation_needs(sizes: Sizes, context_len: int) -> Needs:
     needs = calibration_needs(sizes)
     logits_mb = 3 * 4 * context_len * sizes.vocab_size / MB
     return Needs(ceil(needs.mem_mb + logits_mb), 100, 2 * needs.runtime)
+
+
+@lru_cache(maxsize=10000)
+def _compiled_bytes(build: Build, part: int) -> float:
+    """What the compiler takes for a part: 0 is the prologue, then come the layers and the epilogue."""
+    if part == 0:
+        return EMBEDDED[build.n_graphs] * part_codes(build.recipe, build.sizes)[0]
+    place = EPILOGUE if part == len(build.part_bytes) - 1 else str(part - 1)
+    factors = PROJECTED[build.n_graphs]
+    return sum(
+        factors[build.recipe.at(place, name).weight_bits] * n_in * n_out
+        for name, (n_in, n_out) in build.sizes.projections.items()
+        if name in projections_of(place)
+    )
 
 
 def template_needs(build: Build) -> Needs:

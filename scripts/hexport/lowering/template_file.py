@@ -115,7 +115,7 @@ def _template_from(content: dict) -> Template:
         inputs={name: tensors[number] for name, number in content["inputs"].items()},
         outputs=[tensors[number] for number in content["outputs"]],
         codings={name: _coding_from(coding) for name, coding in content["codings"].items()},
-        constants={name: torch.from_numpy(_value(array)) for name, array in content["constants"].items()},
+        constants={name: torch.from_numpy(np.asarray(_value(it))) for name, it in content["constants"].items()},
     )
 
 
