@@ -25,6 +25,7 @@ from hexport.quantization.costs import (
     calibrated_epilogue_s,
     calibrated_layer_s,
     calibrated_prologue_s,
+    searched_table_s,
     table_s,
 )
 from hexport.quantization.points import placed
@@ -55,8 +56,7 @@ SHARED_INPUTS = {"hidden", MASK, *(f"rope_{i}" for i in range(len(TABLES)))}
 # The templates are exported at this AR length and run at the length of each sample.
 EXPORT_LENGTH = 8
 EPILOGUE_POINTS = [(EPILOGUE, point) for point in ("norm.rms_norm", "output.conv2d")]
-OF_EXTREMES = ("min_max", "moving_average")  # observers to which the smallest and the largest value of a tensor are all
-READ = "read embeddings"
+READ = "read embeddings"  # a part, in the progress
 
 
 @dataclass
@@ -94,9 +94,11 @@ def calibrate(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe, 
 def _parts(checkpoint: Checkpoint, samples, recipe) -> dict[str, float]:
     """The parts of a calibration, and their costs."""
     sizes, n_layers = sizes_of(checkpoint.config), checkpoint.config.n_layers
-    return {
-        READ: table_s(sizes),
-        "calibrate prologue": calibrated_prologue_s(sizes, samples),
+    if _sees_extremes(recipe):
+        prologue = {READ: table_s(sizes), "calibrate prologue": calibrated_prologue_s(sizes, samples)}
+    else:
+        prologue = {"calibrate prologue": len(samples) * searched_table_s(sizes)}
+    return prologue | {
         "prepare layers": EXPORT_S * len(_templates(checkpoint, recipe)),
         "calibrate": n_layers * calibrated_layer_s(sizes, samples),
         "calibrate epilogue": calibrated_epilogue_s(sizes, samples),
@@ -185,9 +187,14 @@ def prepare_epilogue(epilogue: Epilogue, ar_len: int, recipe: Recipe) -> Prepare
     return prepare(epilogue, (torch.zeros(1, ar_len, epilogue.output.in_channels),), recipe, EPILOGUE)
 
 
+def _sees_extremes(recipe: Recipe) -> bool:
+    """Whether the smallest and the largest value of the table of embeddings are all that its observer asks for."""
+    return recipe.at(PROLOGUE, "embedding.embedding").observer in ("min_max", "moving_average")
+
+
 def _calibrate_prologue(checkpoint, samples, recipe, activations, progress) -> list[State]:
     config = checkpoint.config
-    if recipe.at(PROLOGUE, "embedding.embedding").observer in OF_EXTREMES:
+    if _sees_extremes(recipe):
         prologue, samples = prologue_of(checkpoint, samples, progress, READ)
     else:  # the others need all of the table at once
         prologue = load_prologue(checkpoint, max(map(len, samples)))

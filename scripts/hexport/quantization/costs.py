@@ -18,6 +18,11 @@ def table_s(sizes: Sizes) -> float:
     return sizes.vocab_size * sizes.hidden_size / READ_VALUES
 
 
+def searched_table_s(sizes: Sizes) -> float:
+    """For an observer that tries ranges to see the table once."""
+    return 40 * table_s(sizes)
+
+
 def calibrated_prologue_s(sizes: Sizes, samples: Iterable[Sequence[int]]) -> float:
     return sum(map(len, samples)) * sizes.hidden_size / OBSERVED_VALUES
 

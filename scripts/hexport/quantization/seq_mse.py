@@ -197,9 +197,8 @@ def _template(checkpoint: Checkpoint, recipe: Recipe, place: str) -> tuple:
 
 def _weight_observers(checkpoint: Checkpoint, recipe: Recipe, place: str) -> dict[str, Observer]:
     if place == EPILOGUE:
-        return prepare_epilogue(
-            load_epilogue(checkpoint, rows=row_blocks(checkpoint)[0]), EXPORT_LENGTH, recipe
-        ).weights
+        epilogue = load_epilogue(checkpoint, row_blocks(checkpoint)[0])
+        return prepare_epilogue(epilogue, EXPORT_LENGTH, recipe).weights
     return prepare_layer(checkpoint.config, int(place), EXPORT_LENGTH, EXPORT_LENGTH, recipe).weights
 
 
@@ -221,7 +220,7 @@ def _inputs(
         if str(i) in asked:
             yield str(i), {name: [layer.get_submodule(name).weight] for name in asked[str(i)]}, products
     if EPILOGUE in asked:
-        norm, products = load_epilogue(checkpoint, rows=row_blocks(checkpoint)[0]).norm.to(device()), {}
+        norm, products = load_epilogue(checkpoint, row_blocks(checkpoint)[0]).norm.to(device()), {}
         for state in states:
             _add(products, OUTPUT_PROJECTION, to_channels(norm(state.hidden)))
         yield EPILOGUE, {OUTPUT_PROJECTION: _head(checkpoint, progress)}, products
