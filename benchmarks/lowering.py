@@ -38,7 +38,8 @@ def main(model: str, recipe: str, target: str, max_seq_len: int, layers: int | N
         sizes = [Path(scratch, f"{flow}.pte").stat().st_size for flow in ("stamped", "plain")]
     n_layers = layers or json.loads((checkpoint / "config.json").read_text())["num_hidden_layers"]
     print(
-        f"{folder.name}, {n_layers} layers, kv, max_seq_len {max_seq_len}, {target}, {torch.get_num_threads()} threads"
+        f"{folder.name}, {n_layers} layers, {recipe}, kv, max_seq_len {max_seq_len}, {target}, "
+        f"{torch.get_num_threads()} threads"
     )
     print(HEADER, stamped.row("stamped"), plain.row("plain"), ratio(plain, stamped), sep="\n")
     print(f"program sizes in bytes: stamped {sizes[0]}, plain {sizes[1]}")
