@@ -42,6 +42,10 @@ def shard_needs(wildcards):
     return resources.shard_needs(of_program, of_program.shards(int(wildcards.shards))[int(wildcards.shard) - 1])
 
 
+def shard_threads(wildcards):
+    return resources.cores_for(shard_needs(wildcards).mem_mb, resources.machine_mb(build), ALL_CORES)
+
+
 def program_needs(wildcards):
     return resources.program_needs(resources.build_of(build, program_of(wildcards)))
 
@@ -79,6 +83,7 @@ rule compile_shard:
         manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.bin.manifest.json",
     log:
         "<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.log",
+    threads: shard_threads
     resources:
         **needs(shard_needs),
     params:

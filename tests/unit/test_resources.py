@@ -6,7 +6,7 @@ import pytest
 
 from hexport.build import lowering
 from hexport.build.artifacts import Program
-from hexport.build.resources import build_of, machine_mb, most_needed, shard_needs, smallest_sharding
+from hexport.build.resources import build_of, cores_for, machine_mb, most_needed, shard_needs, smallest_sharding
 from hexport.config.settings import Config, parse_config
 from hexport.errors import HexportError
 from hexport.lowering.shards import CONTEXT_LIMIT, check_addressable, shard_sums, shards_of
@@ -98,6 +98,10 @@ def test_a_shard_that_the_htp_cannot_address_is_refused_with_the_smallest_number
             check_addressable(n_bytes, shards_of(n_bytes, count))
     with pytest.raises(HexportError, match=r"no number of shards helps; use a recipe with fewer bits$"):
         check_addressable([5 * 10**9, 1, 1], shards_of([5 * 10**9, 1, 1], 1))
+
+
+def test_a_job_gets_the_cores_that_no_other_one_has_memory_for():
+    assert [cores_for(mem_mb, 16000, 8) for mem_mb in (1000, 4000, 5000, 9000, 20000)] == [1, 2, 2, 8, 8]
 
 
 def test_build_memory_is_what_the_machine_has_unless_it_is_set():

@@ -28,7 +28,7 @@ COMPILER_MB = 390  # the compiler's process without any weights
 EMBEDDED = {1: 5.2, 2: 15.7}
 PROJECTED = {1: {4: 5.5, 8: 7.0}, 2: {4: 10.0, 8: 13.7}}
 TEMPLATE = 24  # bytes that a template takes for a weight of its layer
-CALIBRATED = 14  # bytes that calibration takes for a weight of a layer, or of a block of the vocabulary
+CALIBRATED = 14  # bytes that calibration takes for a weight of a layer
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,11 @@ def machine_mb(config: Config) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MB
 
 
+def cores_for(mem_mb: int, machine_mb: int, cores: int) -> int:
+    """Of the machine's cores, those that jobs of this size leave idle, because no more of them fit in memory."""
+    return max(1, cores // max(1, machine_mb // mem_mb))
+
+
 @lru_cache(maxsize=10000)
 def shard_needs(build: Build, shard: Shard) -> Needs:
     """Of the job that stamps and compiles a shard."""
@@ -116,16 +121,17 @@ def checkpoint_needs(sizes: Sizes) -> Needs:
 
 
 def calibration_needs(sizes: Sizes) -> Needs:
-    """Of the job that calibrates, or evaluates layer by layer."""
-    layer, vocabulary = part_values(sizes)[1], sizes.vocab_size * sizes.hidden_size
-    return Needs(ceil(1500 + (CALIBRATED * layer + 4 * vocabulary) / MB), 100, 30 + ceil(sum(part_values(sizes)) / 5e7))
+    """Of the job that calibrates, which holds a layer, and for SeqMSE products of a projection's inputs."""
+    layer, widest = part_values(sizes)[1], max(n_in for n_in, _ in sizes.projections.values())
+    mem_mb = 1450 + (CALIBRATED * layer + 8 * widest**2) / MB
+    return Needs(ceil(mem_mb), 100, 30 + ceil(sum(part_values(sizes)) / 5e7))
 
 
 def evaluation_needs(sizes: Sizes, context_len: int) -> Needs:
-    """Of the job that scores windows of the context length, whose logits are compared as a whole."""
-    needs = calibration_needs(sizes)
+    """Of the job that scores windows of the context length; it holds the float head, and the fake-quantised one."""
+    needs, head_mb = calibration_needs(sizes), 8 * sizes.vocab_size * sizes.hidden_size / MB
     logits_mb = 3 * 4 * context_len * sizes.vocab_size / MB
-    return Needs(ceil(needs.mem_mb + logits_mb), 100, 2 * needs.runtime)
+    return Needs(ceil(needs.mem_mb + head_mb + logits_mb), 100, 2 * needs.runtime)
 
 
 @lru_cache(maxsize=10000)
