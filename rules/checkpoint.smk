@@ -31,7 +31,8 @@ rule convert_checkpoint:
     log:
         "<artifacts>/{model}/checkpoint/checkpoint.log",
     resources:
-        **needs(lambda wildcards: resources.checkpoint_needs(model_sizes(wildcards))),
+        mem_mb=500,  # block by block, whatever the size
+        runtime=60,
     params:
         settings=lambda wildcards: matrix.checkpoint_settings(build, wildcards.model),
         source=lambda wildcards: sources.checkpoint_source(build, wildcards.model),

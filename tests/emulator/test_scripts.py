@@ -69,8 +69,8 @@ def test_manifest_of_the_quant_attrs(tiny):
     assert manifest["versions"].keys() >= {"hexport", "executorch", "torch", "snakemake"}
 
 
-def test_the_log_of_a_program_names_the_compilers_stages_and_keeps_what_it_printed(tiny):
-    log = log_of(tiny.program).read_text()
+def test_the_log_of_a_shard_names_the_compilers_stages_and_keeps_what_it_printed(tiny):
+    log = log_of(tiny.shard).read_text()
     assert re.search(r"^\d\d:\d\d:\d\d HTP compiler: Graph Optimizations$", log, re.MULTILINE)
     printed = set(re.findall(r"^Starting stage: (.+)$", log, re.MULTILINE))
     assert len(printed) > 3

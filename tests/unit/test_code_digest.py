@@ -163,7 +163,18 @@ def test_modules_of_one_kind_of_device_are_there():
 
 
 def test_programs_depend_on_no_chat_template_code():
-    reached = {path.relative_to(digests_of.SCRIPTS).as_posix() for path in digests_of._counted("lower.py", None)}
+    reached = reached_by("assemble_program.py")
     assert "hexport/tokenizers/backend.py" in reached
     assert not {"hexport/tokenizers/chat.py", "hexport/tokenizers/tokenizer.py", "hexport/progress.py"} & reached
-    assert "jinja2" not in package_versions("lower.py")
+    assert "jinja2" not in package_versions("assemble_program.py")
+
+
+def test_stages_of_lowering_depend_on_no_code_of_the_others():
+    templates, shards, programs = map(reached_by, ("lower_templates.py", "compile_shard.py", "assemble_program.py"))
+    assert "hexport/lowering/compiler.py" not in templates
+    assert "hexport/lowering/template_lowering.py" not in shards | programs
+    assert not any(file.startswith("hexport/tokenizers/") for file in templates | shards)
+
+
+def reached_by(script: str) -> set[str]:
+    return {path.relative_to(digests_of.SCRIPTS).as_posix() for path in digests_of._counted(script, None)}

@@ -40,7 +40,8 @@ def type_of(rule: dict) -> str:
             return "list of text"
         case _:
             names = {"string": "text", "integer": "whole number", "number": "number", "object": "keys with values"}
-            return names[kind] + least + (", or a list" if "array" in kinds else "")
+            others = ", or a list" if "array" in kinds else ", or `auto`" if kinds == ["integer", "string"] else ""
+            return names[kind] + least + others
 
 
 def default_of(key: str, place: dict) -> set[str]:

@@ -54,5 +54,5 @@ def test_manifest_tells_how_the_program_was_made(demo):
     assert manifest["htp_arch"] == "V75"
     assert manifest["context_length"] == 512
     assert manifest["versions"]["qnn"].startswith("v2.49")
-    assert {"stamp", "compile", "assemble"} <= manifest["stages"].keys()
+    assert manifest["stages"].keys() == {"assemble"}
     assert all(stage["seconds"] >= 0 and stage["peak_rss_mb"] > 0 for stage in manifest["stages"].values())

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_staleness import PROGRAMS_A, RUN, at
+from test_staleness import PROGRAMS_A, RUN, TEMPLATES_A, at
 from workflow_tree import Tree, stand_in
 
 EVALUATION = """\
@@ -78,6 +78,9 @@ def tree_with_figures(really_evaluated, tmp_path) -> Tree:
     return copy(really_evaluated, tmp_path)
 
 
+LONGER = at(TEMPLATES_A | PROGRAMS_A | RUN | FP | QDQ | DEVICE, 48)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "stale"),
     [
@@ -92,8 +95,8 @@ def tree_with_figures(really_evaluated, tmp_path) -> Tree:
             "Once upon a day,",
             {"encode_calibration a", "calibrate a/16a8w"} | PROGRAMS_A | RUN | QDQ | DEVICE,
         ),
-        ("32\n    prompts", "48\n    prompts", at(PROGRAMS_A | RUN | FP | QDQ | DEVICE, 48)),
-        ("32\n    prompts", "[32, 48]\n    prompts", at(PROGRAMS_A | RUN | FP | QDQ | DEVICE, 48)),
+        ("32\n    prompts", "48\n    prompts", LONGER),
+        ("32\n    prompts", "[32, 48]\n    prompts", LONGER),
     ],
 )
 def test_an_edit_of_the_config(evaluated, old, new, stale):

@@ -114,12 +114,6 @@ def shard_needs(build: Build, shard: Shard) -> Needs:
     return Needs(ceil(max(stamped, PYTHON_MB + compiled)), ceil(1.1 * written) + 50, 5 + ceil(2 * minutes))
 
 
-def checkpoint_needs(sizes: Sizes) -> Needs:
-    """Of the job that converts a checkpoint, tensor by tensor."""
-    values = part_values(sizes)
-    return Needs(ceil(1000 + 12 * max(values) / MB), ceil(4.4 * sum(values) / MB) + 50, 5 + ceil(sum(values) / 5e8))
-
-
 def calibration_needs(sizes: Sizes) -> Needs:
     """Of the job that calibrates, which holds a layer, and for SeqMSE products of a projection's inputs."""
     layer, widest = part_values(sizes)[1], max(n_in for n_in, _ in sizes.projections.values())

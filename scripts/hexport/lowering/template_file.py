@@ -29,6 +29,7 @@ from hexport.lowering.template import Filling, Template, Templates, blank, uniqu
 from hexport.quantization.weights import ParameterCoding, observer_for
 
 FORMAT = 1
+DTYPES = (torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float32)
 TENSOR_KEYS = ("name", "kind", "dtype", "encoding", "quantization", "dims", "dynamic_dims", "data")
 
 
@@ -171,7 +172,7 @@ def _value(content: Any) -> Any:
         case {"blank": [dtype, shape]}:
             return blank(np.dtype(dtype), shape)
         case {"torch": str(name)}:
-            return {"int8": torch.int8, "uint8": torch.uint8, "int16": torch.int16, "uint16": torch.uint16}[name]
+            return {str(dtype): dtype for dtype in DTYPES}[f"torch.{name}"]
         case {"tuple": items}:
             return tuple(_value(item) for item in items)
         case {"qnn": [kind, name]}:
