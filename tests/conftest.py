@@ -20,7 +20,8 @@ SLOWEST_FIRST = (
     *("workflow", "emulator", "devices", ""),
 )
 # Files that share templates, which are in the memory of a worker.
-TOGETHER = {f"emulator/test_{name}.py" for name in ("stamping", "program_abi", "inspect_pte", "generation_modes")}
+SHARING = ("stamping", "program_abi", "inspect_pte", "generation_modes", "templates")
+TOGETHER = {f"emulator/test_{name}.py" for name in SHARING}
 
 # Tests run side by side, one on each core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -1,6 +1,7 @@
 """Template files: equal bytes for equal templates, the same for all SoCs of an HTP architecture, and no lie."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from tiny_model import CONTEXT
@@ -35,11 +36,12 @@ def test_socs_of_an_arch_and_their_emulators_have_the_same_templates(tmp_path, c
     from hexport.lowering.templates import lower_templates
     from hexport.progress import Progress
 
-    targets = Target("SM8850", emulator=False), Target("SA8797", emulator=False), Target("SM8850", emulator=True)
-    files = [tmp_path / f"{target.name}.json" for target in targets]
-    for file, target in zip(files, targets, strict=True):
-        write_templates(file, lower_templates(checkpoint.config, recipe, target, 1, CONTEXT, Progress()))
-    assert len({file.read_bytes() for file in files}) == 1
+    config = replace(checkpoint.config, n_heads=1, n_kv_heads=1)  # fewer heads make smaller graphs
+    files = []
+    for target in (Target("SM8850", emulator=False), Target("SA8797", emulator=True)):
+        files.append(tmp_path / f"{target.name}.json")
+        write_templates(files[-1], lower_templates(config, recipe, target, 1, CONTEXT, Progress()))
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def _without(key: str):
