@@ -41,7 +41,10 @@ def n_shards(config: Config, program: Program) -> int:
             f"`snakemake {error.filename}` first"
         ) from None
     count = smallest_sharding(build, machine_mb(config)) if count == AUTO else count
-    check_addressable(build.stored_bytes, build.shards(count))
+    try:
+        check_addressable(build.stored_bytes, build.shards(count))
+    except HexportError as error:
+        raise HexportError(f"models.{program.model}, {program.mode} for {program.target}: {error}") from None
     return count
 
 
