@@ -39,9 +39,10 @@ def template_needs(wildcards):
 
 def shard_needs(wildcards):
     of_program = resources.build_of(build, program_of(wildcards))
-    return resources.shard_needs(of_program, of_program.shards(int(wildcards.shards))[int(wildcards.shard) - 1])
+    return resources.needs_of_shard(of_program, int(wildcards.shard), int(wildcards.shards))
 
 
+@one_line_errors
 def shard_threads(wildcards):
     return resources.cores_for(shard_needs(wildcards).mem_mb, resources.machine_mb(build), ALL_CORES)
 

@@ -42,3 +42,17 @@ def test_a_job_above_what_there_is_is_named_before_anything_runs(tree):
     said = tree.snakemake("-n").stderr
     notes = re.findall(r"^note: model (\w), 16a8w, max_seq_len 32, kv for SM8650: a job may need 0\.\d GB", said, re.M)
     assert notes == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("shard", "said"),
+    [
+        ("3-of-2", "there is no shard 3 of 2; name one up to 2"),
+        ("1-of-9", "num_sharding 9 is more than the 4 parts of the model"),
+    ],
+)
+def test_a_shard_that_is_not_is_one_line(tree, shard, said):
+    done = tree.snakemake("-n", f"artifacts/a/16a8w/ctx32/SM8650/shards/kv/{shard}.bin", check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {said}")
+    assert "Traceback" not in done.stderr

@@ -5,7 +5,7 @@ from typing import Any
 
 from hexport.build.artifacts import Program, shard_file, template_file
 from hexport.build.matrix import as_settings, programs_to_build, toolchain_versions
-from hexport.build.resources import build_of, machine_mb, most_needed, smallest_sharding
+from hexport.build.resources import SizesNotKnown, build_of, machine_mb, most_needed, smallest_sharding
 from hexport.config.checks import check_lookahead_size, check_r3, check_recipe
 from hexport.config.settings import AUTO, Config
 from hexport.errors import HexportError
@@ -33,7 +33,7 @@ def n_shards(config: Config, program: Program) -> int:
     count = config.models[program.model].num_sharding
     try:
         build = build_of(config, program)
-    except FileNotFoundError as error:
+    except SizesNotKnown as error:
         if count != AUTO:
             return count
         raise HexportError(
@@ -54,7 +54,7 @@ def short_of_memory(config: Config) -> Iterator[str]:
     for program in programs_to_build(config):
         try:
             build, count = build_of(config, program), n_shards(config, program)
-        except FileNotFoundError:
+        except SizesNotKnown:
             continue
         most, smallest = most_needed(build, count), smallest_sharding(build, there_is)
         least = most_needed(build, smallest)

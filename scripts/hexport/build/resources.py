@@ -31,6 +31,10 @@ TEMPLATE = 24  # bytes that a template takes for a weight of its layer
 CALIBRATED = 14  # bytes that calibration takes for a weight of a layer
 
 
+class SizesNotKnown(FileNotFoundError):
+    """The canonical config.json is not there yet. By its name, Snakemake knows that it will ask again later."""
+
+
 @dataclass(frozen=True)
 class Needs:
     """mem_mb, disk_mb: megabytes. runtime: minutes on two cores."""
@@ -73,7 +77,7 @@ def _shards(build: Build, count: int) -> list[Shard]:
 
 
 def build_of(config: Config, program: Program) -> Build:
-    """Raises FileNotFoundError, with the name of the canonical config.json, where the sizes are not known yet."""
+    """Raises SizesNotKnown, with the name of the canonical config.json, where they are not known yet."""
     spec, target = config.models[program.model], target_named(program.target)
     n_graphs = len(ar_lengths_of(program.mode, spec.sizes(program.context_length)))
     recipe = recipe_from(config.recipes[program.recipe], program.recipe)
@@ -86,7 +90,7 @@ def sizes_for(config: Config, model: str) -> Sizes:
     try:
         return known_sizes(config, config.models[model])[0]
     except HexportError:
-        raise FileNotFoundError(0, "not yet there", checkpoint_config_file(config.artifacts, model)) from None
+        raise SizesNotKnown(0, "not yet there", checkpoint_config_file(config.artifacts, model)) from None
 
 
 def machine_mb(config: Config) -> int:
@@ -94,6 +98,14 @@ def machine_mb(config: Config) -> int:
     if config.build_memory_gb is not None:
         return round(config.build_memory_gb * 1000)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MB
+
+
+def needs_of_shard(build: Build, number: int, count: int) -> Needs:
+    """Of shard `number`, from 1, of so many. Raises HexportError where there is none of this number."""
+    shards = build.shards(count)
+    if number > count:
+        raise HexportError(f"there is no shard {number} of {count}; name one up to {count}")
+    return shard_needs(build, shards[number - 1])
 
 
 def cores_for(mem_mb: int, machine_mb: int, cores: int) -> int:
