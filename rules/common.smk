@@ -16,8 +16,6 @@ def one_line_errors(function):
     def wrapper(*args):
         try:
             return function(*args)
-        except resources.SizesNotKnown:
-            raise
         except Exception as error:
             log = None if isinstance(error, HexportError) else Path(f".snakemake/log/hexport-{os.getpid()}.log")
             # Leaving here keeps Snakemake from wrapping the lines in its own.
@@ -89,7 +87,6 @@ workflow.global_resources.setdefault("mem_mb", resources.machine_mb(build))
 
 def needs(of):
     """The resources of jobs, which ask for more memory after each attempt that failed, for lack of it maybe."""
-    of = one_line_errors(of)
     return {
         "mem_mb": lambda wildcards, attempt: of(wildcards).mem_mb * (1 + attempt) // 2,
         "disk_mb": lambda wildcards: of(wildcards).disk_mb,

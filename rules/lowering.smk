@@ -25,6 +25,13 @@ def templates(wildcards):
     return lowering.templates(build, program_of(wildcards))
 
 
+# Inputs come before resources, which have no line of their own for what is wrong.
+@one_line_errors
+def templates_of_shard(wildcards):
+    lowering.check_shard(build, program_of(wildcards), int(wildcards.shard), int(wildcards.shards))
+    return lowering.templates(build, program_of(wildcards))
+
+
 @one_line_errors
 def shards(wildcards):
     return lowering.shards(build, program_of(wildcards))
@@ -39,10 +46,9 @@ def template_needs(wildcards):
 
 def shard_needs(wildcards):
     of_program = resources.build_of(build, program_of(wildcards))
-    return resources.needs_of_shard(of_program, int(wildcards.shard), int(wildcards.shards))
+    return resources.shard_needs(of_program, of_program.shards(int(wildcards.shards))[int(wildcards.shard) - 1])
 
 
-@one_line_errors
 def shard_threads(wildcards):
     return resources.cores_for(shard_needs(wildcards).mem_mb, resources.machine_mb(build), ALL_CORES)
 
@@ -78,7 +84,7 @@ rule compile_shard:
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
         config="<artifacts>/{model}/checkpoint/config.json",
         quant_attrs="<artifacts>/{model}/{recipe}/quant_attrs.json",
-        templates=templates,
+        templates=templates_of_shard,
     output:
         artifact="<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.bin",
         manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.bin.manifest.json",

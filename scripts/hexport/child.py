@@ -10,6 +10,7 @@ import ctypes
 import faulthandler
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -115,6 +116,8 @@ def main(descriptor: int) -> None:
     """Run in a child what its parent sends. It ends with its parent, even where that is killed."""
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _is_cut_off(descriptor):  # the parent was gone before it could take this process along
+        os._exit(1)
     # What native code prints is in the log when it has printed it, and after a crash; C would hold back 4 KB.
     libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, IOLBF, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to the parent too
@@ -128,6 +131,13 @@ def main(descriptor: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # QNN's libraries print, and may crash, while a process that used them tears down
+
+
+def _is_cut_off(descriptor: int) -> bool:
+    """Whether nobody has the other end of a connection any more, though there may be something to be received."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def answer(

@@ -1,5 +1,6 @@
 """How a program is made: its templates and shards, and what each of these jobs depends on."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,14 @@ def shards(config: Config, program: Program) -> list[str]:
     """The files of a program's context binaries, in order."""
     count = n_shards(config, program)
     return [shard_file(config.artifacts, program, shard, count) for shard in range(1, count + 1)]
+
+
+def check_shard(config: Config, program: Program, number: int, count: int) -> None:
+    """Raise HexportError where a program in so many shards has none of this number, counted from 1."""
+    if number > count:
+        raise HexportError(f"there is no shard {number} of {count}; name one up to {count}")
+    with contextlib.suppress(SizesNotKnown):
+        build_of(config, program).shards(count)
 
 
 def n_shards(config: Config, program: Program) -> int:

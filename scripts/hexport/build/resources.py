@@ -100,14 +100,6 @@ def machine_mb(config: Config) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MB
 
 
-def needs_of_shard(build: Build, number: int, count: int) -> Needs:
-    """Of shard `number`, from 1, of so many. Raises HexportError where there is none of this number."""
-    shards = build.shards(count)
-    if number > count:
-        raise HexportError(f"there is no shard {number} of {count}; name one up to {count}")
-    return shard_needs(build, shards[number - 1])
-
-
 def cores_for(mem_mb: int, machine_mb: int, cores: int) -> int:
     """Of the machine's cores, those that jobs of this size leave idle, because no more of them fit in memory."""
     return max(1, cores // max(1, machine_mb // mem_mb))
