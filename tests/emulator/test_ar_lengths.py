@@ -25,6 +25,8 @@ NARROW = {
     "masked_softmax": True,
     "overrides": [{"layers": "epilogue", "points": "output", "weight_bits": 8, "granularity": "per_channel"}],
 }
+NARROW_SIZES = {"num_hidden_layers": 1, "hidden_size": 96, "intermediate_size": 64}
+NARROW_SIZES |= {"num_attention_heads": 2, "num_key_value_heads": 1}
 # Tokens before the first block. Blocks of 3 end with the context from 20, those of 64 (as narrow) and 128 from 33.
 STARTS = (0, 20, 33)
 TOKENS = np.random.default_rng(0).integers(0, 256, CONTEXT).tolist()
@@ -65,7 +67,7 @@ def test_codes_do_not_depend_on_the_ar_length(programs, token_by_token, ar_len):
 
 
 def test_codes_do_not_depend_on_the_ar_length_with_8_bit_keys_masked_softmax_and_blocks(lowerings, tmp_path):
-    save_llama(tmp_path / "checkpoint", num_hidden_layers=1, hidden_size=96, intermediate_size=64)
+    save_llama(tmp_path / "checkpoint", **NARROW_SIZES)
     checkpoint, recipe = Checkpoint(tmp_path / "checkpoint"), recipe_from(NARROW, "narrow")
     attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, Progress())
     lowerings.lowered(tmp_path / "hybrid.pte", checkpoint, attrs, recipe, prefill=64, context_len=CONTEXT)
