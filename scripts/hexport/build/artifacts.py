@@ -30,6 +30,11 @@ class Program(NamedTuple):
     target: str
     mode: str
 
+    @property
+    def folder(self) -> str:
+        """Below that of artifacts: of all programs with its recipe and context length."""
+        return f"{self.model}/{self.recipe}/{context_folder(self.context_length)}"
+
 
 def context_folder(context_len: int) -> str:
     return f"ctx{context_len}"
@@ -58,19 +63,16 @@ def quant_attrs_file(artifacts: str, model: str, recipe: str) -> str:
 
 def template_file(artifacts: str, program: Program, arch: str, ar_len: int) -> str:
     """`arch` is the HTP architecture of the program's target, such as V75."""
-    folder = f"{artifacts}/{program.model}/{program.recipe}/{context_folder(program.context_length)}"
-    return f"{folder}/templates/{arch}/ar{ar_len}.json"
+    return f"{artifacts}/{program.folder}/templates/{arch}/ar{ar_len}.json"
 
 
 def shard_file(artifacts: str, program: Program, shard: int, n_shards: int) -> str:
     """`shard` counts from 1."""
-    folder = f"{artifacts}/{program.model}/{program.recipe}/{context_folder(program.context_length)}/{program.target}"
-    return f"{folder}/shards/{program.mode}/{shard}-of-{n_shards}.bin"
+    return f"{artifacts}/{program.folder}/{program.target}/shards/{program.mode}/{shard}-of-{n_shards}.bin"
 
 
 def program_file(artifacts: str, program: Program) -> str:
-    folder = f"{artifacts}/{program.model}/{program.recipe}/{context_folder(program.context_length)}/{program.target}"
-    return f"{folder}/{MODES[program.mode].program_name}"
+    return f"{artifacts}/{program.folder}/{program.target}/{MODES[program.mode].program_name}"
 
 
 def fp_file(artifacts: str, model: str, context_len: int) -> str:

@@ -65,9 +65,9 @@ def short_of_memory(config: Config) -> Iterator[str]:
             build, count = build_of(config, program), n_shards(config, program)
         except SizesNotKnown:
             continue
-        most, smallest = most_needed(build, count), smallest_sharding(build, there_is)
-        least = most_needed(build, smallest)
-        if most > there_is:
+        if (most := most_needed(build, count)) > there_is:
+            smallest = smallest_sharding(build, there_is)
+            least = most_needed(build, smallest)
             helps = f"num_sharding: {smallest} needs {least / 1000:.1f} GB" if least <= there_is else "use fewer bits"
             yield (
                 f"model {program.model}, {program.recipe}, max_seq_len {program.context_length}, {program.mode} for "

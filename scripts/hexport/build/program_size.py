@@ -42,7 +42,7 @@ def program_sizes(config: Config, model: Model, name: str, sizes: Sizes) -> Iter
         except HexportError as error:
             yield soc, context_len, mode, f"none: {error}"
         else:
-            copies = 2 if MODES[mode].prefills and not Target(soc, emulator=False).shares_weights else 1
+            copies = Target(soc, emulator=False).copies(2 if MODES[mode].prefills else 1)
             yield soc, context_len, mode, copies * estimated_bytes(recipe_from(spec, name), sizes, context_len)
 
 

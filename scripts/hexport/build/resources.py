@@ -81,8 +81,8 @@ def build_of(config: Config, program: Program) -> Build:
     spec, target = config.models[program.model], target_named(program.target)
     n_graphs = len(ar_lengths_of(program.mode, spec.sizes(program.context_length)))
     recipe = recipe_from(config.recipes[program.recipe], program.recipe)
-    copies = 1 if target.shares_weights else n_graphs
-    return Build(sizes_for(config, program.model), recipe, program.context_length, n_graphs, copies)
+    sizes = sizes_for(config, program.model)
+    return Build(sizes, recipe, program.context_length, n_graphs, target.copies(n_graphs))
 
 
 def sizes_for(config: Config, model: str) -> Sizes:

@@ -41,7 +41,7 @@ class Sizes:
 
     @property
     def layer_products(self) -> int:
-        """Multiplications in the projections of a layer, by token."""
+        """Weights in the projections of a layer, which are its multiplications by token."""
         return sum(n_in * n_out for name, (n_in, n_out) in self.projections.items() if name != "output")
 
 

@@ -22,10 +22,10 @@ from hexport.lowering.template import Template, Templates
 from hexport.programs.abi import input_names
 from hexport.progress import Progress
 from hexport.quantization.quant_attrs import QuantAttrs
+from hexport.quantization.recipe import EPILOGUE, PROLOGUE
 
 INPUT = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_APP_WRITE
 STATIC = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_STATIC
-PROLOGUE, EPILOGUE = "prologue", "epilogue"
 
 
 @dataclass(frozen=True)

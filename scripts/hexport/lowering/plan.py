@@ -33,7 +33,7 @@ class Plan:
         """Raises HexportError where there are fewer parts than shards, and where one is more than the HTP addresses."""
         n_bytes = part_bytes(self.recipe, sizes_of(self.config), self.context_len)
         shards = shards_of(n_bytes, self.n_shards)
-        copies = 1 if self.target.shares_weights else len(self.ar_lengths)
+        copies = self.target.copies(len(self.ar_lengths))
         check_addressable([copies * size for size in n_bytes], shards)
         return shards
 

@@ -40,8 +40,5 @@ def part_codes(recipe: Recipe, sizes: Sizes) -> list[int]:
 
 def part_values(sizes: Sizes) -> list[int]:
     """Return the number of weights in each of these parts, without those of norms and biases."""
-    layer, epilogue = (
-        sum(n_in * n_out for n_in, n_out in (sizes.projections[name] for name in projections_of(place)))
-        for place in ("0", EPILOGUE)
-    )
-    return [sizes.vocab_size * sizes.hidden_size, *[layer] * sizes.n_layers, epilogue]
+    vocabulary = sizes.vocab_size * sizes.hidden_size
+    return [vocabulary, *[sizes.layer_products] * sizes.n_layers, vocabulary]

@@ -27,6 +27,10 @@ class Target:
         """Whether several graphs of one context can store their weights once."""
         return not self.emulator and HTP_ARCH[self.soc] >= MIN_ARCH_WEIGHT_SHARING
 
+    def copies(self, n_graphs: int) -> int:
+        """How often a context of so many graphs stores its weights."""
+        return 1 if self.shares_weights else n_graphs
+
 
 def target_named(name: str) -> Target:
     """The target of a name such as SM8650 or SM8650-emulator."""
