@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from executorch.backends.qualcomm.partition.utils import generate_qnn_executorch_option
+from executorch.backends.qualcomm.utils.constants import QCOM_DTYPE
 
 from hexport.child import Child
 from hexport.errors import HexportError
@@ -48,7 +49,8 @@ def compile_graphs(
 def _send(child: Child, graphs: list[GraphOps]) -> None:
     """Send the ops of all graphs, and each array of data once, also where graphs share it.
 
-    An array comes before the first tensor that refers to it, which has its number in the place of the data.
+    An array comes before the first tensor that refers to it, which has its number in the place of the data. The type
+    that torch has for its codes stays here: the compiler does not ask for it, and its process does not load torch.
     """
     sent: dict[tuple, int] = {}  # by place in memory; all are there from the start, so none takes another's place
     for graph in graphs:
@@ -64,6 +66,7 @@ def _send(child: Child, graphs: list[GraphOps]) -> None:
                         send_array(child, tensor.data)
                     reference = sent[place]
                 bare[number] = tensor.copy(data=reference)
+                bare[number].quantization.pop(QCOM_DTYPE, None)
             child.send((op, inputs, outputs, bare))
         child.send(None)
 

@@ -29,7 +29,12 @@ from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from hexport.errors import HexportError
-from hexport.executorch_internals import capture_passes, node_histories_shared, op_builder_replaced
+from hexport.executorch_internals import (
+    capture_passes,
+    exported_as_it_runs,
+    node_histories_shared,
+    op_builder_replaced,
+)
 from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.recording import Op, Tensor, recording
 from hexport.lowering.template import Filling, Template, blank, unique_tensors
@@ -84,8 +89,8 @@ def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op
     inputs_of_graph = {node.name for node in converted.graph.nodes if node.op == "placeholder"}
     whole = inputs_of_graph, len(output_values(output))
 
-    shared = node_histories_shared()
-    with contextlib.suppress(_RecordedAll), shared, op_builder_replaced(record) as build_op_wrappers:
+    faster = node_histories_shared(), exported_as_it_runs()
+    with contextlib.suppress(_RecordedAll), faster[0], faster[1], op_builder_replaced(record) as build_op_wrappers:
         to_edge_transform_and_lower_to_qnn(
             converted, inputs, compile_spec(target), passes_job=quantized_io_passes(converted)
         )
