@@ -65,20 +65,24 @@ def of_scale(line: dict) -> list[tuple[str, int, int]]:
         return []
     config = parse_config({"models": {row.model: {"prompts": ["x"], "max_seq_len": row.max_seq_len}}}, "scale")
     recipe = config.models[row.model].recipes[0]
-    build = build_of(config, Program(row.model, recipe, row.max_seq_len, row.target, row.mode))
+
+    def build(mode: str, target: str) -> Build:
+        return build_of(config, Program(row.model, recipe, row.max_seq_len, target, mode))
+
+    any_build = build(row.modes.partition(",")[0], row.targets.partition(",")[0])
     found = []
     for job in line["jobs"]:
-        kind, _, which = job["job"].partition(" ")
-        match kind:
-            case "shard":
+        match job["job"].split():
+            case ["shard", which, mode, target]:
                 number, count = map(int, which.split("-of-"))
-                asked = shard_needs(build, build.shards(count)[number - 1])
-            case "templates":
-                asked = template_needs(build)
-            case "program":
-                asked = program_needs(build)
-            case "calibrate":
-                asked = calibration_needs(build.sizes)
+                of_program = build(mode, target)
+                asked = shard_needs(of_program, of_program.shards(count)[number - 1])
+            case ["templates", _]:
+                asked = template_needs(any_build)
+            case ["program", mode, target]:
+                asked = program_needs(build(mode, target))
+            case ["calibrate"]:
+                asked = calibration_needs(any_build.sizes)
             case _:
                 continue
         found.append((f"{line['row']} {job['job']}", asked.mem_mb, job["peak_mb"]))

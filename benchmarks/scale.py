@@ -53,9 +53,14 @@ DISK = 5  # times the weights: they are there twice, as are the shards, which ma
 
 @dataclass(frozen=True)
 class Row:
+    """Programs of a model that one command makes, in each of the modes for each of the targets of a SoC.
+
+    modes, targets: names, with commas between them.
+    """
+
     model: str
-    mode: str
-    target: str = "SM8650"
+    modes: str
+    targets: str = "SM8650"
     max_seq_len: int = 1024
     prefill_ar_len: int = 128
     num_sharding: int | str = 1
@@ -64,13 +69,15 @@ class Row:
     @property
     def name(self) -> str:
         shards = f"/{self.num_sharding}-shards" if self.num_sharding != 1 else ""
-        return f"{self.model}/{self.mode}/{self.target}{shards}"
+        return f"{self.model}/{self.modes}/{self.targets}{shards}"
 
 
+# Each program alone, and all of them together, which share templates.
 SMOLLM2 = [
-    Row("smollm2_135m", mode, target, max_seq_len=512)
-    for target in ("SM8650", "SM8650-emulator")
-    for mode in ("kv", "hybrid", "lookahead")
+    Row("smollm2_135m", modes, targets, max_seq_len=512)
+    for targets in ("SM8650", "SM8650-emulator", "SM8650,SM8650-emulator")
+    for modes in ("kv", "hybrid", "lookahead", "kv,hybrid,lookahead")
+    if ("," in targets) == ("," in modes)
 ]
 ROWS = {
     row.name: row
@@ -129,16 +136,16 @@ def made(row: Row, layers: int | None, seq_mse: bool, folder: Path) -> dict:
     write_random_checkpoint(folder / "published", config)
     build = config_of(row, folder / "published", seq_mse)
     (folder / "config.json").write_text(json.dumps(build))  # JSON is YAML
-    quant_attrs, program = targets(row, build)
+    quant_attrs, programs = targets(row, build)
     snakemake(folder, *(f"artifacts/{row.model}/{file}" for file in BEFORE_CALIBRATION))
-    calibration, lowering = snakemake(folder, quant_attrs), snakemake(folder, program)
+    calibration, lowering = snakemake(folder, quant_attrs), snakemake(folder, *programs)
     return {
         "row": row.name + (f", {layers} layers" if layers else "") + (", SeqMSE" if seq_mse else ""),
         "max_seq_len": row.max_seq_len,
         "prefill_ar_len": row.prefill_ar_len,
         "calibration": calibration,
         "lowering": lowering,
-        "program_mb": round((folder / program).stat().st_size / 1e6, 1),
+        "program_mb": round(sum((folder / program).stat().st_size for program in programs) / 1e6, 1),
         "jobs": jobs(folder / "artifacts" / row.model),
     }
 
@@ -149,13 +156,13 @@ def config_of(row: Row, checkpoint: Path, seq_mse: bool) -> dict:
     return {
         "devices": str(REPOSITORY / "devices.yaml"),
         "build_memory_gb": row.build_memory_gb,
-        "socs": [row.target.removesuffix("-emulator")],
+        "socs": [row.targets.partition(",")[0].removesuffix("-emulator")],
         "recipes": {"without_seq_mse": {"based_on": own, "seq_mse": 0}},
         "models": {
             row.model: {
                 "checkpoint": str(checkpoint),
                 "recipe": own if seq_mse else "without_seq_mse",
-                "modes": [row.mode],
+                "modes": row.modes.split(","),
                 "max_seq_len": row.max_seq_len,
                 "prefill_ar_len": row.prefill_ar_len,
                 "num_sharding": row.num_sharding,
@@ -165,11 +172,12 @@ def config_of(row: Row, checkpoint: Path, seq_mse: bool) -> dict:
     }
 
 
-def targets(row: Row, document: dict) -> tuple[str, str]:
-    """The paths of a row's quant attrs and of its program."""
+def targets(row: Row, document: dict) -> tuple[str, list[str]]:
+    """The paths of a row's quant attrs and of its programs."""
     build = parse_config(document, "config.json")
-    (soc,), (quant_attrs,), (program,) = build.socs, matrix.quant_attrs(build), matrix.programs(build)
-    return quant_attrs, program.replace(f"/{soc}/", f"/{row.target}/")
+    (soc,), (quant_attrs,), programs = build.socs, matrix.quant_attrs(build), matrix.programs(build)
+    named = [path.replace(f"/{soc}/", f"/{target}/") for target in row.targets.split(",") for path in programs]
+    return quant_attrs, named
 
 
 def snakemake(folder: Path, *paths: str) -> dict[str, float]:
@@ -195,9 +203,22 @@ def jobs(model: Path) -> list[dict]:
             stages = json.loads(manifest.read_text())["stages"]
             seconds = round(sum(stage["seconds"] for stage in stages.values()), 1)
             peak_mb = max(stage["peak_rss_mb"] for stage in stages.values())
-            name = f"{kind} {manifest.name.split('.')[0]}" if kind in ("templates", "shard") else kind
+            name = name_of(kind, manifest.relative_to(model).parts)
             found.append({"job": name, "seconds": seconds, "peak_mb": peak_mb, "stages": stages})
     return found
+
+
+def name_of(kind: str, parts: tuple[str, ...]) -> str:
+    """What a job made, by the parts of the path of its manifest: `shard 1-of-1 hybrid SM8650`."""
+    file = parts[-1].split(".")[0]
+    match kind:
+        case "templates":
+            return f"{kind} {file}"
+        case "shard":
+            return f"{kind} {file} {parts[-2]} {parts[-4]}"
+        case "program":
+            return f"{kind} {file.removesuffix('_llama_qnn')} {parts[-2]}"
+    return kind
 
 
 def print_table(results: Path) -> None:
@@ -206,12 +227,12 @@ def print_table(results: Path) -> None:
     print(HEADING)
     for result in {line["row"]: line for line in lines}.values():
         print(f"\n{result['row']}, max_seq_len {result['max_seq_len']}, prefill_ar_len {result['prefill_ar_len']}")
-        print(f"{'':<28}{'s':>10}{'CPU s':>10}{'peak MB':>10}{'program MB':>12}")
+        print(f"{'':<44}{'s':>10}{'CPU s':>10}{'peak MB':>10}{'program MB':>12}")
         for job in result["jobs"]:
-            print(f"{job['job']:<28}{job['seconds']:>10.1f}{'':>10}{job['peak_mb']:>10}")
+            print(f"{job['job']:<44}{job['seconds']:>10.1f}{'':>10}{job['peak_mb']:>10}")
         peak = max(job["peak_mb"] for job in result["jobs"] if job["job"] not in BEFORE_LOWERING)
-        print(f"{'calibration, whole command':<28}{cost_columns(result['calibration'])}")
-        print(f"{'total':<28}{cost_columns(result['lowering'])}{peak:>10}{result['program_mb']:>12.1f}")
+        print(f"{'calibration, whole command':<44}{cost_columns(result['calibration'])}")
+        print(f"{'total':<44}{cost_columns(result['lowering'])}{peak:>10}{result['program_mb']:>12.1f}")
 
 
 def cost_columns(cost: dict[str, float]) -> str:
