@@ -37,7 +37,7 @@ def type_of(rule: dict) -> str:
         case "array" if "enum" in rule["items"]:
             return "list of " + ", ".join(f"`{value}`" for value in rule["items"]["enum"])
         case "array":
-            return "list of text"
+            return "list of text" + (", or `all`" if "string" in kinds else "")
         case _:
             names = {"string": "text", "integer": "whole number", "number": "number", "object": "keys with values"}
             others = ", or a list" if "array" in kinds else ", or `auto`" if kinds == ["integer", "string"] else ""

@@ -13,7 +13,7 @@ from hexport.errors import HexportError
 from hexport.targets.socs import HTP_ARCH
 
 DEVICES = "devices: {emulator: {kind: emulator, soc: SM8650}}"
-SOCS = ", ".join(HTP_ARCH)
+SOCS = ", ".join(["all", "V68", "V69", "V73", "V75", "V79", "V81", *HTP_ARCH])
 SHA256 = "a" * 64
 KEYS = schema("config")["$defs"]["model"]["properties"]
 
@@ -72,7 +72,10 @@ def test_yaml(text, expected):
         ("models: {}", "models: must not be empty"),
         ("models: 7", "models: expected keys with values, got 7"),
         ("model: {}\nmodels: {smollm2_135m: {}}", "model: unknown key; did you mean models?"),
-        ("socs: SM8650\n" + model(""), "socs: expected a list, got 'SM8650'"),
+        (
+            "socs: SM8650\n" + model(""),
+            "socs: expected a list of SoCs and HTP architectures, or the word all, got 'SM8650'",
+        ),
         ("socs: []\n" + model(""), "socs: must not be empty"),
         ("socs: [SM8650, SM8650]\n" + model(""), "socs: SM8650 is there twice"),
         (model("max_seq_length: 512"), "models.m.max_seq_length: unknown key; did you mean max_seq_len?"),
@@ -155,9 +158,10 @@ def test_keys_and_values(text, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("socs: [SM865O]\n" + model(""), "socs[0]: unknown SoC 'SM865O'; did you mean SM8650?"),
-        ("socs: [sm8650]\n" + model(""), "socs[0]: unknown SoC 'sm8650'; did you mean SM8650?"),
-        ("socs: [X]\n" + model(""), f"socs[0]: unknown SoC 'X'; known: {SOCS}"),
+        ("socs: [SM865O]\n" + model(""), "socs: unknown SoC 'SM865O'; did you mean SM8650?"),
+        ("socs: [sm8650]\n" + model(""), "socs: unknown SoC 'sm8650'; did you mean SM8650?"),
+        ("socs: [V74]\n" + model(""), "socs: unknown SoC 'V74'; did you mean V79?"),
+        ("socs: [X]\n" + model(""), f"socs: unknown SoC 'X'; known: {SOCS}"),
         (
             "socs: [SM8650, SM8450]\n" + model(""),
             "models.m.recipe: 16a8w has kv_bits 16, which need V73 or newer; SM8450 is V69: "

@@ -14,10 +14,8 @@ from hexport.errors import HexportError
 MODEL = {"checkpoint": "a.gguf", "prompts": ["hi"]}
 RECIPES = {"narrow": {"based_on": "16a8w", "kv_bits": 8}, "small": {"based_on": "16a4w", "kv_bits": 8}}
 DEVICES = "devices: {e: {kind: emulator, soc: SM8650}, old: {kind: emulator, soc: SM8450}}"
-WHY = (
-    "16a8w has kv_bits 16, which need V73 or newer; SM8450 is V69: set kv_bits: 8 in a recipe based on it, "
-    "or remove SM8450 from socs"
-)
+NEED = "16a8w has kv_bits 16, which need V73 or newer"
+WHY = f"{NEED}; SM8450 is V69: set kv_bits: 8 in a recipe based on it, or remove SM8450 from socs"
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +75,7 @@ def test_every_combination_is_evaluated_and_gated():
 
 def test_a_recipe_that_a_soc_cannot_run_is_left_out_there():
     config = parse("SM8650", "SM8450", recipe=["16a8w", "narrow"], max_seq_len=64, evaluation={"tasks": ["tale"]})
-    assert list(matrix.left_out(config)) == [f"recipe 16a8w of model m is left out for SM8450: {WHY}"]
+    assert list(matrix.left_out(config)) == [f"recipe 16a8w of model m is left out for SM8450: {NEED}"]
     places = [("16a8w", "SM8650"), ("narrow", "SM8650"), ("narrow", "SM8450")]
     assert matrix.programs(config) == [f"out/m/{recipe}/ctx64/{soc}/kv_llama_qnn.pte" for recipe, soc in places]
     assert [(place.recipe, place.target) for place in matrix.run_places(config)] == [
@@ -87,6 +85,18 @@ def test_a_recipe_that_a_soc_cannot_run_is_left_out_there():
     assert [file for file in evaluations.evaluations(config) if "SM8450" in file] == [
         "out/m/narrow/ctx64/SM8450-emulator/old/kv/evaluation.json"
     ]
+
+
+def test_socs_may_be_named_by_their_architecture_or_be_all():
+    assert parse("V75", "SM8750", max_seq_len=64).socs == ["SM8650", "SM8750"]
+    assert parse("SXR2330P", "V79", max_seq_len=64).socs == ["SXR2330P", "SM8750"]
+    document = {"models": {"m": {**MODEL, "recipe": ["16a8w", "narrow"]}}, "recipes": RECIPES, "socs": "all"}
+    config = parse_config(document, "config.yaml")
+    assert len(set(config.socs)) == 21
+    (left_out,) = matrix.left_out(config)
+    old = "SM8350, SA8295, QCM6490, SM8450, SM8475, SXR2230P"
+    assert left_out == f"recipe 16a8w of model m is left out for {old}: {NEED}"
+    assert len(matrix.programs(config)) == 15 + 21
 
 
 def test_nothing_is_made_with_a_recipe_that_no_soc_can_run():

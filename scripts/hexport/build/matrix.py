@@ -113,9 +113,11 @@ def left_out(config: Config) -> Iterator[str]:
         if model.pre_gen_pte is not None:
             yield f"model {model.name} is left out of quantize and export: it runs the programs in {model.pre_gen_pte}"
         elif len(model.recipes) > 1:
-            for soc in config.socs:
-                for recipe, reason in unfit_recipes(config, model, soc).items():
-                    yield f"recipe {recipe} of model {model.name} is left out for {soc}: {reason}"
+            unfit = {soc: unfit_recipes(config, model, soc) for soc in config.socs}
+            for recipe in model.recipes:
+                if socs := [soc for soc in config.socs if recipe in unfit[soc]]:
+                    reason = unfit[socs[0]][recipe]
+                    yield f"recipe {recipe} of model {model.name} is left out for {', '.join(socs)}: {reason}"
     for device in _devices(config):
         if device.lacks:
             yield f"device {device.name} is left out of run and evaluate: {device.lacks}"

@@ -17,7 +17,7 @@ from hexport.config.uris import check_uri, is_remote, may_hold_tokenizer, tokeni
 from hexport.errors import HexportError
 from hexport.quantization.recipe import projections, recipe_from
 from hexport.targets.modes import MODES, lookahead_ar_len
-from hexport.targets.socs import HTP_ARCH, MIN_ARCH_16_BIT_KV, MIN_ARCH_BLOCKS
+from hexport.targets.socs import ALL, ARCHS, HTP_ARCH, MIN_ARCH_16_BIT_KV, MIN_ARCH_BLOCKS
 from hexport.tokenizers.files import tokenizer_files
 
 GATES = ("max_perplexity_ratio", "min_sqnr_db")
@@ -36,28 +36,31 @@ def check_config(config: Config, source: str) -> None:
 
 def check_recipe(name: str, spec: dict, soc: str) -> None:
     """Raises HexportError where the SoC has not got what the recipe needs."""
-    recipe, arch = recipe_from(spec, name), HTP_ARCH[soc]
+    if unmet := _unmet_need(name, spec, HTP_ARCH[soc]):
+        need, remedy = unmet
+        raise HexportError(f"{need}; {soc} is V{HTP_ARCH[soc]}: {remedy}, or remove {soc} from socs")
+
+
+def _unmet_need(name: str, spec: dict, arch: int) -> tuple[str, str] | None:
+    """What the recipe needs and the architecture has not got, and what to do."""
+    recipe = recipe_from(spec, name)
     if recipe.kv_bits == 16 and arch < MIN_ARCH_16_BIT_KV:
-        raise HexportError(
-            f"{name} has kv_bits 16, which need V{MIN_ARCH_16_BIT_KV} or newer; "
-            f"{soc} is V{arch}: set kv_bits: 8 in a recipe based on it, or remove {soc} from socs"
+        return (
+            f"{name} has kv_bits 16, which need V{MIN_ARCH_16_BIT_KV} or newer",
+            "set kv_bits: 8 in a recipe based on it",
         )
-    if "per_block" in {recipe.at(*where).granularity for where in projections(recipe)} and arch < MIN_ARCH_BLOCKS:
-        raise HexportError(
-            f"{name} has granularity per_block, which needs V{MIN_ARCH_BLOCKS} or newer; "
-            f"{soc} is V{arch}: set granularity: per_channel in a recipe based on it, or remove {soc} from socs"
+    if arch < MIN_ARCH_BLOCKS and "per_block" in {recipe.at(*where).granularity for where in projections(recipe)}:
+        return (
+            f"{name} has granularity per_block, which needs V{MIN_ARCH_BLOCKS} or newer",
+            "set granularity: per_channel in a recipe based on it",
         )
+    return None
 
 
 def unfit_recipes(config: Config, model: Model, soc: str) -> dict[str, str]:
-    """Recipe -> why, of those of the model that the SoC cannot run."""
-    found = {}
-    for name in model.recipes:
-        try:
-            check_recipe(name, config.recipes[name], soc)
-        except HexportError as error:
-            found[name] = str(error)
-    return found
+    """Recipe -> what it needs, of those of the model that the SoC cannot run."""
+    unmet = {name: _unmet_need(name, config.recipes[name], HTP_ARCH[soc]) for name in model.recipes}
+    return {name: found[0] for name, found in unmet.items() if found}
 
 
 def check_r3(name: str, spec: dict, mode: str) -> None:
@@ -106,9 +109,9 @@ def _model_faults(config: Config) -> Iterator[str]:
 
 
 def _soc_faults(config: Config) -> Iterator[str]:
-    for i, soc in enumerate(config.socs):
+    for soc in config.socs:
         if soc not in HTP_ARCH:
-            yield f"socs[{i}]: unknown SoC {cut(repr(soc))}{nearest(soc, HTP_ARCH)}"
+            yield f"socs: unknown SoC {cut(repr(soc))}{nearest(soc, [ALL, *ARCHS, *HTP_ARCH])}"
 
 
 def _recipe_faults(config: Config) -> Iterator[str]:
@@ -132,9 +135,9 @@ def _faults_of_use(config: Config, model: Model, faulty: set[str]) -> Iterator[s
     if unknown or faulty.intersection(model.recipes) or model.pre_gen_pte is not None:
         return
     for soc in (soc for soc in config.socs if soc in HTP_ARCH):
-        unfit = unfit_recipes(config, model, soc)
-        if len(unfit) == len(model.recipes):
-            yield from (f"{where}: {reason}" for reason in unfit.values())
+        if len(unfit_recipes(config, model, soc)) == len(model.recipes):
+            for name in model.recipes:
+                yield from _refusal(where, check_recipe, name, config.recipes[name], soc)
     for name in model.recipes:
         for mode in model.modes:
             yield from _refusal(where, check_r3, name, config.recipes[name], mode)

@@ -11,6 +11,7 @@ from hexport.config.recipes import recipe_errors, resolve_recipes
 from hexport.config.schema import defaults, nearest, raise_all, schema, schema_errors
 from hexport.errors import HexportError
 from hexport.targets.modes import LOOKAHEAD_KEYS
+from hexport.targets.socs import socs_named
 
 AUTO = "auto"  # a value of num_sharding
 BUILT_IN_MODELS = Path(__file__).with_name("models.yaml")
@@ -86,7 +87,7 @@ def parse_config(document: dict, source: str) -> Config:
     return Config(
         artifacts=document["artifacts"].rstrip("/") or "/",
         build_memory_gb=document["build_memory_gb"],
-        socs=document["socs"],
+        socs=socs_named(document["socs"]),
         models={name: _model(name, entry) for name, entry in entries.items()},
         devices_file=document["devices"],
         devices=read_devices(document["devices"]),

@@ -1,5 +1,7 @@
 """The SoCs that can be exported for, with the HTP architecture of each."""
 
+from collections.abc import Iterable
+
 SOCS_OF_ARCH = {
     68: ("SM8350", "SA8295", "QCM6490"),
     69: ("SM8450", "SM8475", "SXR2230P"),
@@ -9,6 +11,15 @@ SOCS_OF_ARCH = {
     81: ("SM8850", "SM8845", "SA8797", "SAR2230P", "SW6100"),
 }
 HTP_ARCH = {soc: arch for arch, socs in SOCS_OF_ARCH.items() for soc in socs}
+ALL = "all"
+ARCHS = {f"V{arch}": socs for arch, socs in SOCS_OF_ARCH.items()}
 MIN_ARCH_BLOCKS = 69
 MIN_ARCH_16_BIT_KV = 73
 MIN_ARCH_WEIGHT_SHARING = 73
+
+
+def socs_named(words: str | Iterable[str]) -> list[str]:
+    """SoCs by their names, or by that of their architecture: `V75`; or the word `all`. Each is there once."""
+    if words == ALL:
+        return list(HTP_ARCH)
+    return list(dict.fromkeys(soc for word in words for soc in ARCHS.get(word, (word,))))
