@@ -4,14 +4,16 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 min_version("9.27")
-sys.path.insert(0, f"{workflow.basedir}/scripts")
+# Where this file is, also where another workflow takes it as a module.
+FOLDER = workflow.current_basedir.get_path_or_uri(secret_free=False)
+sys.path.insert(0, f"{FOLDER}/scripts")
 
 from hexport.build import evaluations, lowering, matrix, resources, sources
 from hexport.build.artifacts import Place, Program, checkpoint_config_file
 from hexport.code_digest import code_digest
 from hexport.config.checks import check_config
 from hexport.config.devices import PHONES, device_slots, taken_slots
-from hexport.config.reading import read_config
+from hexport.config.reading import config_of_module, read_config
 from hexport.config.settings import parse_config
 from hexport.errors import HexportError, report
 from hexport.targets.modes import MODES
@@ -20,6 +22,7 @@ from hexport.targets.target import EMULATOR_SUFFIX, target_named, target_of_arch
 
 
 include: "rules/common.smk"
+include: "rules/outcome.smk"
 include: "rules/staleness.smk"
 include: "rules/checkpoint.smk"
 include: "rules/tokenizer.smk"

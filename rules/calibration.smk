@@ -24,7 +24,7 @@ rule encode_calibration:
         files=calibration_flags,
         code=code_digest("calibration.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/calibration.py"
+        "{here.python:q} {here.folder:q}/scripts/calibration.py"
         " --settings -"
         " --tokenizer {input.tokenizer:q}"
         " {params.files}"
@@ -50,7 +50,7 @@ rule calibrate:
         settings=lambda wildcards: matrix.quant_attrs_settings(build, wildcards.model, wildcards.recipe),
         code=code_digest("quantize.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/quantize.py"
+        "{here.python:q} {here.folder:q}/scripts/quantize.py"
         " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --tokens {input.tokens:q}"

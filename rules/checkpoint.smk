@@ -13,7 +13,7 @@ rule fetch:
         settings=lambda wildcards: matrix.fetch_settings(build, wildcards.download),
         code=code_digest("fetch.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/fetch.py"
+        "{here.python:q} {here.folder:q}/scripts/fetch.py"
         " --settings -"
         " --output {output.artifact:q}"
         " --log {log:q}"
@@ -38,7 +38,7 @@ rule convert_checkpoint:
         source=lambda wildcards: sources.checkpoint_source(build, wildcards.model),
         code=code_digest("checkpoint.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/checkpoint.py"
+        "{here.python:q} {here.folder:q}/scripts/checkpoint.py"
         " --settings -"
         " --source {params.source:q}"
         " --output {output.artifact:q}"

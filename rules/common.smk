@@ -2,11 +2,11 @@ import functools
 from itertools import chain
 import os
 import re
+import shlex
+from types import SimpleNamespace
 
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
-
-PYTHON = sys.executable
 
 
 def one_line_errors(function):
@@ -39,7 +39,10 @@ logger.addFilter(without_commands)
 
 @one_line_errors
 def load_build():
-    document, source = read_config(workflow.config_settings.config, workflow.overwrite_configfiles)
+    if not workflow.modifier.is_main_snakefile():
+        document, source = config_of_module(config)
+    else:
+        document, source = read_config(workflow.config_settings.config, workflow.overwrite_configfiles)
     build = parse_config(document, source)
     check_config(build, source)
     matrix.toolchain_versions()
@@ -48,7 +51,22 @@ def load_build():
 
 build = load_build()
 
-DEVICES = build.devices_file
+
+def outermost(modifier):
+    """That of the workflow which takes this one as a module, maybe through others."""
+    return modifier if modifier.parent_modifier is None else outermost(modifier.parent_modifier)
+
+
+# For commands, which Snakemake formats with the names of the outermost workflow before a job, and with ours in it.
+here = SimpleNamespace(python=sys.executable, folder=FOLDER, devices=build.devices_file)
+outermost(workflow.modifier).globals["here"] = here
+
+# Variables of jobs, as no artifact depends on the place of the cache.
+CACHE_VARIABLES = (
+    f"export HEXPORT_CACHE={shlex.quote(os.path.abspath(build.cache))} HEXPORT_CACHE_GB={build.cache_gb:g}; "
+    if build.cache
+    else ""
+)
 # Calibration and evaluation compute on all of them, so only one such job runs at a time.
 ALL_CORES = workflow.resource_settings.cores or os.cpu_count()
 
@@ -81,14 +99,20 @@ def program_of(wildcards):
     return Program(wildcards.model, wildcards.recipe, context_length, wildcards.target, wildcards.mode)
 
 
+# Jobs go to nodes, whatever this machine has.
+ON_CLUSTER = workflow.resource_settings.nodes is not None
+# Beside a job on a node, there are the Snakemake that started it and the one that this one was started by.
+SNAKEMAKES_MB = 350 if ON_CLUSTER else 0
+
 # All that jobs need at one time; --resources mem_mb=… on the command line wins.
-workflow.global_resources.setdefault("mem_mb", resources.machine_mb(build))
+if workflow.is_main_process and not ON_CLUSTER:
+    workflow.global_resources.setdefault("mem_mb", resources.machine_mb(build))
 
 
 def needs(of):
     """The resources of jobs, which ask for more memory after each attempt that failed, for lack of it maybe."""
     return {
-        "mem_mb": lambda wildcards, attempt: of(wildcards).mem_mb * (1 + attempt) // 2,
+        "mem_mb": lambda wildcards, attempt: of(wildcards).mem_mb * (1 + attempt) // 2 + SNAKEMAKES_MB,
         "disk_mb": lambda wildcards: of(wildcards).disk_mb,
         "runtime": lambda wildcards: of(wildcards).runtime,
     }

@@ -8,12 +8,11 @@ def slot_of(slot):
     return lambda wildcards: int(slot in taken_slots(wildcards.device, wildcards.target))
 
 
-def is_emulator(wildcards):
-    return target_named(wildcards.target).emulator
+EMULATORS = f"({names(HTP_ARCH)}){EMULATOR_SUFFIX}"
 
 
-def kind_of(wildcards):
-    return "emulator" if is_emulator(wildcards) else "adb"
+def run_needs(wildcards):
+    return resources.run_needs(build, program_of(wildcards))
 
 
 @one_line_errors
@@ -44,24 +43,38 @@ rule run_program:
         texts="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/outputs.txt",
     log:
         "<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/run.log",
-    localrule: True
-    # A run on a phone waits for it and takes none of this machine's cores.
-    threads: lambda wildcards: int(is_emulator(wildcards))
+    wildcard_constraints:
+        target=EMULATORS,
     resources:
         **{slot: slot_of(slot) for slot in SLOTS},
+        **needs(run_needs),
     params:
         settings=run_settings,
-        code=lambda wildcards: code_digest("run.py", kind_of(wildcards)),
+        code=code_digest("run.py", "emulator"),
     shell:
         # devices.yaml is neither an input nor a parameter: another serial number leaves what ran as it is.
         # Snakemake sets it to `threads`, and OpenMP does not take 0.
         "OMP_NUM_THREADS=1"
-        " {PYTHON:q} {workflow.basedir:q}/scripts/run.py"
+        " {here.python:q} {here.folder:q}/scripts/run.py"
         " --settings -"
-        " --devices {DEVICES:q}"
+        " --devices {here.devices:q}"
         " --device {wildcards.device:q}"
         " --program {input.program:q}"
         " --tokenizer {input.tokenizer:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
         " <<< {params.settings:q}"
+
+
+# Where the phones are, which is not on a node of a cluster. It waits for the phone and takes none of this machine's
+# cores.
+use rule run_program as run_on_phone with:
+    wildcard_constraints:
+        target=names(HTP_ARCH),
+    localrule: True
+    threads: 0
+    resources:
+        **{slot: slot_of(slot) for slot in SLOTS},
+    params:
+        settings=run_settings,
+        code=code_digest("run.py", "adb"),

@@ -66,7 +66,7 @@ rule evaluate_fp:
         texts=task_flags,
         code=code_digest("evaluate_fp.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/evaluate_fp.py"
+        "{here.python:q} {here.folder:q}/scripts/evaluate_fp.py"
         " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --tokenizer {input.tokenizer:q}"
@@ -99,7 +99,7 @@ rule evaluate_qdq:
         texts=task_flags,
         code=code_digest("evaluate_qdq.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/evaluate_qdq.py"
+        "{here.python:q} {here.folder:q}/scripts/evaluate_qdq.py"
         " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --quant-attrs {input.quant_attrs:q}"
@@ -124,7 +124,7 @@ rule check_gates:
         settings=gate_settings,
         code=code_digest("check_gates.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/check_gates.py"
+        "{here.python:q} {here.folder:q}/scripts/check_gates.py"
         " --settings -"
         " --qdq {input.qdq:q}"
         " --output {output.artifact:q}"
@@ -145,7 +145,8 @@ rule evaluate_device:
         manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/evaluation.json.manifest.json",
     log:
         "<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/evaluation.log",
-    localrule: True
+    wildcard_constraints:
+        target=EMULATORS,
     threads: ALL_CORES
     resources:
         **{slot: slot_of(slot) for slot in SLOTS},
@@ -154,11 +155,11 @@ rule evaluate_device:
         settings=device_settings,
         float_model=float_flags,
         texts=task_flags,
-        code=lambda wildcards: code_digest("evaluate_device.py", kind_of(wildcards)),
+        code=code_digest("evaluate_device.py", "emulator"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/evaluate_device.py"
+        "{here.python:q} {here.folder:q}/scripts/evaluate_device.py"
         " --settings -"
-        " --devices {DEVICES:q}"
+        " --devices {here.devices:q}"
         " --device {wildcards.device:q}"
         " --program {input.program:q}"
         " --tokenizer {input.tokenizer:q}"
@@ -167,3 +168,14 @@ rule evaluate_device:
         " --output {output.artifact:q}"
         " --log {log:q}"
         " <<< {params.settings:q}"
+
+
+use rule evaluate_device as evaluate_phone with:
+    wildcard_constraints:
+        target=names(HTP_ARCH),
+    localrule: True
+    params:
+        settings=device_settings,
+        float_model=float_flags,
+        texts=task_flags,
+        code=code_digest("evaluate_device.py", "adb"),

@@ -50,6 +50,8 @@ def shard_needs(wildcards):
 
 
 def shard_threads(wildcards):
+    if ON_CLUSTER:
+        return 1  # the HTP compiler works on one core for most of its time
     return resources.cores_for(shard_needs(wildcards).mem_mb, resources.machine_mb(build), ALL_CORES)
 
 
@@ -71,7 +73,7 @@ rule lower_templates:
         settings=template_settings,
         code=code_digest("lower_templates.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/lower_templates.py"
+        "{here.python:q} {here.folder:q}/scripts/lower_templates.py"
         " --settings -"
         " --config {input.config:q}"
         " --output {output.artifact:q}"
@@ -98,7 +100,7 @@ rule compile_shard:
         files=lambda wildcards: file_flags(templates=templates(wildcards)),
         code=code_digest("compile_shard.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/compile_shard.py"
+        "{here.python:q} {here.folder:q}/scripts/compile_shard.py"
         " --settings -"
         " --shard {wildcards.shard}"
         " --checkpoint {input.checkpoint:q}"
@@ -129,7 +131,7 @@ rule assemble_program:
         files=lambda wildcards: file_flags(templates=templates(wildcards), shard=shards(wildcards)),
         code=code_digest("assemble_program.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/assemble_program.py"
+        "{here.python:q} {here.folder:q}/scripts/assemble_program.py"
         " --settings -"
         " --config {input.config:q}"
         " --quant-attrs {input.quant_attrs:q}"

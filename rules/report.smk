@@ -11,7 +11,7 @@ rule write_summary:
         settings=evaluations.summary_settings(build),
         code=code_digest("summary.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/summary.py"
+        "{here.python:q} {here.folder:q}/scripts/summary.py"
         " --settings -"
         " --output {output.artifact:q}"
         " --log {log:q}"
@@ -32,7 +32,7 @@ rule write_report:
         settings=evaluations.report_settings(build),
         code=code_digest("report.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/report.py"
+        "{here.python:q} {here.folder:q}/scripts/report.py"
         " --settings -"
         " --output {output.artifact:q}"
         " --log {log:q}"

@@ -19,7 +19,7 @@ rule sensitivity:
         settings=lambda wildcards: matrix.quant_attrs_settings(build, wildcards.model, wildcards.recipe),
         code=code_digest("sensitivity.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/sensitivity.py"
+        "{here.python:q} {here.folder:q}/scripts/sensitivity.py"
         " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --tokens {input.tokens:q}"

@@ -18,7 +18,7 @@ rule extract_tokenizer:
         source=lambda wildcards: sources.tokenizer_source(build, wildcards.model),
         code=code_digest("tokenizer.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/tokenizer.py"
+        "{here.python:q} {here.folder:q}/scripts/tokenizer.py"
         " --settings -"
         " --source {params.source:q}"
         " --output {output.artifact:q}"
@@ -39,7 +39,7 @@ rule copy_tokenizer_model:
         source=lambda wildcards: sources.tokenizer_source(build, wildcards.model),
         code=code_digest("tokenizer_model.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/tokenizer_model.py"
+        "{here.python:q} {here.folder:q}/scripts/tokenizer_model.py"
         " --settings -"
         " --source {params.source:q}"
         " --output {output.artifact:q}"
@@ -59,7 +59,7 @@ rule write_tokenizer_bin:
         settings=matrix.tokenizer_settings(),
         code=code_digest("tokenizer_bin.py"),
     shell:
-        "{PYTHON:q} {workflow.basedir:q}/scripts/tokenizer_bin.py"
+        "{here.python:q} {here.folder:q}/scripts/tokenizer_bin.py"
         " --settings -"
         " --source {input.model:q}"
         " --output {output.artifact:q}"

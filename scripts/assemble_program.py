@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
+from hexport.made_once import made_once
 from hexport.progress import Progress
 from hexport.provenance import atomic_path, verified, write_manifest
 from hexport.settings_option import settings_option
@@ -47,7 +48,9 @@ def main(
             **{file.name: file for file in (*templates, *shard)},
         }
     )
-    with progress.library_output_in_log():
+    with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
+        if there:
+            return
         from hexport.decoder.config import load_config
         from hexport.decoder.device import machine
         from hexport.lowering.constant_methods import SpecialTokens

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
+from hexport.made_once import made_once
 from hexport.progress import Progress
 from hexport.provenance import atomic_path, verified, write_manifest
 from hexport.settings_option import settings_option
@@ -35,7 +36,9 @@ def main(
     progress = Progress(log)
     files = {"model.safetensors": checkpoint, "config.json": checkpoint.with_name("config.json")}
     inputs = verified(files | {"quant_attrs.json": quant_attrs} | {file.name: file for file in templates})
-    with progress.library_output_in_log():
+    with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
+        if there:
+            return
         from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.lowering.lower import compile_shard

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
+from hexport.made_once import made_once
 from hexport.progress import Progress
 from hexport.provenance import verified, write_manifest
 from hexport.settings_option import settings_option
@@ -29,7 +30,9 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
             "tokens.json": tokens,
         }
     )
-    with progress.library_output_in_log():
+    with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
+        if there:
+            return
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK

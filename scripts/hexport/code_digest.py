@@ -19,7 +19,10 @@ from hexport.stat_cache import TextCache
 SCRIPTS = Path(__file__).resolve().parents[1]
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # These say how it goes, or save time. No byte of an artifact depends on them, nor on the packages for that.
-UNCOUNTED = ("errors", "progress", "job_process", "stat_cache", "file_hashes", "code_digest")
+UNCOUNTED = (
+    *("errors", "progress", "job_process", "call_stack", "stat_cache", "file_hashes", "code_digest"),
+    *("made_once", "artifact_cache"),
+)
 NOT_COUNTED = {f"hexport/{name}.py" for name in UNCOUNTED}
 PACKAGES_NOT_COUNTED = {"click", "rich"}
 # Modules that jobs on one kind of device run, which no result of the other kind depends on.

@@ -60,7 +60,7 @@ def test_a_target_that_cannot_be(tree):
 
 def test_config_on_the_command_line(tree):
     assert error_lines(tree, "-n", "--config", "socs=[SM8651]") == [
-        "error: config.yaml: socs[0]: unknown SoC 'SM8651'; did you mean SM8650?"
+        "error: config.yaml: socs: unknown SoC 'SM8651'; did you mean SM8650?"
     ]
     (tree.path / "other.yaml").write_text("models: {c: {checkpoint: nowhere, prompts: [a]}}")
     (line,) = error_lines(tree, "-n", "--config", "file=other.yaml")

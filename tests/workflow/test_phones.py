@@ -13,7 +13,7 @@ from workflow_tree import Tree
 
 PHONES = ("s24", "s24b")
 ENTRY = "  {name}: {{kind: adb, soc: SM8650, serial: '${{{variable}}}', runner: hexport, python: {python}}}\n"
-RUN = "run_program a/16a8w/32/SM8650/{device}/kv"
+RUN = "run_on_phone a/16a8w/32/SM8650/{device}/kv"
 RESULT = "artifacts/a/16a8w/ctx32/SM8650/{device}/kv/result.json"
 EMULATED = "artifacts/a/16a8w/ctx32/SM8650-emulator/emulator/kv/result.json"
 

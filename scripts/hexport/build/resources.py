@@ -11,6 +11,7 @@ from math import ceil
 
 from hexport.build.artifacts import Program, checkpoint_config_file
 from hexport.build.program_size import known_sizes
+from hexport.config.ready_programs import ready_program
 from hexport.config.settings import Config
 from hexport.decoder.sizes import Sizes
 from hexport.errors import HexportError
@@ -27,6 +28,7 @@ COMPILER_MB = 390  # the compiler's process without any weights
 # and of projections with 4-bit weights, which are a byte each in memory, and 8-bit ones.
 EMBEDDED = {1: 5.2, 2: 15.7}
 PROJECTED = {1: {4: 5.5, 8: 7.0}, 2: {4: 10.0, 8: 13.7}}
+EMULATED = 2.9  # bytes that the emulator takes for a byte of a program
 TEMPLATE = 24  # bytes that a template takes for a weight of its layer
 CALIBRATED = 14  # bytes that calibration takes for a weight of a layer
 
@@ -157,6 +159,16 @@ def program_needs(build: Build) -> Needs:
     """Of the job that writes the program from its shards."""
     written = build.copies * sum(build.part_bytes) / MB
     return Needs(PYTHON_MB + 300, ceil(1.1 * written) + 50, 5 + ceil(written / 3000))
+
+
+def run_needs(config: Config, program: Program) -> Needs:
+    """Of the job that runs a program on the emulator. Raises HexportError where a model's ready programs lack it."""
+    if folder := config.models[program.model].pre_gen_pte:
+        written = os.stat(ready_program(folder, program.mode)).st_size / MB
+    else:
+        build = build_of(config, program)
+        written = build.copies * sum(build.part_bytes) / MB
+    return Needs(ceil(PYTHON_MB + EMULATED * written), 50, 30 + ceil(written / 10))
 
 
 def _parts(shard: Shard, n_parts: int) -> list[int]:

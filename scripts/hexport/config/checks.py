@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hexport.checkpoints.files import checkpoint_files
 from hexport.config.documents import check_file
-from hexport.config.paths import SPECIAL, check_artifacts, path_faults
+from hexport.config.paths import SPECIAL, check_output_folder, path_faults
 from hexport.config.ready_programs import ready_program
 from hexport.config.recipes import built_in_recipes
 from hexport.config.schema import cut, nearest, raise_all
@@ -153,7 +153,9 @@ def _sha256_faults(config: Config) -> Iterator[str]:
 
 
 def _artifacts_faults(config: Config) -> Iterator[str]:
-    yield from _refusal("artifacts", check_artifacts, config.artifacts)
+    yield from _refusal("artifacts", check_output_folder, config.artifacts)
+    if config.cache is not None:
+        yield from _refusal("cache", check_output_folder, config.cache)
     for model in config.models.values():
         where = f"models.{model.name}"
         if model.name in FOLDERS_OF_ARTIFACTS:

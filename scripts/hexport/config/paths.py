@@ -34,26 +34,27 @@ def path_faults(config: Config) -> Iterator[str]:
             yield f"{where}: has more than {MAX_PATH_BYTES} bytes; choose a shorter path"
 
 
-def check_artifacts(artifacts: str) -> None:
+def check_output_folder(name: str) -> None:
     """Raises HexportError where outputs cannot be written into that folder, or would lie among other things."""
-    if "://" in artifacts:
-        raise HexportError(f"{artifacts}: outputs are written to this machine; name a folder")
-    folder = Path(artifacts).resolve()
+    if "://" in name:
+        raise HexportError(f"{name}: outputs are written to this machine; name a folder")
+    folder = Path(name).resolve()
     if Path.cwd().is_relative_to(folder) or REPOSITORY.is_relative_to(folder):
-        raise HexportError(f"{artifacts}: has more in it than outputs; name a folder for these alone")
+        raise HexportError(f"{name}: has more in it than outputs; name a folder for these alone")
     if folder.is_relative_to(REPOSITORY) and folder.relative_to(REPOSITORY).parts[0] in PARTS:
-        raise HexportError(f"{artifacts}: is part of hexport itself; name a folder for outputs alone")
+        raise HexportError(f"{name}: is part of hexport itself; name a folder for outputs alone")
     if any(folder.is_relative_to(system) for system in SYSTEM) and not folder.is_relative_to(MEMORY_DISK):
-        raise HexportError(f"{artifacts}: belongs to the system; name a folder of yours")
+        raise HexportError(f"{name}: belongs to the system; name a folder of yours")
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     if not existing.is_dir():
-        raise HexportError(f"{artifacts}: {existing} is a file, and not a folder; name another")
+        raise HexportError(f"{name}: {existing} is a file, and not a folder; name another")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise HexportError(f"{artifacts}: you may not write to {existing}; name another folder, or ask for its rights")
+        raise HexportError(f"{name}: you may not write to {existing}; name another folder, or ask for its rights")
 
 
 def _paths(config: Config) -> Iterator[tuple[str, str | None]]:
     yield "artifacts", config.artifacts
+    yield "cache", config.cache
     yield "devices", config.devices_file
     for name, task in config.tasks.items():
         yield from ((f"tasks.{name}.{key}", task.get(key)) for key in ("text", "yaml"))

@@ -31,10 +31,24 @@ def read_config(overrides: Mapping[str, object], configfiles: Sequence[Path]) ->
     for name in files:
         document = _merged(document, read_yaml(Path(name)))
     document = _merged(document, overrides)
-    try:  # values that an alias shares become values of their own, and what no file can hold is found
-        return json.loads(json.dumps(document, ensure_ascii=False).encode()), ", ".join(files)
+    return _plain(document, "--config"), ", ".join(files)
+
+
+def config_of_module(config: Mapping[str, object]) -> tuple[dict, str]:
+    """The content of the config that another workflow gives, which takes this one as a module; its name for messages.
+
+    Raises HexportError where a value is nothing that a file can hold.
+    """
+    name = "config of module hexport"
+    return _plain(dict(config), name), name
+
+
+def _plain(document: dict, source: str) -> dict:
+    """Values that an alias shares become values of their own, and what no file can hold is found."""
+    try:
+        return json.loads(json.dumps(document, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError):
-        raise HexportError("--config: a value that is part of itself, is no text or is too deep; mend it") from None
+        raise HexportError(f"{source}: a value that is part of itself, is no text or is too deep; mend it") from None
 
 
 def _merged(base: dict, other: Mapping) -> dict:

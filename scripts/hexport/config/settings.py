@@ -67,6 +67,8 @@ class Model:
 class Config:
     artifacts: str
     build_memory_gb: float | None
+    cache: str | None
+    cache_gb: float
     socs: list[str]
     models: dict[str, Model]
     devices_file: str
@@ -87,6 +89,8 @@ def parse_config(document: dict, source: str) -> Config:
     return Config(
         artifacts=document["artifacts"].rstrip("/") or "/",
         build_memory_gb=document["build_memory_gb"],
+        cache=document["cache"],
+        cache_gb=document["cache_gb"],
         socs=socs_named(document["socs"]),
         models={name: _model(name, entry) for name, entry in entries.items()},
         devices_file=document["devices"],

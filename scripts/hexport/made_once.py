@@ -1,0 +1,99 @@
+"""Work that is done once, whoever wants it: a job waits for another one that makes the same, and takes its result."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hexport.artifact_cache import Work, cache_of_environment
+from hexport.code_digest import SCRIPTS, code_digest, package_versions
+from hexport.file_hashes import sha256
+from hexport.progress import Progress
+from hexport.provenance import manifest_path
+
+
+@contextlib.contextmanager
+def made_once(
+    artifacts: Sequence[Path], script: str | Path, inputs: dict[str, str], params: dict, progress: Progress
+) -> Iterator[bool]:
+    """Yield whether the artifacts of a job, and their manifests, are there already; else the block makes them.
+
+    They are where another job, of whatever Snakemake, made them in this place while this one waited for it; or where
+    the cache, if there is one, has them. What the block has made goes to the cache. script, inputs, params: as
+    `write_manifest` takes them.
+    """
+    name = os.path.relpath(script, SCRIPTS)
+    work = Work(name, code_digest(name), inputs, params, package_versions(name))
+    cache = cache_of_environment()
+    with contextlib.ExitStack() as locks:
+        waited = locks.enter_context(_locked(_beside(artifacts[0]), progress))
+        if waited and _are_of(work, artifacts):
+            progress.say(f"{artifacts[0].name}: another job has made it meanwhile")
+            yield True
+            return
+        if cache is not None:
+            locks.enter_context(_locked(cache.root / "locks" / work.key, progress))
+            if cache.take(work, artifacts):
+                progress.say(f"{artifacts[0].name}: taken from the cache {cache.root}")
+                yield True
+                return
+        yield False
+        if cache is not None:
+            try:
+                cache.put(work, artifacts)
+            except OSError as error:
+                progress.say(f"note: {cache.root}: {error.strerror}, so {artifacts[0].name} is not shared")
+
+
+def _beside(artifact: Path) -> Path:
+    return artifact.with_name(f".{artifact.name}.lock")
+
+
+@contextlib.contextmanager
+def _locked(path: Path, progress: Progress) -> Iterator[bool]:
+    """Hold the lock of a file, which is there as long as somebody does. Yields whether another job had it before.
+
+    The kernel frees it where a job ends, however it does.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waited = False
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not waited:
+                    progress.say(f"another job makes the same; waiting for it ({path})")
+                waited = True
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _is_file(path, descriptor):  # who had it has removed the file
+                continue
+            try:
+                yield waited
+            finally:
+                path.unlink(missing_ok=True)
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _is_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _are_of(work: Work, artifacts: Sequence[Path]) -> bool:
+    """Whether artifacts are those of a job, and whole."""
+    for artifact in artifacts:
+        try:
+            manifest = json.loads(manifest_path(artifact).read_bytes())
+            if not work.made(manifest) or sha256(artifact) != manifest["sha256"]:
+                return False
+        except (OSError, ValueError, RecursionError, AttributeError, KeyError):
+            return False
+    return True

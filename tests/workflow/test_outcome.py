@@ -1,0 +1,29 @@
+"""What a build says of its programs, where one model fails and another does not."""
+
+import json
+
+from safetensors.numpy import load_file, save_file
+
+PROGRAM = "artifacts/{}/16a8w/ctx32/SM8650/kv_llama_qnn.pte"
+
+
+def test_a_model_that_fails_does_not_stop_another_and_the_summary_says_why(tree):
+    program = tree.path / PROGRAM.format("a")
+    program.unlink()
+    weights = tree.path / "checkpoints" / "b" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    done = tree.snakemake("export", check=False)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    (built,) = [line for line in lines if line.startswith("built ")]
+    stages = json.loads((program.parent / f"{program.name}.manifest.json").read_text())["stages"]
+    assert built.startswith(f"built {PROGRAM.format('a')}: {program.stat().st_size / 1e6:.1f} MB; its jobs took ")
+    assert float(built.split("took ")[1].split(" s")[0]) >= stages["assemble"]["seconds"]
+    start = lines.index("programs: 1 built, 0 as they were, 1 not built")
+    assert lines[start + 1 : start + 3] == [
+        f"not built: {PROGRAM.format('b')}",
+        "failed: convert_checkpoint, artifacts/b/checkpoint/model.safetensors: checkpoints/b: tensor "
+        "model.norm.weight holds NaN or infinity; log: artifacts/b/checkpoint/checkpoint.log",
+    ]
