@@ -8,6 +8,7 @@ min_version("9.27")
 FOLDER = workflow.current_basedir.get_path_or_uri(secret_free=False)
 sys.path.insert(0, f"{FOLDER}/scripts")
 
+from hexport.artifact_cache import FOLDER as CACHE_FOLDER, LIMIT_GB as CACHE_LIMIT_GB
 from hexport.build import evaluations, lowering, matrix, resources, sources
 from hexport.build.artifacts import Place, Program, checkpoint_config_file
 from hexport.code_digest import code_digest
@@ -22,8 +23,8 @@ from hexport.targets.target import EMULATOR_SUFFIX, target_named, target_of_arch
 
 
 include: "rules/common.smk"
-include: "rules/outcome.smk"
 include: "rules/staleness.smk"
+include: "rules/outcome.smk"
 include: "rules/checkpoint.smk"
 include: "rules/tokenizer.smk"
 include: "rules/calibration.smk"

@@ -2,7 +2,6 @@ import functools
 from itertools import chain
 import os
 import re
-import shlex
 from types import SimpleNamespace
 
 from snakemake.logging import logger
@@ -62,11 +61,8 @@ here = SimpleNamespace(python=sys.executable, folder=FOLDER, devices=build.devic
 outermost(workflow.modifier).globals["here"] = here
 
 # Variables of jobs, as no artifact depends on the place of the cache.
-CACHE_VARIABLES = (
-    f"export HEXPORT_CACHE={shlex.quote(os.path.abspath(build.cache))} HEXPORT_CACHE_GB={build.cache_gb:g}; "
-    if build.cache
-    else ""
-)
+if build.cache:
+    os.environ |= {CACHE_FOLDER: os.path.abspath(build.cache), CACHE_LIMIT_GB: str(build.cache_gb)}
 # Calibration and evaluation compute on all of them, so only one such job runs at a time.
 ALL_CORES = workflow.resource_settings.cores or os.cpu_count()
 

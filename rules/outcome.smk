@@ -2,11 +2,12 @@ from hexport.build import outcome
 
 failures = {}  # by jobs, of which a group has several
 built_programs = set()
-dags = []
+corrected_finish = DAG.finish  # rules/staleness.smk
 
 
-def note_finished(dag, job):
+async def finish_and_say(dag, job, update_checkpoint_dependencies=True):
     """Say that a program is finished, and forget that an attempt before it failed."""
+    ready = await corrected_finish(dag, job, update_checkpoint_dependencies)
     jobs = set(job) if job.is_group() else {job}
     failures.pop(frozenset(map(dag.jobid, jobs)), None)
     for each in jobs:
@@ -14,6 +15,7 @@ def note_finished(dag, job):
             built_programs.add(each)
             made_of = [*each.input.templates, *each.input.shards]
             print(outcome.program_line(each.output.artifact, made_of), file=sys.stderr)
+    return ready
 
 
 def note_failed(record):
@@ -31,18 +33,18 @@ def note_failed(record):
     return True
 
 
+DAG.finish = finish_and_say
 logger.addFilter(note_failed)
 
 
 def print_summary():
-    for dag in dags[-1:]:
-        programs = [job for job in dag.jobs if job.rule.name.endswith("assemble_program")]
-        waiting = set(dag.needrun_jobs()) - built_programs
-        missing = [job.output.artifact for job in programs if job in waiting]
-        kept = len(programs) - len(built_programs) - len(missing)
-        failed = map(outcome.that_failed, failures.values())
-        for line in outcome.summary(len(built_programs), kept, missing, failed):
-            print(line, file=sys.stderr)
+    programs = [job for job in workflow.dag.jobs if job.rule.name.endswith("assemble_program")]
+    waiting = set(workflow.dag.needrun_jobs()) - built_programs
+    missing = [job.output.artifact for job in programs if job in waiting]
+    kept = len(programs) - len(built_programs) - len(missing)
+    failed = map(outcome.that_failed, failures.values())
+    for line in outcome.summary(len(built_programs), kept, missing, failed):
+        print(line, file=sys.stderr)
 
 
 onsuccess:

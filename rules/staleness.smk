@@ -46,7 +46,6 @@ damaged_outputs = {}  # by job, as they were before it ran
 
 async def finish(dag, job, update_checkpoint_dependencies=True):
     ready = await dag_finish(dag, job, update_checkpoint_dependencies)
-    note_finished(dag, job)
     if dag.workflow.dryrun:  # nothing is written, so what waits stays what could run
         return ready
     for waiting in dag.needrun_jobs():
@@ -61,7 +60,6 @@ async def finish(dag, job, update_checkpoint_dependencies=True):
 
 
 async def update_needrun(dag, create_inventory=False):
-    dags[:] = [dag]
     for job in dag.jobs:
         if not dag.finished(job) and not dag.is_running(job):
             missing = [file async for file in job.missing_output(job.output)]
@@ -109,4 +107,4 @@ DAG.finish, DAG.update_needrun = finish, update_needrun
 PersistenceBase._input = inputs_that_count
 _IOFile.checksum = remembered_checksum
 JobScheduler.exit_gracefully = exit_soon
-shell.prefix(f"set -euo pipefail; export {PARENT}=$PPID; {CACHE_VARIABLES}")
+shell.prefix(f"set -euo pipefail; export {PARENT}=$PPID; ")

@@ -73,8 +73,17 @@ def test_config_on_the_command_line(tree):
     assert error_lines(tree, "-n") == ["error: config.yaml: no such file"]
 
 
+BUG = """\
+def read_config(*_):
+    return 1 / 0
+
+
+config_of_module = read_config
+"""
+
+
 def test_a_bug_is_one_line_that_names_its_trace(tree):
-    (tree.path / "scripts/hexport/config/reading.py").write_text("def read_config(*_):\n    return 1 / 0\n")
+    (tree.path / "scripts/hexport/config/reading.py").write_text(BUG)
     (line,) = error_lines(tree, "-n")
     match = re.fullmatch(r"error: a bug of hexport, please report it with its log (.+): ZeroDivisionError: .*", line)
     assert "return 1 / 0\n" in (tree.path / match[1]).read_text()

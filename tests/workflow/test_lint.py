@@ -6,9 +6,7 @@ from workflow_tree import REPOSITORY, Tree
 
 EXPLAINED = {
     "Specify a conda environment or container for each rule.",
-    "Shell command directly uses variable PYTHON from outside of the rule",
-    "Shell command directly uses variable workflow from outside of the rule",
-    "Shell command directly uses variable DEVICES from outside of the rule",
+    "Shell command directly uses variable here from outside of the rule",
     "Mixed rules and functions in same snakefile.",
 }
 
