@@ -6,7 +6,7 @@ room above the largest, so that a job does not need more than it asks for.
 
 import os
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import ceil
 
 from hexport.build.artifacts import Program, checkpoint_config_file
@@ -60,9 +60,9 @@ class Build:
     n_graphs: int
     copies: int
 
-    @cached_property
+    @property
     def part_bytes(self) -> list[int]:
-        return part_bytes(self.recipe, self.sizes, self.context_len)
+        return _part_bytes(self)
 
     @property
     def stored_bytes(self) -> list[int]:
@@ -71,6 +71,11 @@ class Build:
     def shards(self, count: int) -> list[Shard]:
         """Raises HexportError where there are fewer parts than shards."""
         return _shards(self, count)
+
+
+@lru_cache(maxsize=10000)  # of equal builds, of which a large matrix makes thousands
+def _part_bytes(build: Build) -> list[int]:
+    return part_bytes(build.recipe, build.sizes, build.context_len)
 
 
 @lru_cache(maxsize=10000)
