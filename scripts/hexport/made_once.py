@@ -1,6 +1,7 @@
 """Work that is done once, whoever wants it: a job waits for another one that makes the same, and takes its result."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -12,6 +13,8 @@ from hexport.code_digest import SCRIPTS, code_digest, package_versions
 from hexport.file_hashes import sha256
 from hexport.progress import Progress
 from hexport.provenance import manifest_path
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
@@ -55,34 +58,47 @@ def _beside(artifact: Path) -> Path:
 def _locked(path: Path, progress: Progress) -> Iterator[bool]:
     """Hold the lock of a file, which is there as long as somebody does. Yields whether another job had it before.
 
-    The kernel frees it where a job ends, however it does.
+    The kernel frees it where a job ends, however it does. On a file system without locks, the job works all the same.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    waited = False
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not waited:
-                    progress.say(f"another job makes the same; waiting for it ({path})")
-                waited = True
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if not _is_file(path, descriptor):  # who had it has removed the file
-                continue
-            try:
-                yield waited
-            finally:
-                path.unlink(missing_ok=True)
-            return
-        finally:
-            os.close(descriptor)
-
-
-def _is_file(path: Path, descriptor: int) -> bool:
+    waited, opened = False, _opened(path)
     try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+        while True:
+            waited |= _lock(opened, path, progress)
+            if _is_file(path, opened):
+                break
+            os.close(opened)  # who had it has removed the file
+            opened = _opened(path)
+        try:
+            yield waited
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(opened)
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _lock(opened: int, path: Path, progress: Progress) -> bool:
+    """Lock an open file. Returns whether another job had the lock before."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        progress.say(f"another job makes the same; waiting for it ({path})")
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        return True
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        progress.say(f"note: {path.parent}: {error.strerror}: a file system without locks; another job may do the same")
+    return False
+
+
+def _is_file(path: Path, opened: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(opened))
     except FileNotFoundError:
         return False
 
