@@ -18,7 +18,7 @@ SITE = (
     *("--max-threads", "1", "--latency-wait", "5", "--seconds-between-status-checks", "1"),
     *("--slurm-init-seconds-before-status-checks", "1"),
 )
-PATIENCE_S = 600
+PATIENCE_S = 300
 
 
 @dataclass
@@ -46,7 +46,10 @@ class Cluster:
 
     def snakemake(self, *args: str, code: int = 0) -> str:
         """What Snakemake says, up to its end with this exit code."""
-        process = self.start(*args)
+        return self.end(self.start(*args), code)
+
+    def end(self, process: subprocess.Popen, code: int = 0) -> str:
+        """What a Snakemake in the background says, up to its end with this exit code."""
         text = process.communicate(timeout=PATIENCE_S)[0]
         assert process.returncode == code, text
         return text
