@@ -38,10 +38,10 @@ logger.addFilter(without_commands)
 
 @one_line_errors
 def load_build():
-    if not workflow.modifier.is_main_snakefile():
-        document, source = config_of_module(config)
-    else:
+    if workflow.modifier.is_main_snakefile():
         document, source = read_config(workflow.config_settings.config, workflow.overwrite_configfiles)
+    else:
+        document, source = config_of_module(config)
     build = parse_config(document, source)
     check_config(build, source)
     matrix.toolchain_versions()

@@ -76,5 +76,4 @@ use rule run_program as run_on_phone with:
     resources:
         **{slot: slot_of(slot) for slot in SLOTS},
     params:
-        settings=run_settings,
         code=code_digest("run.py", "adb"),

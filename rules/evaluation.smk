@@ -175,7 +175,4 @@ use rule evaluate_device as evaluate_phone with:
         target=names(HTP_ARCH),
     localrule: True
     params:
-        settings=device_settings,
-        float_model=float_flags,
-        texts=task_flags,
         code=code_digest("evaluate_device.py", "adb"),

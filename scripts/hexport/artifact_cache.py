@@ -9,18 +9,15 @@ lets two writers do the work twice, and grows without a limit (tried with 9.27.1
 
 import contextlib
 import errno
-import glob
 import hashlib
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hexport.job_process import is_running
-from hexport.provenance import atomic_path, manifest_path
+from hexport.provenance import atomic_path, manifest_path, part_beside
 
 FOLDER, LIMIT_GB = "HEXPORT_CACHE", "HEXPORT_CACHE_GB"  # environment variables of a job
 GB = 10**9
@@ -87,12 +84,8 @@ class Cache:
         entry, size = self._entry(work), sum(file.stat().st_size for file in files)
         if size > self.limit_gb * GB:
             return
-        prefix = f".{entry.name}.{socket.gethostname()}."
-        part = entry.with_name(f"{prefix}{os.getpid()}.part")
         entry.parent.mkdir(parents=True, exist_ok=True)
-        for left in entry.parent.glob(f"{glob.escape(prefix)}*.part"):  # by a process of this host that was killed
-            if not is_running(left.name.removeprefix(prefix).removesuffix(".part")):
-                shutil.rmtree(left, ignore_errors=True)
+        part = part_beside(entry, lambda left: shutil.rmtree(left, ignore_errors=True))
         part.mkdir()
         try:
             for file in files:

@@ -103,8 +103,7 @@ def node_histories_shared() -> Iterator[None]:
 def exported_as_it_runs() -> Iterator[None]:
     """Have executorch's flow export a graph by running it, and not by reading its bytecode.
 
-    Both give the same; a graph that was exported before has nothing in its bytecode that a run does not show. The
-    reading took a quarter of the time of a template.
+    Both give the same; a graph that was exported before has nothing in its bytecode that a run does not show.
     """
     export = internal("torch.export", "export")
     torch_export = importlib.import_module("torch.export")

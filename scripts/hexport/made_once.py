@@ -10,9 +10,9 @@ from pathlib import Path
 
 from hexport.artifact_cache import Work, cache_of_environment
 from hexport.code_digest import SCRIPTS, code_digest, package_versions
-from hexport.file_hashes import sha256
+from hexport.errors import HexportError
 from hexport.progress import Progress
-from hexport.provenance import manifest_path
+from hexport.provenance import damage, manifest_path
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -107,9 +107,8 @@ def _are_of(work: Work, artifacts: Sequence[Path]) -> bool:
     """Whether artifacts are those of a job, and whole."""
     for artifact in artifacts:
         try:
-            manifest = json.loads(manifest_path(artifact).read_bytes())
-            if not work.made(manifest) or sha256(artifact) != manifest["sha256"]:
+            if damage(artifact) or not work.made(json.loads(manifest_path(artifact).read_bytes())):
                 return False
-        except (OSError, ValueError, RecursionError, AttributeError, KeyError):
+        except (OSError, HexportError):  # a file that is not there
             return False
     return True

@@ -7,7 +7,7 @@ import glob
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -33,11 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}.{socket.gethostname()}."
-    for left in path.parent.glob(f"{glob.escape(prefix)}*.part"):  # by a process of this host that was killed
-        if not is_running(left.name.removeprefix(prefix).removesuffix(".part")):
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f"{prefix}{os.getpid()}.part")
+    temporary = part_beside(path, lambda left: left.unlink(missing_ok=True))
     temporary.unlink(missing_ok=True)
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
@@ -50,6 +46,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def part_beside(path: Path, remove: Callable[[Path], None]) -> Path:
+    """The name beside `path` under which this process makes it. What killed processes of this host left is removed."""
+    prefix = f".{path.name}.{socket.gethostname()}."
+    for left in path.parent.glob(f"{glob.escape(prefix)}*.part"):
+        if not is_running(left.name.removeprefix(prefix).removesuffix(".part")):
+            remove(left)
+    return path.with_name(f"{prefix}{os.getpid()}.part")
 
 
 def _flush(path: Path) -> None:

@@ -89,8 +89,12 @@ def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op
     inputs_of_graph = {node.name for node in converted.graph.nodes if node.op == "placeholder"}
     whole = inputs_of_graph, len(output_values(output))
 
-    faster = node_histories_shared(), exported_as_it_runs()
-    with contextlib.suppress(_RecordedAll), faster[0], faster[1], op_builder_replaced(record) as build_op_wrappers:
+    with (
+        contextlib.suppress(_RecordedAll),
+        node_histories_shared(),
+        exported_as_it_runs(),
+        op_builder_replaced(record) as build_op_wrappers,
+    ):
         to_edge_transform_and_lower_to_qnn(
             converted, inputs, compile_spec(target), passes_job=quantized_io_passes(converted)
         )

@@ -65,7 +65,6 @@ def why_not() -> str | None:
         return "no snakemake-executor-plugin-slurm: `make setup` installs it"
     if CONF_OF_MACHINE.exists() or CONF_OF_NODE.is_dir():
         return "this machine is a part of a Slurm already"
-    CONF_OF_NODE.unlink(missing_ok=True)  # of a run that was killed
     return "not root, whom Slurm's daemons need to be" if os.geteuid() else None
 
 
@@ -100,6 +99,7 @@ def one_node(folder: Path, cores: int, memory_mb: int) -> Iterator[dict[str, str
 def _found_by_jobs(folder: Path) -> Iterator[None]:
     """Put the configuration where Slurm's commands look for it, as Snakemake takes Slurm's variables from jobs."""
     CONF_OF_NODE.parent.mkdir(exist_ok=True)
+    CONF_OF_NODE.unlink(missing_ok=True)  # of a run that was killed
     CONF_OF_NODE.symlink_to(folder)
     try:
         yield
