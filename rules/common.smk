@@ -2,6 +2,7 @@ import functools
 from itertools import chain
 import os
 import re
+import shlex
 from types import SimpleNamespace
 
 from snakemake.logging import logger
@@ -112,6 +113,15 @@ def needs(of):
         "disk_mb": lambda wildcards: of(wildcards).disk_mb,
         "runtime": lambda wildcards: of(wildcards).runtime,
     }
+
+
+def weights(wildcards):
+    """Of a recipe that asks for an algorithm."""
+    return matrix.weights(build, wildcards.model, wildcards.recipe)
+
+
+def weight_flags(wildcards):
+    return shlex.join(word for file in weights(wildcards) for word in ("--weights", file))
 
 
 def model_sizes(wildcards):

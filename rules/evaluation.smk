@@ -80,6 +80,7 @@ rule evaluate_fp:
 rule evaluate_qdq:
     input:
         task_files,
+        weights,
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
         config="<artifacts>/{model}/checkpoint/config.json",
         quant_attrs="<artifacts>/{model}/{recipe}/quant_attrs.json",
@@ -96,6 +97,7 @@ rule evaluate_qdq:
         **needs(evaluation_needs),
     params:
         settings=qdq_settings,
+        weights=weight_flags,
         texts=task_flags,
         code=code_digest("evaluate_qdq.py"),
     shell:
@@ -103,6 +105,7 @@ rule evaluate_qdq:
         " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --quant-attrs {input.quant_attrs:q}"
+        " {params.weights}"
         " --tokenizer {input.tokenizer:q}"
         " {params.texts}"
         " --output {output.artifact:q}"

@@ -87,6 +87,7 @@ rule compile_shard:
         config="<artifacts>/{model}/checkpoint/config.json",
         quant_attrs="<artifacts>/{model}/{recipe}/quant_attrs.json",
         templates=templates_of_shard,
+        weights=weights,
     output:
         artifact="<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.bin",
         manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.bin.manifest.json",
@@ -97,7 +98,7 @@ rule compile_shard:
         **needs(shard_needs),
     params:
         settings=shard_settings,
-        files=lambda wildcards: file_flags(templates=templates(wildcards)),
+        files=lambda wildcards: file_flags(templates=templates(wildcards), weights=weights(wildcards)),
         code=code_digest("compile_shard.py"),
     shell:
         "{here.python:q} {here.folder:q}/scripts/compile_shard.py"
