@@ -56,10 +56,12 @@ def test_what_is_read_is_what_was_written(checkpoint, weights, saved):
     assert torch.equal(found[DOWN].values(), expected.reshape(96, 64, 1, 1))
 
 
-def test_equal_weights_are_equal_files_whatever_their_order_and_the_process(checkpoint, weights, saved, tmp_path):
+def test_equal_weights_are_equal_files_that_others_may_read(checkpoint, weights, saved, tmp_path):
     again = tmp_path / "again.safetensors"
     save_weights(again, dict(reversed(weights.items())), recipe="r", checkpoint=sha256(checkpoint.path))
     assert again.read_bytes() == saved.read_bytes()
+    (tmp_path / "plain").touch()
+    assert saved.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_a_recipe_without_algorithms_has_no_file_and_another_one_needs_it(checkpoint):

@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from hexport.code_digest import code_digest
@@ -21,7 +20,7 @@ from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.file_hashes import sha256
 from hexport.progress import Progress
-from hexport.provenance import atomic_path, damage, manifest_path, write_manifest
+from hexport.provenance import damage, manifest_path, write_manifest
 from hexport.quantization.block_scales import block_scales
 from hexport.quantization.calibration import EXPORT_LENGTH, check_samples, prepare_epilogue, prepare_layer
 from hexport.quantization.coded_weight import CodedWeight
@@ -32,7 +31,7 @@ from hexport.quantization.seq_mse import best_ratios, rows_at_a_time
 from hexport.quantization.vocabulary import ALIGNMENT, row_blocks
 from hexport.quantization.weight_inputs import head_products, observe_layer, pass_layer, states_of
 from hexport.quantization.weights import Observer, fake_quantised, is_in_blocks, weight_encoding
-from hexport.quantization.weights_file import full_name, searched, tensors_of, weights_in
+from hexport.quantization.weights_file import full_name, save_weights, searched, weights_in
 
 READ, LAYERS, HEAD = "weights: embeddings", "weights", "weights: head"  # parts, in the progress
 Asked = dict[str, dict[str, Precision]]  # by place and projection, as of `searched`
@@ -169,8 +168,7 @@ def _is_known(file: Path) -> bool:
 
 
 def _write(file: Path, coded: dict[str, CodedWeight]) -> None:
-    with atomic_path(file) as temporary:
-        save_file(tensors_of(coded), temporary)
+    save_weights(file, coded)
     write_manifest(file, script=__file__, inputs={}, params={}, stages={})
 
 

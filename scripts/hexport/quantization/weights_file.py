@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -40,18 +39,15 @@ def full_name(place: str, projection: str) -> str:
     return f"{place}.{projection}" if place == EPILOGUE else f"layers.{place}.{projection}"
 
 
-def save_weights(path: Path, weights: Mapping[str, CodedWeight], *, recipe: str, checkpoint: str) -> None:
-    """Write the weights; `recipe` is a name, `checkpoint` the SHA-256 of the float ones."""
-    origin = json.dumps({"checkpoint_sha256": checkpoint, "recipe": recipe}, sort_keys=True)
+def save_weights(path: Path, weights: Mapping[str, CodedWeight], **origin: str) -> None:
+    """Write weights. `origin`: recipe, its name; checkpoint, the SHA-256 of the float ones."""
+    tensors = {name + SCALES: weight.scales for name, weight in weights.items()}
+    tensors |= {name + CODES: weight.codes for name, weight in weights.items() if weight.codes is not None}
     with atomic_path(path) as temporary:
+        mode = temporary.stat().st_mode
         # One entry: safetensors writes several in any order, and equal weights are to be equal files.
-        save_file(tensors_of(weights), temporary, {ORIGIN: origin})
-
-
-def tensors_of(weights: Mapping[str, CodedWeight]) -> dict[str, torch.Tensor]:
-    """By their names in the file."""
-    scales = {name + SCALES: weight.scales for name, weight in weights.items()}
-    return scales | {name + CODES: weight.codes for name, weight in weights.items() if weight.codes is not None}
+        save_file(tensors, temporary, {ORIGIN: json.dumps(origin, sort_keys=True)})
+        temporary.chmod(mode)  # safetensors' own files are for their owner alone
 
 
 def weights_in(path: Path) -> dict[str, CodedWeight]:
@@ -75,7 +71,7 @@ class WeightsFile(Mapping[str, CodedWeight]):
                 origin = json.loads(file.metadata()[ORIGIN])
                 slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
                 self.found = {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
-                self.recipe, self.checkpoint_sha256 = origin["recipe"], origin["checkpoint_sha256"]
+                self.recipe, self.checkpoint = origin["recipe"], origin["checkpoint"]
         except Exception as error:  # safetensors has no public exception type for a file it cannot read
             raise HexportError(f"{path}: no weights that hexport wrote: {error!r}; {AGAIN}") from None
         self.names = sorted({name.removesuffix(SCALES).removesuffix(CODES) for name in self.found})
@@ -125,6 +121,6 @@ def weights_of(path: Path | None, checkpoint: Checkpoint, recipe: Recipe, recipe
             raise HexportError(f"{path}: {name} {what}; {AGAIN}")
     if recipe_name is not None and weights.recipe != recipe_name:
         raise HexportError(f"{path}: weights are of recipe {weights.recipe!r}, not {recipe_name!r}; {AGAIN}")
-    if weights.checkpoint_sha256 != (found := sha256(checkpoint.path)):
+    if weights.checkpoint != (found := sha256(checkpoint.path)):
         raise HexportError(f"{path}: weights are of another checkpoint than {checkpoint.path}, {found}; {AGAIN}")
     return weights
