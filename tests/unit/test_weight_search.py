@@ -9,6 +9,7 @@ import torch
 from small_models import random_model
 
 from hexport.decoder.weights import Checkpoint
+from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.provenance import manifest_path
 from hexport.quantization import seq_mse, vocabulary
@@ -16,7 +17,7 @@ from hexport.quantization.calibration import prepare_layer
 from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from
 from hexport.quantization.seq_mse import LOWEST
-from hexport.quantization.weight_search import search
+from hexport.quantization.weight_search import coded_weight, search
 from hexport.quantization.weights import channel_scales, fake_quantised, weight_encoding
 
 pytestmark = [pytest.mark.usefixtures("qnn_sdk"), pytest.mark.slow]
@@ -127,13 +128,10 @@ def test_gptq_errs_much_less_than_the_nearest_codes_of_its_own_scales(checkpoint
     recipe, coded, _ = searched
     observer = prepare_layer(checkpoint.config, 0, 8, 8, recipe).weights["feed_forward.up_proj.weight"]
     name = "feed_forward.up_proj"
-    weight, x, found = (
-        checkpoint.layer_parameters(0)[f"{name}.weight"],
-        inputs[f"layers.0.{name}"],
-        coded[f"layers.0.{name}"],
-    )
+    weight, x = checkpoint.layer_parameters(0)[f"{name}.weight"], inputs[f"layers.0.{name}"]
+    found = coded[f"layers.0.{name}"]
+    assert (found.codes is not None) == recipe.precision.gptq
     if not recipe.precision.gptq:
-        assert found.codes is None
         return
     assert (found.codes.dtype, found.codes.shape) == (torch.int8, weight.shape)
     assert observer.quant_min <= int(found.codes.min()) < int(found.codes.max()) <= observer.quant_max
@@ -192,6 +190,14 @@ def test_the_best_candidate_of_each_channel_is_found(checkpoint, inputs, tmp_pat
         assert (errors(chosen.double()[:, None]) <= best * (1 + 1e-3)).all()
 
 
+def test_gptq_refuses_inputs_that_are_no_numbers(checkpoint):
+    recipe = recipe_from({**PER_CHANNEL, "gptq": True}, "r")
+    observer = prepare_layer(checkpoint.config, 0, 8, 8, recipe).weights["feed_forward.down_proj.weight"]
+    weight = checkpoint.layer_parameters(0)["feed_forward.down_proj.weight"]
+    with pytest.raises(HexportError, match=r"inputs of layers\.0\.x are not finite on the calibration data; check"):
+        coded_weight("layers.0.x", weight, torch.full((64, 64), torch.nan), observer, recipe.precision)
+
+
 def test_only_what_the_recipe_names_is_searched(checkpoint, tmp_path):
     overrides = [
         {"layers": "1", "points": "feed_forward.*_proj", "seq_mse": CANDIDATES},
@@ -208,7 +214,8 @@ def test_only_what_the_recipe_names_is_searched(checkpoint, tmp_path):
 def test_blocks_of_the_head_give_what_the_whole_gives(tmp_path, monkeypatch, precision):
     random_model("llama", num_hidden_layers=1, vocab_size=300, hidden_size=96).save_pretrained(tmp_path / "model")
     checkpoint, samples = Checkpoint(tmp_path / "model"), [[5, 299, 0, 17], [130], [64, 63, 1, 255, 256, 6]]
-    recipe = recipe_from({**precision, "overrides": [{"layers": "0", "seq_mse": 0, "gptq": False}]}, "r")
+    few = {**precision, "seq_mse": 4, "overrides": [{"layers": "0", "seq_mse": 0, "gptq": False}]}
+    recipe = recipe_from(few, "r")
     monkeypatch.setattr(seq_mse, "CHUNK", 1)
     whole = search(checkpoint, samples, recipe, Progress(), tmp_path / "whole")
     monkeypatch.setattr(vocabulary, "BLOCK_VALUES", 1)

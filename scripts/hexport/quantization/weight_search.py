@@ -18,6 +18,7 @@ from hexport.decoder.device import device
 from hexport.decoder.model import UncachedLayer
 from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
+from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 from hexport.progress import Progress
 from hexport.provenance import damage, manifest_path, write_manifest
@@ -37,10 +38,12 @@ READ, LAYERS, HEAD = "weights: embeddings", "weights", "weights: head"  # parts,
 Asked = dict[str, dict[str, Precision]]  # by place and projection, as of `searched`
 
 
-def coded_weight(weight: torch.Tensor, products: torch.Tensor, observer: Observer, precision: Precision) -> CodedWeight:
-    """What the algorithms of `precision` make of a weight (out, in, 1, 1), or of some rows of it.
+def coded_weight(
+    name: str, weight: torch.Tensor, products: torch.Tensor, observer: Observer, precision: Precision
+) -> CodedWeight:
+    """What the algorithms of `precision` make of the weight (out, in, 1, 1) of a projection, or of some rows of it.
 
-    products: the sum of x xᵀ (in, in) over the inputs x of its projection.
+    products: the sum of x xᵀ (in, in) over its inputs x. Raises HexportError where GPTQ meets some that are not finite.
     """
     weight = weight.cpu()
     if not precision.gptq:
@@ -48,6 +51,10 @@ def coded_weight(weight: torch.Tensor, products: torch.Tensor, observer: Observe
             weight_encoding(observer, weight, best_ratios(weight, products, observer, precision.seq_mse))[0]
         )
     products = products.cpu()
+    if not products.isfinite().all():
+        raise HexportError(
+            f"weights: inputs of {name} are not finite on the calibration data; check the weights for NaN"
+        )
     if precision.seq_mse and is_in_blocks(observer):
         scales = block_scales(weight, products, observer, precision.seq_mse)
     else:
@@ -94,7 +101,9 @@ def _search_missing(
             hidden, products = observe_layer(layer, kind, states, missing[place])
             of_layer = _observers(checkpoint, recipe, place, observers)
             coded = {
-                name: coded_weight(layer.get_submodule(name).weight, products[name], of_layer[name], precision)
+                name: coded_weight(
+                    full_name(place, name), layer.get_submodule(name).weight, products[name], of_layer[name], precision
+                )
                 for name, precision in missing[place].items()
             }
             _write(files[place], coded)
@@ -116,7 +125,7 @@ def _coded_head(checkpoint: Checkpoint, states, observer: Observer, missing: Ask
     parts = []
     for block in progress.steps(blocks, HEAD, len(blocks), "block", [float(end - start) for start, end in blocks]):
         weight = checkpoint.epilogue_parameters(block)["output.weight"]
-        parts.append(coded_weight(weight, products, observer, precision))
+        parts.append(coded_weight(OUTPUT_PROJECTION, weight, products, observer, precision))
     scales = torch.cat([part.scales for part in parts])
     return CodedWeight(scales, torch.cat([part.codes for part in parts]) if precision.gptq else None)
 
