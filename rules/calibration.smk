@@ -2,7 +2,7 @@ import shlex
 
 
 def calibration_files(wildcards):
-    return matrix.calibration_files(build, wildcards.model)
+    return [kept_here(file) for file in matrix.calibration_files(build, wildcards.model)]
 
 
 def calibration_flags(wildcards):

@@ -1,10 +1,13 @@
+from dataclasses import replace
 import functools
 from itertools import chain
 import os
 import re
 from types import SimpleNamespace
 
+from snakemake.io import get_flag_value
 from snakemake.logging import logger
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
 from snakemake_interface_logger_plugins.common import LogEvent
 
 
@@ -36,6 +39,18 @@ def without_commands(record):
 logger.addFilter(without_commands)
 
 
+# Whether jobs see the files of this machine. Where they do not, a job gets copies of what its rule declares.
+SHARED_FILES = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
+
+
+def copies_of(folder):
+    """Where Snakemake puts its copies of what is in this folder of the storage, if there is one."""
+    if SHARED_FILES:
+        return folder
+    stored = workflow.modifier.path_modifier.apply_default_storage(folder)
+    return str(get_flag_value(stored, "storage_object").local_path())
+
+
 @one_line_errors
 def load_build():
     if workflow.modifier.is_main_snakefile():
@@ -43,9 +58,10 @@ def load_build():
     else:
         document, source = config_of_module(config)
     build = parse_config(document, source)
-    check_config(build, source)
+    if workflow.is_main_process:  # a job's Snakemake reads what this one has found right, maybe elsewhere
+        check_config(build, source)
     matrix.toolchain_versions()
-    return build
+    return replace(build, copies=copies_of(build.artifacts))
 
 
 build = load_build()
@@ -54,6 +70,11 @@ build = load_build()
 def outermost(modifier):
     """That of the workflow which takes this one as a module, maybe through others."""
     return modifier if modifier.parent_modifier is None else outermost(modifier.parent_modifier)
+
+
+def kept_here(file):
+    """A file that no storage has: what the config names, and downloads. The jobs that read or write it run here."""
+    return file if SHARED_FILES else local(file)
 
 
 # For commands, which Snakemake formats with the names of the outermost workflow before a job, and with ours in it.
@@ -107,6 +128,8 @@ if workflow.is_main_process and not ON_CLUSTER:
 
 def needs(of):
     """The resources of jobs, which ask for more memory after each attempt that failed, for lack of it maybe."""
+    if not SHARED_FILES and not workflow.is_main_process:
+        return {}  # they were asked for, by sizes which are not known here
     return {
         "mem_mb": lambda wildcards, attempt: of(wildcards).mem_mb * (1 + attempt) // 2 + SNAKEMAKES_MB,
         "disk_mb": lambda wildcards: of(wildcards).disk_mb,

@@ -19,7 +19,7 @@ def gate_settings(wildcards):
 
 
 def task_files(wildcards):
-    return evaluations.evaluation_files(build, wildcards.model)
+    return [kept_here(file) for file in evaluations.evaluation_files(build, wildcards.model)]
 
 
 def task_flags(wildcards):
@@ -31,12 +31,12 @@ def float_model(wildcards):
 
 
 def float_files(wildcards):
-    files = list(float_model(wildcards).values())
-    return [*files, checkpoint_config_file(build.artifacts, wildcards.model)] if files else []
+    files = float_model(wildcards)
+    return files | ({"config": checkpoint_config_file(build.artifacts, wildcards.model)} if files else {})
 
 
-def float_flags(wildcards):
-    return shlex.join(word for name, file in float_model(wildcards).items() for word in (f"--{name}", file))
+def float_flags(wildcards, input):
+    return file_flags(**{name: [input[name]] for name in float_model(wildcards)})
 
 
 # A model of ready programs may have no checkpoint, and then nothing is computed beside the device.
@@ -136,7 +136,7 @@ rule evaluate_device:
     input:
         task_files,
         gate,
-        float_files,
+        unpack(float_files),
         program=program,
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",

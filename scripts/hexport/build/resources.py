@@ -97,7 +97,7 @@ def sizes_for(config: Config, model: str) -> Sizes:
     try:
         return known_sizes(config, config.models[model])[0]
     except HexportError:
-        raise SizesNotKnown(0, "not yet there", checkpoint_config_file(config.artifacts, model)) from None
+        raise SizesNotKnown(0, "not yet there", checkpoint_config_file(config.copies, model)) from None
 
 
 def machine_mb(config: Config) -> int:
