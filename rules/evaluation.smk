@@ -40,10 +40,20 @@ def float_flags(wildcards, input):
 
 
 # A model of ready programs may have no checkpoint, and then nothing is computed beside the device.
-def evaluation_needs(wildcards):
+def device_needs(wildcards):
+    on_device = resources.run_needs(build, program_of(wildcards))
     if build.models[wildcards.model].pre_gen_pte is not None:
-        return resources.Needs(mem_mb=2000, disk_mb=100, runtime=120)
-    return resources.evaluation_needs(model_sizes(wildcards), int(wildcards.context))
+        return resources.Needs(on_device.mem_mb, disk_mb=100, runtime=120)
+    on_host = qdq_needs(wildcards)
+    return resources.Needs(on_host.mem_mb + on_device.mem_mb, on_host.disk_mb, on_host.runtime + on_device.runtime)
+
+
+def fp_needs(wildcards):
+    return resources.fp_needs(model_sizes(wildcards), int(wildcards.context))
+
+
+def qdq_needs(wildcards):
+    return resources.qdq_needs(model_sizes(wildcards), int(wildcards.context))
 
 
 rule evaluate_fp:
@@ -60,7 +70,7 @@ rule evaluate_fp:
         "<artifacts>/{model}/evaluation/ctx{context}/fp.log",
     threads: ALL_CORES
     resources:
-        **needs(evaluation_needs),
+        **needs(fp_needs),
     params:
         settings=fp_settings,
         texts=task_flags,
@@ -93,7 +103,7 @@ rule evaluate_qdq:
     priority: 1
     threads: ALL_CORES
     resources:
-        **needs(evaluation_needs),
+        **needs(qdq_needs),
     params:
         settings=qdq_settings,
         texts=task_flags,
@@ -150,7 +160,7 @@ rule evaluate_device:
     threads: ALL_CORES
     resources:
         **{slot: slot_of(slot) for slot in SLOTS},
-        **needs(evaluation_needs),
+        **needs(device_needs),
     params:
         settings=device_settings,
         float_model=float_flags,
