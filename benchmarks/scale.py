@@ -37,13 +37,14 @@ PROMPTS = [
 # In the order of the flow, where the artifacts of a model have them.
 JOBS = {
     "checkpoint": "checkpoint/model.safetensors",
+    "quantize_weights": "**/weights.safetensors",
     "calibrate": "**/quant_attrs.json",
     "templates": "**/templates/**/*",
     "shard": "**/shards/**/*",
     "program": "**/*.pte",
 }
 BEFORE_CALIBRATION = ("checkpoint/model.safetensors", "calibration/tokens.json")
-BEFORE_LOWERING = ("checkpoint", "calibrate")
+BEFORE_LOWERING = ("checkpoint", "quantize_weights", "calibrate")
 HEADING = f"""\
 Random weights; calibration on four texts of about 200 tokens in all; {os.cpu_count()} cores. Seconds of a job are those
 of its stages, without imports. The total is the whole command from quant attrs to program: its wall and CPU seconds,

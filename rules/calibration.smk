@@ -33,8 +33,35 @@ rule encode_calibration:
         " <<< {params.settings:q}"
 
 
+rule quantize_weights:
+    input:
+        checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
+        config="<artifacts>/{model}/checkpoint/config.json",
+        tokens="<artifacts>/{model}/calibration/tokens.json",
+    output:
+        artifact="<artifacts>/{model}/{recipe}/weights.safetensors",
+        manifest="<artifacts>/{model}/{recipe}/weights.safetensors.manifest.json",
+    log:
+        "<artifacts>/{model}/{recipe}/weights.log",
+    threads: ALL_CORES
+    resources:
+        **needs(lambda wildcards: resources.weights_needs(model_sizes(wildcards))),
+    params:
+        settings=lambda wildcards: matrix.quant_attrs_settings(build, wildcards.model, wildcards.recipe),
+        code=code_digest("quantize_weights.py"),
+    shell:
+        "{here.python:q} {here.folder:q}/scripts/quantize_weights.py"
+        " --settings -"
+        " --checkpoint {input.checkpoint:q}"
+        " --tokens {input.tokens:q}"
+        " --output {output.artifact:q}"
+        " --log {log:q}"
+        " <<< {params.settings:q}"
+
+
 rule calibrate:
     input:
+        weights=weights,
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
         config="<artifacts>/{model}/checkpoint/config.json",
         tokens="<artifacts>/{model}/calibration/tokens.json",
@@ -48,12 +75,14 @@ rule calibrate:
         **needs(lambda wildcards: resources.calibration_needs(model_sizes(wildcards))),
     params:
         settings=lambda wildcards: matrix.quant_attrs_settings(build, wildcards.model, wildcards.recipe),
+        weights=weight_flags,
         code=code_digest("quantize.py"),
     shell:
         "{here.python:q} {here.folder:q}/scripts/quantize.py"
         " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --tokens {input.tokens:q}"
+        " {params.weights}"
         " --output {output.artifact:q}"
         " --log {log:q}"
         " <<< {params.settings:q}"

@@ -3,6 +3,7 @@ import functools
 from itertools import chain
 import os
 import re
+import shlex
 from types import SimpleNamespace
 
 from snakemake.io import get_flag_value
@@ -135,6 +136,20 @@ def needs(of):
         "disk_mb": lambda wildcards: of(wildcards).disk_mb,
         "runtime": lambda wildcards: of(wildcards).runtime,
     }
+
+
+def weights(wildcards):
+    """Of a recipe that asks for an algorithm."""
+    return matrix.weights(build, wildcards.model, wildcards.recipe)
+
+
+def weight_flags(wildcards, input):
+    return file_flags(weights=input.weights)
+
+
+def file_flags(**files):
+    options = {name.replace("_", "-"): named for name, named in files.items()}
+    return shlex.join(word for option, named in options.items() for file in named for word in (f"--{option}", file))
 
 
 def model_sizes(wildcards):

@@ -90,6 +90,7 @@ rule evaluate_fp:
 rule evaluate_qdq:
     input:
         task_files,
+        weights=weights,
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
         config="<artifacts>/{model}/checkpoint/config.json",
         quant_attrs="<artifacts>/{model}/{recipe}/quant_attrs.json",
@@ -106,6 +107,7 @@ rule evaluate_qdq:
         **needs(qdq_needs),
     params:
         settings=qdq_settings,
+        weights=weight_flags,
         texts=task_flags,
         code=code_digest("evaluate_qdq.py"),
     shell:
@@ -113,6 +115,7 @@ rule evaluate_qdq:
         " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --quant-attrs {input.quant_attrs:q}"
+        " {params.weights}"
         " --tokenizer {input.tokenizer:q}"
         " {params.texts}"
         " --output {output.artifact:q}"

@@ -1,11 +1,3 @@
-import shlex
-
-
-def file_flags(**files):
-    options = {name.replace("_", "-"): named for name, named in files.items()}
-    return shlex.join(word for option, named in options.items() for file in named for word in (f"--{option}", file))
-
-
 def template_settings(wildcards):
     context_len, ar_len = int(wildcards.context), int(wildcards.ar_len)
     return lowering.template_settings(build, wildcards.recipe, context_len, wildcards.arch, ar_len)
@@ -88,6 +80,7 @@ rule compile_shard:
         config="<artifacts>/{model}/checkpoint/config.json",
         quant_attrs="<artifacts>/{model}/{recipe}/quant_attrs.json",
         templates=templates_of_shard,
+        weights=weights,
     output:
         artifact="<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.bin",
         manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/shards/{mode}/{shard}-of-{shards}.bin.manifest.json",
@@ -98,7 +91,7 @@ rule compile_shard:
         **needs(shard_needs),
     params:
         settings=shard_settings,
-        files=lambda wildcards, input: file_flags(templates=input.templates),
+        files=lambda wildcards, input: file_flags(templates=input.templates, weights=input.weights),
         code=code_digest("compile_shard.py"),
     shell:
         "{here.python:q} {here.folder:q}/scripts/compile_shard.py"

@@ -1,6 +1,7 @@
 # Asked for by its path only: it helps to write a recipe, and nothing is made of it.
 rule sensitivity:
     input:
+        weights=weights,
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
         config="<artifacts>/{model}/checkpoint/config.json",
         tokens="<artifacts>/{model}/calibration/tokens.json",
@@ -17,6 +18,7 @@ rule sensitivity:
         mem_mb=8000,
     params:
         settings=lambda wildcards: matrix.quant_attrs_settings(build, wildcards.model, wildcards.recipe),
+        weights=weight_flags,
         code=code_digest("sensitivity.py"),
     shell:
         "{here.python:q} {here.folder:q}/scripts/sensitivity.py"
@@ -24,6 +26,7 @@ rule sensitivity:
         " --checkpoint {input.checkpoint:q}"
         " --tokens {input.tokens:q}"
         " --quant-attrs {input.quant_attrs:q}"
+        " {params.weights}"
         " --output {output.artifact:q}"
         " --log {log:q}"
         " <<< {params.settings:q}"

@@ -18,6 +18,7 @@ SETTINGS = 'JSON: {"target", "ar_lengths", "max_seq_len", "num_sharding", "recip
 @click.option("--shard", type=click.IntRange(min=1), required=True, help="which of num_sharding, from 1")
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
 @click.option("--quant-attrs", type=click.Path(path_type=Path), required=True)
+@click.option("--weights", type=click.Path(path_type=Path), help="…/weights.safetensors, if the recipe has them")
 @click.option(
     "--templates", type=click.Path(path_type=Path), required=True, multiple=True, help="…/ar<N>.json, of each AR length"
 )
@@ -29,12 +30,14 @@ def main(
     shard: int,
     checkpoint: Path,
     quant_attrs: Path,
+    weights: Path | None,
     templates: tuple[Path, ...],
     output: Path,
     log: Path | None,
 ) -> None:
     progress = Progress(log)
     files = {"model.safetensors": checkpoint, "config.json": checkpoint.with_name("config.json")}
+    files |= {} if weights is None else {weights.name: weights}
     inputs = verified(files | {"quant_attrs.json": quant_attrs} | {file.name: file for file in templates})
     with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
         if there:
@@ -50,7 +53,7 @@ def main(
 
         build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.r1)
-        plan, attrs = plan_of(settings, model.config, recipe), quant_attrs_of(quant_attrs, model, recipe)
+        plan, attrs = plan_of(settings, model.config, recipe), quant_attrs_of(quant_attrs, weights, model, recipe)
         by_ar_len = templates_by_ar_len(templates)
         with atomic_path(output) as part:
             compile_shard(plan, shard - 1, model, attrs, by_ar_len, part, progress)

@@ -24,6 +24,7 @@ SETTINGS = (
 @click.option("--program", type=click.Path(path_type=Path), required=True)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="…/model.safetensors; none for a ready program")
 @click.option("--quant-attrs", type=click.Path(path_type=Path), help="with --checkpoint")
+@click.option("--weights", type=click.Path(path_type=Path), help="…/weights.safetensors, if the recipe has them")
 @click.option("--fp", type=click.Path(path_type=Path), help="…/evaluation/fp.json, with --checkpoint")
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
 @click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")
@@ -37,6 +38,7 @@ def main(
     program: Path,
     checkpoint: Path | None,
     quant_attrs: Path | None,
+    weights: Path | None,
     fp: Path | None,
     tokenizer: Path,
     texts: tuple[str, ...],
@@ -46,7 +48,13 @@ def main(
     found = devices_at(read_devices(str(devices)), device, settings["target"])
     progress = Progress(log)
     compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), quant_attrs, fp]
-    files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json")]
+    files = [
+        program,
+        *compared,
+        *([] if weights is None else [weights]),
+        tokenizer,
+        tokenizer.with_name("tokenizer_config.json"),
+    ]
     with progress.library_output_in_log():
         from hexport.devices.evaluation_job import EvaluationJob
         from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
@@ -56,7 +64,7 @@ def main(
 
         local = local_files(texts)
         inputs = verified({file.name: file for file in files} | task_inputs(local, settings.get("trusted")))
-        job = EvaluationJob(program, tokenizer, settings, local, checkpoint, quant_attrs)
+        job = EvaluationJob(program, tokenizer, settings, local, checkpoint, quant_attrs, weights)
         if found[0].kind == "emulator":
             from hexport.devices.emulator_evaluations import evaluate_program
 

@@ -20,6 +20,7 @@ SETTINGS = (
 @settings_option(help=SETTINGS)
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
 @click.option("--quant-attrs", type=click.Path(path_type=Path), required=True, help="…/quant_attrs.json")
+@click.option("--weights", type=click.Path(path_type=Path), help="…/weights.safetensors, if the recipe has them")
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
 @click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation/qdq.json")
@@ -29,6 +30,7 @@ def main(
     settings: dict,
     checkpoint: Path,
     quant_attrs: Path,
+    weights: Path | None,
     tokenizer: Path,
     texts: tuple[str, ...],
     output: Path,
@@ -56,6 +58,7 @@ def main(
                 checkpoint.name: checkpoint,
                 "config.json": checkpoint.with_name("config.json"),
                 quant_attrs.name: quant_attrs,
+                **({} if weights is None else {weights.name: weights}),
                 tokenizer.name: tokenizer,
                 "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
                 **task_inputs(local, settings.get("trusted")),
@@ -64,7 +67,7 @@ def main(
         context_len, limit = settings["max_seq_len"], settings["limit"]
         loaded, recipe = load_tokenizer(tokenizer.parent), recipe_from(settings["recipe_spec"], settings["recipe"])
         float_model = Checkpoint(checkpoint.parent, recipe.r1)
-        attrs = quant_attrs_of(quant_attrs, float_model, recipe, settings["recipe"])
+        attrs = quant_attrs_of(quant_attrs, weights, float_model, recipe, settings["recipe"])
         scores = QuantisedScores(float_model, attrs, recipe, context_len, progress)
         with progress.stage("tasks"):
             tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))

@@ -1,6 +1,5 @@
 """Write quant_attrs.json: the scales and zero points of a model's activations, calibrated layer by layer."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -18,16 +17,18 @@ SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the rec
 @settings_option(help=SETTINGS)
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
 @click.option("--tokens", type=click.Path(path_type=Path), required=True, help="…/calibration/tokens.json")
+@click.option("--weights", type=click.Path(path_type=Path), help="…/weights.safetensors, if the recipe has them")
 @click.option("--output", type=click.Path(path_type=Path), required=True)
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
-def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path | None) -> None:
+def main(settings: dict, checkpoint: Path, tokens: Path, weights: Path | None, output: Path, log: Path | None) -> None:
     progress = Progress(log)
     inputs = verified(
         {
             "model.safetensors": checkpoint,
             "config.json": checkpoint.with_name("config.json"),
             "tokens.json": tokens,
+            **({} if weights is None else {weights.name: weights}),
         }
     )
     with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
@@ -41,16 +42,14 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         from hexport.quantization.calibration import calibrate
         from hexport.quantization.quant_attrs import save_quant_attrs
         from hexport.quantization.recipe import recipe_from
-        from hexport.quantization.seq_mse import search, search_parts
         from hexport.quantization.tokens_file import read_tokens
+        from hexport.quantization.weights_file import weights_of
 
         data = read_tokens(tokens)
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.r1)
-        folder = output.with_name("seq_mse")
-        progress.announce(search_parts(model, data.samples, recipe, folder))
-        attrs = calibrate(model, data.samples, recipe, progress)
-        attrs = replace(attrs, weights=search(model, data.samples, recipe, progress, folder))
+        coded = weights_of(weights, model, recipe, settings["recipe"])
+        attrs = calibrate(model, data.samples, recipe, progress, coded)
         save_quant_attrs(
             output,
             attrs,

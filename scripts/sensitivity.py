@@ -18,10 +18,19 @@ SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the rec
 @click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
 @click.option("--tokens", type=click.Path(path_type=Path), required=True, help="…/calibration/tokens.json")
 @click.option("--quant-attrs", type=click.Path(path_type=Path), required=True, help="…/quant_attrs.json")
+@click.option("--weights", type=click.Path(path_type=Path), help="…/weights.safetensors, if the recipe has them")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/sensitivity.yaml")
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
-def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, output: Path, log: Path | None) -> None:
+def main(
+    settings: dict,
+    checkpoint: Path,
+    tokens: Path,
+    quant_attrs: Path,
+    weights: Path | None,
+    output: Path,
+    log: Path | None,
+) -> None:
     progress = Progress(log)
     inputs = verified(
         {
@@ -29,6 +38,7 @@ def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, outp
             "config.json": checkpoint.with_name("config.json"),
             "tokens.json": tokens,
             "quant_attrs.json": quant_attrs,
+            **({} if weights is None else {weights.name: weights}),
         }
     )
     with progress.library_output_in_log():
@@ -45,7 +55,7 @@ def main(settings: dict, checkpoint: Path, tokens: Path, quant_attrs: Path, outp
         samples = read_tokens(tokens).samples
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.r1)
-        attrs = quant_attrs_of(quant_attrs, model, recipe, settings["recipe"])
+        attrs = quant_attrs_of(quant_attrs, weights, model, recipe, settings["recipe"])
         found = sensitivity(model, attrs, recipe, samples, progress)
         write_text(output, overrides_yaml(found, settings["model"], settings["recipe"]))
         table = output.with_suffix(".json")

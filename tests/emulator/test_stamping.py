@@ -14,8 +14,10 @@ from hexport.decoder.weights import Checkpoint
 from hexport.lowering.plain import convert_decoder, lower_plain, record_plain
 from hexport.lowering.recording import Op, Tensor, recording
 from hexport.progress import Progress
-from hexport.quantization.calibration import calibrate
+from hexport.quantization.calibration import calibrate, prepare_layer
+from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.recipe import recipe_from
+from hexport.quantization.weights import codes, weight_encoding
 from hexport.runtime.decode import step
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Program
@@ -111,16 +113,29 @@ MIXED = {
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory, qnn_sdk) -> tuple:
-    """Blocks, 8-bit keys and values, 8-bit activations, and layers that differ, with ranges narrowed in places."""
+    """Blocks, 8-bit keys and values, 8-bit activations, and layers that differ, with weights coded in places."""
     folder = tmp_path_factory.mktemp("mixed")
     save_llama(folder, zero_channels, **UNLIKE_TINY)
     checkpoint, recipe = Checkpoint(folder), recipe_from(MIXED, "r")
     attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, Progress())
-    random = torch.Generator().manual_seed(0)
-    names = ("layers.0.attention.q_proj", "layers.1.feed_forward.down_proj", "layers.0.feed_forward.up_proj")
-    sizes = (64, 96, 64)
-    weights = {name: 0.5 + torch.rand(n, generator=random) / 2 for name, n in zip(names, sizes, strict=True)}
-    return checkpoint, replace(attrs, weights=weights), recipe
+    names = ("0.attention.q_proj", "1.feed_forward.down_proj", "0.feed_forward.up_proj", "1.feed_forward.gate_proj")
+    return (
+        checkpoint,
+        replace(attrs, weights={f"layers.{name}": coded(checkpoint, recipe, name) for name in names}),
+        recipe,
+    )
+
+
+def coded(checkpoint, recipe, name: str) -> CodedWeight:
+    """A projection in narrowed ranges and, of the feed-forward, in codes that are often not the nearest ones."""
+    random, (layer, projection) = torch.Generator().manual_seed(0), name.split(".", 1)
+    weight = checkpoint.layer_parameters(int(layer))[f"{projection}.weight"]
+    observer = prepare_layer(checkpoint.config, int(layer), 8, 8, recipe).weights[f"{projection}.weight"]
+    scales, zero_points = weight_encoding(observer, weight, 0.5 + torch.rand(len(weight), generator=random) / 2)
+    if projection.startswith("attention"):
+        return CodedWeight(scales)
+    near = codes(observer, weight, scales, zero_points) + torch.randint(-1, 2, weight.shape, generator=random)
+    return CodedWeight(scales, near.clamp(observer.quant_min, observer.quant_max).to(torch.int8))
 
 
 def test_stamped_ops_are_the_plain_flows_for_mixed_precision(lowerings, mixed):

@@ -222,7 +222,7 @@ def _named_recipes() -> Iterator[Case]:
     for count in (1000, 5000):
         document = with_value(good, OVERRIDES, [{**override, "points": f"*_proj{'*' * (i % 9)}"} for i in range(count)])
         yield Case(f"{count} overrides", _plan(document), may_pass=True)
-    for key in ("weight_bits", "activation_bits", "granularity", "block_size", "seq_mse", "observer"):
+    for key in ("weight_bits", "activation_bits", "granularity", "block_size", "seq_mse", "gptq", "observer"):
         for value in (-1, 10**400, float("nan"), "\x1b[31m", [], {}):
             yield Case(f"{key}: {value!r:.20}", _plan(with_value(good, (*OVERRIDES, 0, key), value)))
     for key in ("kv_bits", "logits_bits", "r1", "r3", "masked_softmax"):

@@ -95,7 +95,7 @@ def _named_quant_attrs() -> Iterator[Case]:
     for key in good:
         yield Case(f"no {key}", _compile(without(good, (key,))))
         for value in (None, 7, "x", [], {}, True):
-            passes = type(value) is type(good[key]) and key in ("model", "recipe", "calibration", "weights")
+            passes = type(value) is type(good[key]) and key in ("model", "recipe", "calibration")
             yield Case(f"{key}: {value!r}", _compile(good | {key: value}), may_pass=passes)
     point = next(name for name in good["activations"] if name.startswith("layers.0."))
     places = {
@@ -121,8 +121,6 @@ def _named_quant_attrs() -> Iterator[Case]:
         ],
         "one layer more": lambda attrs: attrs["kv"].append(attrs["kv"][0]),
         "another checkpoint": lambda attrs: attrs.update(checkpoint_sha256="0" * 64),
-        "weights of a wrong length": lambda attrs: attrs["weights"].update({"layers.0.attention.q_proj": [0.5]}),
-        "weights of no projection": lambda attrs: attrs["weights"].update({"layers.0.x": [0.5]}),
         "a surplus key": lambda attrs: attrs.update(surplus=1),
         "a surplus layer's point": lambda attrs: attrs["activations"].update(
             {"layers.9" + point[8:]: attrs["activations"][point]}

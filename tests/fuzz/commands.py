@@ -30,7 +30,7 @@ HEAVY = (
     "hexport.decoder.weights", "hexport.devices.answers", "hexport.devices.emulator", "hexport.programs.conformance",
     "hexport.programs.inspection", "hexport.lowering.lower", "hexport.lowering.template_file",
     "hexport.programs.report", "hexport.quantization.calibration", "hexport.quantization.quant_attrs_checks",
-    "hexport.quantization.seq_mse", "hexport.quantization.tokens_file", "hexport.runtime.program", "rich.console",
+    "hexport.quantization.tokens_file", "hexport.quantization.weight_search", "hexport.runtime.program", "rich.console",
 )  # fmt: skip
 
 

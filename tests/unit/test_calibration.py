@@ -14,6 +14,7 @@ from hexport.lowering.plain import calibrate_plain
 from hexport.progress import Progress
 from hexport.quantization import vocabulary
 from hexport.quantization.calibration import calibrate, token_inputs
+from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.quant_attrs import Encoding, save_quant_attrs
 from hexport.quantization.recipe import recipe_from
 
@@ -80,6 +81,22 @@ def test_every_point_equals_the_whole_graphs_with_all_that_a_recipe_may_ask_for(
     assert bits["layers.0.feed_forward.gate_proj.conv2d"] == 8
     assert bits["layers.1.feed_forward.gate_proj.conv2d"] == bits["layers.0.add_1"] == 16
     assert {(encoding.bits, encoding.zero_point) for layer in attrs.kv for encoding in layer.values()} == {(8, 128)}
+
+
+def test_the_decoder_computes_with_coded_weights(checkpoint, recipe, attrs):
+    shapes = {
+        "layers.1.attention.v_proj": checkpoint.layer_parameters(1)["attention.v_proj.weight"].shape,
+        "epilogue.output": checkpoint.epilogue_parameters()["output.weight"].shape,
+    }
+    weights = {
+        name: CodedWeight(torch.full(shape[:1], 0.01), torch.randint(-7, 8, shape, dtype=torch.int8))
+        for name, shape in shapes.items()
+    }
+    coded = calibrate(checkpoint, SAMPLES, recipe, Progress(), weights)
+    assert coded == calibrate_plain(checkpoint, SAMPLES, recipe, weights)
+    assert coded.encoding("layers.0.add_1") == attrs.encoding("layers.0.add_1")
+    assert coded.encoding("layers.1.add_1") != attrs.encoding("layers.1.add_1")
+    assert coded.logits != attrs.logits
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,8 @@ def test_a_scale_that_is_no_positive_number_is_refused_by_its_point(part, scale)
     ("damage", "named"),
     [
         (lambda text: text[: len(text) // 2], "not JSON"),
-        (lambda text: text.replace('"schema": 2', '"schema": 0'), "schema 0"),
-        (lambda text: text.replace('"schema": 2', '"other": 1'), "schema None"),
+        (lambda text: text.replace('"schema": 3', '"schema": 0'), "schema 0"),
+        (lambda text: text.replace('"schema": 3', '"other": 1'), "schema None"),
         (lambda text: text.replace('"mask"', '"mosk"'), "mask is missing"),
         (lambda text: text.replace('"v"', '"w"'), "v is missing"),
         (lambda text: text.replace('"qmin"', '"min"'), "qmin is missing"),
@@ -138,12 +138,7 @@ def test_a_damaged_file_is_refused_in_one_line_that_names_it(saved, damage, name
         (["checkpoint_sha256"], None, "checkpoint_sha256 is None, expected a text"),
         (["scale"], 123, "scale and zero_point are not those of logits"),
         (["unknown"], 1, "unknown is unknown"),
-        (["weights"], [1.0], "weights is list, expected an object"),
-        (["weights", "layers.0.p"], 1.0, "weights: layers.0.p: expected a list of numbers"),
-        (["weights", "layers.0.p"], [[1.0], [1.0, 1.0]], "weights: layers.0.p: expected a list of numbers"),
-        (["weights", "layers.0.p"], [0.5, 0], "weights: layers.0.p: expected a list of numbers"),
-        (["weights", "layers.0.p"], [0.5, "1"], "weights: layers.0.p: expected a list of numbers"),
-        (["weights", "layers.0.p"], [0.5, None], "weights: layers.0.p: expected a list of numbers"),
+        (["weights"], {}, "weights is unknown"),
     ],
 )
 def test_an_edited_file_is_refused_in_one_line_that_says_where(saved, places, value, named):
@@ -157,7 +152,7 @@ def test_an_edited_file_is_refused_in_one_line_that_says_where(saved, places, va
     assert named in refusal_of(saved)
 
 
-@pytest.mark.parametrize("text", ["[1]", "1", "null", '{"schema": 2}', "[" * 100_000, "{}", "\udc00", "9" * 5000, ""])
+@pytest.mark.parametrize("text", ["[1]", "1", "null", '{"schema": 3}', "[" * 100_000, "{}", "\udc00", "9" * 5000, ""])
 def test_what_is_no_file_of_quant_attrs_is_refused(saved, text):
     saved.write_bytes(text.encode(errors="surrogatepass"))
     refusal_of(saved)

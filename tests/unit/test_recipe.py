@@ -204,6 +204,10 @@ def test_built_in_recipes_have_the_keys_and_values_of_config_yaml():
             {"overrides": [{"points": V, "granularity": "per_tensor", "seq_mse": 9}]},
             f"{V}: seq_mse finds a range per channel, not per_tensor; choose per_channel, or seq_mse: 0",
         ),
+        (
+            {"overrides": [{"points": V, "granularity": "per_tensor", "gptq": True}]},
+            f"{V}: gptq fits a scale per channel, not per_tensor; choose per_channel, or gptq: false",
+        ),
         ({"activation_symmetric": True}, "activation_symmetric is for activation_bits 8, and must be set beside these"),
         (
             {"overrides": [{"points": "feed_forward", "activation_symmetric": True}]},

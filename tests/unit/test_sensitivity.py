@@ -21,7 +21,8 @@ from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import QuantAttrs, load_quant_attrs, save_quant_attrs
 from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from
-from hexport.quantization.seq_mse import search
+from hexport.quantization.weight_search import search
+from hexport.quantization.weights_file import save_weights, weights_of
 from sensitivity import main
 
 pytestmark = [pytest.mark.usefixtures("qnn_sdk"), pytest.mark.slow]
@@ -57,8 +58,8 @@ def checkpoint(tmp_path_factory) -> Checkpoint:
 @pytest.fixture(scope="module")
 def attrs(checkpoint, qnn_sdk, tmp_path_factory) -> QuantAttrs:
     recipe = recipe_from(NARROW, "narrow")
-    ratios = search(checkpoint, SAMPLES, recipe, Progress(), tmp_path_factory.mktemp("seq_mse"))
-    return replace(calibrate(checkpoint, SAMPLES, recipe, Progress()), weights=ratios)
+    weights = search(checkpoint, SAMPLES, recipe, Progress(), tmp_path_factory.mktemp("weights"))
+    return calibrate(checkpoint, SAMPLES, recipe, Progress(), weights)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +69,13 @@ def folder(checkpoint, attrs, tmp_path_factory):
     facts = {"model": "m", "recipe": "narrow", "checkpoint": sha256(checkpoint.path), "calibration": {}}
     tokens = {"source": {}, "samples": SAMPLES, "tokens": sum(map(len, SAMPLES))}
     save_quant_attrs(folder / "quant_attrs.json", attrs, **facts)
+    save_weights(folder / "weights.safetensors", attrs.weights, recipe="narrow", checkpoint=facts["checkpoint"])
     (folder / "tokens.json").write_text(json.dumps(tokens))
     paths = {
         "--checkpoint": checkpoint.path,
         "--tokens": folder / "tokens.json",
         "--quant-attrs": folder / "quant_attrs.json",
+        "--weights": folder / "weights.safetensors",
         "--output": folder / "sensitivity.yaml",
     }
     settings = json.dumps({"model": "m", "recipe": "narrow", "recipe_spec": NARROW})
@@ -134,8 +137,8 @@ def test_a_gain_is_that_of_the_whole_model_with_this_weight_changed(
     checkpoint, attrs, base_db, table, place, projection
 ):
     spec = with_override(layers=place, points=projection, weight_bits=8, granularity="per_channel", seq_mse=0)
-    ratios = {name: found for name, found in attrs.weights.items() if name != f"layers.{place}.{projection}"}
-    after = sqnr_db(checkpoint, replace(attrs, weights=ratios), spec)
+    weights = {name: found for name, found in attrs.weights.items() if name != f"layers.{place}.{projection}"}
+    after = sqnr_db(checkpoint, replace(attrs, weights=weights), spec)
     [gain] = [gain for gain in table["weights"] if (gain["place"], gain["projection"]) == (place, projection)]
     assert gain["gain_db"] == pytest.approx(after - base_db, abs=1e-3)
     parameters = checkpoint.epilogue_parameters() if place == "epilogue" else checkpoint.layer_parameters(int(place))
@@ -144,7 +147,7 @@ def test_a_gain_is_that_of_the_whole_model_with_this_weight_changed(
 
 def test_the_gain_of_wide_caches_is_that_of_the_recipe_with_16_bits(checkpoint, attrs, base_db, table):
     spec = {**NARROW, "kv_bits": 16}
-    wide = replace(calibrate(checkpoint, SAMPLES, recipe_from(spec, "r"), Progress()), weights=attrs.weights)
+    wide = calibrate(checkpoint, SAMPLES, recipe_from(spec, "r"), Progress(), attrs.weights)
     gain = sqnr_db(checkpoint, wide, spec) - base_db
     assert table["kv_in_all_layers"] == pytest.approx(gain, abs=1e-3)
     assert len({round(gain, 6) for gain in table["kv"]}) == N_LAYERS
@@ -187,8 +190,11 @@ def test_what_has_8_bits_throughout_is_left_as_it_is():
     assert yaml.safe_load(text) == {"overrides": []}
 
 
-def test_the_quant_attrs_that_were_written_are_read(folder, attrs):
-    assert load_quant_attrs(folder / "quant_attrs.json").weights.keys() == attrs.weights.keys() != set()
+def test_the_files_that_were_written_are_read(checkpoint, folder, attrs):
+    assert load_quant_attrs(folder / "quant_attrs.json").activations == attrs.activations
+    found = weights_of(folder / "weights.safetensors", checkpoint, recipe_from(NARROW, "narrow"))
+    assert found.keys() == attrs.weights.keys() == {"layers.1.attention.v_proj"}
     manifest = json.loads((folder / "sensitivity.yaml.manifest.json").read_text())
-    assert manifest["inputs"].keys() == {"model.safetensors", "config.json", "tokens.json", "quant_attrs.json"}
+    files = {"model.safetensors", "config.json", "tokens.json", "quant_attrs.json", "weights.safetensors"}
+    assert manifest["inputs"].keys() == files
     assert (folder / "sensitivity.json.manifest.json").is_file()

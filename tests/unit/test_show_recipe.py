@@ -25,10 +25,11 @@ recipes:
     based_on: 16a4w_block32
     kv_bits: 8
     seq_mse: 20
+    gptq: true
     overrides:
       - {layers: "[03]", points: feed_forward.down_proj, weight_bits: 8, granularity: per_channel}
       - {points: attention.q_rope, observer: percentile}
-      - {layers: epilogue, points: output, weight_bits: 8, granularity: per_tensor, seq_mse: 0}
+      - {layers: epilogue, points: output, weight_bits: 8, granularity: per_tensor, seq_mse: 0, gptq: false}
   rotated: {based_on: 16a8w, kv_bits: 8, r3: true}
 models:
   mine: {checkpoint: here, recipe: careful, modes: [kv, hybrid], max_seq_len: 64}
@@ -71,11 +72,11 @@ def refusal(*arguments: str) -> str:
 
 def test_each_group_of_alike_layers_has_a_row():
     rows = shown("mine")
-    blocks = ["4-bit, a scale per block of 32", "20 ranges", "16-bit", "min_max"]
-    channels = ["8-bit, a scale per channel", "20 ranges", "16-bit", "min_max"]
+    blocks = ["4-bit, a scale per block of 32", "20 ranges", "yes", "16-bit", "min_max"]
+    channels = ["8-bit, a scale per channel", "20 ranges", "yes", "16-bit", "min_max"]
     assert ["1-2, 4", "feed_forward.down_proj", *blocks] in rows
     assert ["0, 3", "feed_forward.down_proj", *channels] in rows
-    assert ["epilogue", "output", "8-bit, one scale", "no", "16-bit", "min_max"] in rows
+    assert ["epilogue", "output", "8-bit, one scale", "no", "no", "16-bit", "min_max"] in rows
     assert ["0-4", "attention.q_proj", *blocks] in rows
     start = rows.index(["0-4", "attention.q_proj", *blocks])
     names = ["k_proj", "v_proj", "o_proj"]

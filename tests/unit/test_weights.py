@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hexport.config.recipes import resolve_recipes
+from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.prepared import prepare
 from hexport.quantization.recipe import recipe_from
 from hexport.quantization.weights import channel_scales, codes, fake_quantised, weight_encoding
@@ -130,7 +131,7 @@ def test_ratios_narrow_the_range_of_their_channel_alone(observers, weight, form)
     narrowed, _ = weight_encoding(observers[form], weight, ratios)
     of_channel = channel_scales(observers[form], narrowed) / channel_scales(observers[form], plain)
     torch.testing.assert_close(of_channel, ratios, rtol=1e-5, atol=0)
-    limit = fake_quantised(observers[form], weight, ratios).reshape(N_OUT, -1).abs().amax(dim=1)
+    limit = fake_quantised(observers[form], weight, CodedWeight(narrowed)).reshape(N_OUT, -1).abs().amax(dim=1)
     full = fake_quantised(observers[form], weight).reshape(N_OUT, -1).abs().amax(dim=1)
     assert limit[3] < 0.6 * full[3]
     assert torch.equal(limit[4:], full[4:])
@@ -146,5 +147,6 @@ def test_an_observer_forgets_the_weight_before(observers, weight, form):
 def test_a_weight_is_not_changed_by_being_encoded(observers, weight):
     before = weight.clone()
     for observer in observers.values():
-        fake_quantised(observer, weight, torch.full((N_OUT,), 0.7))
+        fake_quantised(observer, weight)
+        weight_encoding(observer, weight, torch.full((N_OUT,), 0.7))
     assert torch.equal(weight, before)

@@ -115,6 +115,19 @@ def test_a_recipe_of_ones_own(tree):
     assert tree.stale() == with_recipe(QUANT_ATTRS_A | TEMPLATES_A, "mine")
 
 
+def test_weights_that_calibration_data_code_are_an_artifact_of_their_own(tree):
+    recipe = "recipes: {mine: {based_on: 16a8w, overrides: [{layers: '1', points: attention.q_proj, gptq: true}]}}\n"
+    tree.edit("config.yaml", "socs: [SM8650]\n", f"socs: [SM8650]\n{recipe}")
+    tree.edit("config.yaml", "seq_len: 8", "seq_len: 8\n    recipe: mine")
+    with_weights = with_recipe(QUANT_ATTRS_A | TEMPLATES_A, "mine") | {"quantize_weights a/mine"}
+    assert tree.stale() == with_weights
+    quantised = {"quantize_weights a/mine", "calibrate a/mine"}
+    assert tree.run("artifacts/a/mine/quant_attrs.json") == quantised
+    assert tree.stale() == with_weights - quantised
+    tree.edit("scripts/hexport/quantization/gptq.py", "SWEEPS = 2", "SWEEPS = 0")
+    assert tree.stale() == with_weights
+
+
 def test_the_data_of_a_recipe(tree):
     file = "scripts/hexport/quantization/recipes/16a8w.yaml"
     tree.edit(file, "weight_bits: 8", "# a remark\nweight_bits: 8")

@@ -61,6 +61,10 @@ def quant_attrs_file(artifacts: str, model: str, recipe: str) -> str:
     return f"{artifacts}/{model}/{recipe}/quant_attrs.json"
 
 
+def weights_file(artifacts: str, model: str, recipe: str) -> str:
+    return f"{artifacts}/{model}/{recipe}/weights.safetensors"
+
+
 def template_file(artifacts: str, program: Program, arch: str, ar_len: int) -> str:
     """`arch` is the HTP architecture of the program's target, such as V75."""
     return f"{artifacts}/{program.folder}/templates/{arch}/ar{ar_len}.json"

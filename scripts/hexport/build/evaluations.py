@@ -11,7 +11,7 @@ from hexport.build.artifacts import (
     report_file,
     summary_file,
 )
-from hexport.build.matrix import as_settings, places, run_places, toolchain_versions, used_recipes
+from hexport.build.matrix import as_settings, places, run_places, toolchain_versions, used_recipes, weights
 from hexport.config.checks import GATES
 from hexport.config.devices import devices_at
 from hexport.config.settings import Config, Model
@@ -64,11 +64,12 @@ def float_model(config: Config, model: str, recipe: str, context_len: int) -> di
     """What a program is compared with, by the scripts' names of it; nothing where the program is a ready one."""
     if config.models[model].pre_gen_pte is not None:
         return {}
+    coded = weights(config, model, recipe)
     return {
         "checkpoint": checkpoint_file(config.artifacts, model),
         "quant_attrs": quant_attrs_file(config.artifacts, model, recipe),
         "fp": fp_file(config.artifacts, model, context_len),
-    }
+    } | ({"weights": coded[0]} if coded else {})
 
 
 def evaluation_files(config: Config, model: str) -> list[str]:

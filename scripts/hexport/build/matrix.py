@@ -11,7 +11,15 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from hexport.build.artifacts import Place, Program, program_file, quant_attrs_file, result_file, tokenizer_file
+from hexport.build.artifacts import (
+    Place,
+    Program,
+    program_file,
+    quant_attrs_file,
+    result_file,
+    tokenizer_file,
+    weights_file,
+)
 from hexport.build.sources import downloads, is_hub, tokenizer_forms
 from hexport.code_digest import TOOLCHAIN
 from hexport.config.checks import check_greedy, unfit_recipes
@@ -22,6 +30,7 @@ from hexport.config.tasks import local_texts, task_files, trusted_files
 from hexport.config.uris import is_remote
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
+from hexport.quantization.recipe import recipe_from
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
 from hexport.targets.target import target_named
 
@@ -43,6 +52,13 @@ def quant_attrs(config: Config) -> list[str]:
         if model.pre_gen_pte is None
         for recipe in used_recipes(config, model)
     ]
+
+
+def weights(config: Config, model: str, recipe: str) -> list[str]:
+    """The file of the weights that are coded by calibration data; none where the recipe asks for no algorithm."""
+    if not recipe_from(config.recipes[recipe], recipe).is_searched:
+        return []
+    return [weights_file(config.artifacts, model, recipe)]
 
 
 def programs(config: Config) -> list[str]:

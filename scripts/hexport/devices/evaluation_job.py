@@ -13,7 +13,7 @@ class EvaluationJob:
     """Files and settings of scripts/evaluate_device.py.
 
     tokenizer: …/tokenizer.json. texts: the files of tasks that are local texts, by the names of these. checkpoint,
-    quant_attrs: None for a ready program.
+    quant_attrs: None for a ready program. weights: None where the recipe has none.
     """
 
     program: Path
@@ -22,6 +22,7 @@ class EvaluationJob:
     texts: dict[str, Path]
     checkpoint: Path | None
     quant_attrs: Path | None
+    weights: Path | None
 
     def load_tasks(self, progress: Progress) -> dict:
         from hexport.evaluation.tasks import load_tasks
@@ -41,5 +42,5 @@ class EvaluationJob:
 
         recipe = recipe_from(self.settings["recipe_spec"], self.settings["recipe"])
         model = Checkpoint(self.checkpoint.parent, recipe.r1)
-        attrs = quant_attrs_of(self.quant_attrs, model, recipe, self.settings["recipe"])
+        attrs = quant_attrs_of(self.quant_attrs, self.weights, model, recipe, self.settings["recipe"])
         return functools.partial(References, model, attrs, recipe)

@@ -102,7 +102,7 @@ def sensitivity(
     wide_kv = None
     if recipe.kv_bits < 16 and _values_have_16_bits(recipe, config.n_layers):
         wide = replace(recipe, kv_bits=16)
-        wide_attrs = replace(calibrate(checkpoint, samples, wide, progress), weights=attrs.weights)
+        wide_attrs = calibrate(checkpoint, samples, wide, progress, attrs.weights)
         wide_kv = _Decoder(checkpoint, wide_attrs, wide, context_len)
     base = _Decoder(checkpoint, attrs, recipe, context_len)
     reference = torch.cat(list(fp_logits(checkpoint, context_len, inputs, progress)))

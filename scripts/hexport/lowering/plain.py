@@ -3,6 +3,7 @@
 Tests compare ops, encodings and outputs of both flows, `benchmarks/` their time and memory.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -21,10 +22,11 @@ from hexport.lowering.recording import Op
 from hexport.lowering.template_lowering import quantized_io_passes, record_ops
 from hexport.programs.abi import KV_METHOD
 from hexport.quantization.calibration import known_or_observed, layer_encodings, token_inputs
+from hexport.quantization.coded_weight import NO_WEIGHTS, CodedWeight
 from hexport.quantization.prepared import PreparedGraph, prepare
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
-from hexport.quantization.weights import Observer, weight_encoding
+from hexport.quantization.weights import Observer, fake_quantised, weight_encoding
 from hexport.targets.target import Target
 
 
@@ -44,11 +46,19 @@ def prepare_decoder(checkpoint: Checkpoint, context_len: int, ar_len: int, recip
     return prepare(load_decoder(checkpoint, context_len, form), inputs, recipe, None, names)
 
 
-def calibrate_plain(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe) -> QuantAttrs:
-    """Observe the whole prepared decoder on all samples."""
+def calibrate_plain(
+    checkpoint: Checkpoint,
+    samples: list[list[int]],
+    recipe: Recipe,
+    weights: Mapping[str, CodedWeight] = NO_WEIGHTS,
+) -> QuantAttrs:
+    """Observe the whole prepared decoder on all samples, as `calibrate` does."""
     config = checkpoint.config
     longest = max(map(len, samples))
     prepared = prepare_decoder(checkpoint, longest, longest, recipe)
+    for name, coded in weights.items():
+        weight = prepared.module.get_parameter(f"{name}.weight")
+        weight.data = fake_quantised(prepared.weights[f"{name}.weight"], weight, coded)
     with torch.no_grad():
         for sample in samples:
             prepared.module(*decoder_inputs(config, sample, len(sample)))
@@ -65,6 +75,7 @@ def calibrate_plain(checkpoint: Checkpoint, samples: list[list[int]], recipe: Re
         kv=[{"k": k, "v": v} for k, v in zip(kv[:n_layers], kv[n_layers:], strict=True)],
         mask=masks[0],
         logits=logits,
+        weights=weights,
     )
 
 
@@ -82,8 +93,13 @@ def convert_decoder(
     tensors = {**dict(prepared.module.named_parameters()), **dict(prepared.module.named_buffers())}
     for name, observer in prepared.weights.items():
         if observer not in prepared.points.values():
-            ratios = attrs.weight_ratios(name.removesuffix(".weight"))
-            _answer_with(observer, *weight_encoding(observer, tensors[name], ratios))
+            coded = attrs.weights.get(name.removesuffix(".weight"))
+            if coded is None:
+                _answer_with(observer, *weight_encoding(observer, tensors[name]))
+            else:
+                # Of what codes stand for, they are the nearest ones.
+                tensors[name].data = fake_quantised(observer, tensors[name], coded)
+                _answer_with(observer, coded.scales, torch.zeros_like(coded.scales, dtype=torch.int32))
     for point, observer in prepared.points.items():
         encoding = attrs.mask if point in MASKS else attrs.encoding(point)
         _answer_with(observer, torch.tensor([encoding.scale]), torch.tensor([encoding.zero_point]))

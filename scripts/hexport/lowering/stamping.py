@@ -16,6 +16,7 @@ from executorch.backends.qualcomm.utils.constants import (
 
 from hexport.lowering.recording import Op, Tensor
 from hexport.lowering.template import Filling, Template
+from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.weights import (
     CHUNK,
@@ -203,12 +204,13 @@ def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, dtype: np.dty
 def _quantise(
     filling: Filling, tensor: Tensor, place: Place, parameter: torch.Tensor, observer: Observer
 ) -> _Quantised:
-    weight = filling.bias_of or filling.parameter
-    ratios = place.attrs.weight_ratios(f"{place.name}.{weight.removesuffix('.weight')}")
-    scales, _ = weight_encoding(observer, place.parameters.tensors[weight], ratios)
+    name = filling.bias_of or filling.parameter
+    coded = place.attrs.weights.get(f"{place.name}.{name.removesuffix('.weight')}")
+    if coded is None:
+        coded = CodedWeight(weight_encoding(observer, place.parameters.tensors[name])[0])
     if filling.bias_of is None:
-        return _quantise_weight(parameter, observer, scales, tensor.quantization)
-    scales = channel_scales(observer, scales)
+        return _quantise_weight(parameter, observer, coded, tensor.quantization)
+    scales = channel_scales(observer, coded.scales)
     return _quantise_bias(parameter, scales * place.attrs.encoding(place.point(filling.point)).scale)
 
 
@@ -222,9 +224,12 @@ def _quantise_bias(bias: torch.Tensor, scales: torch.Tensor) -> _Quantised:
     return _Quantised(quantised.numpy(), scales.numpy())
 
 
-def _quantise_weight(weight: torch.Tensor, observer: Observer, scales: torch.Tensor, quantization: dict) -> _Quantised:
+def _quantise_weight(weight: torch.Tensor, observer: Observer, coded: CodedWeight, quantization: dict) -> _Quantised:
     """A convolution's weight (out, in, 1, 1) in QNN's layout (1, 1, in, out)."""
-    quantised = codes(observer, weight, scales, torch.zeros_like(scales, dtype=torch.int32)).permute(2, 3, 1, 0)
+    scales, quantised = coded.scales, coded.codes
+    if quantised is None:
+        quantised = codes(observer, weight, scales, torch.zeros_like(scales, dtype=torch.int32))
+    quantised = quantised.permute(2, 3, 1, 0)
     if quantization.get(QCOM_BITWIDTH) == 4:
         quantised = quantised & 0x0F
     units, blocks = channel_scales(observer, scales), None

@@ -5,6 +5,7 @@ observe, because the templates run the same ops on the same values.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
@@ -20,6 +21,7 @@ from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint, layer_without_weights, load_epilogue, load_prologue
 from hexport.errors import HexportError
 from hexport.progress import Progress
+from hexport.quantization.coded_weight import NO_WEIGHTS, CodedWeight
 from hexport.quantization.costs import (
     EXPORT_S,
     calibrated_epilogue_s,
@@ -44,12 +46,14 @@ from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import (
     EPILOGUE,
     LAYER_PROJECTIONS,
+    OUTPUT_PROJECTION,
     PROLOGUE,
     Recipe,
     check_points,
     check_sizes,
 )
 from hexport.quantization.vocabulary import prologue_of, row_blocks
+from hexport.quantization.weights import fake_quantised
 
 # Inputs of a layer that other layers share; the other points of a layer's template are the layer's own.
 SHARED_INPUTS = {"hidden", MASK, *(f"rope_{i}" for i in range(len(TABLES)))}
@@ -75,8 +79,17 @@ class State:
         return State(self.hidden.to(device), ropes, tuple(masks))
 
 
-def calibrate(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe, progress: Progress) -> QuantAttrs:
-    """Observe the decoder on token id samples of any lengths. Each sample is read from position 0 and never padded."""
+def calibrate(
+    checkpoint: Checkpoint,
+    samples: list[list[int]],
+    recipe: Recipe,
+    progress: Progress,
+    weights: Mapping[str, CodedWeight] = NO_WEIGHTS,
+) -> QuantAttrs:
+    """Observe the decoder on token id samples of any lengths. Each sample is read from position 0 and never padded.
+
+    It computes with `weights`, by projection, where these are known, and else with those of the checkpoint.
+    """
     check_samples(samples, checkpoint.config)
     progress.say(f"decoders compute on {machine()['device']}")
     activations: dict[str, Encoding] = {}
@@ -85,10 +98,10 @@ def calibrate(checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe, 
         with progress.stage("calibrate prologue"):
             states = _calibrate_prologue(checkpoint, samples, recipe, activations, progress)
         with progress.stage("calibrate layers"):
-            kv = _calibrate_layers(checkpoint, states, recipe, activations, progress)
+            kv = _calibrate_layers(checkpoint, states, recipe, weights, activations, progress)
         with progress.stage("calibrate epilogue"):
-            logits = _calibrate_epilogue(checkpoint, states, recipe, activations, progress)
-    return QuantAttrs(activations, kv, activations[MASK], logits)
+            logits = _calibrate_epilogue(checkpoint, states, recipe, weights, activations, progress)
+    return QuantAttrs(activations, kv, activations[MASK], logits, weights)
 
 
 def _parts(checkpoint: Checkpoint, samples, recipe) -> dict[str, float]:
@@ -209,7 +222,7 @@ def _calibrate_prologue(checkpoint, samples, recipe, activations, progress) -> l
     return states
 
 
-def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list[dict[str, Encoding]]:
+def _calibrate_layers(checkpoint, states, recipe, weights, activations, progress) -> list[dict[str, Encoding]]:
     """Advance the states through all layers, and return the encodings of the k and v that each layer adds."""
     config = checkpoint.config
     templates = _prepared_layers(checkpoint, recipe, progress)
@@ -220,7 +233,13 @@ def _calibrate_layers(checkpoint, states, recipe, activations, progress) -> list
     kv = []
     for i in progress.steps(range(config.n_layers), "calibrate", config.n_layers):
         template = templates[_template(checkpoint, recipe, i)]
-        set_parameters(template, {name: p.to(device()) for name, p in checkpoint.layer_parameters(i).items()})
+        parameters = checkpoint.layer_parameters(i)
+        for name in LAYER_PROJECTIONS:
+            if coded := weights.get(f"layers.{i}.{name}"):
+                parameters[f"{name}.weight"] = fake_quantised(
+                    template.weights[f"{name}.weight"], parameters[f"{name}.weight"], coded
+                )
+        set_parameters(template, {name: parameter.to(device()) for name, parameter in parameters.items()})
         reset(template)
         kind = config.layers[i]
         for state in states:
@@ -256,7 +275,7 @@ def _prepared_layers(checkpoint, recipe, progress) -> dict[tuple, PreparedGraph]
     return templates
 
 
-def _calibrate_epilogue(checkpoint, states, recipe, activations, progress) -> Encoding:
+def _calibrate_epilogue(checkpoint, states, recipe, weights, activations, progress) -> Encoding:
     """Return the encoding of the logits. They are made block by block of the vocabulary where that is all the same."""
     by_block = all(recipe.at(*point).observer == "min_max" for point in EPILOGUE_POINTS)
     blocks = row_blocks(checkpoint) if by_block else [(0, checkpoint.config.vocab_size)]
@@ -267,11 +286,14 @@ def _calibrate_epilogue(checkpoint, states, recipe, activations, progress) -> En
     template.module.to(device())
     calls = [(block, state) for block in blocks for state in states]
     costs = [float((block[1] - block[0]) * state.hidden.shape[1]) for block, state in calls]
-    loaded = blocks[0]
+    coded = weights.get(f"{EPILOGUE}.{OUTPUT_PROJECTION}")
+    loaded = blocks[0] if coded is None else None
     for block, state in progress.steps(calls, "calibrate epilogue", len(calls), "block", costs):
         if block != loaded:
-            weight, loaded = checkpoint.epilogue_parameters(block)["output.weight"].to(device()), block
-            template.module.output.weight = nn.Parameter(weight, requires_grad=False)
+            weight, loaded = checkpoint.epilogue_parameters(block)["output.weight"], block
+            if coded is not None:
+                weight = fake_quantised(template.weights["output.weight"], weight, coded.rows(*block))
+            template.module.output.weight = nn.Parameter(weight.to(device()), requires_grad=False)
         template.module(state.hidden)
     epilogue = {point: encoding_of(o) for point, o in template.points.items() if point not in SHARED_INPUTS}
     activations |= {f"epilogue.{point}": encoding for point, encoding in epilogue.items()}

@@ -1,5 +1,5 @@
-"""What the parts of calibration and SeqMSE cost, as measured on two cores. For the time left, their proportions count:
-how fast this machine is, the parts that are done tell."""
+"""What the parts of calibration, SeqMSE and GPTQ cost, as measured on two cores. For the time left, their proportions
+count: how fast this machine is, the parts that are done tell."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,6 +9,7 @@ OBSERVED_PRODUCTS = 11e9  # a second: multiplications of a calibrated projection
 OBSERVED_VALUES = 65e6  # a second: what the ops between projections put out, with observers
 FLOAT_PRODUCTS = 40e9
 SEARCHED_PRODUCTS = 66e9
+FEEDBACK_PRODUCTS = 10e9
 READ_VALUES = 150e6
 EXPORT_S = 4.0  # to export a layer and insert its observers
 
@@ -62,3 +63,9 @@ def search_s(sizes: Sizes, ranges: dict[str, int]) -> float:
         n_in, n_out = sizes.projections[name]
         products += n_ranges * n_in**2 * n_out
     return products / SEARCHED_PRODUCTS / 2  # about: half of a symmetric matrix, and not all ranges
+
+
+def feedback_s(sizes: Sizes, projections: Iterable[str]) -> float:
+    """For GPTQ to code these projections of a layer, or of the epilogue."""
+    shapes = [sizes.projections[name] for name in projections]
+    return sum(n_in**2 * (n_in + n_out) for n_in, n_out in shapes) / FEEDBACK_PRODUCTS

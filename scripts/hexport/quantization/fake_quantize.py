@@ -98,8 +98,8 @@ class FakeQuantisedGraph:
         quantised = {}
         for name, parameter in parameters.items():
             if name in self._weights:
-                ratios = attrs.weight_ratios(f"{place}.{name.removesuffix('.weight')}")
-                parameter = fake_quantised(self._weights[name], parameter, ratios)
+                coded = attrs.weights.get(f"{place}.{name.removesuffix('.weight')}")
+                parameter = fake_quantised(self._weights[name], parameter, coded)
             quantised[name] = parameter.to(self._device)
         set_parameters(self.prepared, quantised)
 

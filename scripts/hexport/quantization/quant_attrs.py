@@ -4,18 +4,17 @@ They are keyed by layer and point, so they hold for every mode, AR length, conte
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from hexport.errors import HexportError
 from hexport.provenance import write_json
+from hexport.quantization.coded_weight import CodedWeight
 
-SCHEMA = 2
+SCHEMA = 3
 KEYS = {"scale", "zero_point", "schema", "model", "recipe", "checkpoint_sha256", "calibration", "mask", "kv", "logits"}
-KEYS |= {"activations", "weights"}
+KEYS |= {"activations"}
 ENCODING_KEYS = {"scale", "zero_point", "qmin", "qmax", "bits"}
 # The lowest and the highest code that observers have, of 8 and 16 bits, unsigned and signed.
 CODES = {(0, 255), (-128, 127), (-127, 127), (0, 65535), (-32768, 32767), (-32767, 32767)}
@@ -43,15 +42,14 @@ class Encoding:
 class QuantAttrs:
     """activations: encodings by point, in graph order. kv: k and v of each layer. mask, logits: the runtime's I/O.
 
-    weights: by projection (`layers.3.attention.q_proj`), float32 (out,), the fraction of each output channel's min-max
-    range that is coded, where another one than 1 was found to be better.
+    weights: by projection (`layers.3.attention.q_proj`), what weights.safetensors says of those that it holds.
     """
 
     activations: dict[str, Encoding]
     kv: list[dict[str, Encoding]]
     mask: Encoding
     logits: Encoding
-    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    weights: Mapping[str, CodedWeight] = field(default_factory=dict)
 
     def __post_init__(self):
         kv = {f"kv[{i}].{name}": encoding for i, layer in enumerate(self.kv) for name, encoding in layer.items()}
@@ -61,9 +59,6 @@ class QuantAttrs:
                     f"quant attrs: {point}: scale {encoding.scale} is no positive number; "
                     "check the weights for NaN and calibrate again"
                 )
-
-    def weight_ratios(self, projection: str) -> torch.Tensor | None:
-        return self.weights.get(projection)
 
     def encoding(self, point: str) -> Encoding:
         if point not in self.activations:
@@ -87,7 +82,6 @@ def save_quant_attrs(path: Path, attrs: QuantAttrs, *, model: str, recipe: str, 
             "kv": [{name: encoding.as_json() for name, encoding in layer.items()} for layer in attrs.kv],
             "logits": attrs.logits.as_json(),
             "activations": {point: encoding.as_json() for point, encoding in attrs.activations.items()},
-            "weights": {name: [round(ratio, 6) for ratio in ratios.tolist()] for name, ratios in attrs.weights.items()},
         },
     )
 
@@ -124,7 +118,6 @@ def read_quant_attrs(path: Path) -> tuple[QuantAttrs, Origin]:
             kv=[_kv(i, layer) for i, layer in enumerate(_list(content, "kv"))],
             mask=_encoding("mask", content["mask"]),
             logits=_encoding("logits", content["logits"]),
-            weights={name: _ratios(name, ratios) for name, ratios in _object(content, "weights").items()},
         )
         if [content["scale"], content["zero_point"]] != [attrs.logits.scale, attrs.logits.zero_point]:
             raise HexportError("scale and zero_point are not those of logits; calibrate again")
@@ -191,17 +184,6 @@ def _encoding(point: str, entry: object) -> Encoding:
     if entry["bits"] != encoding.bits:
         raise HexportError(f"{point}: bits {entry['bits']}, and the codes have {encoding.bits}; calibrate again")
     return encoding
-
-
-def _ratios(name: str, entry: object) -> torch.Tensor:
-    """Fractions of the ranges of a projection's output channels, float32 (out,)."""
-    try:
-        ratios = np.array(entry) if isinstance(entry, list) else np.empty(0, bool)
-    except ValueError:  # lists of different lengths
-        ratios = np.empty(0, bool)
-    if ratios.dtype.kind not in "if" or ratios.ndim != 1 or not ((ratios > 0) & (ratios <= 1)).all():
-        raise HexportError(f"weights: {name}: expected a list of numbers, more than 0 and at most 1; calibrate again")
-    return torch.tensor(ratios, dtype=torch.float32)
 
 
 def _short(value: object) -> str:

@@ -2,16 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from math import isclose
 from pathlib import Path
 
 from hexport.decoder.masks import ATTEND, MASK, MASKED
-from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 from hexport.quantization.quant_attrs import Encoding, Origin, QuantAttrs, read_quant_attrs
 from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION, PROLOGUE, Recipe
+from hexport.quantization.weights_file import weights_of
 
 AGAIN = "calibrate again"
 LOGITS_POINT = f"{EPILOGUE}.{OUTPUT_PROJECTION}.conv2d"
@@ -20,19 +21,21 @@ OTHER_POINTS = (MASK, f"{PROLOGUE}.embedding.embedding", f"{EPILOGUE}.norm.rms_n
 SAME_RANGE = 1e-3
 
 
-def quant_attrs_of(path: Path, checkpoint: Checkpoint, recipe: Recipe, recipe_name: str | None = None) -> QuantAttrs:
-    """Read the quant attrs of a checkpoint and a recipe.
+def quant_attrs_of(
+    path: Path, weights: Path | None, checkpoint: Checkpoint, recipe: Recipe, recipe_name: str | None = None
+) -> QuantAttrs:
+    """Read the quant attrs of a checkpoint and a recipe, and its weights.safetensors, if it has one (`weights_of`).
 
     Raises HexportError where they are another's, and where a point is missing or surplus, as far as layers show that:
     layers that are alike have the same points. Which points a template needs, `lower` checks.
     """
     attrs, origin = read_quant_attrs(path)
-    faults = _layers, _encodings, _points, _weights
+    faults = _layers, _encodings, _points
     for fault in (fault for faults_of in faults for fault in faults_of(attrs, checkpoint, recipe)):
         raise HexportError(f"{path}: quant attrs{fault}")
     for fault in _origin(origin, checkpoint, recipe_name):
         raise HexportError(f"{path}: quant attrs{fault}")
-    return attrs
+    return replace(attrs, weights=weights_of(weights, checkpoint, recipe, recipe_name))
 
 
 def _origin(origin: Origin, checkpoint: Checkpoint, recipe_name: str | None) -> Iterator[str]:
@@ -104,15 +107,3 @@ def _placed(point: str) -> tuple[str, str]:
     """The place and the name of a point: `layers.3` and `attention.q_proj.conv2d`."""
     parts = point.split(".", 2 if point.startswith("layers.") else 1)
     return ".".join(parts[:-1]), parts[-1]
-
-
-def _weights(attrs: QuantAttrs, checkpoint: Checkpoint, recipe: Recipe) -> Iterator[str]:
-    outputs = {name: out for name, (_, out) in sizes_of(checkpoint.config).projections.items()}
-    layers = range(checkpoint.config.n_layers)
-    known = {f"layers.{i}.{name}": outputs[name] for i in layers for name in LAYER_PROJECTIONS}
-    known[f"{EPILOGUE}.{OUTPUT_PROJECTION}"] = outputs[OUTPUT_PROJECTION]
-    for name, ratios in attrs.weights.items():
-        if name not in known:
-            yield f": weights: projection {name} is unknown; {AGAIN}"
-        elif len(ratios) != known[name]:
-            yield f": weights: {name} has {len(ratios)} ratios, and {known[name]} output channels; {AGAIN}"

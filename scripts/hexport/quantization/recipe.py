@@ -42,8 +42,9 @@ class Precision:
     """How one point is coded.
 
     activation_bits 8 or 16, activation_symmetric, observer: of what an op puts out, and a projection takes.
-    weight_bits 4 or 8, granularity, block_size, seq_mse: of a projection's weight. `block_size` counts input channels,
-    and is None unless the granularity is per_block; `seq_mse` counts the ranges that are tried, 0 for min-max alone.
+    weight_bits 4 or 8, granularity, block_size, seq_mse, gptq: of a projection's weight. `block_size` counts input
+    channels, and is None unless the granularity is per_block; `seq_mse` counts the ranges that are tried, 0 for min-max
+    alone; `gptq` says whether codes make up for each other's errors (gptq.py), or are the nearest ones.
     """
 
     activation_bits: int = 16
@@ -53,10 +54,16 @@ class Precision:
     granularity: str = "per_channel"
     block_size: int | None = None
     seq_mse: int = 0
+    gptq: bool = False
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether calibration data say how the weight is coded."""
+        return self.seq_mse > 0 or self.gptq
 
 
 PRECISION_KEYS = tuple(key.name for key in fields(Precision))
-WEIGHT_KEYS = {"weight_bits", "granularity", "block_size", "seq_mse"}
+WEIGHT_KEYS = {"weight_bits", "granularity", "block_size", "seq_mse", "gptq"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +105,11 @@ class Recipe:
     def template_of(self, layer: int) -> tuple[tuple, ...]:
         """What overrides say of a layer. Layers of which they say the same can share a template."""
         return tuple((override.points, override.changes) for override in self._reaching(str(layer)))
+
+    @cached_property
+    def is_searched(self) -> bool:
+        """Whether calibration data say how some weight is coded."""
+        return any(self.at(*projection).is_searched for projection in projections(self))
 
     @cached_property
     def layer_kinds(self) -> list[str]:
@@ -322,3 +334,5 @@ def _faults(precision: Precision, projection: str, kv_bits: int) -> Iterator[str
             yield "granularity per_block is for activation_bits 16; choose per_channel"
     if precision.granularity == "per_tensor" and precision.seq_mse:
         yield "seq_mse finds a range per channel, not per_tensor; choose per_channel, or seq_mse: 0"
+    if precision.granularity == "per_tensor" and precision.gptq:
+        yield "gptq fits a scale per channel, not per_tensor; choose per_channel, or gptq: false"

@@ -21,7 +21,7 @@ MEGABYTE = 1_000_000
 
 def projection_table(recipe: Recipe, sizes: Sizes) -> Table:
     """A row for the projections of all layers that are coded alike; the epilogue's last."""
-    table = _table("layers", "projections", "weights", "SeqMSE", "activations", "observer")
+    table = _table("layers", "projections", "weights", "SeqMSE", "GPTQ", "activations", "observer")
     for (layers, precision), projections in _alike(recipe, sizes.n_layers).items():
         table.add_row(_ranges(layers), "\n".join(projections), *_projection_cells(precision))
     table.add_row(EPILOGUE, OUTPUT_PROJECTION, *_projection_cells(recipe.at(EPILOGUE, OUTPUT_PROJECTION)))
@@ -72,7 +72,8 @@ def _projection_cells(precision: Precision) -> tuple[str, ...]:
         "per_block": f"a scale per block of {precision.block_size}",
     }[precision.granularity]
     seq_mse = f"{precision.seq_mse} ranges" if precision.seq_mse else "no"
-    return f"{precision.weight_bits}-bit, {granularity}", seq_mse, _activations(precision), precision.observer
+    weights = f"{precision.weight_bits}-bit, {granularity}", seq_mse, "yes" if precision.gptq else "no"
+    return *weights, _activations(precision), precision.observer
 
 
 def _activations(precision: Precision) -> str:

@@ -18,6 +18,7 @@ from torchao.quantization.pt2e import (
 )
 
 from hexport.errors import HexportError
+from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.observers import MseObserver, PercentileObserver
 from hexport.quantization.quant_attrs import Encoding
 
@@ -123,10 +124,14 @@ def narrowed(observer: Observer, weight: torch.Tensor, ratios: Iterable[float]) 
             yield _fake_quantise(observer, weight, scales, zero_points)
 
 
-def fake_quantised(observer: Observer, weight: torch.Tensor, ratios: torch.Tensor | None = None) -> torch.Tensor:
-    """What the HTP computes with in the place of a projection's weight (out, in, 1, 1)."""
-    scales, zero_points = weight_encoding(observer, weight, ratios)
-    return _fake_quantise(observer, weight, scales, zero_points)
+def fake_quantised(observer: Observer, weight: torch.Tensor, coded: CodedWeight | None = None) -> torch.Tensor:
+    """What the HTP computes with in the place of a projection's weight (out, in, 1, 1), which is coded by its min-max
+    ranges unless `coded` says how."""
+    if coded is None:
+        return _fake_quantise(observer, weight, *weight_encoding(observer, weight))
+    if coded.codes is not None:
+        return coded.values()
+    return _fake_quantise(observer, weight, coded.scales, torch.zeros_like(coded.scales, dtype=torch.int32))
 
 
 def codes(observer: Observer, weight: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,5 @@
-"""SeqMSE: outputs of projections err less than with min-max ranges, by transformers' own activations; resuming."""
+"""Weights that are coded by calibration data: outputs of projections err less than with the nearest codes of min-max
+ranges, by transformers' own activations; resuming."""
 
 import shutil
 from collections import defaultdict
@@ -12,9 +13,11 @@ from hexport.progress import Progress
 from hexport.provenance import manifest_path
 from hexport.quantization import seq_mse, vocabulary
 from hexport.quantization.calibration import prepare_layer
+from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from
-from hexport.quantization.seq_mse import LOWEST, search, search_parts
-from hexport.quantization.weights import fake_quantised
+from hexport.quantization.seq_mse import LOWEST
+from hexport.quantization.weight_search import search
+from hexport.quantization.weights import channel_scales, fake_quantised, weight_encoding
 
 pytestmark = [pytest.mark.usefixtures("qnn_sdk"), pytest.mark.slow]
 
@@ -42,10 +45,18 @@ def checkpoint(model, tmp_path_factory):
     return Checkpoint(folder)
 
 
-@pytest.fixture(scope="module", params=[PER_CHANNEL, PER_BLOCK], ids=["per_channel", "per_block"])
+RECIPES = {
+    "per_channel": PER_CHANNEL,
+    "per_block": PER_BLOCK,
+    "gptq per_channel": {**PER_CHANNEL, "gptq": True},
+    "gptq per_block": {**PER_BLOCK, "gptq": True},
+}
+
+
+@pytest.fixture(scope="module", params=RECIPES)
 def searched(request, checkpoint, tmp_path_factory):
     """A recipe, what the search finds for it, and the folder of its files."""
-    recipe, folder = recipe_from(request.param, "r"), tmp_path_factory.mktemp("seq_mse")
+    recipe, folder = recipe_from(RECIPES[request.param], "r"), tmp_path_factory.mktemp("weights")
     return recipe, search(checkpoint, SAMPLES, recipe, Progress(), folder), folder
 
 
@@ -75,29 +86,95 @@ def output_errors(weight: torch.Tensor, coded: torch.Tensor, x: torch.Tensor) ->
     return (x @ (weight.double() - coded.double()).flatten(1).T).square().sum(0)
 
 
-def test_no_channel_errs_more_than_with_min_max_and_all_together_err_much_less(checkpoint, searched, inputs):
-    recipe, ratios, _ = searched
-    projections = {f"layers.{i}.{name}" for i in range(N_LAYERS) for name in LAYER_PROJECTIONS}
-    assert ratios.keys() == {*projections, "epilogue.output"}
-    observers = prepare_layer(checkpoint.config, 0, 8, 8, recipe).weights
-    reductions = []
+def same(found: dict, expected: dict) -> bool:
+    """Whether coded weights are equal to the bit."""
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[name].scales, expected[name].scales)
+        and (found[name].codes is None) == (expected[name].codes is None)
+        and (found[name].codes is None or torch.equal(found[name].codes, expected[name].codes))
+        for name in found
+    )
+
+
+def reductions(checkpoint, recipe, coded, inputs) -> list[float]:
+    """Of each projection, the squared error of its output in relation to that with nearest codes of min-max ranges."""
+    observers, found = prepare_layer(checkpoint.config, 0, 8, 8, recipe).weights, []
     for i in range(N_LAYERS):
         for name in LAYER_PROJECTIONS:
             weight, x = checkpoint.layer_parameters(i)[f"{name}.weight"], inputs[f"layers.{i}.{name}"]
-            searched_range, min_max = (
-                output_errors(weight, fake_quantised(observers[f"{name}.weight"], weight, of_channels), x)
-                for of_channels in (ratios[f"layers.{i}.{name}"], None)
+            own, min_max = (
+                output_errors(weight, fake_quantised(observers[f"{name}.weight"], weight, way), x)
+                for way in (coded[f"layers.{i}.{name}"], None)
             )
-            assert (searched_range <= min_max * (1 + 1e-4)).all()
-            reductions.append(float(searched_range.sum() / min_max.sum()))
-    assert max(reductions) < 0.97
-    assert sum(reductions) / len(reductions) < 0.85
+            if not recipe.precision.gptq:
+                assert (own <= min_max * (1 + 1e-4)).all()
+            found.append(float(own.sum() / min_max.sum()))
+    return found
+
+
+def test_all_channels_together_err_much_less_than_with_min_max_and_without_gptq_none_errs_more(
+    checkpoint, searched, inputs
+):
+    recipe, coded, _ = searched
+    projections = {f"layers.{i}.{name}" for i in range(N_LAYERS) for name in LAYER_PROJECTIONS}
+    assert coded.keys() == {*projections, "epilogue.output"}
+    found = reductions(checkpoint, recipe, coded, inputs)
+    assert max(found) < 0.97
+    assert sum(found) / len(found) < (0.5 if recipe.precision.gptq else 0.85)
+
+
+def test_gptq_errs_much_less_than_the_nearest_codes_of_its_own_scales(checkpoint, inputs, searched):
+    recipe, coded, _ = searched
+    observer = prepare_layer(checkpoint.config, 0, 8, 8, recipe).weights["feed_forward.up_proj.weight"]
+    name = "feed_forward.up_proj"
+    weight, x, found = (
+        checkpoint.layer_parameters(0)[f"{name}.weight"],
+        inputs[f"layers.0.{name}"],
+        coded[f"layers.0.{name}"],
+    )
+    if not recipe.precision.gptq:
+        assert found.codes is None
+        return
+    assert (found.codes.dtype, found.codes.shape) == (torch.int8, weight.shape)
+    assert observer.quant_min <= int(found.codes.min()) < int(found.codes.max()) <= observer.quant_max
+    nearest = fake_quantised(observer, weight, CodedWeight(found.scales))
+    assert output_errors(weight, found.values(), x).sum() < 0.5 * output_errors(weight, nearest, x).sum()
+
+
+def test_block_scales_of_gptq_are_what_the_block_wise_expansion_of_qnn_holds(checkpoint, tmp_path):
+    """An integer of 1 to 16 for each block, times one float32 scale per channel."""
+    recipe = recipe_from(
+        {**PER_BLOCK, "gptq": True, "overrides": [{"layers": "[12e]*", "seq_mse": 0, "gptq": False}]}, "r"
+    )
+    observers = prepare_layer(checkpoint.config, 0, 8, 8, recipe).weights
+    for name, coded in search(checkpoint, SAMPLES, recipe, Progress(), tmp_path).items():
+        units = channel_scales(observers[name.removeprefix("layers.0.") + ".weight"], coded.scales)
+        multiples = coded.scales.reshape(len(units), -1) / units[:, None]
+        torch.testing.assert_close(multiples, multiples.round(), rtol=0, atol=1e-4)
+        assert int(multiples.round().min()) >= 1
+        assert int(multiples.round().max()) == 16
+        assert len(multiples.round().unique()) > 4
+
+
+def test_gptq_fits_a_layer_to_what_the_coded_layers_before_leave(checkpoint, tmp_path):
+    """Other weights in layer 0 change what layer 1 is coded as; without GPTQ there, they would not."""
+
+    def ask(**of_layer_0):
+        overrides = [{"layers": "0", **of_layer_0}, {"layers": "1", "points": "attention.q_proj", "gptq": True}]
+        return recipe_from({**PER_CHANNEL, "seq_mse": 0, "overrides": overrides}, "r")
+
+    seen = search(checkpoint, SAMPLES, ask(seq_mse=CANDIDATES), Progress(), tmp_path)["layers.1.attention.q_proj"]
+    plain = search(checkpoint, SAMPLES, ask(seq_mse=0), Progress(), tmp_path)["layers.1.attention.q_proj"]
+    assert not torch.equal(seen.codes, plain.codes)
 
 
 def test_the_best_candidate_of_each_channel_is_found(checkpoint, inputs, tmp_path):
     """By trying all of them in float64, with codes computed here."""
     recipe = recipe_from(PER_CHANNEL | {"seq_mse": 0, "overrides": [{"layers": "2", "seq_mse": CANDIDATES}]}, "r")
-    ratios = search(checkpoint, SAMPLES, recipe, Progress(), tmp_path)
+    found, observers = (
+        search(checkpoint, SAMPLES, recipe, Progress(), tmp_path),
+        prepare_layer(checkpoint.config, 2, 8, 8, recipe).weights,
+    )
     for name in LAYER_PROJECTIONS:
         weight = checkpoint.layer_parameters(2)[f"{name}.weight"].flatten(1).double()
 
@@ -107,9 +184,11 @@ def test_the_best_candidate_of_each_channel_is_found(checkpoint, inputs, tmp_pat
 
         grid = [k / CANDIDATES for k in range(1, CANDIDATES + 1) if k / CANDIDATES >= LOWEST]
         best = torch.stack([errors(ratio) for ratio in grid]).amin(0)
-        chosen = ratios[f"layers.2.{name}"]
-        assert chosen.dtype == torch.float32
-        assert {round(ratio * CANDIDATES, 4) % 1 for ratio in chosen.tolist()} == {0}
+        scales = found[f"layers.2.{name}"].scales
+        min_max, _ = weight_encoding(observers[f"{name}.weight"], weight[:, :, None, None].float())
+        chosen = scales / min_max
+        assert scales.dtype == torch.float32
+        torch.testing.assert_close(chosen * CANDIDATES, (chosen * CANDIDATES).round(), rtol=0, atol=1e-3)
         assert (errors(chosen.double()[:, None]) <= best * (1 + 1e-3)).all()
 
 
@@ -120,45 +199,31 @@ def test_only_what_the_recipe_names_is_searched(checkpoint, tmp_path):
         {"layers": "epilogue", "points": "output", "seq_mse": CANDIDATES},
     ]
     recipe = recipe_from({**PER_CHANNEL, "seq_mse": 0, "overrides": overrides}, "r")
-    ratios = search(checkpoint, SAMPLES, recipe, Progress(), tmp_path)
-    assert ratios.keys() == {"layers.1.feed_forward.gate_proj", "layers.1.feed_forward.down_proj", "epilogue.output"}
-    assert ratios["epilogue.output"].shape == (checkpoint.config.vocab_size,)
+    coded = search(checkpoint, SAMPLES, recipe, Progress(), tmp_path)
+    assert coded.keys() == {"layers.1.feed_forward.gate_proj", "layers.1.feed_forward.down_proj", "epilogue.output"}
+    assert coded["epilogue.output"].scales.shape == (checkpoint.config.vocab_size,)
 
 
-@pytest.mark.parametrize("precision", [PER_CHANNEL, PER_BLOCK], ids=["per_channel", "per_block"])
+@pytest.mark.parametrize("precision", RECIPES.values(), ids=RECIPES)
 def test_blocks_of_the_head_give_what_the_whole_gives(tmp_path, monkeypatch, precision):
     random_model("llama", num_hidden_layers=1, vocab_size=300, hidden_size=96).save_pretrained(tmp_path / "model")
     checkpoint, samples = Checkpoint(tmp_path / "model"), [[5, 299, 0, 17], [130], [64, 63, 1, 255, 256, 6]]
-    recipe = recipe_from({**precision, "overrides": [{"layers": "0", "seq_mse": 0}]}, "r")
+    recipe = recipe_from({**precision, "overrides": [{"layers": "0", "seq_mse": 0, "gptq": False}]}, "r")
     monkeypatch.setattr(seq_mse, "CHUNK", 1)
     whole = search(checkpoint, samples, recipe, Progress(), tmp_path / "whole")
     monkeypatch.setattr(vocabulary, "BLOCK_VALUES", 1)
     by_block = search(checkpoint, samples, recipe, Progress(tmp_path / "log"), tmp_path / "by_block")
     assert by_block.keys() == whole.keys() == {"epilogue.output"}
-    assert torch.equal(by_block["epilogue.output"], whole["epilogue.output"])
+    assert same(by_block, whole)
     log = (tmp_path / "log").read_text()
-    assert all(f"SeqMSE head: block {i} of 5" in log for i in range(1, 6))
-
-
-def test_progress_knows_what_is_still_to_be_searched(checkpoint, searched, tmp_path):
-    recipe, _, folder = searched
-    assert search_parts(checkpoint, SAMPLES, recipe, folder) == {}
-    to_come = search_parts(checkpoint, SAMPLES, recipe, tmp_path / "empty")
-    assert to_come.keys() == {"SeqMSE embeddings", "SeqMSE", "SeqMSE head"}
-    assert all(seconds > 0 for seconds in to_come.values())
-    progress = Progress(tmp_path / "log")
-    search(checkpoint, SAMPLES, recipe, progress, tmp_path / "empty")
-    log = (tmp_path / "log").read_text()
-    for part in to_come:
-        assert f" {part}: " in log
+    assert all(f"weights: head: block {i} of 5" in log for i in range(1, 6))
 
 
 def test_a_second_search_reads_what_the_first_has_found(checkpoint, searched, tmp_path):
-    recipe, ratios, folder = searched
+    recipe, coded, folder = searched
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     again = search(checkpoint, SAMPLES, recipe, Progress(tmp_path / "log"), folder)
-    assert again.keys() == ratios.keys()
-    assert all(torch.equal(again[name], ratios[name]) for name in ratios)
+    assert same(again, coded)
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
     log = (tmp_path / "log").read_text()
     assert f"{N_LAYERS + 1} of {N_LAYERS + 1} layers found" in log
@@ -166,13 +231,13 @@ def test_a_second_search_reads_what_the_first_has_found(checkpoint, searched, tm
 
 
 def test_a_search_that_was_killed_goes_on_where_it_was(checkpoint, searched, tmp_path):
-    recipe, ratios, _ = searched
-    folder = tmp_path / "seq_mse"
+    recipe, coded, _ = searched
+    folder = tmp_path / "weights"
 
     class Killed(Progress):
         def steps(self, items, name, *args, **kwargs):
             for number, item in enumerate(super().steps(items, name, *args, **kwargs)):
-                if name == "SeqMSE" and number == 2:
+                if name == "weights" and number == 2:
                     raise KeyboardInterrupt
                 yield item
 
@@ -181,27 +246,27 @@ def test_a_search_that_was_killed_goes_on_where_it_was(checkpoint, searched, tmp
     kept = {file: file.stat().st_mtime_ns for file in folder.glob("*.safetensors")}
     assert len(kept) == 2
     resumed = search(checkpoint, SAMPLES, recipe, Progress(tmp_path / "log"), folder)
-    assert all(torch.equal(resumed[name], ratios[name]) for name in ratios)
+    assert same(resumed, coded)
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert f"2 of {N_LAYERS + 1} layers found" in (tmp_path / "log").read_text()
 
 
-def test_damaged_ratios_are_searched_for_again(checkpoint, searched, tmp_path):
-    recipe, ratios, found = searched
-    folder = tmp_path / "seq_mse"
+def test_damaged_weights_are_searched_for_again(checkpoint, searched, tmp_path):
+    recipe, coded, found = searched
+    folder = tmp_path / "weights"
     shutil.copytree(found, folder)
     flipped, *_, unmanifested = sorted(folder.glob("*.safetensors"))
     data = flipped.read_bytes()
     flipped.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     manifest_path(unmanifested).unlink()
     again = search(checkpoint, SAMPLES, recipe, Progress(tmp_path / "log"), folder)
-    assert all(torch.equal(again[name], ratios[name]) for name in ratios)
+    assert same(again, coded)
     assert flipped.read_bytes() == data
     assert f"{N_LAYERS - 1} of {N_LAYERS + 1} layers found" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("change", ["samples", "candidates"])
-def test_ratios_of_another_search_are_not_used_and_go(checkpoint, tmp_path, change):
+def test_weights_of_another_search_are_not_used_and_go(checkpoint, tmp_path, change):
     def ask(candidates):
         return recipe_from({**PER_CHANNEL, "seq_mse": 0, "overrides": [{"layers": "0", "seq_mse": candidates}]}, "r")
 
@@ -209,6 +274,6 @@ def test_ratios_of_another_search_are_not_used_and_go(checkpoint, tmp_path, chan
     files = set(tmp_path.iterdir())
     samples, candidates = (SAMPLES[::2], 10) if change == "samples" else (SAMPLES, 7)
     after = search(checkpoint, samples, ask(candidates), Progress(), tmp_path)
-    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert not same(before, after)
     assert len(files) == len(set(tmp_path.iterdir())) == 2  # with its manifest
     assert not files & set(tmp_path.iterdir())

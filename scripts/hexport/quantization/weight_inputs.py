@@ -1,0 +1,67 @@
+"""The inputs x of projections, as sums of x xᵀ over calibration samples that pass the decoder layer by layer."""
+
+from collections.abc import Iterable
+
+import torch
+
+from hexport.decoder.device import device
+from hexport.decoder.layer_kinds import LayerKind
+from hexport.decoder.masks import causal_masks
+from hexport.decoder.model import UncachedLayer, rope_of, to_channels
+from hexport.decoder.weights import Checkpoint
+from hexport.progress import Progress
+from hexport.quantization.calibration import State, token_inputs
+from hexport.quantization.vocabulary import prologue_of
+
+# Projections that read what another one reads: its products serve them too.
+SAME_INPUT = {
+    "attention.k_proj": "attention.q_proj",
+    "attention.v_proj": "attention.q_proj",
+    "feed_forward.up_proj": "feed_forward.gate_proj",
+}
+
+
+def states_of(checkpoint: Checkpoint, samples: list[list[int]], progress: Progress, part: str) -> list[State]:
+    """The samples before the first layer. `part` is the name of this work in the progress."""
+    prologue, samples = prologue_of(checkpoint, samples, progress, part)
+    states = []
+    for sample in samples:
+        hidden, *ropes = prologue(*token_inputs(sample))
+        masks = causal_masks(len(sample), len(sample), 0, checkpoint.config.sliding_window)
+        states.append(State(hidden, ropes, masks).to(device()))
+    return states
+
+
+def pass_layer(layer: UncachedLayer, kind: LayerKind, states: list[State]) -> list[torch.Tensor]:
+    """The hidden states (1, n, hidden) of each sample behind a layer; the states stay as they are."""
+    return [layer(state.hidden, state.masks[kind.sliding], *rope_of(kind, state.ropes))[0] for state in states]
+
+
+def observe_layer(
+    layer: UncachedLayer, kind: LayerKind, states: list[State], projections: Iterable[str]
+) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """As `pass_layer`, and the products (in, in) of the inputs of these projections."""
+    products: dict[str, torch.Tensor] = {}
+    sources = {name: SAME_INPUT.get(name, name) for name in projections}
+    hooks = [
+        layer.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: _add(products, name, *inputs))
+        for name in set(sources.values())
+    ]
+    hidden = pass_layer(layer, kind, states)
+    for hook in hooks:
+        hook.remove()
+    return hidden, {name: products[source] for name, source in sources.items()}
+
+
+def head_products(norm: torch.nn.Module, states: list[State]) -> torch.Tensor:
+    """The products (hidden, hidden) of what the output projection reads behind the last layer."""
+    products: dict[str, torch.Tensor] = {}
+    for state in states:
+        _add(products, "", to_channels(norm(state.hidden)))
+    return products[""]
+
+
+def _add(products: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> None:
+    """x (1, in, 1, tokens)"""
+    x = x.flatten(2).squeeze(0)
+    products[name] = torch.addmm(products[name], x, x.T) if name in products else x @ x.T

@@ -1,0 +1,189 @@
+"""Weights that are coded by calibration data, layer by layer: SeqMSE's ranges, and GPTQ's codes in them.
+
+An algorithm sees of the data the sum of x xᵀ over the inputs x of a projection, so the samples pass each layer once,
+and nothing grows with the tokens. Without GPTQ, these are the inputs of the float model. With it, they are those that
+the layers before leave when they compute with their coded weights, so that a layer fits what it will read; the samples
+then pass each layer twice.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hexport.code_digest import code_digest
+from hexport.decoder.device import device
+from hexport.decoder.model import UncachedLayer
+from hexport.decoder.sizes import sizes_of
+from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
+from hexport.file_hashes import sha256
+from hexport.progress import Progress
+from hexport.provenance import damage, manifest_path, write_manifest
+from hexport.quantization.block_scales import block_scales
+from hexport.quantization.calibration import EXPORT_LENGTH, check_samples, prepare_epilogue, prepare_layer
+from hexport.quantization.coded_weight import CodedWeight
+from hexport.quantization.costs import feedback_s, float_layer_s, search_s, table_s
+from hexport.quantization.gptq import gptq
+from hexport.quantization.recipe import EPILOGUE, OUTPUT_PROJECTION, WEIGHT_KEYS, Precision, Recipe
+from hexport.quantization.seq_mse import best_ratios, rows_at_a_time
+from hexport.quantization.vocabulary import ALIGNMENT, row_blocks
+from hexport.quantization.weight_inputs import head_products, observe_layer, pass_layer, states_of
+from hexport.quantization.weights import Observer, fake_quantised, is_in_blocks, weight_encoding
+from hexport.quantization.weights_file import full_name, save_weights, searched, weights_in
+
+READ, LAYERS, HEAD = "weights: embeddings", "weights", "weights: head"  # parts, in the progress
+Asked = dict[str, dict[str, Precision]]  # by place and projection, as of `searched`
+
+
+def coded_weight(weight: torch.Tensor, products: torch.Tensor, observer: Observer, precision: Precision) -> CodedWeight:
+    """What the algorithms of `precision` make of a weight (out, in, 1, 1), or of some rows of it.
+
+    products: the sum of x xᵀ (in, in) over the inputs x of its projection.
+    """
+    weight = weight.cpu()
+    if not precision.gptq:
+        return CodedWeight(
+            weight_encoding(observer, weight, best_ratios(weight, products, observer, precision.seq_mse))[0]
+        )
+    products = products.cpu()
+    if precision.seq_mse and is_in_blocks(observer):
+        scales = block_scales(weight, products, observer, precision.seq_mse)
+    else:
+        ratios = best_ratios(weight, products, observer, precision.seq_mse) if precision.seq_mse else None
+        scales, _ = weight_encoding(observer, weight, ratios)
+    return gptq(weight, scales, products, observer.quant_min, observer.quant_max)
+
+
+def search(
+    checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe, progress: Progress, folder: Path
+) -> dict[str, CodedWeight]:
+    """Code the weights for which the recipe asks for an algorithm. By projection, such as `layers.3.attention.q_proj`.
+
+    Those of a layer are in `folder` as soon as they are known, with a manifest, and are not searched for again while
+    they are those of the manifest and all that they depend on is the same; files of other searches are removed. Each
+    sample of token ids is read from position 0.
+    """
+    check_samples(samples, checkpoint.config)
+    files = _files(checkpoint, samples, recipe, folder)
+    asked = searched(recipe, checkpoint.config.n_layers)
+    missing = {place: precisions for place, precisions in asked.items() if not _is_known(files[place])}
+    if len(missing) < len(files):
+        progress.say(f"weights: {len(files) - len(missing)} of {len(files)} layers found in {folder}")
+    if missing:
+        with torch.no_grad(), progress.stage("weights"):
+            _search_missing(checkpoint, samples, recipe, missing, files, progress)
+    for file in set(folder.glob("*.safetensors*")) - {*files.values(), *map(manifest_path, files.values())}:
+        file.unlink(missing_ok=True)
+    return {full_name(place, name): coded for place, file in files.items() for name, coded in weights_in(file).items()}
+
+
+def _search_missing(
+    checkpoint: Checkpoint, samples, recipe: Recipe, missing: Asked, files: dict[str, Path], progress: Progress
+) -> None:
+    config, follows, observers = checkpoint.config, _follows(recipe, checkpoint.config.n_layers), {}
+    costs = _costs_of_layers(checkpoint, samples, missing, passes=2 if follows else 1)
+    head = {HEAD: _search_s(checkpoint, missing[EPILOGUE])} if EPILOGUE in missing else {}
+    progress.announce({READ: table_s(sizes_of(config)), LAYERS: sum(costs)} | head)
+    states = states_of(checkpoint, samples, progress, READ)
+    for i in progress.steps(range(len(costs)), LAYERS, len(costs), costs=costs):
+        place, kind, layer = str(i), config.layers[i], load_layer(checkpoint, i, UncachedLayer).to(device())
+        hidden = None
+        if place in missing:
+            hidden, products = observe_layer(layer, kind, states, missing[place])
+            of_layer = _observers(checkpoint, recipe, place, observers)
+            coded = {
+                name: coded_weight(layer.get_submodule(name).weight, products[name], of_layer[name], precision)
+                for name, precision in missing[place].items()
+            }
+            _write(files[place], coded)
+        if follows and place in files:
+            hidden = None
+            _compute_with(layer, weights_in(files[place]), _observers(checkpoint, recipe, place, observers))
+        for state, behind in zip(states, hidden or pass_layer(layer, kind, states), strict=True):
+            state.hidden = behind
+    if EPILOGUE in missing:
+        observer = _observers(checkpoint, recipe, EPILOGUE, observers)[OUTPUT_PROJECTION]
+        _write(files[EPILOGUE], {OUTPUT_PROJECTION: _coded_head(checkpoint, states, observer, missing, progress)})
+
+
+def _coded_head(checkpoint: Checkpoint, states, observer: Observer, missing: Asked, progress: Progress) -> CodedWeight:
+    """The output projection's weight, in blocks of the rows that are searched at a time."""
+    norm = load_epilogue(checkpoint, row_blocks(checkpoint)[0]).norm.to(device())
+    products, precision = head_products(norm, states), missing[EPILOGUE][OUTPUT_PROJECTION]
+    blocks = row_blocks(checkpoint, ALIGNMENT * rows_at_a_time(checkpoint.config.hidden_size))
+    parts = []
+    for block in progress.steps(blocks, HEAD, len(blocks), "block", [float(end - start) for start, end in blocks]):
+        weight = checkpoint.epilogue_parameters(block)["output.weight"]
+        parts.append(coded_weight(weight, products, observer, precision))
+    scales = torch.cat([part.scales for part in parts])
+    return CodedWeight(scales, torch.cat([part.codes for part in parts]) if precision.gptq else None)
+
+
+def _compute_with(layer: UncachedLayer, coded: dict[str, CodedWeight], observers: dict[str, Observer]) -> None:
+    """Have a layer compute with its coded weights."""
+    for name, of_projection in coded.items():
+        projection = layer.get_submodule(name)
+        weight = fake_quantised(observers[name], projection.weight.cpu(), of_projection).to(device())
+        projection.weight = nn.Parameter(weight, requires_grad=False)
+
+
+def _observers(
+    checkpoint: Checkpoint, recipe: Recipe, place: str, known: dict[tuple, dict[str, Observer]]
+) -> dict[str, Observer]:
+    """Of the weights of a place, by projection. `known` are those of places that were asked for, by their template."""
+    is_head = place == EPILOGUE
+    template = (place,) if is_head else (checkpoint.config.layer_signature(int(place)), recipe.template_of(int(place)))
+    if template not in known:
+        if is_head:
+            prepared = prepare_epilogue(load_epilogue(checkpoint, row_blocks(checkpoint)[0]), EXPORT_LENGTH, recipe)
+        else:
+            prepared = prepare_layer(checkpoint.config, int(place), EXPORT_LENGTH, EXPORT_LENGTH, recipe)
+        known[template] = {name.removesuffix(".weight"): observer for name, observer in prepared.weights.items()}
+    return known[template]
+
+
+def _follows(recipe: Recipe, n_layers: int) -> bool:
+    """Whether layers see what the coded weights of those before leave."""
+    asked = searched(recipe, n_layers)
+    return any(precision.gptq for precisions in asked.values() for precision in precisions.values())
+
+
+def _costs_of_layers(checkpoint: Checkpoint, samples, missing: Asked, passes: int) -> list[float]:
+    """Of those that the samples pass, up to the last one that is needed."""
+    n_layers = checkpoint.config.n_layers if EPILOGUE in missing else 1 + max(map(int, missing))
+    forward = passes * float_layer_s(sizes_of(checkpoint.config), samples)
+    return [forward + _search_s(checkpoint, missing.get(str(i), {})) for i in range(n_layers)]
+
+
+def _search_s(checkpoint: Checkpoint, precisions: dict[str, Precision]) -> float:
+    sizes = sizes_of(checkpoint.config)
+    ranges = {name: precision.seq_mse for name, precision in precisions.items()}
+    return search_s(sizes, ranges) + feedback_s(sizes, [name for name, each in precisions.items() if each.gptq])
+
+
+def _is_known(file: Path) -> bool:
+    return file.is_file() and manifest_path(file).is_file() and not damage(file)
+
+
+def _write(file: Path, coded: dict[str, CodedWeight]) -> None:
+    save_weights(file, coded)
+    write_manifest(file, script=__file__, inputs={}, params={}, stages={})
+
+
+def _files(checkpoint: Checkpoint, samples, recipe: Recipe, folder: Path) -> dict[str, Path]:
+    """The file of each place where something is asked for, named by a digest of all that it depends on."""
+    asked, follows = searched(recipe, checkpoint.config.n_layers), _follows(recipe, checkpoint.config.n_layers)
+    if not asked:
+        return {}
+    files = [sha256(checkpoint.path), sha256(checkpoint.path.with_name("config.json"))]
+    common = [*files, checkpoint.rotated, samples, code_digest("hexport/quantization/weight_search.py")]
+    named, before = {}, []
+    for place, precisions in asked.items():
+        own = {name: [getattr(p, key) for key in sorted(WEIGHT_KEYS)] for name, p in precisions.items()}
+        depends_on = [common, before if follows else [], place, own]
+        digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+        named[place] = folder / f"{place}.{digest[:16]}.safetensors"
+        before.append([place, own])
+    return named

@@ -1,0 +1,60 @@
+"""Write weights.safetensors: the scales and codes of weights for which a recipe asks for an algorithm."""
+
+from pathlib import Path
+
+import click
+
+from hexport.errors import one_line_errors
+from hexport.made_once import made_once
+from hexport.progress import Progress
+from hexport.provenance import verified, write_manifest
+from hexport.settings_option import settings_option
+
+SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
+
+
+@click.command(help=__doc__)
+@settings_option(help=SETTINGS)
+@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
+@click.option("--tokens", type=click.Path(path_type=Path), required=True, help="…/calibration/tokens.json")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/weights.safetensors")
+@click.option("--log", type=click.Path(path_type=Path))
+@one_line_errors
+def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path | None) -> None:
+    progress = Progress(log)
+    inputs = verified(
+        {
+            "model.safetensors": checkpoint,
+            "config.json": checkpoint.with_name("config.json"),
+            "tokens.json": tokens,
+        }
+    )
+    with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
+        if there:
+            return
+        from hexport.qnn_sdk import use_qnn_sdk
+
+        use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+        from hexport.decoder.device import machine
+        from hexport.decoder.weights import Checkpoint
+        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.tokens_file import read_tokens
+        from hexport.quantization.weight_search import search
+        from hexport.quantization.weights_file import save_weights
+
+        recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
+        model = Checkpoint(checkpoint.parent, recipe.r1)
+        coded = search(model, read_tokens(tokens).samples, recipe, progress, output.with_suffix(""))
+        save_weights(output, coded, recipe=settings["recipe"], checkpoint=inputs["model.safetensors"])
+        write_manifest(
+            output,
+            script=__file__,
+            inputs=inputs,
+            params=settings,
+            stages=progress.stages,
+            machine=machine(),
+        )
+
+
+if __name__ == "__main__":
+    main()
