@@ -48,7 +48,7 @@ def test_jobs_on_other_machines_get_what_their_rules_declare(built, tmp_path):
     assert (artifacts / RESULTS / "evaluation.json").is_file()
     assert (artifacts / "report/index.html").is_file()
     assert f"built artifacts/{PROGRAM}: " in said
-    assert len(list(jobs.iterdir())) == 5  # an evaluation on a text of this machine runs here
+    assert len(list(jobs.iterdir())) == 6  # what reads a text of this machine runs here
     assert not (tree.path / "artifacts").exists()
     assert "Nothing to be done" in snakemake(tree.path, jobs, storage, "run", "evaluate", "report")
 
