@@ -4,7 +4,8 @@
     python benchmarks/resources.py scale.jsonl        those of a run of benchmarks/scale.py too
 
 A row of resources.jsonl is a shard of a random llama that was compiled alone, and the peak memory of the process that
-stamps it together with the compiler's. Exits with 1 where a job used more than it asks for, or less than half.
+stamps it together with the compiler's; or an evaluation of a model with its first layers and random weights, in windows
+of 512 tokens, and its peak. Exits with 1 where a job used more than it asks for, or less than half.
 """
 
 import json
@@ -15,9 +16,18 @@ import click
 from scale import ROWS
 
 from hexport.build.artifacts import Program
-from hexport.build.resources import Build, build_of, calibration_needs, program_needs, shard_needs, template_needs
+from hexport.build.resources import (
+    Build,
+    build_of,
+    calibration_needs,
+    fp_needs,
+    program_needs,
+    qdq_needs,
+    shard_needs,
+    template_needs,
+)
 from hexport.config.settings import parse_config
-from hexport.decoder.sizes import Sizes
+from hexport.decoder.sizes import PUBLISHED, Sizes
 from hexport.lowering.shards import Shard
 from hexport.quantization.recipe import recipe_from
 
@@ -33,7 +43,8 @@ SHARDS = {
 @click.command(help=__doc__)
 @click.argument("scale", type=click.Path(exists=True, path_type=Path), required=False)
 def main(scale: Path | None) -> None:
-    rows = [of_shard(json.loads(line)) for line in MEASURED.read_text().splitlines()]
+    measured = [json.loads(line) for line in MEASURED.read_text().splitlines()]
+    rows = [of_evaluation(row) if "phase" in row else of_shard(row) for row in measured]
     if scale is not None:
         rows += [row for line in scale.read_text().splitlines() for row in of_scale(json.loads(line))]
     print(f"{'':<64}{'asked':>8}{'used':>8}{'ratio':>7}  MB")
@@ -56,6 +67,13 @@ def of_shard(row: dict) -> tuple[str, int, int]:
     build = Build(sizes, recipe, 1024, n_graphs=2 if row["mode"] == "hybrid" else 1, copies=1)
     name = f"{row['part']}, {row['mode']}, {row['layers']} layers of {row['hidden']}, {row['bits']} bits"
     return name, shard_needs(build, SHARDS[row["part"]](row["layers"])).mem_mb, row["used_mb"]
+
+
+def of_evaluation(row: dict) -> tuple[str, int, int]:
+    """As `of_shard`."""
+    needs = {"fp": fp_needs, "qdq": qdq_needs}[row["phase"]]
+    name = f"evaluation {row['phase']} of {row['model']}, {row['context_len']} tokens"
+    return name, needs(PUBLISHED[row["model"]], row["context_len"]).mem_mb, row["used_mb"]
 
 
 def of_scale(line: dict) -> list[tuple[str, int, int]]:

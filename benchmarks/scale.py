@@ -84,6 +84,7 @@ ROWS = {
     row.name: row
     for row in (
         *SMOLLM2,
+        Row("smollm2_135m", "hybrid", max_seq_len=512, num_sharding=2),
         Row("llama3_2-1b_instruct", "hybrid"),
         *(
             Row(model, mode, num_sharding="auto", build_memory_gb=10)

@@ -22,5 +22,5 @@ def lower_stamped(plan: Plan, checkpoint: Checkpoint, attrs: QuantAttrs, special
     with tempfile.TemporaryDirectory() as folder:
         binaries = [Path(folder) / f"{number}.bin" for number in range(plan.n_shards)]
         for number, binary in enumerate(binaries):
-            binary.write_bytes(compile_shard(plan, number, checkpoint, attrs, templates, progress))
+            compile_shard(plan, number, checkpoint, attrs, templates, binary, progress)
         assemble_program(plan, attrs, templates, binaries, special, output, progress)

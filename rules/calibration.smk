@@ -2,7 +2,7 @@ import shlex
 
 
 def calibration_files(wildcards):
-    return matrix.calibration_files(build, wildcards.model)
+    return [kept_here(file) for file in matrix.calibration_files(build, wildcards.model)]
 
 
 def calibration_flags(wildcards):
@@ -61,7 +61,7 @@ rule quantize_weights:
 
 rule calibrate:
     input:
-        weights,
+        weights=weights,
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
         config="<artifacts>/{model}/checkpoint/config.json",
         tokens="<artifacts>/{model}/calibration/tokens.json",

@@ -1,12 +1,12 @@
 @one_line_errors
 def checkpoint_files(wildcards):
-    return sources.checkpoint_inputs(build, wildcards.model)
+    return [kept_here(file) for file in sources.checkpoint_inputs(build, wildcards.model)]
 
 
 rule fetch:
     output:
-        artifact="<artifacts>/downloads/{download}",
-        manifest="<artifacts>/downloads/{download}.manifest.json",
+        artifact=kept_here("<artifacts>/downloads/{download}"),
+        manifest=kept_here("<artifacts>/downloads/{download}.manifest.json"),
     log:
         "<artifacts>/downloads/{download}.log",
     params:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 import functools
 from itertools import chain
 import os
@@ -5,7 +6,9 @@ import re
 import shlex
 from types import SimpleNamespace
 
+from snakemake.io import get_flag_value
 from snakemake.logging import logger
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
 from snakemake_interface_logger_plugins.common import LogEvent
 
 
@@ -37,6 +40,18 @@ def without_commands(record):
 logger.addFilter(without_commands)
 
 
+# Whether jobs see the files of this machine. Where they do not, a job gets copies of what its rule declares.
+SHARED_FILES = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
+
+
+def copies_of(folder):
+    """Where Snakemake puts its copies of what is in this folder of the storage, if there is one."""
+    if SHARED_FILES:
+        return folder
+    stored = workflow.modifier.path_modifier.apply_default_storage(folder)
+    return str(get_flag_value(stored, "storage_object").local_path())
+
+
 @one_line_errors
 def load_build():
     if workflow.modifier.is_main_snakefile():
@@ -44,9 +59,10 @@ def load_build():
     else:
         document, source = config_of_module(config)
     build = parse_config(document, source)
-    check_config(build, source)
+    if workflow.is_main_process:  # a job's Snakemake reads what this one has found right, maybe elsewhere
+        check_config(build, source)
     matrix.toolchain_versions()
-    return build
+    return replace(build, copies=copies_of(build.artifacts))
 
 
 build = load_build()
@@ -55,6 +71,11 @@ build = load_build()
 def outermost(modifier):
     """That of the workflow which takes this one as a module, maybe through others."""
     return modifier if modifier.parent_modifier is None else outermost(modifier.parent_modifier)
+
+
+def kept_here(file):
+    """A file that no storage has: what the config names, and downloads. The jobs that read or write it run here."""
+    return file if SHARED_FILES else local(file)
 
 
 # For commands, which Snakemake formats with the names of the outermost workflow before a job, and with ours in it.
@@ -108,6 +129,8 @@ if workflow.is_main_process and not ON_CLUSTER:
 
 def needs(of):
     """The resources of jobs, which ask for more memory after each attempt that failed, for lack of it maybe."""
+    if not SHARED_FILES and not workflow.is_main_process:
+        return {}  # they were asked for, by sizes which are not known here
     return {
         "mem_mb": lambda wildcards, attempt: of(wildcards).mem_mb * (1 + attempt) // 2 + SNAKEMAKES_MB,
         "disk_mb": lambda wildcards: of(wildcards).disk_mb,
@@ -120,8 +143,13 @@ def weights(wildcards):
     return matrix.weights(build, wildcards.model, wildcards.recipe)
 
 
-def weight_flags(wildcards):
-    return shlex.join(word for file in weights(wildcards) for word in ("--weights", file))
+def weight_flags(wildcards, input):
+    return file_flags(weights=input.weights)
+
+
+def file_flags(**files):
+    options = {name.replace("_", "-"): named for name, named in files.items()}
+    return shlex.join(word for option, named in options.items() for file in named for word in (f"--{option}", file))
 
 
 def model_sizes(wildcards):

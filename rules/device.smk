@@ -17,7 +17,8 @@ def run_needs(wildcards):
 
 @one_line_errors
 def program(wildcards):
-    return matrix.program(build, program_of(wildcards))
+    file = matrix.program(build, program_of(wildcards))
+    return kept_here(file) if build.models[wildcards.model].pre_gen_pte else file
 
 
 @one_line_errors

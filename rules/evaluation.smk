@@ -19,7 +19,7 @@ def gate_settings(wildcards):
 
 
 def task_files(wildcards):
-    return evaluations.evaluation_files(build, wildcards.model)
+    return [kept_here(file) for file in evaluations.evaluation_files(build, wildcards.model)]
 
 
 def task_flags(wildcards):
@@ -31,19 +31,29 @@ def float_model(wildcards):
 
 
 def float_files(wildcards):
-    files = list(float_model(wildcards).values())
-    return [*files, checkpoint_config_file(build.artifacts, wildcards.model)] if files else []
+    files = float_model(wildcards)
+    return files | ({"config": checkpoint_config_file(build.artifacts, wildcards.model)} if files else {})
 
 
-def float_flags(wildcards):
-    return shlex.join(word for name, file in float_model(wildcards).items() for word in (f"--{name}", file))
+def float_flags(wildcards, input):
+    return file_flags(**{name: [input[name]] for name in float_model(wildcards)})
 
 
 # A model of ready programs may have no checkpoint, and then nothing is computed beside the device.
-def evaluation_needs(wildcards):
+def device_needs(wildcards):
+    on_device = resources.run_needs(build, program_of(wildcards))
     if build.models[wildcards.model].pre_gen_pte is not None:
-        return resources.Needs(mem_mb=2000, disk_mb=100, runtime=120)
-    return resources.evaluation_needs(model_sizes(wildcards), int(wildcards.context))
+        return resources.Needs(on_device.mem_mb, disk_mb=100, runtime=120)
+    on_host = qdq_needs(wildcards)
+    return resources.Needs(on_host.mem_mb + on_device.mem_mb, on_host.disk_mb, on_host.runtime + on_device.runtime)
+
+
+def fp_needs(wildcards):
+    return resources.fp_needs(model_sizes(wildcards), int(wildcards.context))
+
+
+def qdq_needs(wildcards):
+    return resources.qdq_needs(model_sizes(wildcards), int(wildcards.context))
 
 
 rule evaluate_fp:
@@ -60,7 +70,7 @@ rule evaluate_fp:
         "<artifacts>/{model}/evaluation/ctx{context}/fp.log",
     threads: ALL_CORES
     resources:
-        **needs(evaluation_needs),
+        **needs(fp_needs),
     params:
         settings=fp_settings,
         texts=task_flags,
@@ -80,7 +90,7 @@ rule evaluate_fp:
 rule evaluate_qdq:
     input:
         task_files,
-        weights,
+        weights=weights,
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
         config="<artifacts>/{model}/checkpoint/config.json",
         quant_attrs="<artifacts>/{model}/{recipe}/quant_attrs.json",
@@ -94,7 +104,7 @@ rule evaluate_qdq:
     priority: 1
     threads: ALL_CORES
     resources:
-        **needs(evaluation_needs),
+        **needs(qdq_needs),
     params:
         settings=qdq_settings,
         weights=weight_flags,
@@ -139,7 +149,7 @@ rule evaluate_device:
     input:
         task_files,
         gate,
-        float_files,
+        unpack(float_files),
         program=program,
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
@@ -153,7 +163,7 @@ rule evaluate_device:
     threads: ALL_CORES
     resources:
         **{slot: slot_of(slot) for slot in SLOTS},
-        **needs(evaluation_needs),
+        **needs(device_needs),
     params:
         settings=device_settings,
         float_model=float_flags,

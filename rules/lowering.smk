@@ -1,10 +1,3 @@
-import shlex
-
-
-def file_flags(**files):
-    return shlex.join(word for option, named in files.items() for file in named for word in (f"--{option}", file))
-
-
 def template_settings(wildcards):
     context_len, ar_len = int(wildcards.context), int(wildcards.ar_len)
     return lowering.template_settings(build, wildcards.recipe, context_len, wildcards.arch, ar_len)
@@ -50,7 +43,7 @@ def shard_needs(wildcards):
 
 
 def shard_threads(wildcards):
-    if ON_CLUSTER:
+    if ON_CLUSTER or not SHARED_FILES:
         return 1  # the HTP compiler works on one core for most of its time
     return resources.cores_for(shard_needs(wildcards).mem_mb, resources.machine_mb(build), ALL_CORES)
 
@@ -98,7 +91,7 @@ rule compile_shard:
         **needs(shard_needs),
     params:
         settings=shard_settings,
-        files=lambda wildcards: file_flags(templates=templates(wildcards), weights=weights(wildcards)),
+        files=lambda wildcards, input: file_flags(templates=input.templates, weights=input.weights),
         code=code_digest("compile_shard.py"),
     shell:
         "{here.python:q} {here.folder:q}/scripts/compile_shard.py"
@@ -129,7 +122,7 @@ rule assemble_program:
         **needs(program_needs),
     params:
         settings=program_settings,
-        files=lambda wildcards: file_flags(templates=templates(wildcards), shard=shards(wildcards)),
+        files=lambda wildcards, input: file_flags(templates=input.templates, shard=input.shards),
         code=code_digest("assemble_program.py"),
     shell:
         "{here.python:q} {here.folder:q}/scripts/assemble_program.py"

@@ -1,6 +1,6 @@
 from hexport.build import outcome
 
-failures = {}  # by jobs, of which a group has several
+failures = {}  # jobs, by their numbers; a group has several
 built_programs = set()
 corrected_finish = DAG.finish  # rules/staleness.smk
 
@@ -13,24 +13,36 @@ async def finish_and_say(dag, job, update_checkpoint_dependencies=True):
     for each in jobs:
         if each.rule.name.endswith("assemble_program") and dag.workflow.is_main_process and not dag.workflow.dryrun:
             built_programs.add(each)
-            made_of = [*each.input.templates, *each.input.shards]
-            print(outcome.program_line(each.output.artifact, made_of), file=sys.stderr)
+            if not SHARED_FILES:
+                await each.output.manifest.retrieve_from_storage()
+            program, size = each.output.artifact, await each.output.artifact.size()
+            made_of = [program, *each.input.templates, *each.input.shards]
+            print(outcome.program_line(artifact_named(program), size, made_of), file=sys.stderr)
     return ready
+
+
+def artifact_named(file):
+    return f"{build.artifacts}{str(file).removeprefix(build.copies)}"
 
 
 def note_failed(record):
     """A filter of Snakemake's messages, which lets all pass."""
     event = getattr(record, "event", None)
     if event is LogEvent.JOB_ERROR:
-        jobs = [vars(record)]
+        ids = [record.jobid]
     elif event is LogEvent.GROUP_ERROR:
-        jobs = record.job_error_info["jobs"]
+        ids = [job["jobid"] for job in record.job_error_info["jobs"]]
     else:
         return True
-    failures[frozenset(job["jobid"] for job in jobs)] = [
-        outcome.Failure(job["rule_name"], job["output"][0], next(iter(job["log"]), None)) for job in jobs
-    ]
+    failures[frozenset(ids)] = [job for job in workflow.dag.jobs if workflow.dag.jobid(job) in ids]
     return True
+
+
+def failure_of(job):
+    log = next(iter(job.log), None)
+    if log and not SHARED_FILES and workflow.async_run(log.exists_in_storage()):
+        workflow.async_run(log.retrieve_from_storage())
+    return outcome.Failure(job.rule.name, artifact_named(job.output[0]), log)
 
 
 DAG.finish = finish_and_say
@@ -40,9 +52,9 @@ logger.addFilter(note_failed)
 def print_summary():
     programs = [job for job in workflow.dag.jobs if job.rule.name.endswith("assemble_program")]
     waiting = set(workflow.dag.needrun_jobs()) - built_programs
-    missing = [job.output.artifact for job in programs if job in waiting]
+    missing = [artifact_named(job.output.artifact) for job in programs if job in waiting]
     kept = len(programs) - len(built_programs) - len(missing)
-    failed = map(outcome.that_failed, failures.values())
+    failed = [outcome.that_failed([failure_of(job) for job in jobs]) for jobs in failures.values()]
     for line in outcome.summary(len(built_programs), kept, missing, failed):
         print(line, file=sys.stderr)
 

@@ -1,7 +1,7 @@
 # Asked for by its path only: it helps to write a recipe, and nothing is made of it.
 rule sensitivity:
     input:
-        weights,
+        weights=weights,
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
         config="<artifacts>/{model}/checkpoint/config.json",
         tokens="<artifacts>/{model}/calibration/tokens.json",

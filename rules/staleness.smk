@@ -46,7 +46,8 @@ damaged_outputs = {}  # by job, as they were before it ran
 
 async def finish(dag, job, update_checkpoint_dependencies=True):
     ready = await dag_finish(dag, job, update_checkpoint_dependencies)
-    if dag.workflow.dryrun:  # nothing is written, so what waits stays what could run
+    # In a dry run nothing is written, so what waits stays what could run. A job's own Snakemake does as it was told.
+    if dag.workflow.dryrun or not dag.workflow.is_main_process:
         return ready
     for waiting in dag.needrun_jobs():
         if not dag.is_running(waiting):
@@ -71,11 +72,15 @@ async def update_needrun(dag, create_inventory=False):
 
 
 def damaged(dag, job):
-    """Outputs of a job that has not run which differ from their manifests."""
+    """Outputs of a job that has not run which differ from their manifests. Those in a storage are not looked at."""
     if job not in damaged_outputs:
         damaged_outputs[job] = []
         for file in job.output if dag.workflow.is_main_process else []:
-            if manifest_path(Path(file)) in map(Path, job.output) and (fault := damage(Path(file))):
+            if (
+                not file.is_storage
+                and manifest_path(Path(file)) in map(Path, job.output)
+                and (fault := damage(Path(file)))
+            ):
                 print(f"note: {fault}, so it is made again", file=sys.stderr)
                 damaged_outputs[job].append(file)
     return damaged_outputs[job]
@@ -84,7 +89,7 @@ def damaged(dag, job):
 def refuse_damaged_sources(dag, job):
     made = {file for files in dag.dependencies[job].values() for file in files}
     for file in job.input:
-        if file not in made and (fault := damage(Path(file))):
+        if file not in made and not file.is_storage and (fault := damage(Path(file))):
             sys.exit(f"error: {fault}, and nothing here makes it: get another copy of it, with its manifest")
 
 

@@ -1,11 +1,16 @@
 @one_line_errors
+def published_tokenizer(wildcards):
+    return [kept_here(file) for file in sources.tokenizer_inputs(build, wildcards.model)]
+
+
+@one_line_errors
 def published_model(wildcards):
-    return sources.tokenizer_model_inputs(build, wildcards.model)
+    return [kept_here(file) for file in sources.tokenizer_model_inputs(build, wildcards.model)]
 
 
 rule extract_tokenizer:
     input:
-        lambda wildcards: sources.tokenizer_inputs(build, wildcards.model),
+        published_tokenizer,
     output:
         artifact="<artifacts>/{model}/tokenizer/tokenizer.json",
         manifest="<artifacts>/{model}/tokenizer/tokenizer.json.manifest.json",

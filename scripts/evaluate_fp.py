@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
+from hexport.made_once import made_once
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
@@ -43,34 +44,38 @@ def main(
                 **task_inputs(local, settings.get("trusted")),
             }
         )
-        context_len = settings["max_seq_len"]
-        canonical, loaded = Checkpoint(checkpoint.parent), load_tokenizer(tokenizer.parent)
-        with progress.stage("tasks"):
-            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
-        model = EvaluationModel(
-            loaded, context_len, lambda sequences: fp_scores(canonical, context_len, sequences, progress)
-        )
-        with progress.stage("evaluate fp"):
-            metrics = evaluate(tasks, model, settings["limit"])
-        write_json(
-            output,
-            {
-                "phase": "fp",
-                "tasks": metrics,
-                "tokens": model.scored_tokens,
-                "limit": settings["limit"],
-                "num_fewshot": settings["num_fewshot"],
-                "context_len": context_len,
-            },
-        )
-        write_manifest(
-            output,
-            script=__file__,
-            inputs=inputs,
-            params=settings,
-            stages=progress.stages,
-            machine=machine(),
-        )
+        # What a task of the Hub holds is in no input.
+        with made_once([output], __file__, inputs, settings, progress, cached=False) as there:
+            if there:
+                return
+            context_len = settings["max_seq_len"]
+            canonical, loaded = Checkpoint(checkpoint.parent), load_tokenizer(tokenizer.parent)
+            with progress.stage("tasks"):
+                tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
+            model = EvaluationModel(
+                loaded, context_len, lambda sequences: fp_scores(canonical, context_len, sequences, progress)
+            )
+            with progress.stage("evaluate fp"):
+                metrics = evaluate(tasks, model, settings["limit"])
+            write_json(
+                output,
+                {
+                    "phase": "fp",
+                    "tasks": metrics,
+                    "tokens": model.scored_tokens,
+                    "limit": settings["limit"],
+                    "num_fewshot": settings["num_fewshot"],
+                    "context_len": context_len,
+                },
+            )
+            write_manifest(
+                output,
+                script=__file__,
+                inputs=inputs,
+                params=settings,
+                stages=progress.stages,
+                machine=machine(),
+            )
 
 
 if __name__ == "__main__":

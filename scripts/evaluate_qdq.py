@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
+from hexport.made_once import made_once
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json, write_manifest
 from hexport.settings_option import settings_option
@@ -64,40 +65,44 @@ def main(
                 **task_inputs(local, settings.get("trusted")),
             }
         )
-        context_len, limit = settings["max_seq_len"], settings["limit"]
-        loaded, recipe = load_tokenizer(tokenizer.parent), recipe_from(settings["recipe_spec"], settings["recipe"])
-        float_model = Checkpoint(checkpoint.parent, recipe.r1)
-        attrs = quant_attrs_of(quant_attrs, weights, float_model, recipe, settings["recipe"])
-        scores = QuantisedScores(float_model, attrs, recipe, context_len, progress)
-        with progress.stage("tasks"):
-            tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
-        model = EvaluationModel(loaded, context_len, scores)
-        with progress.stage("evaluate qdq"):
-            metrics = evaluate(tasks, model, limit)
-            of_float = evaluate(tasks, EvaluationModel(loaded, context_len, scores.of_float), limit)
-        facts = {
-            "phase": "qdq",
-            "recipe": settings["recipe"],
-            "tasks": metrics,
-            "perplexity_ratio": perplexity_ratios(metrics, of_float),
-            **scores.comparison.as_json(),
-            **scores.layers_as_json(),
-            "tokens": model.scored_tokens,
-            "limit": limit,
-            "num_fewshot": settings["num_fewshot"],
-            "context_len": context_len,
-        }
-        write_json(output, facts)
-        for line in ratio_warnings(facts):
-            progress.say(line)
-        write_manifest(
-            output,
-            script=__file__,
-            inputs=inputs,
-            params=settings,
-            stages=progress.stages,
-            machine=machine(),
-        )
+        # What a task of the Hub holds is in no input.
+        with made_once([output], __file__, inputs, settings, progress, cached=False) as there:
+            if there:
+                return
+            context_len, limit = settings["max_seq_len"], settings["limit"]
+            loaded, recipe = load_tokenizer(tokenizer.parent), recipe_from(settings["recipe_spec"], settings["recipe"])
+            float_model = Checkpoint(checkpoint.parent, recipe.r1)
+            attrs = quant_attrs_of(quant_attrs, weights, float_model, recipe, settings["recipe"])
+            scores = QuantisedScores(float_model, attrs, recipe, context_len, progress)
+            with progress.stage("tasks"):
+                tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
+            model = EvaluationModel(loaded, context_len, scores)
+            with progress.stage("evaluate qdq"):
+                metrics = evaluate(tasks, model, limit)
+                of_float = evaluate(tasks, EvaluationModel(loaded, context_len, scores.of_float), limit)
+            facts = {
+                "phase": "qdq",
+                "recipe": settings["recipe"],
+                "tasks": metrics,
+                "perplexity_ratio": perplexity_ratios(metrics, of_float),
+                **scores.comparison.as_json(),
+                **scores.layers_as_json(),
+                "tokens": model.scored_tokens,
+                "limit": limit,
+                "num_fewshot": settings["num_fewshot"],
+                "context_len": context_len,
+            }
+            write_json(output, facts)
+            for line in ratio_warnings(facts):
+                progress.say(line)
+            write_manifest(
+                output,
+                script=__file__,
+                inputs=inputs,
+                params=settings,
+                stages=progress.stages,
+                machine=machine(),
+            )
 
 
 if __name__ == "__main__":

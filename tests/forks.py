@@ -56,6 +56,7 @@ if code < 0:
 os._exit(code)
 """
 MAX_FILES = 200
+PLUGINS = str(Path(__file__).parent / "workflow" / "executor")  # Snakemake looks for them when it is imported
 
 
 class Forks:
@@ -85,6 +86,7 @@ class Forks:
         client.write_text(CLIENT.format(python=sys.executable))
         client.chmod(0o700)
         env = {name: value for name, value in os.environ.items() if name != "QNN_SDK_ROOT"}
+        env |= {"PYTHONPATH": PLUGINS}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.server = subprocess.Popen([sys.executable, __file__, self.folder.name], env=env, **pipes)
         self.server.stdout.readline()  # it listens

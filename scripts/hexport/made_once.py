@@ -19,17 +19,22 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextlib.contextmanager
 def made_once(
-    artifacts: Sequence[Path], script: str | Path, inputs: dict[str, str], params: dict, progress: Progress
+    artifacts: Sequence[Path],
+    script: str | Path,
+    inputs: dict[str, str],
+    params: dict,
+    progress: Progress,
+    cached: bool = True,
 ) -> Iterator[bool]:
     """Yield whether the artifacts of a job, and their manifests, are there already; else the block makes them.
 
     They are where another job, of whatever Snakemake, made them in this place while this one waited for it; or where
     the cache, if there is one, has them. What the block has made goes to the cache. script, inputs, params: as
-    `write_manifest` takes them.
+    `write_manifest` takes them. cached: false where these do not tell all that the artifacts follow from.
     """
     name = os.path.relpath(script, SCRIPTS)
     work = Work(name, code_digest(name), inputs, params, package_versions(name))
-    cache = cache_of_environment()
+    cache = cache_of_environment() if cached else None
     with contextlib.ExitStack() as locks:
         waited = locks.enter_context(_locked(_beside(artifacts[0]), progress))
         if waited and _are_of(work, artifacts):

@@ -16,7 +16,9 @@ from safetensors.numpy import save_file
 
 from hexport.artifact_cache import FOLDER, GB, LIMIT_GB, Cache, Work
 from hexport.code_digest import SCRIPTS
-from hexport.provenance import manifest_path, write_manifest
+from hexport.made_once import made_once
+from hexport.progress import Progress
+from hexport.provenance import manifest_path, write_manifest, write_text
 
 FILES = ("model.safetensors", "config.json", "model.safetensors.manifest.json", "config.json.manifest.json")
 CONFIG = {
@@ -154,6 +156,19 @@ def test_a_cache_that_cannot_be_written_is_a_note(published, tmp_path):
         (cache / f"{first:02x}").touch()  # files where folders should be
     assert f"note: {cache}: " in said(start(published, tmp_path / "a", cache))
     contents(tmp_path / "a")
+
+
+def test_what_inputs_do_not_tell_is_not_cached(tmp_path, monkeypatch):
+    """Evaluations: a task of the Hub may hold something else tomorrow."""
+    monkeypatch.setenv(FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv(LIMIT_GB, "1")
+    for number in range(2):
+        output = tmp_path / f"{number}/fp.json"
+        with made_once([output], SCRIPTS / "evaluate_fp.py", {}, {}, Progress(), cached=False) as there:
+            assert not there
+            write_text(output, "{}")
+            write_manifest(output, script=SCRIPTS / "evaluate_fp.py", inputs={}, params={}, stages={})
+    assert not (tmp_path / "cache").exists()
 
 
 def entry(cache: Cache, folder: Path, number: int) -> tuple[Work, Path]:

@@ -2,14 +2,13 @@
 
 import json
 import random
-import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from forks import FORKS
-from workflow_tree import SNAKEMAKE, environment
+from workflow_tree import environment
 
 REPOSITORY = Path(__file__).parents[2]
 SEEDS, BUILDS = range(3), 4
@@ -124,16 +123,11 @@ def test_groups_of_jobs_run_once(tmp_path):
         file.write(f"localrules: {', '.join(_rule(job) for job in jobs if job not in group)}\n")
     options = ["--executor", "here", "--jobs", "2", "--seconds-between-status-checks", "0"]
     options += ["--groups", *(f"{_rule(job)}=group" for job in group)]
-    plugin = environment() | {"PYTHONPATH": str(Path(__file__).with_name("executor"))}
 
-    # In a process of its own: a fork of one that has imported Snakemake does not know the plugin.
     def ran() -> list[str]:
         (tmp_path / "settings.json").write_text(json.dumps(settings))
         (tmp_path / "ran").write_text("")
-        done = subprocess.run(
-            [*SNAKEMAKE, *OPTIONS, *options], cwd=tmp_path, env=plugin, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+        assert _snakemake(tmp_path, *options) == 0
         return sorted((tmp_path / "ran").read_text().splitlines())
 
     assert ran() == sorted(jobs)

@@ -67,7 +67,7 @@ def float_model(config: Config, model: str, recipe: str, context_len: int) -> di
     coded = weights(config, model, recipe)
     return {
         "checkpoint": checkpoint_file(config.artifacts, model),
-        "quant-attrs": quant_attrs_file(config.artifacts, model, recipe),
+        "quant_attrs": quant_attrs_file(config.artifacts, model, recipe),
         "fp": fp_file(config.artifacts, model, context_len),
     } | ({"weights": coded[0]} if coded else {})
 
@@ -143,7 +143,7 @@ def _evaluated_places(config: Config) -> dict:
             where = [place for place in on_devices if (place.recipe, place.context_length) == version]
             where = where or [Place(model.name, *version, "", "", "")]
             found += [[*place, model.pre_gen_pte is None] for place in where]
-    return {"artifacts": config.artifacts, "evaluations": found}
+    return {"artifacts": config.copies, "evaluations": found}
 
 
 def _evaluated(config: Config) -> list[Model]:

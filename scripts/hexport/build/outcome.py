@@ -21,21 +21,20 @@ class Failure:
     log: str | None
 
 
-def program_line(program: str, made_of: Iterable[str]) -> str:
-    """The line of a program that is finished: its place and size, and what the jobs took that made it.
+def program_line(program: str, size: int, made_of: Iterable[str]) -> str:
+    """The line of a program that is finished: its place and size in bytes, and what the jobs took that made it.
 
-    made_of: its templates and shards, whose manifests tell of their jobs; a job that was not run again counts too.
+    made_of: its file, templates and shards, whose manifests tell of their jobs, also of those that were not run again.
     """
     seconds, peaks = 0.0, [0]
-    for file in (program, *made_of):
+    for file in made_of:
         try:
             stages = json.loads(manifest_path(Path(file)).read_bytes())["stages"].values()
-        except FileNotFoundError:  # an input that no job of this workflow makes
+        except FileNotFoundError:  # an input that no job of this workflow makes, or one that is in a storage
             continue
         seconds += sum(stage["seconds"] for stage in stages)
         peaks += [stage["peak_rss_mb"] for stage in stages]
-    size = Path(program).stat().st_size / MB
-    return f"built {program}: {size:,.1f} MB; its jobs took {seconds:,.0f} s and up to {max(peaks):,} MB of memory"
+    return f"built {program}: {size / MB:,.1f} MB; its jobs took {seconds:,.0f} s and up to {max(peaks):,} MB of memory"
 
 
 def summary(built: int, as_they_were: int, not_built: Iterable[str], failures: Iterable[Failure]) -> list[str]:

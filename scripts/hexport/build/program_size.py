@@ -21,13 +21,14 @@ LEFT_OUT = "the ops of each graph; those of SmolLM2-135M are 5 MB with AR length
 
 def known_sizes(config: Config, model: Model) -> tuple[Sizes, str]:
     """Of the checkpoint where it is there, else as published; and in words, which. Raises HexportError for neither."""
-    canonical = Path(checkpoint_config_file(config.artifacts, model.name))
+    canonical = Path(checkpoint_config_file(config.copies, model.name))
     for file in (canonical, Path(model.checkpoint or "") / "config.json"):
         if file.is_file():
             return sizes_of(load_config(file)), f"sizes of {file}"
     if model.checkpoint is not None and model.checkpoint == built_in_models().get(model.name, {}).get("checkpoint"):
         return PUBLISHED[model.name], "sizes as published"
-    raise HexportError(f"models.{model.name}: its sizes are not known yet; run `snakemake {canonical}` first")
+    wanted = checkpoint_config_file(config.artifacts, model.name)
+    raise HexportError(f"models.{model.name}: its sizes are not known yet; run `snakemake {wanted}` first")
 
 
 def program_sizes(config: Config, model: Model, name: str, sizes: Sizes) -> Iterator[tuple[str, int, str, int | str]]:

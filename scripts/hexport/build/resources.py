@@ -97,7 +97,7 @@ def sizes_for(config: Config, model: str) -> Sizes:
     try:
         return known_sizes(config, config.models[model])[0]
     except HexportError:
-        raise SizesNotKnown(0, "not yet there", checkpoint_config_file(config.artifacts, model)) from None
+        raise SizesNotKnown(0, "not yet there", checkpoint_config_file(config.copies, model)) from None
 
 
 def machine_mb(config: Config) -> int:
@@ -140,11 +140,22 @@ def weights_needs(sizes: Sizes) -> Needs:
     return Needs(ceil(mem_mb), 100 + ceil(2.2 * sum(part_values(sizes)) / MB), 2 * calibration.runtime)
 
 
-def evaluation_needs(sizes: Sizes, context_len: int) -> Needs:
-    """Of the job that scores windows of the context length; it holds the float head, and the fake-quantised one."""
-    needs, head_mb = calibration_needs(sizes), 8 * sizes.vocab_size * sizes.hidden_size / MB
-    logits_mb = 3 * 4 * context_len * sizes.vocab_size / MB
-    return Needs(ceil(needs.mem_mb + head_mb + logits_mb), 100, 2 * needs.runtime)
+def fp_needs(sizes: Sizes, context_len: int) -> Needs:
+    """Of the job that scores windows of the context length by the float model: it holds the head, and logits."""
+    head_mb, logits_mb = _head_and_logits_mb(sizes, context_len)
+    return Needs(ceil(400 + 1.35 * head_mb + 1.8 * logits_mb), 100, 2 * calibration_needs(sizes).runtime)
+
+
+def qdq_needs(sizes: Sizes, context_len: int) -> Needs:
+    """Of the job that compares the fake-quantised model with the float one: it holds both heads, and a layer."""
+    head_mb, logits_mb = _head_and_logits_mb(sizes, context_len)
+    mem_mb = 800 + 2.1 * head_mb + CALIBRATED * part_values(sizes)[1] / MB + 1.3 * logits_mb
+    return Needs(ceil(mem_mb), 100, 2 * calibration_needs(sizes).runtime)
+
+
+def _head_and_logits_mb(sizes: Sizes, context_len: int) -> tuple[float, float]:
+    """Of the output projection and of the logits of a window, in float32."""
+    return 4 * sizes.vocab_size * sizes.hidden_size / MB, 4 * sizes.vocab_size * context_len / MB
 
 
 @lru_cache(maxsize=10000)

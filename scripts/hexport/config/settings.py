@@ -66,6 +66,7 @@ class Model:
 @dataclass(frozen=True, kw_only=True)
 class Config:
     artifacts: str
+    copies: str  # where a job reads artifacts: the same, or where their copies from a storage are
     build_memory_gb: float | None
     cache: str | None
     cache_gb: float
@@ -84,10 +85,12 @@ def parse_config(document: dict, source: str) -> Config:
     """
     raise_all(source, schema_errors(document, "config"))
     document = defaults(schema("config")["properties"]) | document
+    artifacts = document["artifacts"].rstrip("/") or "/"
     entries = {name: entry or {} for name, entry in document["models"].items()}
     raise_all(source, [*recipe_errors(document["recipes"]), *_missing_checkpoints(entries)])
     return Config(
-        artifacts=document["artifacts"].rstrip("/") or "/",
+        artifacts=artifacts,
+        copies=artifacts,
         build_memory_gb=document["build_memory_gb"],
         cache=document["cache"],
         cache_gb=document["cache_gb"],
