@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TWO_AT_A_TIME := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+THREE_AT_A_TIME := --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 RESULTS := artifacts/*/*/*/*/*/*
 
 .PHONY: setup demo test test-fast fuzz chaos lint benchmark benchmark-scale
@@ -24,10 +24,10 @@ demo: setup
 	@find artifacts -type f ! -name '*.manifest.json' ! -name '.*' | sort | xargs ls -s --block-size=K
 
 test: setup lint
-	$(BIN)/pytest $(TWO_AT_A_TIME)
+	$(BIN)/pytest $(THREE_AT_A_TIME)
 
 test-fast: setup lint
-	$(BIN)/pytest $(TWO_AT_A_TIME) -m "not slow" tests/unit
+	$(BIN)/pytest $(THREE_AT_A_TIME) -m "not slow" tests/unit
 
 # 5000 malformed inputs, another 5000 each time: `make fuzz SEED=7` repeats one.
 fuzz: SEED ?= $(shell date +%s)
