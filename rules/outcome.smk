@@ -22,7 +22,9 @@ async def finish_and_say(dag, job, update_checkpoint_dependencies=True):
 
 
 def artifact_named(file):
-    return f"{build.artifacts}{str(file).removeprefix(build.copies)}"
+    path = str(file)
+    inside = path.startswith(f"{build.copies}/")  # not what another workflow makes, or what is kept here
+    return f"{build.artifacts}{path.removeprefix(build.copies)}" if inside else path
 
 
 def note_failed(record):

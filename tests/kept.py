@@ -1,4 +1,4 @@
-"""What tests build once, kept for both workers and for later runs as long as nothing that it depends on changes."""
+"""What tests build once, kept for all workers and for later runs as long as nothing that it depends on changes."""
 
 import functools
 import hashlib
