@@ -37,8 +37,8 @@ def main(
 ) -> None:
     progress = Progress(log)
     files = {"model.safetensors": checkpoint, "config.json": checkpoint.with_name("config.json")}
-    files |= {} if weights is None else {weights.name: weights}
-    inputs = verified(files | {"quant_attrs.json": quant_attrs} | {file.name: file for file in templates})
+    files |= {"quant_attrs.json": quant_attrs, "weights.safetensors": weights}
+    inputs = verified(files | {file.name: file for file in templates})
     with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
         if there:
             return

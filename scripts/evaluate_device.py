@@ -48,13 +48,7 @@ def main(
     found = devices_at(read_devices(str(devices)), device, settings["target"])
     progress = Progress(log)
     compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), quant_attrs, fp]
-    files = [
-        program,
-        *compared,
-        *([] if weights is None else [weights]),
-        tokenizer,
-        tokenizer.with_name("tokenizer_config.json"),
-    ]
+    files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json")]
     with progress.library_output_in_log():
         from hexport.devices.evaluation_job import EvaluationJob
         from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
@@ -63,7 +57,8 @@ def main(
         from hexport.evaluation.tasks import task_inputs
 
         local = local_files(texts)
-        inputs = verified({file.name: file for file in files} | task_inputs(local, settings.get("trusted")))
+        named = {file.name: file for file in files} | {"weights.safetensors": weights}
+        inputs = verified(named | task_inputs(local, settings.get("trusted")))
         job = EvaluationJob(program, tokenizer, settings, local, checkpoint, quant_attrs, weights)
         if found[0].kind == "emulator":
             from hexport.devices.emulator_evaluations import evaluate_program

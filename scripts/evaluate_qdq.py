@@ -59,7 +59,7 @@ def main(
                 checkpoint.name: checkpoint,
                 "config.json": checkpoint.with_name("config.json"),
                 quant_attrs.name: quant_attrs,
-                **({} if weights is None else {weights.name: weights}),
+                "weights.safetensors": weights,
                 tokenizer.name: tokenizer,
                 "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
                 **task_inputs(local, settings.get("trusted")),

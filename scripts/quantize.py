@@ -28,7 +28,7 @@ def main(settings: dict, checkpoint: Path, tokens: Path, weights: Path | None, o
             "model.safetensors": checkpoint,
             "config.json": checkpoint.with_name("config.json"),
             "tokens.json": tokens,
-            **({} if weights is None else {weights.name: weights}),
+            "weights.safetensors": weights,
         }
     )
     with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():

@@ -38,7 +38,7 @@ def main(
             "config.json": checkpoint.with_name("config.json"),
             "tokens.json": tokens,
             "quant_attrs.json": quant_attrs,
-            **({} if weights is None else {weights.name: weights}),
+            "weights.safetensors": weights,
         }
     )
     with progress.library_output_in_log():

@@ -125,12 +125,12 @@ def _listed(listing: Path) -> dict[str, dict]:
         return {}
 
 
-def verified(inputs: Mapping[str, Path]) -> dict[str, str]:
-    """SHA-256 of each input of a job, by name: what `write_manifest` takes.
+def verified(inputs: Mapping[str, Path | None]) -> dict[str, str]:
+    """SHA-256 of each input of a job, by name: what `write_manifest` takes. None stands for one that it has not got.
 
     Raises HexportError where one is missing or differs from the manifest that lies beside it.
     """
-    return {name: _verified(path) for name, path in inputs.items()}
+    return {name: _verified(path) for name, path in inputs.items() if path is not None}
 
 
 def _verified(path: Path) -> str:

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from forks import FORKS
-from workflow_tree import Tree, copy_workflow, write_checkpoint
+from workflow_tree import Tree, copy_workflow, environment, write_checkpoint
 
 CONFIG = """\
 socs: [SM8650]
@@ -58,8 +58,8 @@ def snakemake(folder: Path, jobs: Path, storage: Path, *targets: str) -> str:
     if not shutil.which("rsync"):
         tools.append(str(Path(__file__).with_name("executor")))
     variables = {"JOB_FOLDERS": str(jobs), "PATH": ":".join([*tools, os.environ["PATH"]])}
-    env = {name: value for name, value in os.environ.items() if name != "QNN_SDK_ROOT"} | variables
-    done = FORKS.run("-m", "snakemake", *OPTIONS, *STORAGE, str(storage), *targets, cwd=folder, env=env)
+    command = ("-m", "snakemake", *OPTIONS, *STORAGE, str(storage), *targets)
+    done = FORKS.run(*command, cwd=folder, env=environment() | variables)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -127,8 +127,7 @@ def shard_needs(build: Build, shard: Shard) -> Needs:
 
 def calibration_needs(sizes: Sizes) -> Needs:
     """Of the job that calibrates, which holds a layer."""
-    layer, widest = part_values(sizes)[1], max(n_in for n_in, _ in sizes.projections.values())
-    mem_mb = 1450 + (CALIBRATED * layer + 8 * widest**2) / MB
+    mem_mb = 1450 + CALIBRATED * part_values(sizes)[1] / MB
     return Needs(ceil(mem_mb), 100, 30 + ceil(sum(part_values(sizes)) / 5e7))
 
 
@@ -136,7 +135,7 @@ def weights_needs(sizes: Sizes) -> Needs:
     """Of the job that codes weights by calibration data: it holds a layer, products of the inputs of its projections
     and, of the widest one, what GPTQ makes of them; and it writes each code twice."""
     calibration, widest = calibration_needs(sizes), max(n_in for n_in, _ in sizes.projections.values())
-    mem_mb = calibration.mem_mb + 20 * widest**2 / MB
+    mem_mb = calibration.mem_mb + 28 * widest**2 / MB
     return Needs(ceil(mem_mb), 100 + ceil(2.2 * sum(part_values(sizes)) / MB), 2 * calibration.runtime)
 
 
