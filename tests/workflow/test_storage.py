@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 from forks import FORKS
 from workflow_tree import Tree, copy_workflow, environment, write_checkpoint
 
@@ -27,6 +28,7 @@ PROGRAM = "a/16a8w/ctx32/SM8650-emulator/kv_llama_qnn.pte"
 RESULTS = "a/16a8w/ctx32/SM8650-emulator/emulator/kv"
 
 
+@pytest.mark.skipif(not shutil.which("git"), reason="no git, by which Snakemake knows the workflow's files")
 def test_jobs_on_other_machines_get_what_their_rules_declare(built, tmp_path):
     """The whole workflow of a model, from its checkpoint to the report; its program is that of a local build."""
     tree, storage, jobs = Tree(tmp_path / "tree"), tmp_path / "storage", tmp_path / "jobs"
