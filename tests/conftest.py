@@ -2,12 +2,14 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import kept
 import pytest
 from _pytest.runner import runtestprotocol
+from forks import FORKS
 
 from hexport.build.sources import download_name
 from hexport.call_stack import with_room
@@ -29,6 +31,19 @@ TOGETHER = {f"emulator/test_{name}.py" for name in SHARING}
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Python looks for garbage among all objects of all modules, a tenth of the time that graphs take.
 gc.set_threshold(100_000, 50, 50)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers are forks too, which spares each of them the imports; what they start themselves need not be."""
+    if hasattr(config, "workerinput"):
+        sys.executable = config.workerinput["python"]
+    elif workers := config.getoption("tx", None):
+        config.option.tx = [f"popen//python={FORKS.python}"] * len(workers)
+
+
+@pytest.hookimpl(optionalhook=True)  # of xdist
+def pytest_configure_node(node) -> None:
+    node.workerinput["python"] = sys.executable
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -22,6 +22,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,11 +57,15 @@ if code < 0:
 os._exit(code)
 """
 MAX_FILES = 200
+VARIABLE = "FORKED_PYTHON"
 PLUGINS = str(Path(__file__).parent / "workflow" / "executor")  # Snakemake looks for them when it is imported
 
 
 class Forks:
-    """The Python, and the process that it forks, which is started by the first use."""
+    """The Python, and the process that it forks, which is started by the first use.
+
+    Processes that this one starts use the same.
+    """
 
     def __init__(self):
         self.lock = threading.Lock()
@@ -70,9 +75,9 @@ class Forks:
     def python(self) -> str:
         """An executable for `subprocess`. It takes arguments as Python does: a file, -m or -c."""
         with self.lock:
-            if self.server is None:
+            if VARIABLE not in os.environ:
                 self._start()
-        return f"{self.folder.name}/python"
+        return os.environ[VARIABLE]
 
     def run(
         self, *args: str, cwd: Path | None = None, env: Mapping[str, str], input: str = ""
@@ -89,7 +94,8 @@ class Forks:
         env |= {"PYTHONPATH": PLUGINS}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.server = subprocess.Popen([sys.executable, __file__, self.folder.name], env=env, **pipes)
-        self.server.stdout.readline()  # it listens
+        self.server.stdout.readline()  # it listens, and makes its imports
+        os.environ[VARIABLE] = str(client)
 
     def __del__(self):
         if self.server:
@@ -179,8 +185,9 @@ class Server:
 
 def run(arguments: list[str]) -> None:
     """Run the program of these arguments of Python."""
-    safe_path = arguments[0] == "-P"
-    option, *rest = arguments[safe_path:]
+    flags = set(takewhile(lambda argument: argument in ("-P", "-u"), arguments))  # output is not held back anyway
+    safe_path = "-P" in flags
+    option, *rest = arguments[len(flags) :]
     match option:
         case "-m":
             sys.path[0], sys.argv = os.getcwd(), rest
@@ -208,12 +215,12 @@ def end(code: object) -> NoReturn:
 
 
 if __name__ == "__main__":
+    server = Server(Path(sys.argv[1]))
+    print("ready", flush=True)
     for module in MODULES:
         import_module(module)
-    server = Server(Path(sys.argv[1]))
     gc.freeze()  # what a fork does not touch is in memory once
     gc.set_threshold(100_000, 50, 50)
-    print("ready", flush=True)
     arguments = server.serve()
     try:
         run(arguments)

@@ -3,6 +3,7 @@
 from importlib import metadata
 
 import pytest
+import torch
 
 from hexport import executorch_internals
 from hexport.errors import HexportError
@@ -16,6 +17,9 @@ INTERNALS = [
     (f"{QUALCOMM}._passes.qnn_pass_manager", "get_qnn_pass_manager_cls"),
     (f"{QUALCOMM}._passes.tag_quant_io", "TagQuantIO"),
     (f"{QUALCOMM}.qnn_preprocess", "QnnBackend._build_op_wrappers"),
+    ("torch.fx.traceback", "NodeSource"),
+    ("torch.fx.graph_module", "GraphModule.recompile"),
+    ("torch._export.utils", "_materialize_cpp_cia_ops"),
     *((f"{QUALCOMM}.python.PyQnnManagerAdaptor", name) for name in executorch_internals.WRAPPERS),
 ]
 
@@ -45,19 +49,44 @@ def test_a_recipe_without_its_list_of_strategies_is_a_line():
         executorch_internals.add_strategy(object(), object())
 
 
+def test_a_graph_module_is_compiled_when_its_code_is_asked_for():
+    """As its graph is by then; what it gives of its code is the same before and after it was called."""
+    with executorch_internals.graphs_compiled_when_run():
+        module = torch.fx.symbolic_trace(torch.nn.Linear(2, 2))
+        assert "_code" not in vars(module)
+        assert "linear" in module.code
+        output = module.graph.output_node()
+        with module.graph.inserting_before(output):
+            output.args = (module.graph.call_function(torch.neg, output.args),)
+        module.recompile()
+    x = torch.ones(1, 2)
+    assert torch.equal(module(x), -torch.nn.functional.linear(x, module.weight, module.bias))
+    assert "neg" in str(module)
+
+
 def test_what_was_replaced_is_put_back_after_an_error():
     from executorch.backends.qualcomm import qnn_preprocess
     from executorch.backends.qualcomm.python import PyQnnManagerAdaptor as adaptor
 
-    before = vars(qnn_preprocess).copy(), qnn_preprocess.QnnBackend._build_op_wrappers, adaptor.TensorWrapper
+    def found():
+        return (
+            vars(qnn_preprocess).copy(),
+            qnn_preprocess.QnnBackend._build_op_wrappers,
+            adaptor.TensorWrapper,
+            torch.fx.GraphModule.recompile,
+            torch._export.utils._materialize_cpp_cia_ops,
+        )
+
+    before = found()
     for replaced in (
         executorch_internals.op_builder_replaced(print),
         executorch_internals.wrappers_replaced(int, int, int),
         executorch_internals.preprocess_globals_kept(),
+        executorch_internals.graphs_compiled_when_run(),
+        executorch_internals.composite_ops_loaded_once(),
     ):
         with pytest.raises(KeyError), replaced:
             vars(qnn_preprocess)["range"] = None
             raise KeyError
     vars(qnn_preprocess).pop("range", None)
-    after = vars(qnn_preprocess), qnn_preprocess.QnnBackend._build_op_wrappers, adaptor.TensorWrapper
-    assert after == before
+    assert found() == before

@@ -31,7 +31,9 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 from hexport.errors import HexportError
 from hexport.executorch_internals import (
     capture_passes,
+    composite_ops_loaded_once,
     exported_as_it_runs,
+    graphs_compiled_when_run,
     node_histories_shared,
     op_builder_replaced,
 )
@@ -92,6 +94,8 @@ def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op
     with (
         contextlib.suppress(_RecordedAll),
         node_histories_shared(),
+        graphs_compiled_when_run(),
+        composite_ops_loaded_once(),
         exported_as_it_runs(),
         op_builder_replaced(record) as build_op_wrappers,
     ):
