@@ -6,12 +6,12 @@ import json
 import os
 import random
 import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import trustme
+from forks import FORKS
 from https_server import FileHandler, certificate_file, serve
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fetch.py"
@@ -56,7 +56,7 @@ def fetch(server, tmp_path):
 
     def run(path: str, expected: str | None = None, **variables: str) -> subprocess.CompletedProcess:
         settings = json.dumps({"uri": f"{server.address}{path}", "sha256": expected})
-        command = [sys.executable, str(SCRIPT), "--settings", "-", "--output", str(tmp_path / "d/model.gguf")]
+        command = [FORKS.python, str(SCRIPT), "--settings", "-", "--output", str(tmp_path / "d/model.gguf")]
         environment = {**os.environ, "SSL_CERT_FILE": certificate_file(tmp_path), **variables}
         return subprocess.run(command, env=environment, input=settings, capture_output=True, text=True)
 

@@ -4,12 +4,12 @@ import json
 import os
 import random
 import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from fake_hub import Hub, Repository, commit_of, serve
+from forks import FORKS
 from https_server import certificate_file
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fetch.py"
@@ -53,7 +53,7 @@ def fetch(hub, tmp_path):
         server = {"HF_ENDPOINT": hub.endpoint, "SSL_CERT_FILE": certificate_file(tmp_path)}
         environment = {**kept, **server, "HF_HOME": str(tmp_path / "home"), **variables}
         settings = json.dumps({"uri": uri, "weights": weights})
-        command = [sys.executable, str(SCRIPT), "--settings", "-", "--output", str(tmp_path / "d/download.json")]
+        command = [FORKS.python, str(SCRIPT), "--settings", "-", "--output", str(tmp_path / "d/download.json")]
         return subprocess.run(command, env=environment, input=settings, capture_output=True, text=True)
 
     return run

@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import FORKS
 from safetensors.numpy import save_file
 
 from hexport.artifact_cache import FOLDER, GB, LIMIT_GB, Cache, Work
@@ -55,7 +55,7 @@ def start(published: Path, output: Path, cache: Path | None = None, params: str 
     variables = {FOLDER: str(cache), LIMIT_GB: "1"} if cache else {}
     options = ("--settings", "-", "--source", published, "--output", output / "model.safetensors")
     job = subprocess.Popen(
-        [sys.executable, SCRIPTS / "checkpoint.py", *options],
+        [FORKS.python, SCRIPTS / "checkpoint.py", *options],
         env=os.environ | variables,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,

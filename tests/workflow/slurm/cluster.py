@@ -3,13 +3,14 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from one_node import PARTITION
-from workflow_tree import SNAKEMAKE, environment
+from workflow_tree import environment
 
 # What a site sets, and less patience than on a cluster.
 SITE = (
@@ -23,16 +24,20 @@ PATIENCE_S = 300
 
 @dataclass
 class Cluster:
-    """A workflow's folder and the Slurm that its jobs go to."""
+    """A workflow's folder, the Slurm that its jobs go to, and the Python of Snakemake and of its jobs.
+
+    Forks start in a moment, and Slurm neither counts their memory nor kills them.
+    """
 
     path: Path
     variables: dict[str, str]
+    python: str = sys.executable
     started: list[subprocess.Popen] = field(default_factory=list)
 
     def start(self, *args: str) -> subprocess.Popen:
         """Snakemake in the background, with a site's options."""
         process = subprocess.Popen(
-            [*SNAKEMAKE, *args, *SITE],
+            [self.python, "-m", "snakemake", *args, *SITE],
             cwd=self.path,
             env=environment() | self.variables,
             stdin=subprocess.DEVNULL,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, wait_until
+from forks import FORKS
 from workflow_tree import Tree, copy_workflow, write_checkpoint
 
 from hexport.provenance import manifest_path
@@ -96,7 +97,7 @@ def processes_in(folder: Path) -> list[str]:
 def test_a_matrix_is_built_on_nodes(slurm, built, tmp_path):
     """What the local build of the same model has made already is not made again."""
     shutil.copytree(built.path, tmp_path / "tree", symlinks=True)
-    tree, cluster = Tree(tmp_path / "tree"), Cluster(tmp_path / "tree", slurm)
+    tree, cluster = Tree(tmp_path / "tree"), Cluster(tmp_path / "tree", slurm, FORKS.python)
     tree.edit("config.yaml", "socs: [SM8650]", "socs: [SM8650, SM8750]")
     sizes = "prefill_ar_len: 8\n    ngram: 3\n    window: 2\n    gcap: 2"
     of_a = "max_seq_len: 32\n    prompts"
