@@ -27,6 +27,8 @@ SLOWEST_FIRST = (
 SHARING = ("stamping", "program_abi", "inspect_pte", "generation_modes", "templates")
 TOGETHER = {f"emulator/test_{name}.py" for name in SHARING}
 
+# What a worker starts is no fork, as the worker is, unless a test wants one.
+sys.executable = os.environ.setdefault("TESTS_PYTHON", sys.executable)
 # Tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Python looks for garbage among all objects of all modules, a tenth of the time that graphs take.
@@ -34,16 +36,9 @@ gc.set_threshold(100_000, 50, 50)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Workers are forks too, which spares each of them the imports; what they start themselves need not be."""
-    if hasattr(config, "workerinput"):
-        sys.executable = config.workerinput["python"]
-    elif workers := config.getoption("tx", None):
+    """Workers are forks, which spares each of them the imports."""
+    if workers := config.getoption("tx", None):
         config.option.tx = [f"popen//python={FORKS.python}"] * len(workers)
-
-
-@pytest.hookimpl(optionalhook=True)  # of xdist
-def pytest_configure_node(node) -> None:
-    node.workerinput["python"] = sys.executable
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
