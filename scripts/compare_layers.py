@@ -72,7 +72,8 @@ def main(
         found = compare_layers(graph, checkpoint, recipe, target, tokens, progress)
     if output:
         write_json(output, found.as_json())
-    console.print(part_table(found), "", first_departure(found), "")
+    console.print(part_table(found), "")
+    console.print(first_departure(found), "")
     part = f"layers.{shown}" if shown else None
     console.print(point_table(found, part))
 

@@ -38,8 +38,7 @@ class Tap:
 class TappedPart:
     """A part that is loaded on the emulator, of a graph that is as long as its context.
 
-    The HTP compiler may put ops together where it need not put out what lies between them. hexport's own programs put
-    out the same codes with taps and without, in all that was tried.
+    The HTP compiler may put ops together where it need not put out what lies between them, and then round otherwise.
     """
 
     def __init__(self, method: object, ops: GraphOps, taps: dict[Tensor, Tap]):
