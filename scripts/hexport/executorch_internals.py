@@ -87,6 +87,15 @@ def add_strategy(recipe: Any, strategy: Any) -> None:
     recipe._strategies.append(strategy)
 
 
+def op_builder(target: str) -> type:
+    """The class that builds the QNN op of an op (`aten.rms_norm.default`); executorch keeps it by that name alone."""
+    module = f"{QUALCOMM}.builders.node_visitor_manager"
+    builders = internal(module, "_node_visitor_dict")
+    if target not in builders:
+        internal(module, f"_node_visitor_dict[{target!r}]")
+    return builders[target]
+
+
 @contextlib.contextmanager
 def node_histories_shared() -> Iterator[None]:
     """Copy graphs without copies of what torch writes down of each node's origin, which nobody changes.

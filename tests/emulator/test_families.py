@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from blocks import read_blocks
 from executorch.exir._serialize._program import deserialize_pte_binary
 from same_ops import assert_same_program, stamped_ops
@@ -14,6 +15,9 @@ from tiny_model import CONTEXT, EMULATOR, RECIPE, qdq_logits, sqnr_db
 
 from hexport.decoder.weights import Checkpoint
 from hexport.devices.emulator import Run, load_generator
+from hexport.evaluation.comparison import SignalToNoise
+from hexport.evaluation.layer_comparison import compare_layers
+from hexport.lowering.decoder_graph import DecoderGraph
 from hexport.lowering.plain import calibrate_plain, convert_decoder, lower_plain
 from hexport.lowering.template_lowering import record_ops
 from hexport.progress import Progress
@@ -198,6 +202,26 @@ def test_a_program_in_shards_puts_out_the_same_codes(small, lowerings, tmp_path,
     sharded = Program(path)
     for method in ("kv_forward", "prefill_forward"):
         np.testing.assert_array_equal(read_blocks(sharded.graph(method), tokens), expected)
+
+
+@pytest.mark.parametrize("small", families(SHARDED), indirect=True)
+def test_the_emulator_rounds_what_norms_put_out_and_layers_compared_alone_are_those_of_the_program(small, lowerings):
+    """The HTP cuts off what an RmsNorm puts out, half a code on average, unless its bias is half a code."""
+    target, tokens = target_named(EMULATOR), small.samples[0]
+    templates = lowerings.templates(small.checkpoint.config, small.model[2], target, WHOLE, WHOLE)
+    graph = DecoderGraph(small.checkpoint.config, templates, small.attrs)
+    found = compare_layers(graph, small.checkpoint, small.model[2], target, tokens, Progress())
+    assert [part.part for part in found.parts] == ["layers.0", "layers.1", "layers.2", "epilogue"]
+    points = [{point.point: point for point in part.points} for part in found.parts]
+    for norm in [*(each["input_norm.rms_norm"] for each in points[:-1]), points[-1]["norm.rms_norm"]]:
+        assert norm.op == "RmsNorm"
+        assert norm.max_difference <= 1
+        assert abs(norm.emulator_bias) < 0.05
+        assert norm.emulator_noise == pytest.approx(norm.qdq_noise, rel=0.1)
+    whole = SignalToNoise()
+    logits = read_blocks(Program(small.program).graph(), tokens)
+    whole.add(torch.from_numpy(small.expected), torch.from_numpy(logits))
+    assert found.parts[-1].emulator_db == pytest.approx(whole.db, abs=0.05)
 
 
 @pytest.mark.parametrize("small", families(ONE_KV_HEAD), indirect=True)

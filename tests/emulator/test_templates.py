@@ -51,7 +51,7 @@ def _without(key: str):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda content: content.update(format=2), "templates of format 2, and this version reads 1; remove it"),
+        (lambda content: content.update(format=1), "templates of format 1, and this version reads 2; remove it"),
         (_without("format"), "no templates"),
         (_without("epilogue"), "no templates"),
         (lambda content: content["layer_of"].append(7), "no templates"),

@@ -57,6 +57,10 @@ def tokenizer_file(artifacts: str, model: str, form: str = "tokenizer.json") -> 
     return f"{artifacts}/{model}/tokenizer/{form}"
 
 
+def tokens_file(artifacts: str, model: str) -> str:
+    return f"{artifacts}/{model}/calibration/tokens.json"
+
+
 def quant_attrs_file(artifacts: str, model: str, recipe: str) -> str:
     return f"{artifacts}/{model}/{recipe}/quant_attrs.json"
 

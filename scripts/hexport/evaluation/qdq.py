@@ -61,8 +61,8 @@ class FakeQuantisedDecoder:
         self._small = replace(checkpoint.config, vocab_size=STAND_IN)
         self._ends: dict[str, FakeQuantisedGraph] = {}  # prologue and epilogue
         self._templates: dict[tuple, FakeQuantisedLayer] = {}
-        self._hidden = ""  # the point of what the last part put out
-        self._ropes: list[str] = []
+        self.hidden_point = ""  # the point of what the last part put out
+        self.rope_points: list[str] = []
 
     def prologue(self) -> Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]:
         if "prologue" not in self._ends:
@@ -70,7 +70,7 @@ class FakeQuantisedDecoder:
             self._ends["prologue"] = self._end(prepare_prologue(module, EXPORT_LENGTH, self.recipe))
         graph = self._ends["prologue"]
         graph.load("prologue", self.attrs, self.checkpoint.prologue_parameters(), {})
-        self._hidden, *self._ropes = (f"prologue.{point}" for point in graph.outputs)
+        self.hidden_point, *self.rope_points = (f"prologue.{point}" for point in graph.outputs)
         return graph
 
     def _end(self, prepared: PreparedGraph) -> FakeQuantisedGraph:
@@ -79,6 +79,11 @@ class FakeQuantisedDecoder:
         return graph
 
     def layer(self, i: int) -> Callable[[State], torch.Tensor]:
+        layer, window = self.loaded_layer(i), self.checkpoint.config.sliding_window
+        return lambda state: layer(state.hidden, packed_masks(state.pack.lengths, window), state.ropes)
+
+    def loaded_layer(self, i: int) -> FakeQuantisedLayer:
+        """Layer `i`, of which the parts before have been loaded."""
         for graph in self._ends.values():
             graph.drop_parameters()
         config = self.checkpoint.config
@@ -89,17 +94,16 @@ class FakeQuantisedDecoder:
         for other in self._templates.values():
             if other is not layer:
                 other.graph.drop_parameters()
-        layer.load(i, self.attrs, self.checkpoint.layer_parameters(i), self._hidden, self._ropes)
-        self._hidden = f"layers.{i}.{layer.graph.outputs[0]}"
-        window = config.sliding_window
-        return lambda state: layer(state.hidden, packed_masks(state.pack.lengths, window), state.ropes)
+        layer.load(i, self.attrs, self.checkpoint.layer_parameters(i), self.hidden_point, self.rope_points)
+        self.hidden_point = f"layers.{i}.{layer.graph.outputs[0]}"
+        return layer
 
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
         if "epilogue" not in self._ends:
             module = Epilogue(self._small).eval().requires_grad_(False)
             self._ends["epilogue"] = self._end(prepare_epilogue(module, EXPORT_LENGTH, self.recipe))
         graph = self._ends["epilogue"]
-        graph.load("epilogue", self.attrs, self.checkpoint.epilogue_parameters(), {"hidden": self._hidden})
+        graph.load("epilogue", self.attrs, self.checkpoint.epilogue_parameters(), {"hidden": self.hidden_point})
         return graph
 
 

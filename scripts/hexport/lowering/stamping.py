@@ -141,7 +141,7 @@ def _fill(template: Template, tensor: Tensor, place: Place) -> Tensor:
     if filling is None:
         return stamped
     if filling.parameter is None:
-        _set_encoding(stamped, place.attrs.encoding(place.point(filling.point)))
+        _set_encoding(stamped, place.attrs.encoding(place.point(filling.point)), filling.of_scale)
         return stamped
     if place.parameters is None:
         return stamped
@@ -172,10 +172,10 @@ def _fill(template: Template, tensor: Tensor, place: Place) -> Tensor:
     return stamped
 
 
-def _set_encoding(tensor: Tensor, encoding: Encoding) -> None:
-    """Offset 0 stays 0: the bias that QNN's RmsNorm demands is coded with its output's scale, but around zero."""
+def _set_encoding(tensor: Tensor, encoding: Encoding, of_scale: float = 1.0) -> None:
+    """Offset 0 stays 0: the bias that QNN's RmsNorm demands is coded in units of its output's scale, around zero."""
     offset = -encoding.zero_point if tensor.quantization[QCOM_OFFSET] else 0
-    tensor.quantization |= {QCOM_SCALE: encoding.scale, QCOM_OFFSET: offset}
+    tensor.quantization |= {QCOM_SCALE: of_scale * encoding.scale, QCOM_OFFSET: offset}
 
 
 def _parameter_encoding(

@@ -18,12 +18,14 @@ class Filling:
     channels: the output channels that it holds, where the parameter is quantised per channel.
     bias_of: the weight beside which the parameter is a convolution's bias. Its scale is then that of `point`, the
         convolution's input, times that of the weight, channel by channel.
+    of_scale: the tensor's scale, in units of that of `point`.
     """
 
     point: str | None = None
     parameter: str | None = None
     channels: np.ndarray | None = None
     bias_of: str | None = None
+    of_scale: float = 1.0
 
     @property
     def decides(self) -> bool:

@@ -1,6 +1,6 @@
 """Template files: the templates of one AR length as JSON, equal bytes for equal templates, with nothing that runs.
 
-    {"format": 1, "prologue": …, "layers": […], "layer_of": [0, 0, 1], "epilogue": …}
+    {"format": 2, "prologue": …, "layers": […], "layer_of": [0, 0, 1], "epilogue": …}
 
 `layers` has one template of each layer signature, and `layer_of` the number of each layer's among them. A template is
 
@@ -28,7 +28,7 @@ from hexport.lowering.recording import Op, Tensor
 from hexport.lowering.template import Filling, Template, Templates, blank, unique_tensors
 from hexport.quantization.weights import ParameterCoding, observer_for
 
-FORMAT = 1
+FORMAT = 2
 DTYPES = (torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32, torch.float32)
 TENSOR_KEYS = ("name", "kind", "dtype", "encoding", "quantization", "dims", "dynamic_dims", "data")
 

@@ -38,6 +38,7 @@ from hexport.executorch_internals import (
     op_builder_replaced,
 )
 from hexport.lowering.compile_spec import compile_spec
+from hexport.lowering.norm_builder import BIAS_OF_SCALE
 from hexport.lowering.recording import Op, Tensor, recording
 from hexport.lowering.template import Filling, Template, blank, unique_tensors
 from hexport.quantization.prepared import PreparedGraph, output_values
@@ -46,7 +47,7 @@ from hexport.targets.target import Target
 
 POINT_TAG = 2.0**-8
 POINT_TAGS = 2**14  # float32 tells this many tags in [POINT_TAG, 2 POINT_TAG) apart, with bits to spare
-AFFINE_ZERO_POINT = 7  # any code but 0: zero biases keep 0, which the HTP demands of them, and symmetric points theirs
+AFFINE_ZERO_POINT = 7  # any code but 0: biases of norms keep 0, as QNN demands, and symmetric points theirs
 BLOCK_STEPS = 16  # the largest block scale, in units of its channel's
 PARAMETER_TAG = 2.0**-6
 CONVOLUTION = "Conv2d"
@@ -157,7 +158,10 @@ class _Tags:
             mantissas = np.rint((channels["scale"].astype(np.float64) * steps / PARAMETER_TAG - 1) * 2**23)
             codes = mantissas.astype(np.int64)
             return Filling(None, self.per_channel[codes[0] >> CHANNEL_BITS], codes & (2**CHANNEL_BITS - 1))
-        filling = self.by_scale.get(float(np.float32(quantization.get(QCOM_SCALE, 0.0))))
+        scale = float(np.float32(quantization.get(QCOM_SCALE, 0.0)))
+        filling = self.by_scale.get(scale)
+        if filling is None and (of_norm := self.by_scale.get(scale / BIAS_OF_SCALE)):
+            return replace(of_norm, of_scale=BIAS_OF_SCALE)
         if filling is not None and tensor.data is None:
             return replace(filling, parameter=None)
         return filling

@@ -1,0 +1,82 @@
+"""Compare the HTP emulator with the fake-quantised decoder of MODEL, layer by layer and point by point.
+
+The model's quant attrs have to be there (`snakemake quantize`); a program need not be. The text is the beginning of the
+calibration data. What stands in the tables is told in docs/evaluation.md.
+"""
+
+import os
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from hexport.build.artifacts import checkpoint_file, quant_attrs_file, tokens_file, weights_file
+from hexport.config.documents import read_yaml
+from hexport.config.schema import nearest
+from hexport.config.settings import parse_config
+from hexport.errors import HexportError, one_line_errors
+from hexport.progress import Progress
+from hexport.provenance import write_json
+
+WIDTH = 160  # of tables that do not go to a terminal
+
+
+@click.command(help=__doc__)
+@click.argument("name", metavar="MODEL")
+@click.option("--config", "file", type=click.Path(path_type=Path), default="config.yaml", show_default=True)
+@click.option("--recipe", "recipe_name", help="of the model's recipes; default: the first")
+@click.option("--tokens", "n_tokens", type=click.IntRange(2, 512), default=64, show_default=True, help="how many")
+@click.option(
+    "--points", "shown", metavar="LAYER", help="show the points of this layer; default: of the first departure"
+)
+@click.option("--json", "output", type=click.Path(path_type=Path), help="write all figures to this file, too")
+@click.option("--log", type=click.Path(path_type=Path), default="compare_layers.log", show_default=True)
+@one_line_errors
+def main(
+    name: str, file: Path, recipe_name: str | None, n_tokens: int, shown: str | None, output: Path | None, log: Path
+) -> None:
+    config = parse_config(read_yaml(file), str(file))
+    if name not in config.models:
+        raise HexportError(f"{file}: there is no model {name!r}{nearest(name, config.models)}")
+    recipe_name = recipe_name or config.models[name].recipes[0]
+    if recipe_name not in config.recipes:
+        raise HexportError(f"--recipe: unknown recipe {recipe_name!r}{nearest(recipe_name, config.recipes)}")
+    attrs_path, weights = (Path(of(config.artifacts, name, recipe_name)) for of in (quant_attrs_file, weights_file))
+    if not attrs_path.is_file():
+        raise HexportError(f"{attrs_path}: missing; run `snakemake {attrs_path}` first")
+    stdout = os.fdopen(os.dup(1), "w")  # that of the process becomes the log
+    console = Console(file=stdout, width=None if stdout.isatty() else WIDTH, highlight=False, markup=False)
+    progress = Progress(log)
+    with progress.library_output_in_log():
+        from hexport.qnn_sdk import use_qnn_sdk
+
+        use_qnn_sdk()
+        from hexport.decoder.weights import Checkpoint
+        from hexport.evaluation.layer_comparison import compare_layers
+        from hexport.evaluation.layer_tables import first_departure, part_table, point_table
+        from hexport.lowering.decoder_graph import DecoderGraph
+        from hexport.lowering.templates import lower_templates
+        from hexport.quantization.quant_attrs_checks import quant_attrs_of
+        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.tokens_file import read_tokens
+        from hexport.targets.target import Target
+
+        recipe = recipe_from(config.recipes[recipe_name], recipe_name)
+        checkpoint = Checkpoint(Path(checkpoint_file(config.artifacts, name)).parent, recipe.r1)
+        attrs = quant_attrs_of(attrs_path, weights if weights.is_file() else None, checkpoint, recipe, recipe_name)
+        tokens = read_tokens(Path(tokens_file(config.artifacts, name))).samples[0][:n_tokens]
+        target, n = Target(config.socs[0], emulator=True), len(tokens)
+        graph = DecoderGraph(
+            checkpoint.config, lower_templates(checkpoint.config, recipe, target, n, n, progress), attrs
+        )
+        found = compare_layers(graph, checkpoint, recipe, target, tokens, progress)
+    if output:
+        write_json(output, found.as_json())
+    console.print(part_table(found), "")
+    console.print(first_departure(found), "")
+    part = f"layers.{shown}" if shown else None
+    console.print(point_table(found, part))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""The emulator beside the fake-quantised decoder, layer by layer and point by point, on one short text.
+
+Each layer runs on the emulator twice, as a program of its own: behind the emulator's own layers, as in the whole
+program, and on the fake-quantised decoder's hidden states. The second run shows where the emulator departs. Its codes
+and those of the fake-quantised layer are held against exact values: those of the same coded weights and the same
+hidden states, without any rounding of activations inside the layer.
+"""
+
+import functools
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hexport.decoder.masks import MASKS
+from hexport.decoder.weights import Checkpoint
+from hexport.errors import HexportError
+from hexport.evaluation.comparison import SignalToNoise
+from hexport.evaluation.fp import FloatDecoder
+from hexport.evaluation.qdq import FakeQuantisedDecoder
+from hexport.evaluation.stream import Pack, State, packed_masks, packs
+from hexport.lowering.decoder_graph import DecoderGraph, hidden_name
+from hexport.lowering.tapped import TappedPart, tapped_epilogue, tapped_layer
+from hexport.progress import Progress
+from hexport.quantization.fake_quantize import FakeQuantisedGraph
+from hexport.quantization.quant_attrs import Encoding, QuantAttrs
+from hexport.quantization.recipe import EPILOGUE, Recipe
+from hexport.targets.target import Target
+
+ROUNDING = math.sqrt(1 / 12)  # rms error of codes that are the nearest ones
+DEPARTS = 1.5  # times the noise that fake quantisation has, or rounding alone
+
+
+@dataclass(frozen=True)
+class PointNoise:
+    """What an op puts out, in codes of its point.
+
+    qdq_noise, emulator_noise: rms of the errors against exact values; emulator_bias: mean of the emulator's.
+    max_difference, sqnr_db: of the emulator's codes against those of fake quantisation; None where they are equal.
+    """
+
+    point: str
+    op: str
+    scale: float
+    qdq_noise: float
+    emulator_noise: float
+    emulator_bias: float
+    max_difference: int
+    sqnr_db: float | None
+
+    @property
+    def departs(self) -> bool:
+        return self.emulator_noise > DEPARTS * max(self.qdq_noise, ROUNDING)
+
+
+@dataclass(frozen=True)
+class PartNoise:
+    """A layer by its name (`layers.3`), or the epilogue: SQNR in dB of what it puts out, hidden states or logits.
+
+    Of the fake-quantised decoder and of the emulator against the float decoder, and of the emulator against the
+    fake-quantised one. `points` are of the part alone, in its order.
+    """
+
+    part: str
+    qdq_db: float | None
+    emulator_db: float | None
+    emulator_to_qdq_db: float | None
+    points: tuple[PointNoise, ...]
+
+
+@dataclass(frozen=True)
+class LayerComparison:
+    """top1_*: the part of the tokens for which the first choices of two decoders are the same."""
+
+    tokens: int
+    parts: tuple[PartNoise, ...]
+    top1_qdq: float
+    top1_emulator: float
+    top1_emulator_to_qdq: float
+
+    @property
+    def first_departure(self) -> tuple[str, PointNoise] | None:
+        """The first point, and its part, at which the emulator is noisier than fake quantisation."""
+        return next(((each.part, point) for each in self.parts for point in each.points if point.departs), None)
+
+    def as_json(self) -> dict:
+        first = self.first_departure
+        return asdict(self) | {"first_departure": first and {"part": first[0], "point": first[1].point}}
+
+
+def compare_layers(
+    graph: DecoderGraph,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    target: Target,
+    tokens: Sequence[int],
+    progress: Progress,
+) -> LayerComparison:
+    """Compare on as many tokens as the graph's AR length and context length are, 2 or more, read from position 0.
+
+    `target` is an emulator. Raises HexportError for another number of tokens, and where a part is not compiled.
+    """
+    n, attrs, n_layers = len(tokens), graph.attrs, graph.config.n_layers
+    if n < 2 or graph.cached or n != graph.templates.ar_len:
+        raise HexportError(
+            f"comparing layers: {n} tokens, and the graph reads {graph.templates.ar_len}; give that many"
+        )
+    exact_decoder, decoder = FloatDecoder(checkpoint, n), FakeQuantisedDecoder(checkpoint, attrs, recipe, n)
+    (pack,) = packs([tokens])
+    masks, parts = packed_masks(pack.lengths, graph.config.sliding_window), []
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        build = checkpoint, target, Path(folder), progress
+        exact, state = (_after_prologue(each, pack) for each in (exact_decoder, decoder))
+        shared = {name: coded(mask, attrs.mask) for name, mask in zip(MASKS, masks, strict=False)}
+        for i, (rope, point) in enumerate(zip(state.ropes, decoder.rope_points, strict=True)):
+            shared[f"rope_{i}"] = coded(rope, attrs.encoding(point))
+        entering = coded(state.hidden, attrs.encoding(decoder.hidden_point))
+        emulated = entering  # the prologue only looks up
+        for i in progress.steps(range(n_layers), "compare", n_layers):
+            part, layer = tapped_layer(graph, i, *build), decoder.loaded_layer(i)
+            run = functools.partial(layer, state.hidden, masks, state.ropes)
+            given, name = {**shared, hidden_name(i): entering}, f"layers.{i}"
+            points = _point_noises(part, given, layer.graph, name, attrs, run)
+            emulated = part({**shared, hidden_name(i): emulated})[0][hidden_name(i + 1)]
+            exact.hidden, state.hidden = exact_decoder.layer(i)(exact), run()
+            encoding = attrs.encoding(decoder.hidden_point)
+            entering, found = coded(state.hidden, encoding), decoded(emulated, encoding)
+            parts.append(PartNoise(name, *_sqnrs(exact.hidden, state.hidden, found), points))
+        part, epilogue = tapped_epilogue(graph, *build), decoder.epilogue()
+        run = functools.partial(epilogue, state.hidden)
+        points = _point_noises(part, {hidden_name(n_layers): entering}, epilogue, EPILOGUE, attrs, run)
+        found = decoded(part({hidden_name(n_layers): emulated})[0]["logits"], attrs.logits)
+        reference, logits = exact_decoder.epilogue()(exact.hidden), run()
+    parts.append(PartNoise(EPILOGUE, *_sqnrs(reference, logits, found), points))
+    pairs = (reference, logits), (reference, found), (logits, found)
+    return LayerComparison(n, tuple(parts), *(_agreement(*pair) for pair in pairs))
+
+
+def coded(values: torch.Tensor, encoding: Encoding) -> np.ndarray:
+    """The nearest codes, in the type in which a program takes them."""
+    codes = values.double().div(encoding.scale).round().add(encoding.zero_point).clamp(encoding.qmin, encoding.qmax)
+    return codes.cpu().numpy().astype(np.uint8 if encoding.bits == 8 else np.uint16)
+
+
+def decoded(codes: np.ndarray, encoding: Encoding) -> torch.Tensor:
+    """The values of codes, float64."""
+    return torch.from_numpy((codes.astype(np.float64) - encoding.zero_point) * encoding.scale)
+
+
+def _after_prologue(decoder, pack: Pack) -> State:
+    hidden, *ropes = decoder.prologue()(pack.tokens, pack.positions)
+    return State(pack, hidden, ropes)
+
+
+def _point_noises(
+    part: TappedPart,
+    given: dict[str, np.ndarray],
+    graph: FakeQuantisedGraph,
+    place: str,
+    attrs: QuantAttrs,
+    run: Callable[[], torch.Tensor],
+) -> tuple[PointNoise, ...]:
+    """The noise of the part's points on the inputs `given`; `run` calls the graph on the same ones."""
+    encodings = {point: rounding.encoding for point, rounding in graph.points.items()}
+    rounded = _values_of_points(graph, run)
+    for rounding in graph.points.values():
+        rounding.encoding = None
+    exact = _values_of_points(graph, run)
+    for point, rounding in graph.points.items():
+        rounding.encoding = encodings[point]
+    _, emulated = part(given)
+    return tuple(
+        _noise(point, part.op_of[point], attrs.encoding(f"{place}.{point}"), exact[point], rounded[point], codes)
+        for point, codes in ((point, emulated[point]) for point in graph.points if point in emulated)
+    )
+
+
+def _values_of_points(graph: FakeQuantisedGraph, run: Callable[[], torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The values of each point where they are rounded first, float64 (tokens, features)."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def see(point: str, values: torch.Tensor) -> None:
+        seen.setdefault(point, values)
+
+    hooks = [
+        rounding.register_forward_hook(lambda module, inputs, values, point=point: see(point, values))
+        for point, rounding in graph.points.items()
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return {point: _rows(values) for point, values in seen.items()}
+
+
+def _rows(values: torch.Tensor) -> torch.Tensor:
+    """(1, n, features), (1, heads, n, features) or, of a convolution, (1, features, 1, n) -> float64 (n, features)"""
+    if values.dim() == 4:
+        convolved = values.shape[2] == 1
+        values = values[:, :, 0].transpose(1, 2) if convolved else values.transpose(1, 2).flatten(2)
+    return values[0].double()
+
+
+def _noise(
+    point: str, op: str, encoding: Encoding, exact: torch.Tensor, rounded: torch.Tensor, codes: np.ndarray
+) -> PointNoise:
+    found = decoded(codes, encoding)
+    errors, difference = (found - exact) / encoding.scale, (found - rounded) / encoding.scale
+    against = SignalToNoise()
+    against.add(rounded, found)
+    return PointNoise(
+        point=point,
+        op=op,
+        scale=encoding.scale,
+        qdq_noise=_rms((rounded - exact) / encoding.scale),
+        emulator_noise=_rms(errors),
+        emulator_bias=float(errors.mean()),
+        max_difference=int(difference.abs().max().round()),
+        sqnr_db=against.db,
+    )
+
+
+def _rms(errors: torch.Tensor) -> float:
+    return float(errors.square().mean().sqrt())
+
+
+def _sqnrs(exact: torch.Tensor, quantised: torch.Tensor, emulated: torch.Tensor) -> list[float | None]:
+    """Of the quantised and the emulated values against exact ones, and of the emulated against the quantised."""
+    found = []
+    for reference, values in ((exact, quantised), (exact, emulated), (quantised, emulated)):
+        against = SignalToNoise()
+        against.add(reference, values.reshape(reference.shape))
+        found.append(against.db)
+    return found
+
+
+def _agreement(logits: torch.Tensor, others: torch.Tensor) -> float:
+    n = logits.shape[-1]
+    return float((logits.reshape(-1, n).argmax(1) == others.reshape(-1, n).argmax(1)).double().mean())

@@ -1,0 +1,58 @@
+"""What `compare_layers` found, as tables."""
+
+from rich.table import Table
+
+from hexport.errors import HexportError
+from hexport.evaluation.layer_comparison import LayerComparison, PartNoise
+
+LEFT, RIGHT = "left", "right"
+
+
+def part_table(found: LayerComparison) -> Table:
+    """SQNR of what every part puts out, in dB; the first choices of tokens as the last row."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("part", "qdq to float, dB", "emulator to float, dB", "emulator to qdq, dB", "departs"):
+        table.add_column(column, justify=LEFT if column in ("part", "departs") else RIGHT)
+    for each in found.parts:
+        departing = [point.point for point in each.points if point.departs]
+        figures = (_db(db) for db in (each.qdq_db, each.emulator_db, each.emulator_to_qdq_db))
+        table.add_row(each.part, *figures, ", ".join(departing[:2]) + (", …" if departing[2:] else ""))
+    same = (found.top1_qdq, found.top1_emulator, found.top1_emulator_to_qdq)
+    table.add_row(f"same first choice, {found.tokens} tokens", *(f"{part:.1%}" for part in same), "")
+    return table
+
+
+def point_table(found: LayerComparison, part: str | None) -> Table:
+    """The points of a part by its name; by default, of the first one where the emulator departs, or of the first.
+
+    Raises HexportError for a part that there is not.
+    """
+    parts = {each.part: each for each in found.parts}
+    first = found.first_departure
+    name = part or (first[0] if first else found.parts[0].part)
+    if name not in parts:
+        raise HexportError(f"there is no part {name}; there are {', '.join(parts)}")
+    return _point_table(parts[name])
+
+
+def first_departure(found: LayerComparison) -> str:
+    first = found.first_departure
+    if first is None:
+        return "The emulator departs nowhere: it is no noisier than fake quantisation."
+    return f"The emulator departs first at {first[0]}.{first[1].point} ({first[1].op})."
+
+
+def _point_table(part: PartNoise) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = ("step", "qdq noise", "emulator noise", "emulator bias", "max difference", "SQNR, dB")
+    for column in (part.part, "op", *columns, ""):
+        table.add_column(column, justify=RIGHT if column in columns else LEFT)
+    for point in part.points:
+        noises = (f"{codes:.3f}" for codes in (point.qdq_noise, point.emulator_noise, point.emulator_bias))
+        figures = f"{point.scale:.3g}", *noises, str(point.max_difference), _db(point.sqnr_db)
+        table.add_row(point.point, point.op, *figures, "departs" if point.departs else "")
+    return table
+
+
+def _db(db: float | None) -> str:
+    return "equal" if db is None else f"{db:.1f}"

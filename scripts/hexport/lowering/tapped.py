@@ -1,0 +1,109 @@
+"""A layer or the epilogue as a program of its own, which also puts out what each op inside computes."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
+import numpy as np
+import torch
+from executorch.runtime import Runtime, Verification
+
+from hexport.decoder.weights import Checkpoint
+from hexport.lowering.compiler import compile_graphs
+from hexport.lowering.decoder_graph import DecoderGraph, ShardGraph
+from hexport.lowering.program import Method, Part, assemble
+from hexport.lowering.recording import GraphOps, Tensor
+from hexport.lowering.shards import Shard
+from hexport.lowering.stamping import NATIVE, Parameters
+from hexport.lowering.template import Template
+from hexport.progress import Progress
+from hexport.targets.target import Target
+
+OUTPUT = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_APP_READ
+METHOD = "forward"
+# They move codes, or write the same values in other codes. The ops of points compute them.
+MOVES = {"Cast", "Concat", "Convert", "Gather", "Reshape", "StridedSlice", "Transpose"}
+
+
+@dataclass(frozen=True)
+class Tap:
+    """An output of an op: its QNN type, the point that it computes, and the number of the head that it is of, or 0."""
+
+    op: str
+    point: str
+    head: int
+
+
+class TappedPart:
+    """A part that is loaded on the emulator, of a graph that is as long as its context.
+
+    The HTP compiler may put ops together where it need not put out what lies between them, and then round otherwise.
+    """
+
+    def __init__(self, method: object, ops: GraphOps, taps: dict[Tensor, Tap]):
+        self._method, self._inputs, self._outputs, self._taps = method, ops.inputs, ops.outputs, taps
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the values that it takes."""
+        return [tensor.value for tensor in self._inputs]
+
+    def __call__(self, codes: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Run on codes by the names of values. Returns the values that leave the part, in codes as they are; and
+        those of each point, (tokens, features), the heads one after the other."""
+        given = [torch.from_numpy(np.ascontiguousarray(codes[it.value]).reshape(it.dims)) for it in self._inputs]
+        found = dict(zip(self._outputs, (array.numpy() for array in self._method.execute(given)), strict=True))
+        values = {tensor.value: array for tensor, array in found.items() if tensor not in self._taps}
+        of_points: dict[str, list[np.ndarray]] = {}
+        for tensor in sorted(self._taps, key=lambda tensor: self._taps[tensor].head):
+            rows = found[tensor].reshape(-1, found[tensor].shape[-1])
+            of_points.setdefault(self._taps[tensor].point, []).append(rows)
+        return values, {point: np.concatenate(heads, axis=1) for point, heads in of_points.items()}
+
+    @property
+    def op_of(self) -> dict[str, str]:
+        """The QNN op of each point."""
+        return {tap.point: tap.op for tap in self._taps.values()}
+
+
+def tapped_layer(
+    graph: DecoderGraph, i: int, checkpoint: Checkpoint, target: Target, folder: Path, progress: Progress
+) -> TappedPart:
+    """Compile and load layer `i` with taps. Files are left in `folder`."""
+    stamped = ShardGraph(graph, Shard(False, range(i, i + 1), False))
+    stamped.layer(i, Parameters(checkpoint.layer_parameters(i)))
+    return _loaded(stamped.ops, _points(graph.templates.layers[i], f"layers.{i}"), target, folder, progress)
+
+
+def tapped_epilogue(
+    graph: DecoderGraph, checkpoint: Checkpoint, target: Target, folder: Path, progress: Progress
+) -> TappedPart:
+    """Compile and load the epilogue with taps."""
+    n = graph.config.n_layers
+    stamped = ShardGraph(graph, Shard(False, range(n, n), True))
+    stamped.epilogue(Parameters(checkpoint.epilogue_parameters()))
+    return _loaded(stamped.ops, _points(graph.templates.epilogue, "epilogue"), target, folder, progress)
+
+
+def _points(template: Template, place: str) -> dict[str, str]:
+    """The point of each activation, by the name of its stamped tensor."""
+    return {f"{place}.{it.name}": filling.point for it, filling in template.fillings.items() if it.data is None}
+
+
+def _loaded(ops: GraphOps, points: dict[str, str], target: Target, folder: Path, progress: Progress) -> TappedPart:
+    taps: dict[Tensor, Tap] = {}
+    tapped = GraphOps()
+    for op in ops.ops:
+        for tensor in op.outputs:
+            point = points.get(tensor.name)
+            if point is not None and op.type not in MOVES and tensor.kind == NATIVE:
+                head = re.search(r"_h_(\d+)", tensor.name)
+                taps[tensor] = Tap(op.type, point, int(head[1]) if head else 0)
+                tensor.name, tensor.kind = f"output_tap_{len(taps)}@0", OUTPUT
+        tapped.add(op)
+    method = Method(tapped.inputs, tapped.outputs, [Part(tapped.inputs, tapped.outputs, folder / "part.bin")])
+    compile_graphs({METHOD: tapped}, target, folder / "part.bin", progress)
+    assemble({METHOD: method}, target, {}, folder / "part.pte")
+    program = Runtime.get().load_program(folder / "part.pte", verification=Verification.InternalConsistency)
+    return TappedPart(program.load_method(METHOD), tapped, taps)
