@@ -67,7 +67,7 @@ class _Decoder(FakeQuantisedDecoder):
 
     def behind(self, other: FakeQuantisedDecoder) -> "_Decoder":
         """The next part is called with what the last part of `other` has put out."""
-        self._hidden, self._ropes = other._hidden, other._ropes
+        self.hidden_point, self.rope_points = other.hidden_point, other.rope_points
         return self
 
     def with_8_bits(self, i: int, layer: Callable, state: State) -> Iterator[tuple[str, torch.Tensor]]:
