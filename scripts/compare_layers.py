@@ -16,7 +16,7 @@ from hexport.config.schema import nearest
 from hexport.config.settings import parse_config
 from hexport.errors import HexportError, one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import write_json
+from hexport.provenance import verified, write_json
 
 WIDTH = 160  # of tables that do not go to a terminal
 
@@ -44,6 +44,18 @@ def main(
     attrs_path, weights = (Path(of(config.artifacts, name, recipe_name)) for of in (quant_attrs_file, weights_file))
     if not attrs_path.is_file():
         raise HexportError(f"{attrs_path}: missing; run `snakemake {attrs_path}` first")
+    checkpoint_path = Path(checkpoint_file(config.artifacts, name))
+    tokens_path = Path(tokens_file(config.artifacts, name))
+    weights_path = weights if weights.is_file() else None
+    verified(
+        {
+            "model.safetensors": checkpoint_path,
+            "config.json": checkpoint_path.with_name("config.json"),
+            "tokens.json": tokens_path,
+            "quant_attrs.json": attrs_path,
+            "weights.safetensors": weights_path,
+        }
+    )
     stdout = os.fdopen(os.dup(1), "w")  # that of the process becomes the log
     console = Console(file=stdout, width=None if stdout.isatty() else WIDTH, highlight=False, markup=False)
     progress = Progress(log)
@@ -62,9 +74,9 @@ def main(
         from hexport.targets.target import Target
 
         recipe = recipe_from(config.recipes[recipe_name], recipe_name)
-        checkpoint = Checkpoint(Path(checkpoint_file(config.artifacts, name)).parent, recipe.r1)
-        attrs = quant_attrs_of(attrs_path, weights if weights.is_file() else None, checkpoint, recipe, recipe_name)
-        tokens = read_tokens(Path(tokens_file(config.artifacts, name))).samples[0][:n_tokens]
+        checkpoint = Checkpoint(checkpoint_path.parent, recipe.r1)
+        attrs = quant_attrs_of(attrs_path, weights_path, checkpoint, recipe, recipe_name)
+        tokens = read_tokens(tokens_path).samples[0][:n_tokens]
         target, n = Target(config.socs[0], emulator=True), len(tokens)
         graph = DecoderGraph(
             checkpoint.config, lower_templates(checkpoint.config, recipe, target, n, n, progress), attrs

@@ -185,7 +185,7 @@ class Server:
 
 def run(arguments: list[str]) -> None:
     """Run the program of these arguments of Python."""
-    flags = set(takewhile(lambda argument: argument in ("-P", "-u"), arguments))  # output is not held back anyway
+    flags = list(takewhile(lambda argument: argument in ("-P", "-u"), arguments))  # -u: output goes out in any case
     safe_path = "-P" in flags
     option, *rest = arguments[len(flags) :]
     match option:

@@ -8,6 +8,7 @@ import functools
 import importlib
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,17 @@ def op_builder(target: str) -> type:
 
 
 @contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Put a value in the place of what a module or a class has of this name."""
+    before = vars(owner)[name]
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextlib.contextmanager
 def node_histories_shared() -> Iterator[None]:
     """Copy graphs without copies of what torch writes down of each node's origin, which nobody changes.
 
@@ -137,41 +149,31 @@ def graphs_compiled_when_run() -> Iterator[None]:
         for name in ("forward", "_code"):
             setattr(type(module), name, Compiled(module, name))
 
-    graph_module.recompile = compile_when_run
-    try:
+    with _replaced(graph_module, "recompile", compile_when_run):
         yield
-    finally:
-        graph_module.recompile = compile_now
 
 
-@contextlib.contextmanager
-def composite_ops_loaded_once() -> Iterator[None]:
+def composite_ops_loaded_once() -> AbstractContextManager[None]:
     """Let torch load the composite ops of its C++ side once, and not 40 times for each of three exports.
 
     What modules register when they are imported is there by then. This took a tenth of the time of a template.
     """
-    load = internal("torch._export.utils", "_materialize_cpp_cia_ops")
-    utils = importlib.import_module("torch._export.utils")
-    utils._materialize_cpp_cia_ops = functools.cache(load)
-    try:
-        yield
-    finally:
-        utils._materialize_cpp_cia_ops = load
+    module, name = "torch._export.utils", "_materialize_cpp_cia_ops"
+    once = functools.cache(internal(module, name))
+    return _replaced(importlib.import_module(module), name, once)
 
 
-@contextlib.contextmanager
-def exported_as_it_runs() -> Iterator[None]:
+def exported_as_it_runs() -> AbstractContextManager[None]:
     """Have executorch's flow export a graph by running it, and not by reading its bytecode.
 
     Both give the same; a graph that was exported before has nothing in its bytecode that a run does not show.
     """
     export = internal("torch.export", "export")
-    torch_export = importlib.import_module("torch.export")
-    torch_export.export = lambda *args, **options: export(*args, **options | {"strict": False})
-    try:
-        yield
-    finally:
-        torch_export.export = export
+
+    def as_it_runs(*args: Any, **options: Any) -> Any:
+        return export(*args, **options | {"strict": False})  # which the flow sets
+
+    return _replaced(importlib.import_module("torch.export"), "export", as_it_runs)
 
 
 @contextlib.contextmanager
@@ -179,11 +181,8 @@ def op_builder_replaced(replacement: Callable) -> Iterator[Callable]:
     """Have the QNN backend call `replacement` where it would build op wrappers; yields what builds them."""
     build = internal(f"{QUALCOMM}.qnn_preprocess", "QnnBackend._build_op_wrappers")
     backend = internal(f"{QUALCOMM}.qnn_preprocess", "QnnBackend")
-    backend._build_op_wrappers = staticmethod(replacement)
-    try:
+    with _replaced(backend, "_build_op_wrappers", staticmethod(replacement)):
         yield build
-    finally:
-        backend._build_op_wrappers = staticmethod(build)
 
 
 @contextlib.contextmanager
@@ -191,14 +190,11 @@ def wrappers_replaced(tensor: type, op: type, reader: type) -> Iterator[None]:
     """Have the op builders make these classes in the place of the compiler's own."""
     adaptor = f"{QUALCOMM}.python.PyQnnManagerAdaptor"
     module, replacements = importlib.import_module(adaptor), dict(zip(WRAPPERS, (tensor, op, reader), strict=True))
-    real = {name: internal(adaptor, name) for name in WRAPPERS}
-    for name, replacement in replacements.items():
-        setattr(module, name, replacement)
-    try:
+    with contextlib.ExitStack() as all_replaced:
+        for name, replacement in replacements.items():
+            internal(adaptor, name)
+            all_replaced.enter_context(_replaced(module, name, replacement))
         yield
-    finally:
-        for name, wrapper in real.items():
-            setattr(module, name, wrapper)
 
 
 WRAPPERS = ("TensorWrapper", "PyQnnOpWrapper", "PyQnnTensorWrapper")

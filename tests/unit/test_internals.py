@@ -16,6 +16,7 @@ INTERNALS = [
     (f"{QUALCOMM}._passes.build_quant_io", "BuildQuantIo"),
     (f"{QUALCOMM}._passes.qnn_pass_manager", "get_qnn_pass_manager_cls"),
     (f"{QUALCOMM}._passes.tag_quant_io", "TagQuantIO"),
+    (f"{QUALCOMM}.builders.node_visitor_manager", "_node_visitor_dict"),
     (f"{QUALCOMM}.qnn_preprocess", "QnnBackend._build_op_wrappers"),
     ("torch.fx.traceback", "NodeSource"),
     ("torch.fx.graph_module", "GraphModule.recompile"),

@@ -19,7 +19,7 @@ import torch
 from hexport.decoder.masks import MASKS
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
-from hexport.evaluation.comparison import SignalToNoise
+from hexport.evaluation.comparison import Comparison, SignalToNoise
 from hexport.evaluation.fp import FloatDecoder
 from hexport.evaluation.qdq import FakeQuantisedDecoder
 from hexport.evaluation.stream import Pack, State, packed_masks, packs
@@ -209,8 +209,6 @@ def _noise(
 ) -> PointNoise:
     found = decoded(codes, encoding)
     errors, difference = (found - exact) / encoding.scale, (found - rounded) / encoding.scale
-    against = SignalToNoise()
-    against.add(rounded, found)
     return PointNoise(
         point=point,
         op=op,
@@ -219,7 +217,7 @@ def _noise(
         emulator_noise=_rms(errors),
         emulator_bias=float(errors.mean()),
         max_difference=int(difference.abs().max().round()),
-        sqnr_db=against.db,
+        sqnr_db=_sqnr_db(rounded, found),
     )
 
 
@@ -229,14 +227,16 @@ def _rms(errors: torch.Tensor) -> float:
 
 def _sqnrs(exact: torch.Tensor, quantised: torch.Tensor, emulated: torch.Tensor) -> list[float | None]:
     """Of the quantised and the emulated values against exact ones, and of the emulated against the quantised."""
-    found = []
-    for reference, values in ((exact, quantised), (exact, emulated), (quantised, emulated)):
-        against = SignalToNoise()
-        against.add(reference, values.reshape(reference.shape))
-        found.append(against.db)
-    return found
+    return [_sqnr_db(*pair) for pair in ((exact, quantised), (exact, emulated), (quantised, emulated))]
+
+
+def _sqnr_db(reference: torch.Tensor, values: torch.Tensor) -> float | None:
+    against = SignalToNoise()
+    against.add(reference, values)
+    return against.db
 
 
 def _agreement(logits: torch.Tensor, others: torch.Tensor) -> float:
-    n = logits.shape[-1]
-    return float((logits.reshape(-1, n).argmax(1) == others.reshape(-1, n).argmax(1)).double().mean())
+    against = Comparison()
+    against.add(*(each.reshape(-1, each.shape[-1]) for each in (logits, others)))
+    return against.agreeing / against.rows
