@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 THREE_AT_A_TIME := --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 RESULTS := artifacts/*/*/*/*/*/*
 
-.PHONY: setup demo test test-fast fuzz chaos lint benchmark benchmark-scale
+.PHONY: setup demo doctor test test-fast fuzz chaos lint benchmark benchmark-scale
 
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
+	@$(PYTHON) scripts/doctor.py --before-setup
 	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python scripts/doctor.py --before-setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	# Only the QNN libraries of this package are used, so it comes without what it depends on.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps onnxruntime-qnn==2.5.0
@@ -22,6 +24,10 @@ demo: setup
 	@echo
 	@for texts in $(RESULTS)/outputs.txt; do echo "== $$texts"; cat "$$texts"; done
 	@find artifacts -type f ! -name '*.manifest.json' ! -name '.*' | sort | xargs ls -s --block-size=K
+
+# What is wrong with this machine, and how to mend it.
+doctor: setup
+	$(BIN)/python scripts/doctor.py
 
 test: setup lint
 	$(BIN)/pytest $(THREE_AT_A_TIME)

@@ -1,0 +1,99 @@
+"""This machine, before anything is installed: Python, glibc, processor, memory, disk, the package index.
+
+Standard library alone, and any Python 3.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from hexport.doctor.finding import NOTE, Finding, judged
+
+GB = 2**30
+PYTHON = (3, 11)
+GLIBC = (2, 35)
+MEMORY_GB = 4  # the demo takes 2.9 GB
+DISK_GB = 6  # the packages 2.4 GB, as much again while pip unpacks them, the demo's artifacts 0.7 GB
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+INDEX_S = 15
+
+
+def look_at_host(folder: Path) -> list[Finding]:
+    """Findings on the machine, and on the disk that holds `folder`."""
+    return [python(), machine(), glibc(), processor(), memory(), disk(folder)]
+
+
+def python() -> Finding:
+    found, wanted = sys.version_info[:2], ".".join(map(str, PYTHON))
+    mend = f"install Python {wanted} and its venv module, and name it: make setup PYTHON=python{wanted}"
+    return judged("Python", found == PYTHON, platform.python_version(), mend)
+
+
+def machine() -> Finding:
+    system, kind = platform.system(), platform.machine()
+    mend = "use Linux on x86-64: the HTP compiler and the emulator are built for nothing else"
+    return judged("system", (system, kind) == ("Linux", "x86_64"), f"{system} on {kind}", mend)
+
+
+def glibc() -> Finding:
+    name, version = platform.libc_ver()
+    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    wanted = ".".join(map(str, GLIBC))
+    mend = f"use a system with glibc {wanted} or newer (Ubuntu 22.04, Debian 12, Fedora 36), or a container of one"
+    return judged("glibc", name == "glibc" and parts >= GLIBC, f"{name or 'another C library'} {version}".strip(), mend)
+
+
+def processor() -> Finding:
+    """torch computes without AVX2 too, several times as slowly."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        flags = []
+    found = f"{len(os.sched_getaffinity(0))} cores, {'with' if 'avx2' in flags else 'without'} AVX2"
+    return judged("processor", "avx2" in flags, found, "calibration and emulation will be slow; use a newer one", NOTE)
+
+
+def memory() -> Finding:
+    """What the machine has, or less where a container may not use all of it."""
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in CGROUP_LIMITS:
+        try:
+            limit = Path(file).read_text().strip()
+        except OSError:
+            continue
+        size = min(size, int(limit)) if limit.isdigit() else size
+    mend = f"use {MEMORY_GB} GB or more: the demo takes 2.9 GB, and docs/scale.md says what each model takes"
+    return judged("memory", size >= MEMORY_GB * GB, f"{size / GB:.1f} GB", mend)
+
+
+def disk(folder: Path) -> Finding:
+    """The free space; half of it will do where the packages are installed already."""
+    free = shutil.disk_usage(folder).free
+    wanted = DISK_GB if not (folder / ".venv" / ".installed").exists() else 1
+    mend = f"free {wanted} GB, or clone hexport to a larger disk"
+    return judged("disk", free >= wanted * GB, f"{free / GB:.1f} GB free in {folder}", mend)
+
+
+def package_index(package: str) -> Finding:
+    """Whether pip can look up a package, with the settings that pip has on this machine."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "0", "--timeout", "10"]
+    mend = "check the network; behind a proxy set https_proxy, with a mirror PIP_INDEX_URL"
+    what = "package index"
+    try:
+        folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"hexport-doctor-{os.getpid()}"
+        done = subprocess.run(
+            [*command, "--dest", str(folder), package], capture_output=True, text=True, timeout=INDEX_S
+        )
+    except subprocess.TimeoutExpired:
+        return judged(what, False, f"no answer in {INDEX_S} s", mend)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if "No module named pip" in done.stderr:
+        return judged(what, False, "this Python has no pip", "install pip and venv (Debian: python3.11-venv)")
+    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    return judged(what, done.returncode == 0, said[0] if said else f"pip finds {package}", mend)
