@@ -9,7 +9,7 @@ FOLDER = workflow.current_basedir.get_path_or_uri(secret_free=False)
 sys.path.insert(0, f"{FOLDER}/scripts")
 
 from hexport.artifact_cache import FOLDER as CACHE_FOLDER, LIMIT_GB as CACHE_LIMIT_GB
-from hexport.build import evaluations, lowering, matrix, resources, sources
+from hexport.build import bundles, evaluations, lowering, matrix, resources, sources
 from hexport.build.artifacts import Place, Program, checkpoint_config_file
 from hexport.code_digest import code_digest
 from hexport.config.checks import check_config
@@ -29,6 +29,7 @@ include: "rules/checkpoint.smk"
 include: "rules/tokenizer.smk"
 include: "rules/calibration.smk"
 include: "rules/lowering.smk"
+include: "rules/bundle.smk"
 include: "rules/device.smk"
 include: "rules/evaluation.smk"
 include: "rules/report.smk"
@@ -40,6 +41,7 @@ localrules:
     tokenizers,
     quantize,
     export,
+    bundle,
     run,
     evaluate,
     report,
@@ -68,6 +70,12 @@ rule quantize:
 rule export:
     input:
         matrix.programs(build),
+        evaluations.gates(build),
+
+
+rule bundle:
+    input:
+        bundles.bundles(build),
         evaluations.gates(build),
 
 

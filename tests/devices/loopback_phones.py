@@ -2,13 +2,24 @@
 and `import conftest` gives whichever was first."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from loopback import AdbServer, LoopbackDevice
 
+import hexport
 from hexport.devices.adb import Phone
+
+SCRIPTS = Path(hexport.__file__).parents[1]
+
+
+def upstream_runner() -> str:
+    """A stand-in for the C++ runner, as an executable script: it sees this process' Python and hexport."""
+    names = "lean_executorch", "upstream_runner"
+    lean, source = (Path(__file__).with_name(f"{name}.py").read_text() for name in names)
+    return f"#!{sys.executable}\nimport sys\n\nsys.path.insert(0, {str(SCRIPTS)!r})\n{lean}\n{source}"
 
 
 def phone_of(device: LoopbackDevice, server: AdbServer, name: str = "s24") -> Phone:

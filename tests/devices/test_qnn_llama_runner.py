@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loopback import LoopbackDevice
-from loopback_phones import phone_of, running, wait_for
+from loopback_phones import SCRIPTS, phone_of, running, upstream_runner, wait_for
 from real_program import CONTEXT, real_programs  # noqa: F401 - a fixture
 from test_phone_libraries import make_sdk
 
-import hexport
 from hexport.config.devices import Device
 from hexport.devices.emulator import Run, load_generator
 from hexport.devices.faults import PassingFault, PhoneFault
@@ -35,7 +34,6 @@ from hexport.runtime.reading import read
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 RUNNER = "qnn_llama_runner"
-SCRIPTS = Path(hexport.__file__).parents[1]
 KV = Run("kv", None, "", 0.0, CONTEXT)
 HYBRID = replace(KV, mode="hybrid")
 LOOKAHEAD = replace(KV, mode="lookahead", lookahead=Size(3, 2, 2))
@@ -74,11 +72,7 @@ def made(tmp_path):
 
 @pytest.fixture(scope="session")
 def upstream(tmp_path_factory):
-    lean, source = (
-        Path(__file__).with_name(f"{name}.py").read_text() for name in ("lean_executorch", "upstream_runner")
-    )
-    runner = f"#!{sys.executable}\nimport sys\n\nsys.path.insert(0, {str(SCRIPTS)!r})\n{lean}\n{source}"
-    return made_entry(tmp_path_factory.mktemp("upstream"), runner)
+    return made_entry(tmp_path_factory.mktemp("upstream"), upstream_runner())
 
 
 @pytest.fixture(scope="module")

@@ -54,8 +54,9 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
     for name, default in {"decoder_model_version": "llama2", "model_path": "kv_llama_qnn.pte"}.items():
         parser.add_argument(f"--{name}", default=default)
-    for name in ("tokenizer_path", "tokenized_prompt", "output_path", "performance_output_path"):
+    for name in ("tokenizer_path", "tokenized_prompt", "output_path"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--performance_output_path", default="inference_speed.txt")
     parser.add_argument("--dump_logits_path", default="")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--shared_buffer", action="store_true")

@@ -83,6 +83,12 @@ def program_file(artifacts: str, program: Program) -> str:
     return f"{artifacts}/{program.folder}/{program.target}/{MODES[program.mode].program_name}"
 
 
+def bundle_file(artifacts: str, program: Program) -> str:
+    """The archive; its folder lies beside it."""
+    name = f"{program.model}-{program.recipe}-{context_folder(program.context_length)}-{program.target}-{program.mode}"
+    return f"{artifacts}/{program.folder}/{program.target}/bundles/{name}.tar"
+
+
 def fp_file(artifacts: str, model: str, context_len: int) -> str:
     return f"{artifacts}/{model}/evaluation/{context_folder(context_len)}/fp.json"
 

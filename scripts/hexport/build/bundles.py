@@ -1,0 +1,47 @@
+"""What bundles of programs depend on."""
+
+from hexport.build.artifacts import Program, bundle_file
+from hexport.build.matrix import as_settings, programs_to_build
+from hexport.config.settings import Config, Model, built_in_models
+from hexport.programs.abi import ar_lengths_of
+from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
+
+# Of the built-in checkpoints' weights, as their publishers name them.
+APACHE = "Apache License 2.0"
+LICENCES = {
+    "stories110m": "MIT License (karpathy/tinyllamas)",
+    "llama3_2-1b_instruct": "Llama 3.2 Community License (https://www.llama.com/llama3_2/license)",
+    "llama3_2-3b_instruct": "Llama 3.2 Community License (https://www.llama.com/llama3_2/license)",
+    "gemma-2b": "Gemma Terms of Use (https://ai.google.dev/gemma/terms)",
+    "gemma3-1b": "Gemma Terms of Use (https://ai.google.dev/gemma/terms)",
+    "phi_4_mini": "MIT License",
+    **dict.fromkeys(("qwen2_5-0_5b", "qwen2_5-1_5b", "qwen3-0_6b", "qwen3-1_7b", "smollm2_135m", "smollm3-3b"), APACHE),
+}
+
+
+def bundles(config: Config) -> list[str]:
+    """The archive of each program that `export` builds."""
+    return [bundle_file(config.artifacts, program) for program in programs_to_build(config)]
+
+
+def bundle_settings(config: Config, program: Program) -> str:
+    spec = config.models[program.model]
+    sizes = spec.sizes(program.context_length)
+    return as_settings(
+        {
+            **{key: getattr(program, key) for key in ("model", "recipe", "target", "mode")},
+            "context_len": program.context_length,
+            "ar_lengths": ar_lengths_of(program.mode, sizes),
+            "prompt": spec.prompts[0] if spec.prompts else None,
+            "system_prompt": spec.system_prompt,
+            "seq_len": sizes["seq_len"],
+            "licence": licence(spec),
+        }
+        | {key: sizes[key] for key in LOOKAHEAD_KEYS if MODES[program.mode].looks_ahead}
+    )
+
+
+def licence(model: Model) -> str | None:
+    """Of the weights, where they are the built-in ones; None where nobody said it."""
+    built_in = built_in_models().get(model.name, {})
+    return LICENCES.get(model.name) if built_in.get("checkpoint") == model.checkpoint else None

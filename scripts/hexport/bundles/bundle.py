@@ -1,0 +1,99 @@
+"""A bundle: a program with all that an app team needs to run it, as a folder and as an archive of it."""
+
+import json
+import os
+import shutil
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hexport.bundles.readme import readme
+from hexport.bundles.runner_command import PROMPT, runner_command, shell_line
+from hexport.bundles.runner_tokenizer import runner_tokenizer
+from hexport.file_hashes import sha256
+from hexport.programs.abi import KV_METHOD
+from hexport.programs.facts import ProgramFacts
+from hexport.programs.layout import layout_of
+from hexport.programs.runners import runner_fit
+from hexport.provenance import manifest_path
+from hexport.runtime.graph import GraphSizes
+from hexport.runtime.prefill import check_prompt
+from hexport.tokenizers.tokenizer import load_tokenizer
+
+DEFAULT_PROMPT = "Once upon a time"
+FACTS = "bundle.json"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle is of. settings: as of scripts/bundle.py. tokenizer: …/tokenizer.json."""
+
+    program: Path
+    facts: ProgramFacts
+    tokenizer: Path
+    settings: dict
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write the files of a bundle to a new folder. Raises HexportError where the prompt does not fit the program."""
+    folder.mkdir(parents=True)
+    program, settings = bundle.program, bundle.settings
+    _take(program, folder / program.name)
+    shutil.copyfile(manifest_path(program), manifest_path(folder / program.name))
+    text = runner_tokenizer(bundle.tokenizer.read_text(encoding="utf-8"))
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    shutil.copyfile(bundle.tokenizer.with_name("tokenizer_config.json"), folder / "tokenizer_config.json")
+    tokenizer, layout = load_tokenizer(bundle.tokenizer.parent), layout_of(bundle.facts.methods[KV_METHOD])
+    if tokenizer.chat_template is not None:
+        (folder / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8")
+    prompt, seq_len = settings["prompt"] or DEFAULT_PROMPT, min(settings["seq_len"], layout.context_len)
+    ids = tokenizer.prompt_ids(prompt, settings["system_prompt"])
+    prefill = settings["ar_lengths"].get("prefill_forward", layout.ar_len)
+    check_prompt(GraphSizes(prefill, layout.context_len, layout.vocab_size), ids, seq_len, "prompts[0]")
+    (folder / PROMPT).write_bytes(np.array(ids, "<u8").tobytes())
+    command = runner_command(program.name, tokenizer, settings["mode"], layout.n_masks, seq_len, settings)
+    facts = _facts(bundle, prompt, shell_line(command), sorted(tokenizer.stop_ids))
+    (folder / "README.md").write_text(readme(facts, tokenizer.chat_template is not None), encoding="utf-8")
+    facts["files"] = {file.name: sha256(file) for file in sorted(folder.iterdir())}
+    (folder / FACTS).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def write_archive(folder: Path, name: str, output: Path) -> None:
+    """Write the files of a folder as a tar, in which they lie in the folder `name`. Equal files give equal bytes.
+
+    It is not compressed: weights hardly become smaller by that, and take minutes.
+    """
+    with tarfile.open(output, "w", format=tarfile.PAX_FORMAT) as archive:
+        for file in sorted(folder.iterdir()):
+            member = tarfile.TarInfo(f"{name}/{file.name}")
+            member.size, member.mode = file.stat().st_size, 0o644
+            with open(file, "rb") as content:
+                archive.addfile(member, content)
+
+
+def _take(file: Path, into: Path) -> None:
+    """A second name for the same bytes, or a copy where the file system has no links."""
+    try:
+        os.link(file, into)
+    except OSError:
+        shutil.copyfile(file, into)
+
+
+def _facts(bundle: Bundle, prompt: str, command: str, stop_ids: list[int]) -> dict:
+    """The content of bundle.json, but for the files."""
+    program, settings = bundle.facts, bundle.settings
+    fit, manifest = runner_fit(program, settings["mode"]), json.loads(manifest_path(bundle.program).read_bytes())
+    versions = manifest["versions"]
+    return {
+        **{key: settings[key] for key in ("model", "recipe", "target", "mode", "context_len", "licence")},
+        "htp_arch": manifest["htp_arch"],
+        "program": bundle.program.name,
+        "content_sha256": manifest["content_sha256"],
+        "runner": {"since": fit.since, "limit": fit.limit, "command": command},
+        "versions": {name: versions[name] for name in ("hexport", "executorch", "qnn")},
+        "prompt": prompt,
+        "system_prompt": settings["system_prompt"],
+        "stop_ids": stop_ids,
+    }
