@@ -7,9 +7,16 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from hexport.decoder.basis import PUBLISHED, Basis
 from hexport.decoder.config import DecoderConfig, load_config
 from hexport.decoder.model import Decoder, Epilogue, Layer, Prologue
-from hexport.decoder.rotation import check_rotation, rotated_epilogue, rotated_layer, rotated_prologue
+from hexport.decoder.rotation import (
+    check_rotation,
+    rotated_epilogue,
+    rotated_layer,
+    rotated_prologue,
+    with_rotated_values,
+)
 from hexport.decoder.tensors import Source, epilogue_sources, layer_sources, prologue_sources, tensor_shapes
 from hexport.errors import HexportError
 
@@ -17,14 +24,14 @@ from hexport.errors import HexportError
 class Checkpoint:
     """A canonical checkpoint: config.json and model.safetensors in one folder.
 
-    Names and shapes are checked at once, tensors are read when asked for. `rotated` gives the parameters of the same
-    function in another basis of the hidden states (see `rotation.py`).
+    Names and shapes are checked at once, tensors are read when asked for. Parameters are those of the
+    same function in the given basis.
     """
 
-    def __init__(self, folder: Path, rotated: bool = False):
+    def __init__(self, folder: Path, basis: Basis = PUBLISHED):
         self.config = load_config(folder / "config.json")
-        self.path, self.rotated = folder / "model.safetensors", rotated
-        if rotated:
+        self.path, self.basis = folder / "model.safetensors", basis
+        if basis.r1:
             check_rotation(self.config, str(folder / "config.json"))
         try:
             with safe_open(self.path, framework="pt") as file:
@@ -53,18 +60,20 @@ class Checkpoint:
             if name.startswith(last):
                 # Not in place: the tensors may be the file's memory map.
                 parameters[name] = parameters[name] * self.config.attention_scale
-        return rotated_layer(parameters) if self.rotated else parameters
+        if self.basis.r2:
+            parameters = with_rotated_values(parameters, self.config.head_dim)
+        return rotated_layer(parameters) if self.basis.r1 else parameters
 
     def prologue_parameters(self, rows: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
         """Of the whole vocabulary, or of its rows from one up to another."""
         parameters, scale = self._parameters(prologue_sources(rows)), self.config.embedding_scale
         parameters = {name: tensor if scale == 1 else tensor * scale for name, tensor in parameters.items()}
-        return rotated_prologue(parameters) if self.rotated else parameters
+        return rotated_prologue(parameters) if self.basis.r1 else parameters
 
     def epilogue_parameters(self, rows: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
         """Of the whole vocabulary, or of its rows from one up to another."""
         parameters = self._parameters(epilogue_sources(self.config, rows))
-        return rotated_epilogue(parameters) if self.rotated else parameters
+        return rotated_epilogue(parameters) if self.basis.r1 else parameters
 
     def _parameters(self, sources: dict[str, Source]) -> dict[str, torch.Tensor]:
         """Norms with their offset, projections as convolutions."""

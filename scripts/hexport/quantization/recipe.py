@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any
 
+from hexport.decoder.basis import Basis
 from hexport.decoder.sizes import Sizes
 from hexport.errors import HexportError
 
@@ -81,8 +82,8 @@ class Override:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """kv_bits and logits_bits: of the program's inputs and outputs. masked_softmax, r3: see decoder/model.py; r1: see
-    decoder/rotation.py.
+    """kv_bits and logits_bits: of the program's inputs and outputs. masked_softmax, r3: see decoder/model.py; r1,
+    r2: see decoder/rotation.py.
     """
 
     precision: Precision = Precision()
@@ -90,6 +91,7 @@ class Recipe:
     logits_bits: int = 16
     masked_softmax: bool = False
     r1: bool = False
+    r2: bool = False
     r3: bool = False
     overrides: tuple[Override, ...] = field(default=())
 
@@ -101,6 +103,10 @@ class Recipe:
                 changes.update(override.changes)
         changed = replace(self.precision, **changes)
         return changed if changed.granularity == "per_block" else replace(changed, block_size=None)
+
+    @property
+    def basis(self) -> Basis:
+        return Basis(self.r1, self.r2)
 
     def template_of(self, layer: int) -> tuple[tuple, ...]:
         """What overrides say of a layer. Layers of which they say the same can share a template."""
