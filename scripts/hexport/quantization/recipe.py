@@ -83,7 +83,7 @@ class Override:
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """kv_bits and logits_bits: of the program's inputs and outputs. masked_softmax, r3: see decoder/model.py; r1,
-    r2: see decoder/rotation.py.
+    r2: see decoder/rotation.py; widen: decoder/widening.py.
     """
 
     precision: Precision = Precision()
@@ -93,6 +93,7 @@ class Recipe:
     r1: bool = False
     r2: bool = False
     r3: bool = False
+    widen: int = 0
     overrides: tuple[Override, ...] = field(default=())
 
     def at(self, place: str, point: str) -> Precision:
@@ -106,7 +107,7 @@ class Recipe:
 
     @property
     def basis(self) -> Basis:
-        return Basis(self.r1, self.r2)
+        return Basis(self.r1, self.r2, self.widen)
 
     def template_of(self, layer: int) -> tuple[tuple, ...]:
         """What overrides say of a layer. Layers of which they say the same can share a template."""
@@ -194,7 +195,7 @@ def _checked(text: str) -> tuple[Recipe | None, str | None]:
 
 
 def check_sizes(recipe: Recipe, sizes: Sizes) -> None:
-    """Raise HexportError where a decoder of these sizes cannot have the recipe."""
+    """Raise HexportError where a decoder of these sizes cannot have the recipe. The sizes are those in its basis."""
     if recipe.r3 and sizes.head_dim & (sizes.head_dim - 1):
         raise HexportError(
             f"r3: true needs heads whose head_dim is a power of 2, and those of this model have {sizes.head_dim}; "
@@ -204,6 +205,11 @@ def check_sizes(recipe: Recipe, sizes: Sizes) -> None:
         raise HexportError(
             "r1: true turns hidden states, and norms behind attention and feed-forward scale what is added to them "
             "channel by channel; set r1: false in the recipe"
+        )
+    if recipe.widen and not sizes.sandwich_norms:
+        raise HexportError(
+            f"widen: {recipe.widen} is for models with norms behind attention and feed-forward; r1: true does more "
+            "here; set widen: 0 in the recipe"
         )
     places = *map(str, range(sizes.n_layers)), EPILOGUE
     for override in recipe.overrides:

@@ -43,6 +43,7 @@ def other_table(recipe: Recipe) -> Table:
     table.add_row("R1", "yes" if recipe.r1 else "no")
     table.add_row("R2", "yes" if recipe.r2 else "no")
     table.add_row("R3", "yes" if recipe.r3 else "no")
+    table.add_row("channels added to hidden states", str(recipe.widen))
     return table
 
 
