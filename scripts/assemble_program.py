@@ -64,7 +64,7 @@ def main(
 
         build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])
         special = SpecialTokens.of(special_ids(tokenizer.parent), tokenizer.parent)
-        plan = plan_of(settings, load_config(config), recipe)
+        plan = plan_of(settings, recipe.basis.of(load_config(config)), recipe)
         attrs, by_ar_len = load_quant_attrs(quant_attrs), templates_by_ar_len(templates)
         with atomic_path(output) as part:
             lowered = assemble_program(plan, attrs, by_ar_len, list(shard), special, part, progress)

@@ -35,7 +35,7 @@ def main(settings: dict, config: Path, output: Path, log: Path | None) -> None:
 
         build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])
         target, lengths = target_of_arch(settings["arch"]), (settings["ar_len"], settings["max_seq_len"])
-        templates = lower_templates(load_config(config), recipe, target, *lengths, progress)
+        templates = lower_templates(recipe.basis.of(load_config(config)), recipe, target, *lengths, progress)
         with atomic_path(output) as part:
             write_templates(part, templates)
         write_manifest(

@@ -35,7 +35,7 @@ def main(name: str, file: Path) -> None:
     recipes = {recipe_name: recipe_from(config.recipes[recipe_name], recipe_name) for recipe_name in model.recipes}
     sizes, origin = known_sizes(config, model)
     for recipe in recipes.values():
-        check_sizes(recipe, sizes)
+        check_sizes(recipe, recipe.basis.of(sizes))
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
     for recipe_name, recipe in recipes.items():
         console.print(f"{name}: recipe {recipe_name}, {sizes.n_layers} layers ({origin})", "")

@@ -238,10 +238,10 @@ def large_vocabulary(tmp_path_factory):
 
 
 @pytest.mark.parametrize("observer", ["min_max", "moving_average", "mse"])
-@pytest.mark.parametrize("rotated", [False, True], ids=["", "r1"])
-def test_blocks_of_the_vocabulary_give_what_the_whole_gives(large_vocabulary, monkeypatch, observer, rotated):
-    checkpoint = Checkpoint(large_vocabulary.path.parent, rotated)
-    recipe = recipe_from({"observer": observer, "r1": rotated}, "r")
+@pytest.mark.parametrize("r1", [False, True], ids=["", "r1"])
+def test_blocks_of_the_vocabulary_give_what_the_whole_gives(large_vocabulary, monkeypatch, observer, r1):
+    recipe = recipe_from({"observer": observer, "r1": r1}, "r")
+    checkpoint = Checkpoint(large_vocabulary.path.parent, recipe.basis)
     samples = [[5, 299, 0, 17, 17, 3, 244, 8, 21], [130], [64, 63, 1, 255, 256, 6]]
     whole = calibrate(checkpoint, samples, recipe, Progress())
     monkeypatch.setattr(vocabulary, "BLOCK_VALUES", 1)

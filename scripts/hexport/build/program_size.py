@@ -49,4 +49,4 @@ def program_sizes(config: Config, model: Model, name: str, sizes: Sizes) -> Iter
 
 def estimated_bytes(recipe: Recipe, sizes: Sizes, context_len: int) -> int:
     """The bytes of all parts, once."""
-    return sum(part_bytes(recipe, sizes, context_len))
+    return sum(part_bytes(recipe, recipe.basis.of(sizes), context_len))

@@ -89,7 +89,7 @@ def build_of(config: Config, program: Program) -> Build:
     n_graphs = len(ar_lengths_of(program.mode, spec.sizes(program.context_length)))
     recipe = recipe_from(config.recipes[program.recipe], program.recipe)
     sizes = sizes_for(config, program.model)
-    return Build(sizes, recipe, program.context_length, n_graphs, target.copies(n_graphs))
+    return Build(recipe.basis.of(sizes), recipe, program.context_length, n_graphs, target.copies(n_graphs))
 
 
 def sizes_for(config: Config, model: str) -> Sizes:

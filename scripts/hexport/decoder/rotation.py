@@ -1,9 +1,12 @@
-"""R1 of SpinQuant (arXiv 2405.16406) and QuaRot (arXiv 2404.00456): the decoder in another basis of the hidden states.
+"""R1 and R2 of SpinQuant (arXiv 2405.16406) and QuaRot (arXiv 2404.00456): the decoder in other bases.
 
-One token's hidden state may hold a value a thousand times as large as all others (arXiv 2402.17762). It decides how
-coarse 16-bit codes are for every token. In a basis in which no channel stands out, it is spread over all of them. An
-orthogonal change of basis passes RMSNorm, whose weights move into the projections behind it; the function stays the
-same, and the program gets no op more.
+R1 turns hidden states. One token's may hold a value a thousand times as large as all others (arXiv 2402.17762). It
+decides how coarse 16-bit codes are for every token. In a basis in which no channel stands out, it is spread over all of
+them. An orthogonal change of basis passes RMSNorm, whose weights move into the projections behind it.
+
+R2 turns the values of each KV head, between v_proj and o_proj: sums of values that attention makes turn with them.
+
+The function stays the same, and the program gets no op more.
 """
 
 import functools
@@ -24,6 +27,7 @@ Parameters = dict[str, torch.Tensor]
 
 
 def check_rotation(config: DecoderConfig, where: str) -> None:
+    """Raise HexportError where hidden states cannot be rotated."""
     if config.sandwich_norms:
         raise HexportError(
             f"{where}: r1 rotates hidden states, and {config.family} scales what its layers add to them channel by "
@@ -42,6 +46,18 @@ def rotation(n: int) -> torch.Tensor:
 def rotated_prologue(parameters: Parameters) -> Parameters:
     embedding = parameters["embedding.weight"]
     return {**parameters, "embedding.weight": embedding @ rotation(embedding.shape[1])}
+
+
+def with_rotated_values(parameters: Parameters, head_dim: int) -> Parameters:
+    """A layer whose KV heads put out values in another basis, in which o_proj reads them."""
+    turned, matrix = dict(parameters), rotation(head_dim)
+    for name in ("attention.v_proj.weight", "attention.v_proj.bias"):
+        if name in parameters:
+            of_heads = parameters[name].reshape(-1, head_dim, parameters[name][0].numel())
+            turned[name] = (matrix @ of_heads).reshape(parameters[name].shape)
+    weight = parameters["attention.o_proj.weight"]
+    turned["attention.o_proj.weight"] = (weight.reshape(len(weight), -1, head_dim) @ matrix).reshape(weight.shape)
+    return turned
 
 
 def rotated_layer(parameters: Parameters) -> Parameters:

@@ -1,37 +1,49 @@
 """Weights of the canonical checkpoint, streamed into decoder modules: memory-mapped, one module at a time."""
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import nn
 
+from hexport.decoder.basis import PUBLISHED, Basis
 from hexport.decoder.config import DecoderConfig, load_config
 from hexport.decoder.model import Decoder, Epilogue, Layer, Prologue
-from hexport.decoder.rotation import check_rotation, rotated_epilogue, rotated_layer, rotated_prologue
+from hexport.decoder.rotation import (
+    check_rotation,
+    rotated_epilogue,
+    rotated_layer,
+    rotated_prologue,
+    with_rotated_values,
+)
 from hexport.decoder.tensors import Source, epilogue_sources, layer_sources, prologue_sources, tensor_shapes
+from hexport.decoder.widening import SCALING_NORMS, Widening, check_widening, reach
 from hexport.errors import HexportError
 
 
 class Checkpoint:
     """A canonical checkpoint: config.json and model.safetensors in one folder.
 
-    Names and shapes are checked at once, tensors are read when asked for. `rotated` gives the parameters of the same
-    function in another basis of the hidden states (see `rotation.py`).
+    Names and shapes are checked at once, tensors are read when asked for. Parameters are those of the
+    same function in the given basis, and `config` has its sizes.
     """
 
-    def __init__(self, folder: Path, rotated: bool = False):
-        self.config = load_config(folder / "config.json")
-        self.path, self.rotated = folder / "model.safetensors", rotated
-        if rotated:
-            check_rotation(self.config, str(folder / "config.json"))
+    def __init__(self, folder: Path, basis: Basis = PUBLISHED):
+        published = load_config(folder / "config.json")
+        self.config = basis.of(published)
+        self.path, self.basis = folder / "model.safetensors", basis
+        if basis.r1:
+            check_rotation(published, str(folder / "config.json"))
+        if basis.widen:
+            check_widening(published, str(folder / "config.json"))
         try:
             with safe_open(self.path, framework="pt") as file:
                 found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a dict
         except Exception as error:  # safetensors has no public exception type for a file it cannot read
             raise HexportError(f"{self.path}: not a readable safetensors file: {error}") from None
-        for name, shape in tensor_shapes(self.config).items():
+        for name, shape in tensor_shapes(published).items():
             if found.get(name) != list(shape):
                 raise HexportError(
                     f"{self.path}: tensor {name}: expected shape {list(shape)}, found {found.get(name, 'none')}"
@@ -53,18 +65,33 @@ class Checkpoint:
             if name.startswith(last):
                 # Not in place: the tensors may be the file's memory map.
                 parameters[name] = parameters[name] * self.config.attention_scale
-        return rotated_layer(parameters) if self.rotated else parameters
+        if self.basis.r2:
+            parameters = with_rotated_values(parameters, self.config.head_dim)
+        if self.basis.widen:
+            parameters = self._widening.layer(parameters)
+        return rotated_layer(parameters) if self.basis.r1 else parameters
 
     def prologue_parameters(self, rows: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
         """Of the whole vocabulary, or of its rows from one up to another."""
         parameters, scale = self._parameters(prologue_sources(rows)), self.config.embedding_scale
         parameters = {name: tensor if scale == 1 else tensor * scale for name, tensor in parameters.items()}
-        return rotated_prologue(parameters) if self.rotated else parameters
+        if self.basis.widen:
+            parameters = self._widening.prologue(parameters)
+        return rotated_prologue(parameters) if self.basis.r1 else parameters
 
     def epilogue_parameters(self, rows: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
         """Of the whole vocabulary, or of its rows from one up to another."""
         parameters = self._parameters(epilogue_sources(self.config, rows))
-        return rotated_epilogue(parameters) if self.rotated else parameters
+        if self.basis.widen:
+            parameters = self._widening.epilogue(parameters)
+        return rotated_epilogue(parameters) if self.basis.r1 else parameters
+
+    @cached_property
+    def _widening(self) -> Widening:
+        norms = [f"{norm}.weight" for norm in SCALING_NORMS]
+        sources = [layer_sources(self.config, layer) for layer in range(self.config.n_layers)]
+        layers = [self._parameters({norm: of_layer[norm] for norm in norms}) for of_layer in sources]
+        return Widening.of(reach(layers), self.basis.widen)
 
     def _parameters(self, sources: dict[str, Source]) -> dict[str, torch.Tensor]:
         """Norms with their offset, projections as convolutions."""

@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any
 
+from hexport.decoder.basis import Basis
 from hexport.decoder.sizes import Sizes
 from hexport.errors import HexportError
 
@@ -81,8 +82,8 @@ class Override:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """kv_bits and logits_bits: of the program's inputs and outputs. masked_softmax, r3: see decoder/model.py; r1: see
-    decoder/rotation.py.
+    """kv_bits and logits_bits: of the program's inputs and outputs. masked_softmax, r3: see decoder/model.py; r1,
+    r2: see decoder/rotation.py; widen: decoder/widening.py.
     """
 
     precision: Precision = Precision()
@@ -90,7 +91,9 @@ class Recipe:
     logits_bits: int = 16
     masked_softmax: bool = False
     r1: bool = False
+    r2: bool = False
     r3: bool = False
+    widen: int = 0
     overrides: tuple[Override, ...] = field(default=())
 
     def at(self, place: str, point: str) -> Precision:
@@ -101,6 +104,10 @@ class Recipe:
                 changes.update(override.changes)
         changed = replace(self.precision, **changes)
         return changed if changed.granularity == "per_block" else replace(changed, block_size=None)
+
+    @property
+    def basis(self) -> Basis:
+        return Basis(self.r1, self.r2, self.widen)
 
     def template_of(self, layer: int) -> tuple[tuple, ...]:
         """What overrides say of a layer. Layers of which they say the same can share a template."""
@@ -188,7 +195,7 @@ def _checked(text: str) -> tuple[Recipe | None, str | None]:
 
 
 def check_sizes(recipe: Recipe, sizes: Sizes) -> None:
-    """Raise HexportError where a decoder of these sizes cannot have the recipe."""
+    """Raise HexportError where a decoder of these sizes cannot have the recipe. The sizes are those in its basis."""
     if recipe.r3 and sizes.head_dim & (sizes.head_dim - 1):
         raise HexportError(
             f"r3: true needs heads whose head_dim is a power of 2, and those of this model have {sizes.head_dim}; "
@@ -198,6 +205,11 @@ def check_sizes(recipe: Recipe, sizes: Sizes) -> None:
         raise HexportError(
             "r1: true turns hidden states, and norms behind attention and feed-forward scale what is added to them "
             "channel by channel; set r1: false in the recipe"
+        )
+    if recipe.widen and not sizes.sandwich_norms:
+        raise HexportError(
+            f"widen: {recipe.widen} is for models with norms behind attention and feed-forward; r1: true does more "
+            "here; set widen: 0 in the recipe"
         )
     places = *map(str, range(sizes.n_layers)), EPILOGUE
     for override in recipe.overrides:

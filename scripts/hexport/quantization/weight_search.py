@@ -8,6 +8,7 @@ then pass each layer twice.
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -187,7 +188,7 @@ def _files(checkpoint: Checkpoint, samples, recipe: Recipe, folder: Path) -> dic
     if not asked:
         return {}
     files = [sha256(checkpoint.path), sha256(checkpoint.path.with_name("config.json"))]
-    common = [*files, checkpoint.rotated, samples, code_digest("hexport/quantization/weight_search.py")]
+    common = [*files, asdict(checkpoint.basis), samples, code_digest("hexport/quantization/weight_search.py")]
     named, before = {}, []
     for place, precisions in asked.items():
         own = {name: [getattr(p, key) for key in sorted(WEIGHT_KEYS)] for name, p in precisions.items()}
