@@ -45,7 +45,7 @@ rule quantize_weights:
         "<artifacts>/{model}/{recipe}/weights.log",
     threads: ALL_CORES
     resources:
-        **needs(lambda wildcards: resources.weights_needs(model_sizes(wildcards))),
+        **needs(lambda wildcards: resources.weights_needs(build, wildcards.model, wildcards.recipe)),
     params:
         settings=lambda wildcards: matrix.quant_attrs_settings(build, wildcards.model, wildcards.recipe),
         code=code_digest("quantize_weights.py"),

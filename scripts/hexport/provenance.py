@@ -104,6 +104,11 @@ def damage(artifact: Path) -> str | None:
     return next(filter(None, (_damage_of_listed(artifact.parent / name) for name in listed)), None)
 
 
+def is_whole(artifact: Path) -> bool:
+    """Whether an artifact and its manifest are there and agree."""
+    return artifact.is_file() and manifest_path(artifact).is_file() and not damage(artifact)
+
+
 def _damage_of_listed(file: Path) -> str | None:
     for folder in file.parents[:2]:
         listing = folder / LISTING

@@ -26,6 +26,7 @@ recipes:
     kv_bits: 8
     seq_mse: 20
     gptq: true
+    tune_scales: 2
     overrides:
       - {layers: "[03]", points: feed_forward.down_proj, weight_bits: 8, granularity: per_channel}
       - {points: attention.q_rope, observer: percentile}
@@ -88,6 +89,7 @@ def test_what_is_no_projection_has_a_row_too():
     rows = shown("mine")
     for row in (
         ["embedding", "16-bit, per tensor"],
+        ["scales tuned", "in 2 passes"],
         ["layers *, points attention.q_rope", "observer percentile"],
         ["KV cache", "8-bit, around its middle code"],
         ["logits", "16-bit"],

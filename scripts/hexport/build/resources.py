@@ -131,12 +131,17 @@ def calibration_needs(sizes: Sizes) -> Needs:
     return Needs(ceil(mem_mb), 100, 30 + ceil(sum(part_values(sizes)) / 5e7))
 
 
-def weights_needs(sizes: Sizes) -> Needs:
+def weights_needs(config: Config, model: str, recipe: str) -> Needs:
     """Of the job that codes weights by calibration data: it holds a layer, products of the inputs of its projections
-    and, of the widest one, what GPTQ makes of them; and it writes each code twice."""
+    and, of the widest one, what GPTQ makes of them; and it writes each code twice. To tune scales, it holds all codes,
+    and the head twice. Raises as `build_of` does."""
+    sizes, passes = sizes_for(config, model), recipe_from(config.recipes[recipe], recipe).tune_scales
     calibration, widest = calibration_needs(sizes), max(n_in for n_in, _ in sizes.projections.values())
-    mem_mb = calibration.mem_mb + 28 * widest**2 / MB
-    return Needs(ceil(mem_mb), 100 + ceil(2.2 * sum(part_values(sizes)) / MB), 2 * calibration.runtime)
+    mem_mb, runtime = calibration.mem_mb + 28 * widest**2 / MB, 2 * calibration.runtime
+    if passes:
+        mem_mb += (sum(part_values(sizes)) + 8 * sizes.vocab_size * sizes.hidden_size) / MB
+        runtime += passes * calibration.runtime
+    return Needs(ceil(mem_mb), 100 + ceil(2.2 * sum(part_values(sizes)) / MB), runtime)
 
 
 def fp_needs(sizes: Sizes, context_len: int) -> Needs:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.layer_kinds import LayerKind
@@ -29,6 +30,10 @@ class Conv(nn.Conv2d):
 
     def __init__(self, n_in: int, n_out: int, bias: bool = False):
         super().__init__(n_in, n_out, kernel_size=1, bias=bias)
+
+    def of_rows(self, x: torch.Tensor) -> torch.Tensor:
+        """The same map of (…, channels), as a product of matrices."""
+        return F.linear(x, self.weight[:, :, 0, 0], self.bias)
 
 
 def to_channels(x: torch.Tensor) -> torch.Tensor:

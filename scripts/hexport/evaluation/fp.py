@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch.nn import functional as F
 
 from hexport.decoder.device import device
-from hexport.decoder.model import Attention, Conv, Layer, rope_of
+from hexport.decoder.matrix_products import layer_by_products
+from hexport.decoder.model import rope_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.evaluation.scores import Scoring, TokenScores
 from hexport.evaluation.stream import State, stream
@@ -52,45 +52,10 @@ class FloatDecoder:
         layer, config = load_layer(self.checkpoint, i).to(device()), self.checkpoint.config
         kind = config.layers[i]
         window = config.sliding_window if kind.sliding else None
-        return lambda state: float_layer(layer, state.hidden, state.pack.lengths, window, *rope_of(kind, state.ropes))
+        return lambda state: layer_by_products(
+            layer, state.hidden, state.pack.lengths, window, *rope_of(kind, state.ropes)
+        )
 
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
         epilogue = load_epilogue(self.checkpoint).to(device())
-        return lambda hidden: _linear(epilogue.output, epilogue.norm(hidden))
-
-
-def float_layer(
-    layer: Layer, hidden: torch.Tensor, lengths: Sequence[int], window: int | None, *rope: torch.Tensor
-) -> torch.Tensor:
-    """The next hidden states (1, n, hidden) of sequences side by side, whose lengths are given."""
-    attended = _attention(layer.attention, layer.input_norm(hidden), lengths, window, *rope)
-    hidden = hidden + layer.post_attention_norm(attended)
-    x, feed_forward = layer.pre_feed_forward_norm(hidden), layer.feed_forward
-    gated = feed_forward.activation(_linear(feed_forward.gate_proj, x)) * _linear(feed_forward.up_proj, x)
-    return hidden + layer.post_feed_forward_norm(_linear(feed_forward.down_proj, gated))
-
-
-def _attention(attention: Attention, x: torch.Tensor, lengths: Sequence[int], window: int | None, *rope):
-    def heads(projection: Conv, n: int) -> torch.Tensor:
-        return _linear(projection, x).view(1, -1, n, attention.head_dim).transpose(1, 2)
-
-    q = attention.q_norm(heads(attention.q_proj, attention.n_heads))
-    k = attention.k_norm(heads(attention.k_proj, attention.n_kv_heads))
-    v = heads(attention.v_proj, attention.n_kv_heads)
-    if rope:
-        q, k = attention.q_rope(q, *rope), attention.k_rope(k, *rope)
-    sequences = zip(*(tensor.split(list(lengths), dim=2) for tensor in (q, k, v)), strict=True)
-    y = torch.cat([_attend(*of_sequence, window) for of_sequence in sequences], dim=2).transpose(1, 2)
-    return _linear(attention.o_proj, y.flatten(2))
-
-
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
-    """(1, heads, n, head_dim); the scale is in the queries' weights."""
-    n, seen = q.shape[2], None
-    if window is not None and window < n:
-        seen = torch.ones(n, n, dtype=torch.bool, device=q.device).tril().triu(1 - window)
-    return F.scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None, scale=1.0, enable_gqa=True)
-
-
-def _linear(projection: Conv, x: torch.Tensor) -> torch.Tensor:
-    return F.linear(x, projection.weight[:, :, 0, 0], projection.bias)
+        return lambda hidden: epilogue.output.of_rows(epilogue.norm(hidden))

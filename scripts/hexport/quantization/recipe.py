@@ -83,7 +83,8 @@ class Override:
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """kv_bits and logits_bits: of the program's inputs and outputs. masked_softmax, r3: see decoder/model.py; r1,
-    r2: see decoder/rotation.py; widen: decoder/widening.py.
+    r2: see decoder/rotation.py; widen: decoder/widening.py; tune_scales: passes over the calibration data, see
+    scale_tuning.py.
     """
 
     precision: Precision = Precision()
@@ -94,6 +95,7 @@ class Recipe:
     r2: bool = False
     r3: bool = False
     widen: int = 0
+    tune_scales: int = 0
     overrides: tuple[Override, ...] = field(default=())
 
     def at(self, place: str, point: str) -> Precision:
@@ -190,7 +192,7 @@ def _checked(text: str) -> tuple[Recipe | None, str | None]:
         recipe = Recipe(precision=precision, overrides=overrides, **others)
     except TypeError as error:
         return None, str(error)
-    faults = _faults_of_projections, _faults_of_overrides, _faults_of_shared, _faults_of_percentiles
+    faults = _faults_of_tuning, _faults_of_projections, _faults_of_overrides, _faults_of_shared, _faults_of_percentiles
     return recipe, next(chain.from_iterable(faults_of(recipe) for faults_of in faults), None)
 
 
@@ -320,6 +322,11 @@ def _faults_of_shared(recipe: Recipe) -> Iterator[str]:
                 f"an override gives {point} of layer {place} activation_bits {bits}; what layers share has those of "
                 f"the recipe, {common}; name modules inside attention or feed_forward in points"
             )
+
+
+def _faults_of_tuning(recipe: Recipe) -> Iterator[str]:
+    if recipe.tune_scales and not any(recipe.at(*projection).gptq for projection in projections(recipe)):
+        yield "tune_scales fits the scales of codes that gptq has found, and no projection has gptq; set gptq: true"
 
 
 def _faults_of_projections(recipe: Recipe) -> Iterator[str]:

@@ -40,6 +40,7 @@ def other_table(recipe: Recipe) -> Table:
     table.add_row("KV cache", f"{recipe.kv_bits}-bit, around its middle code")
     table.add_row("logits", f"{recipe.logits_bits}-bit")
     table.add_row("masked softmax", "yes" if recipe.masked_softmax else "no")
+    table.add_row("scales tuned", f"in {recipe.tune_scales} passes" if recipe.tune_scales else "no")
     table.add_row("R1", "yes" if recipe.r1 else "no")
     table.add_row("R2", "yes" if recipe.r2 else "no")
     table.add_row("R3", "yes" if recipe.r3 else "no")

@@ -22,7 +22,7 @@ from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 from hexport.progress import Progress
-from hexport.provenance import damage, manifest_path, write_manifest
+from hexport.provenance import is_whole, manifest_path, write_manifest
 from hexport.quantization.block_scales import block_scales
 from hexport.quantization.calibration import EXPORT_LENGTH, check_samples, prepare_epilogue, prepare_layer
 from hexport.quantization.coded_weight import CodedWeight
@@ -76,7 +76,7 @@ def search(
     check_samples(samples, checkpoint.config)
     files = _files(checkpoint, samples, recipe, folder)
     asked = searched(recipe, checkpoint.config.n_layers)
-    missing = {place: precisions for place, precisions in asked.items() if not _is_known(files[place])}
+    missing = {place: precisions for place, precisions in asked.items() if not is_whole(files[place])}
     if len(missing) < len(files):
         progress.say(f"weights: {len(files) - len(missing)} of {len(files)} layers found in {folder}")
     if missing:
@@ -171,10 +171,6 @@ def _search_s(checkpoint: Checkpoint, precisions: dict[str, Precision]) -> float
     sizes = sizes_of(checkpoint.config)
     ranges = {name: precision.seq_mse for name, precision in precisions.items()}
     return search_s(sizes, ranges) + feedback_s(sizes, [name for name, each in precisions.items() if each.gptq])
-
-
-def _is_known(file: Path) -> bool:
-    return file.is_file() and manifest_path(file).is_file() and not damage(file)
 
 
 def _write(file: Path, coded: dict[str, CodedWeight]) -> None:
