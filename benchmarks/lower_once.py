@@ -39,7 +39,7 @@ def main(
 ):
     special = SpecialTokens.of(special_ids(Path(tokenizer)), Path(tokenizer))
     spec = recipe_from(resolve_recipes({})[recipe], recipe)
-    model, quant_attrs = Checkpoint(Path(checkpoint), spec.r1), load_quant_attrs(Path(attrs))
+    model, quant_attrs = Checkpoint(Path(checkpoint), spec.r1, spec.row_scales), load_quant_attrs(Path(attrs))
     if flow == "stamped":
         lengths = {KV_METHOD: int(decode)} | ({PREFILL_METHOD: int(prefill)} if prefill else {})
         plan = Plan(model.config, spec, target_named(target), lengths, int(context), 1)

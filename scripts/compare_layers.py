@@ -74,7 +74,7 @@ def main(
         from hexport.targets.target import Target
 
         recipe = recipe_from(config.recipes[recipe_name], recipe_name)
-        checkpoint = Checkpoint(checkpoint_path.parent, recipe.r1)
+        checkpoint = Checkpoint(checkpoint_path.parent, recipe.r1, recipe.row_scales)
         attrs = quant_attrs_of(attrs_path, weights_path, checkpoint, recipe, recipe_name)
         tokens = read_tokens(tokens_path).samples[0][:n_tokens]
         target, n = Target(config.socs[0], emulator=True), len(tokens)

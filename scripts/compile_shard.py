@@ -52,7 +52,7 @@ def main(
         from hexport.quantization.recipe import recipe_from
 
         build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])
-        model = Checkpoint(checkpoint.parent, recipe.r1)
+        model = Checkpoint(checkpoint.parent, recipe.r1, recipe.row_scales)
         plan, attrs = plan_of(settings, model.config, recipe), quant_attrs_of(quant_attrs, weights, model, recipe)
         by_ar_len = templates_by_ar_len(templates)
         with atomic_path(output) as part:

@@ -71,7 +71,7 @@ def main(
                 return
             context_len, limit = settings["max_seq_len"], settings["limit"]
             loaded, recipe = load_tokenizer(tokenizer.parent), recipe_from(settings["recipe_spec"], settings["recipe"])
-            float_model = Checkpoint(checkpoint.parent, recipe.r1)
+            float_model = Checkpoint(checkpoint.parent, recipe.r1, recipe.row_scales)
             attrs = quant_attrs_of(quant_attrs, weights, float_model, recipe, settings["recipe"])
             scores = QuantisedScores(float_model, attrs, recipe, context_len, progress)
             with progress.stage("tasks"):

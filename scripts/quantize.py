@@ -47,7 +47,7 @@ def main(settings: dict, checkpoint: Path, tokens: Path, weights: Path | None, o
 
         data = read_tokens(tokens)
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
-        model = Checkpoint(checkpoint.parent, recipe.r1)
+        model = Checkpoint(checkpoint.parent, recipe.r1, recipe.row_scales)
         coded = weights_of(weights, model, recipe, settings["recipe"])
         attrs = calibrate(model, data.samples, recipe, progress, coded)
         save_quant_attrs(

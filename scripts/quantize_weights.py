@@ -43,7 +43,7 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         from hexport.quantization.weights_file import save_weights
 
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
-        model = Checkpoint(checkpoint.parent, recipe.r1)
+        model = Checkpoint(checkpoint.parent, recipe.r1, recipe.row_scales)
         coded = search(model, read_tokens(tokens).samples, recipe, progress, output.with_suffix(""))
         save_weights(output, coded, recipe=settings["recipe"], checkpoint=inputs["model.safetensors"])
         write_manifest(

@@ -54,7 +54,7 @@ def main(
 
         samples = read_tokens(tokens).samples
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
-        model = Checkpoint(checkpoint.parent, recipe.r1)
+        model = Checkpoint(checkpoint.parent, recipe.r1, recipe.row_scales)
         attrs = quant_attrs_of(quant_attrs, weights, model, recipe, settings["recipe"])
         found = sensitivity(model, attrs, recipe, samples, progress)
         write_text(output, overrides_yaml(found, settings["model"], settings["recipe"]))

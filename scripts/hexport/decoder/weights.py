@@ -18,11 +18,11 @@ class Checkpoint:
     """A canonical checkpoint: config.json and model.safetensors in one folder.
 
     Names and shapes are checked at once, tensors are read when asked for. `rotated` gives the parameters of the same
-    function in another basis of the hidden states (see `rotation.py`).
+    function in another basis of the hidden states (see `rotation.py`), `row_scales` those of a prologue that has them.
     """
 
-    def __init__(self, folder: Path, rotated: bool = False):
-        self.config = load_config(folder / "config.json")
+    def __init__(self, folder: Path, rotated: bool = False, row_scales: bool = False):
+        self.config = replace(load_config(folder / "config.json"), row_scales=row_scales)
         self.path, self.rotated = folder / "model.safetensors", rotated
         if rotated:
             check_rotation(self.config, str(folder / "config.json"))
@@ -59,7 +59,8 @@ class Checkpoint:
         """Of the whole vocabulary, or of its rows from one up to another."""
         parameters, scale = self._parameters(prologue_sources(rows)), self.config.embedding_scale
         parameters = {name: tensor if scale == 1 else tensor * scale for name, tensor in parameters.items()}
-        return rotated_prologue(parameters) if self.rotated else parameters
+        parameters = rotated_prologue(parameters) if self.rotated else parameters
+        return with_row_scales(parameters) if self.config.row_scales else parameters
 
     def epilogue_parameters(self, rows: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
         """Of the whole vocabulary, or of its rows from one up to another."""
@@ -73,6 +74,14 @@ class Checkpoint:
             name: parameter + self.config.norm_offset if name.endswith("norm.weight") else parameter
             for name, parameter in parameters.items()
         }
+
+
+def with_row_scales(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The table of embeddings as the largest magnitude of each row, (vocab, 1), and rows from -1 to 1."""
+    table = parameters["embedding.weight"]
+    largest = torch.maximum(table.amax(dim=1, keepdim=True), -table.amin(dim=1, keepdim=True))
+    scales = torch.where(largest > 0, largest, 1.0)
+    return {"embedding.weight": table / scales, "row_scale.weight": scales}
 
 
 def as_convolution(name: str, weight: torch.Tensor) -> torch.Tensor:
@@ -102,9 +111,11 @@ def layer_without_weights(config: DecoderConfig, kind: type[Layer] = Layer) -> L
     return with_parameters(module, {name: torch.zeros(p.shape) for name, p in module.named_parameters()})
 
 
-def load_prologue(checkpoint: Checkpoint, context_len: int, table: torch.Tensor | None = None) -> Prologue:
-    """`table` (rows, hidden) takes the place of the checkpoint's embeddings: token ids are then its rows."""
-    parameters = checkpoint.prologue_parameters() if table is None else {"embedding.weight": table}
+def load_prologue(
+    checkpoint: Checkpoint, context_len: int, parameters: dict[str, torch.Tensor] | None = None
+) -> Prologue:
+    """`parameters`, of some rows of the table of embeddings, take the place of all: token ids are then these rows."""
+    parameters = parameters or checkpoint.prologue_parameters()
     with torch.device("meta"):
         module = Prologue(replace(checkpoint.config, vocab_size=len(parameters["embedding.weight"])), context_len)
     module.set_rope_tables(checkpoint.config, context_len)

@@ -41,6 +41,6 @@ class EvaluationJob:
         from hexport.quantization.recipe import recipe_from
 
         recipe = recipe_from(self.settings["recipe_spec"], self.settings["recipe"])
-        model = Checkpoint(self.checkpoint.parent, recipe.r1)
+        model = Checkpoint(self.checkpoint.parent, recipe.r1, recipe.row_scales)
         attrs = quant_attrs_of(self.quant_attrs, self.weights, model, recipe, self.settings["recipe"])
         return functools.partial(References, model, attrs, recipe)
