@@ -27,7 +27,8 @@ def candidates(recipe: Recipe, sizes: Sizes, in_blocks: bool) -> dict[Unit, list
     """What every weight has in the recipe, first, and what it may have instead.
 
     That is 8 bits per channel, without a search, and, if a program may have any (`in_blocks`), 4 bits in blocks of each
-    size, searched as the recipe says. The table of embeddings has 8 bits or those of hidden states, as the `activation_bits` of its precision.
+    size, searched as the recipe says. The table of embeddings has 8 bits, or those of hidden states: the
+    `activation_bits` of its precision.
     """
     places = *map(str, range(sizes.n_layers)), EPILOGUE
     units = [(place, name) for place in places for name in projections_of(place)]

@@ -23,7 +23,7 @@ from hexport.lowering.template_lowering import quantized_io_passes, record_ops
 from hexport.programs.abi import KV_METHOD
 from hexport.quantization.calibration import token_inputs
 from hexport.quantization.coded_weight import NO_WEIGHTS, CodedWeight
-from hexport.quantization.encodings import SCALED_ROWS, known_or_observed, layer_encodings, observe_table
+from hexport.quantization.encodings import known_or_observed, layer_encodings, observe_table
 from hexport.quantization.prepared import PreparedGraph, prepare
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
@@ -64,8 +64,7 @@ def calibrate_plain(
         for sample in samples:
             prepared.module(*decoder_inputs(config, sample, len(sample)))
     if config.row_scales:
-        prologue = prepared.module.prologue
-        observe_table(prepared.points[f"prologue.{SCALED_ROWS}"], prologue.embedding.weight * prologue.row_scale.weight)
+        observe_table(prepared.points, prepared.module.prologue, "prologue.")
     encodings = {point: known_or_observed(point, observer, config) for point, observer in prepared.points.items()}
     n_layers = config.n_layers
     for i, k, v in zip(range(n_layers), prepared.outputs[1:], prepared.outputs[1 + n_layers :], strict=False):

@@ -29,7 +29,7 @@ from hexport.quantization.costs import (
     searched_table_s,
     table_s,
 )
-from hexport.quantization.encodings import SCALED_ROWS, known_or_observed, layer_encodings, observe_table
+from hexport.quantization.encodings import known_or_observed, layer_encodings, observe_table
 from hexport.quantization.points import placed
 from hexport.quantization.prepared import (
     PreparedGraph,
@@ -178,7 +178,7 @@ def _calibrate_prologue(checkpoint, samples, recipe, activations, progress) -> l
         state = State(hidden, ropes, causal_masks(len(sample), len(sample), 0, config.sliding_window))
         states.append(state.to(device()))
     if config.row_scales:
-        observe_table(template.points[SCALED_ROWS], prologue.embedding.weight * prologue.row_scale.weight)
+        observe_table(template.points, prologue)
     for point, observer in template.points.items():
         activations[f"prologue.{point}"] = known_or_observed(f"prologue.{point}", observer, config)
     return states

@@ -1,8 +1,10 @@
 """Encodings of points that are known whatever the data, and of those that have to fit each other."""
 
 import re
+from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import ATTEND, MASKED, MASKS
@@ -15,7 +17,6 @@ ROW_LIMITS = {
     "prologue.embedding.embedding": (-128 / 127, 1.0),
     "prologue.embedding.embedding.for_mul": (-128 / 127, (127 + 255 / 256) / 127),
 }
-SCALED_ROWS = "mul"  # the point of rows with their scales, in the prologue
 
 
 def known_or_observed(point: str, observer: Observer, config: DecoderConfig) -> Encoding:
@@ -34,10 +35,16 @@ def known_or_observed(point: str, observer: Observer, config: DecoderConfig) -> 
     return encoding_of(observer)
 
 
-def observe_table(observer: Observer, rows: torch.Tensor) -> None:
-    """Rows with their scales are observed as a table without is: all of them, and not those of samples alone."""
-    observer.min_val, observer.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
-    observer(rows)
+def observe_table(points: Mapping[str, Observer], prologue: nn.Module, place: str = "") -> None:
+    """Rows and their scales are observed as a table without scales is: all of them, and not those of samples alone.
+
+    `place` stands before the names of the prologue's points.
+    """
+    scales = prologue.row_scale.weight
+    for point, values in (("mul", prologue.embedding.weight * scales), ("row_scale.embedding", scales)):
+        observer = points[place + point]
+        observer.min_val, observer.max_val = torch.tensor(torch.inf), torch.tensor(-torch.inf)
+        observer(values)
 
 
 def layer_encodings(points: dict[str, Observer], k: str, v: str) -> dict[str, Encoding]:
