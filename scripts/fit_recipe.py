@@ -13,6 +13,7 @@ import click
 
 from hexport.build.artifacts import checkpoint_file, tokens_file
 from hexport.build.program_size import most_copies
+from hexport.config.checks import check_socs
 from hexport.config.documents import read_yaml
 from hexport.config.schema import nearest
 from hexport.config.settings import parse_config
@@ -51,6 +52,7 @@ def main(name: str, size: int | None, ratio: float | None, file: Path, recipe_na
     config = parse_config(read_yaml(file), str(file))
     if name not in config.models:
         raise HexportError(f"{file}: there is no model {name!r}{nearest(name, config.models)}")
+    check_socs(config, str(file))
     model = config.models[name]
     recipe_name = recipe_name or model.recipes[0]
     if recipe_name not in config.recipes:

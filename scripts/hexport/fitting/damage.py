@@ -3,8 +3,9 @@
 A weight that is off by D changes what its projection puts out for a token, of input x, by D x. To second order, this
 costs half the mean of (g . D x)^2, where g is the gradient of the log-probability of a label that the model draws: the
 Fisher information, as in WoodFisher (arXiv 2004.14340), token by token. So a forward and a backward pass serve all ways
-to code all weights. Codes are found on one part of the calibration data, and judged on another one. Of the output
-projection, the divergence itself is taken.
+to code all weights. Errors of keys and values reach later tokens, where they may add up; so the product is that of what
+the whole layer puts out, once more with the coded weight, and its gradient. Of the output projection, the divergence
+itself is taken. Codes are found on one part of the calibration data, and judged on another one.
 """
 
 import hashlib
@@ -14,10 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from hexport.code_digest import code_digest
 from hexport.decoder.device import device
+from hexport.decoder.layer_kinds import LayerKind
 from hexport.decoder.model import UncachedLayer
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.errors import HexportError
@@ -38,6 +41,7 @@ from hexport.quantization.weights import fake_quantised
 from hexport.quantization.weights_file import full_name
 
 LAYERS = "damage"  # a part, in the progress
+REACHING = ("attention.k_proj", "attention.v_proj")  # later tokens
 Candidates = Mapping[Unit, list[Precision]]
 Damages = dict[Unit, dict[Precision, float]]
 
@@ -88,14 +92,14 @@ def _measure(
         if place in missing:
             with torch.no_grad():
                 behind, products = observe_layer(layer, kind, coded, LAYER_PROJECTIONS)
-            seen = projection_gradients(layer, kind, judged, gradients[i + 1])
-            found = {}
-            for name in LAYER_PROJECTIONS:
-                weight = layer.get_submodule(name).weight
-                found[name] = {
-                    precision: _damage(_error(full_name(place, name), weight, products[name], precision), *seen[name])
-                    for precision in candidates[place, name]
+            judge = _LayerJudge(layer, kind, judged, gradients[i + 1])
+            found = {
+                name: {
+                    each: judge.damage(name, _error(full_name(place, name), layer, name, products[name], each))
+                    for each in candidates[place, name]
                 }
+                for name in LAYER_PROJECTIONS
+            }
             _write(missing[place], place, found)
         with torch.no_grad():
             if place not in missing:
@@ -110,20 +114,49 @@ def _measure(
         _write(missing[EPILOGUE], EPILOGUE, {OUTPUT_PROJECTION: found})
 
 
-def _error(name: str, weight: torch.Tensor, products: torch.Tensor, precision: Precision) -> torch.Tensor:
-    """What coding changes a weight (out, in, 1, 1) by, (out, in)."""
+def _error(
+    name: str, layer: UncachedLayer, projection: str, products: torch.Tensor, precision: Precision
+) -> torch.Tensor:
+    """What coding changes a weight by, (out, in, 1, 1). `name` is its full name."""
+    weight = layer.get_submodule(projection).weight
     with torch.no_grad():
         coded = coded_weight(name, weight, products, precision) if precision.is_searched else None
-        return (_fake(weight.cpu(), precision, coded).to(weight.device) - weight)[:, :, 0, 0]
+        return _fake(weight.cpu(), precision, coded).to(weight.device) - weight
 
 
 def _fake(weight: torch.Tensor, precision: Precision, coded: CodedWeight | None) -> torch.Tensor:
     return fake_quantised(weight_observer(precision), weight, coded)
 
 
-def _damage(error: torch.Tensor, x: torch.Tensor, gradient: torch.Tensor) -> float:
-    """error (out, in), x (in, tokens), gradient (out, tokens)"""
-    return float(((error @ x) * gradient).sum(dim=0).square().sum()) / (2 * x.shape[1])
+class _LayerJudge:
+    """Judges errors of the weights of a layer by samples before it, and gradients of their hidden states behind it."""
+
+    def __init__(self, layer: UncachedLayer, kind: LayerKind, states: list[State], gradients: list[torch.Tensor]):
+        self.layer, self.kind, self.states = layer, kind, states
+        self.seen = projection_gradients(layer, kind, states, gradients)
+        with torch.no_grad():
+            self.behind = torch.cat(pass_layer(layer, kind, states), dim=1)[0]
+        self.gradient = torch.cat(gradients, dim=1)[0]
+
+    def damage(self, projection: str, error: torch.Tensor) -> float:
+        """Of an error (out, in, 1, 1) of a projection's weight."""
+        with torch.no_grad():
+            if projection in REACHING:
+                return _damage((self._behind_with(projection, error) - self.behind) * self.gradient)
+            x, gradient = self.seen[projection]
+            return _damage(((error[:, :, 0, 0] @ x) * gradient).T)
+
+    def _behind_with(self, projection: str, error: torch.Tensor) -> torch.Tensor:
+        module = self.layer.get_submodule(projection)
+        own, module.weight = module.weight, nn.Parameter(module.weight + error, requires_grad=False)
+        behind = torch.cat(pass_layer(self.layer, self.kind, self.states), dim=1)[0]
+        module.weight = own
+        return behind
+
+
+def _damage(products: torch.Tensor) -> float:
+    """Of products (tokens, features) of errors and gradients."""
+    return float(products.sum(dim=1).square().mean()) / 2
 
 
 def _table_damage(embedded: list[torch.Tensor], gradients: list[torch.Tensor], precision: Precision) -> float:
@@ -133,7 +166,7 @@ def _table_damage(embedded: list[torch.Tensor], gradients: list[torch.Tensor], p
     rows, gradient = (torch.cat(parts, dim=1)[0] for parts in (embedded, gradients))
     steps = rows.abs().amax(dim=1, keepdim=True) / 127
     errors = torch.where(steps > 0, (rows / steps).round() * steps - rows, 0.0)
-    return float((errors * gradient).sum(dim=1).square().sum()) / (2 * len(rows))
+    return _damage(errors * gradient)
 
 
 def _head_damage(

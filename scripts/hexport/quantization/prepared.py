@@ -19,6 +19,8 @@ from hexport.quantization.quant_attrs import Encoding
 from hexport.quantization.recipe import Precision, Recipe
 from hexport.quantization.weights import Observer
 
+CHANNELS = 64  # of a projection that stands for all; its quantiser takes no single one
+
 
 @dataclass
 class PreparedGraph:
@@ -51,8 +53,8 @@ def prepare(
 @functools.cache
 def weight_observer(precision: Precision) -> Observer:
     """What observes the weight of a projection of this precision, in any graph; there is one for all."""
-    projection = nn.Conv2d(precision.block_size or 1, 1, kernel_size=1, bias=False).requires_grad_(False)
-    inputs = (torch.zeros(1, projection.in_channels, 1, 1),)
+    projection = nn.Conv2d(CHANNELS, 1, kernel_size=1, bias=False).requires_grad_(False)
+    inputs = (torch.zeros(1, CHANNELS, 1, 1),)
     return prepare(projection, inputs, Recipe(precision=precision), "0").weights["weight"]
 
 
