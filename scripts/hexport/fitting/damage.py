@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,6 +42,7 @@ from hexport.quantization.weights import fake_quantised
 from hexport.quantization.weights_file import full_name
 
 LAYERS = "damage"  # a part, in the progress
+RANGES = 4  # of SeqMSE
 REACHING = ("attention.k_proj", "attention.v_proj")  # later tokens
 Candidates = Mapping[Unit, list[Precision]]
 Damages = dict[Unit, dict[Precision, float]]
@@ -118,10 +120,15 @@ def _error(
     name: str, layer: UncachedLayer, projection: str, products: torch.Tensor, precision: Precision
 ) -> torch.Tensor:
     """What coding changes a weight by, (out, in, 1, 1). `name` is its full name."""
-    weight = layer.get_submodule(projection).weight
+    weight, precision = layer.get_submodule(projection).weight, _quick(precision)
     with torch.no_grad():
         coded = coded_weight(name, weight, products, precision) if precision.is_searched else None
         return _fake(weight.cpu(), precision, coded).to(weight.device) - weight
+
+
+def _quick(precision: Precision) -> Precision:
+    """With fewer ranges to try, which tells ways to code a weight apart as well, in a fifth of the time."""
+    return replace(precision, seq_mse=min(precision.seq_mse, RANGES))
 
 
 def _fake(weight: torch.Tensor, precision: Precision, coded: CodedWeight | None) -> torch.Tensor:
@@ -174,7 +181,7 @@ def _head_damage(
 ) -> float:
     head = load_epilogue(checkpoint)
     weight, norm = head.output.weight, head.norm.to(device())
-    codes = coded_head(checkpoint, coded, precision, progress) if precision.is_searched else None
+    codes = coded_head(checkpoint, coded, _quick(precision), progress) if precision.is_searched else None
     pair = [each[:, :, 0, 0].to(device()) for each in (weight, _fake(weight, precision, codes))]
     comparison = Comparison()
     for state in judged:

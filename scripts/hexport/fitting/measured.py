@@ -1,12 +1,14 @@
 """The real perplexity of a fitted recipe: its weights are searched, and the fake-quantised decoder reads tokens that
 the search has not seen.
 
-Ranges of activations hardly depend on how weights are coded, so they are calibrated once, by the float weights.
+Ranges of activations hardly depend on how weights are coded, so they are calibrated once, by the float weights and no
+more tokens than it takes.
 """
 
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from hexport.quantization.weight_search import search
 
 JUDGED = 1 / 4  # of the calibration tokens
 FEWEST_TOKENS = 64
+CALIBRATED = 2048  # tokens that activations are calibrated on
 
 
 def split(samples: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
@@ -44,6 +47,14 @@ def split(samples: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
             judging.append(behind)
         left -= len(sample)
     return coding, [sample for sample in judging if len(sample) > 1]  # a single token scores nothing
+
+
+def _first(samples: list[list[int]], n_tokens: int) -> Iterator[list[int]]:
+    """Samples up to the one with which there are so many tokens."""
+    for sample in samples:
+        if n_tokens > 0:
+            yield sample
+        n_tokens -= len(sample)
 
 
 @dataclass(frozen=True)
@@ -83,9 +94,10 @@ class Laboratory:
     def _attrs(self, checkpoint: Checkpoint, recipe: Recipe) -> QuantAttrs:
         file = self.folder / f"quant_attrs.{self._digest(str(recipe.embedding_bits))}.json"
         if not file.is_file():
-            attrs = calibrate(checkpoint, self.coding, recipe, self.progress)
+            samples = [*_first(self.coding, CALIBRATED)]
+            attrs = calibrate(checkpoint, samples, recipe, self.progress)
             facts = {"model": self.model, "recipe": self.base, "checkpoint": sha256(checkpoint.path)}
-            save_quant_attrs(file, attrs, **facts, calibration={"tokens": sum(map(len, self.coding))})
+            save_quant_attrs(file, attrs, **facts, calibration={"tokens": sum(map(len, samples))})
         return load_quant_attrs(file)
 
     def _digest(self, what: str) -> str:
