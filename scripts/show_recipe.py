@@ -7,13 +7,13 @@ import click
 from rich.console import Console
 
 from hexport.build.program_size import LEFT_OUT, known_sizes, program_sizes
+from hexport.config.checks import check_socs
 from hexport.config.documents import read_yaml
 from hexport.config.schema import nearest
 from hexport.config.settings import Config, built_in_models, parse_config
 from hexport.errors import HexportError, one_line_errors
 from hexport.quantization.recipe import check_sizes, recipe_from
 from hexport.quantization.recipe_table import other_table, projection_table, size_table
-from hexport.targets.socs import HTP_ARCH
 
 WIDTH = 160  # of tables that do not go to a terminal
 
@@ -25,9 +25,7 @@ WIDTH = 160  # of tables that do not go to a terminal
 def main(name: str, file: Path) -> None:
     config = _config_with(name, file)
     model = config.models[name]
-    for soc in config.socs:
-        if soc not in HTP_ARCH:
-            raise HexportError(f"{file}: socs: unknown SoC {soc!r}{nearest(soc, HTP_ARCH)}")
+    check_socs(config, str(file))
     for recipe_name in model.recipes:
         if recipe_name not in config.recipes:
             hint = nearest(recipe_name, config.recipes)

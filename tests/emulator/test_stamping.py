@@ -10,12 +10,14 @@ from executorch.backends.qualcomm.qnn_preprocess import QnnBackend
 from same_ops import assert_same_program, canonical, stamped_ops
 from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, qdq_logits, save_llama, sqnr_db
 
+from hexport.decoder.basis import Basis
 from hexport.decoder.weights import Checkpoint
 from hexport.lowering.plain import convert_decoder, lower_plain, record_plain
 from hexport.lowering.recording import Op, Tensor, recording
 from hexport.progress import Progress
-from hexport.quantization.calibration import calibrate, prepare_layer
+from hexport.quantization.calibration import calibrate
 from hexport.quantization.coded_weight import CodedWeight
+from hexport.quantization.prepared import weight_observer
 from hexport.quantization.recipe import recipe_from
 from hexport.quantization.weights import codes, weight_encoding
 from hexport.runtime.decode import step
@@ -83,11 +85,12 @@ def zero_channels(model):
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory, qnn_sdk) -> tuple:
-    """4-bit weights per channel in places, in the model of `mixed`."""
+    """4-bit weights per channel in places, and embeddings in 8 bits, in the model of `mixed`."""
     folder = tmp_path_factory.mktemp("other")
     save_llama(folder, zero_channels, **UNLIKE_TINY)
     overrides = [{"points": points, "weight_bits": 4} for points in ("feed_forward.down_proj", "*.q_proj")]
-    checkpoint, recipe = Checkpoint(folder), recipe_from({**RECIPE, "overrides": overrides}, "r")
+    recipe = recipe_from({**RECIPE, "embedding_bits": 8, "overrides": overrides}, "r")
+    checkpoint = Checkpoint(folder, Basis(row_scales=True))
     samples = [[256, *text.encode()] for text in SAMPLES]
     return checkpoint, calibrate(checkpoint, samples, recipe, Progress()), recipe
 
@@ -97,6 +100,7 @@ MIXED = {
     "granularity": "per_block",
     "block_size": 16,
     "kv_bits": 8,
+    "embedding_bits": 8,
     "overrides": [
         {
             "points": "attention.v_proj",
@@ -116,7 +120,7 @@ def mixed(tmp_path_factory, qnn_sdk) -> tuple:
     """Blocks, 8-bit keys and values, 8-bit activations, and layers that differ, with weights coded in places."""
     folder = tmp_path_factory.mktemp("mixed")
     save_llama(folder, zero_channels, **UNLIKE_TINY)
-    checkpoint, recipe = Checkpoint(folder), recipe_from(MIXED, "r")
+    checkpoint, recipe = Checkpoint(folder, Basis(row_scales=True)), recipe_from(MIXED, "r")
     attrs = calibrate(checkpoint, [[256, *text.encode()] for text in SAMPLES], recipe, Progress())
     names = ("0.attention.q_proj", "1.feed_forward.down_proj", "0.feed_forward.up_proj", "1.feed_forward.gate_proj")
     return (
@@ -130,7 +134,7 @@ def coded(checkpoint, recipe, name: str) -> CodedWeight:
     """A projection in narrowed ranges and, of the feed-forward, in codes that are often not the nearest ones."""
     random, (layer, projection) = torch.Generator().manual_seed(0), name.split(".", 1)
     weight = checkpoint.layer_parameters(int(layer))[f"{projection}.weight"]
-    observer = prepare_layer(checkpoint.config, int(layer), 8, 8, recipe).weights[f"{projection}.weight"]
+    observer = weight_observer(recipe.at(layer, projection))
     scales, zero_points = weight_encoding(observer, weight, 0.5 + torch.rand(len(weight), generator=random) / 2)
     if projection.startswith("attention"):
         return CodedWeight(scales)
@@ -184,6 +188,21 @@ def holds(tensor: Tensor, weight: np.ndarray) -> bool:
     scales = tensor.quantization["scale_offset"]["scale"]
     real = np.where(codes > 7, codes - 16, codes) * scales
     return bool((np.abs(real - weight) <= scales * 0.501).all())
+
+
+def test_the_table_of_embeddings_has_8_bits_and_a_scale_for_each_row(lowerings, other):
+    table = Checkpoint(other[0].path.parent).prologue_parameters()["embedding.weight"].numpy()
+    stamped = stamped_ops(*lowerings.graph_arguments(*other))
+    held = {op.inputs[0] for op in stamped if op.type == "Gather" and op.inputs[0].dims[0] == len(table)}
+    codes, scales = sorted(held, key=lambda tensor: -tensor.dims[1])
+    assert (codes.data.dtype, codes.dims, scales.dims) == (np.uint8, list(table.shape), [len(table), 1])
+    rows, row_scales = (real_values(tensor) for tensor in (codes, scales))
+    largest = np.abs(table).max(axis=1, keepdims=True)
+    assert (np.abs(rows * row_scales - table) <= largest / 127 * 0.51).all()
+
+
+def real_values(tensor: Tensor) -> np.ndarray:
+    return (tensor.data.astype(np.float64) + tensor.quantization["offset"]) * tensor.quantization["scale"]
 
 
 def test_a_program_with_4_bit_weights_runs(lowerings, other, tmp_path):

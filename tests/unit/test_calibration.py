@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from hexport.decoder.basis import Basis
 from hexport.decoder.masks import causal_masks
 from hexport.decoder.model import empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
@@ -74,7 +75,8 @@ def test_every_point_equals_the_whole_graphs_with_all_that_a_recipe_may_ask_for(
         {"layers": "[12]", "points": "attention.q_rope", "observer": "percentile"},
     ]
     keys = {"kv_bits": 8, "r3": True, "masked_softmax": True, "observer": "mse", "overrides": overrides}
-    mixed = recipe_from(keys, "r")
+    mixed = recipe_from(keys | {"embedding_bits": 8}, "r")
+    checkpoint = Checkpoint(checkpoint.path.parent, Basis(row_scales=True))
     attrs = calibrate(checkpoint, SAMPLES, mixed, Progress())
     assert attrs == calibrate_plain(checkpoint, SAMPLES, mixed)
     bits = {point: encoding.bits for point, encoding in attrs.activations.items()}
@@ -238,9 +240,9 @@ def large_vocabulary(tmp_path_factory):
 
 
 @pytest.mark.parametrize("observer", ["min_max", "moving_average", "mse"])
-@pytest.mark.parametrize("r1", [False, True], ids=["", "r1"])
-def test_blocks_of_the_vocabulary_give_what_the_whole_gives(large_vocabulary, monkeypatch, observer, r1):
-    recipe = recipe_from({"observer": observer, "r1": r1}, "r")
+@pytest.mark.parametrize("keys", [{}, {"r1": True}, {"embedding_bits": 8}], ids=["", "r1", "row_scales"])
+def test_blocks_of_the_vocabulary_give_what_the_whole_gives(large_vocabulary, monkeypatch, observer, keys):
+    recipe = recipe_from({"observer": observer, **keys}, "r")
     checkpoint = Checkpoint(large_vocabulary.path.parent, recipe.basis)
     samples = [[5, 299, 0, 17, 17, 3, 244, 8, 21], [130], [64, 63, 1, 255, 256, 6]]
     whole = calibrate(checkpoint, samples, recipe, Progress())
@@ -249,10 +251,13 @@ def test_blocks_of_the_vocabulary_give_what_the_whole_gives(large_vocabulary, mo
     assert calibrate(checkpoint, samples, recipe, Progress()) == whole
 
 
-def test_the_embeddings_range_is_that_of_the_whole_table(large_vocabulary, recipe, monkeypatch):
+@pytest.mark.parametrize(("bits", "point"), [(16, "embedding.embedding"), (8, "mul")])
+def test_the_embeddings_range_is_that_of_the_whole_table(large_vocabulary, monkeypatch, bits, point):
     monkeypatch.setattr(vocabulary, "BLOCK_VALUES", 1)
-    attrs = calibrate(large_vocabulary, [[1, 2, 3]], recipe, Progress())
-    found, expected = attrs.encoding("prologue.embedding.embedding"), encoding_of(torch.tensor([9.0, -7.0]))
+    recipe = recipe_from({"embedding_bits": bits}, "r")
+    checkpoint = Checkpoint(large_vocabulary.path.parent, recipe.basis)
+    attrs = calibrate(checkpoint, [[1, 2, 3]], recipe, Progress())
+    found, expected = attrs.encoding(f"prologue.{point}"), encoding_of(torch.tensor([9.0, -7.0]))
     assert math.isclose(found.scale, expected.scale, rel_tol=1e-6)
     assert found.zero_point == expected.zero_point
 

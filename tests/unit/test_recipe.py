@@ -25,6 +25,7 @@ from hexport.quantization.recipe import (
 
 ATTENTION, FEED_FORWARD = LAYER_PROJECTIONS[:4], LAYER_PROJECTIONS[4:]
 DOWN, V = "feed_forward.down_proj", "attention.v_proj"
+LOGITS = [{"layers": EPILOGUE, "points": OUTPUT_PROJECTION, "activation_bits": 16}]
 
 
 def recipe(based_on: str, **own) -> Recipe:
@@ -241,6 +242,14 @@ def test_built_in_recipes_have_the_keys_and_values_of_config_yaml():
         (
             {"overrides": [{"layers": "prologue", "activation_bits": 8}]},
             "an override gives embedding.embedding of layer prologue activation_bits 8; ",
+        ),
+        (
+            {"activation_bits": 8, "kv_bits": 8, "embedding_bits": 8, "overrides": LOGITS},
+            "embedding_bits 8 is for activation_bits 16; with 8, the table has 8 bits anyway: set embedding_bits: 16",
+        ),
+        (
+            {"embedding_bits": 8, "overrides": [{"layers": "prologue", "points": "mul", "activation_bits": 8}]},
+            "an override gives mul of layer prologue activation_bits 8; ",
         ),
         (
             {"overrides": [{"points": "mlp.down_proj", "weight_bits": 4}]},

@@ -32,9 +32,12 @@ recipes:
       - {points: attention.q_rope, observer: percentile}
       - {layers: epilogue, points: output, weight_bits: 8, granularity: per_tensor, seq_mse: 0, gptq: false}
   rotated: {based_on: 16a8w, kv_bits: 8, r3: true}
+  small_table: {based_on: 16a8w, embedding_bits: 8}
 models:
   mine: {checkpoint: here, recipe: careful, modes: [kv, hybrid], max_seq_len: 64}
   rotated: {checkpoint: here, recipe: rotated, modes: [kv, hybrid]}
+  small_table: {checkpoint: here, recipe: small_table, modes: [kv]}
+  large_table: {checkpoint: here, recipe: 16a8w, modes: [kv]}
   narrow: {checkpoint: narrow, recipe: careful}
   several: {checkpoint: here, recipe: [careful, rotated], max_seq_len: [64, 8192]}
   absent: {checkpoint: absent.gguf}
@@ -98,6 +101,13 @@ def test_what_is_no_projection_has_a_row_too():
     ):
         assert row in rows
     assert not any("down_proj" in row[0] for row in rows if row)  # that override changes no activations
+
+
+def test_embeddings_in_8_bits_have_a_scale_for_each_row():
+    small, large = shown("small_table"), shown("large_table")
+    assert ["embedding", "8-bit, a scale per row"] in small
+    sizes = [float(row[3].removesuffix(" MB")) for rows in (small, large) for row in rows if row[:1] == ["SM8650"]]
+    assert sizes[1] - sizes[0] == pytest.approx(20000 * (64 - 2) / 1e6, abs=0.11)
 
 
 def test_programs_hold_weights_once_where_the_soc_shares_them():

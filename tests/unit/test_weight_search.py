@@ -192,10 +192,9 @@ def test_the_best_candidate_of_each_channel_is_found(checkpoint, inputs, tmp_pat
 
 def test_gptq_refuses_inputs_that_are_no_numbers(checkpoint):
     recipe = recipe_from({**PER_CHANNEL, "gptq": True}, "r")
-    observer = prepare_layer(checkpoint.config, 0, 8, 8, recipe).weights["feed_forward.down_proj.weight"]
     weight = checkpoint.layer_parameters(0)["feed_forward.down_proj.weight"]
     with pytest.raises(HexportError, match=r"inputs of layers\.0\.x are not finite on the calibration data; check"):
-        coded_weight("layers.0.x", weight, torch.full((64, 64), torch.nan), observer, recipe.precision)
+        coded_weight("layers.0.x", weight, torch.full((64, 64), torch.nan), recipe.precision)
 
 
 def test_only_what_the_recipe_names_is_searched(checkpoint, tmp_path):

@@ -47,6 +47,12 @@ def program_sizes(config: Config, model: Model, name: str, sizes: Sizes) -> Iter
             yield soc, context_len, mode, copies * estimated_bytes(recipe_from(spec, name), sizes, context_len)
 
 
+def most_copies(config: Config, model: Model) -> int:
+    """How often a program of the model stores its weights, at most."""
+    targets = [Target(soc, emulator=False) for soc in config.socs]
+    return max(target.copies(2 if MODES[mode].prefills else 1) for target in targets for mode in model.modes)
+
+
 def estimated_bytes(recipe: Recipe, sizes: Sizes, context_len: int) -> int:
     """The bytes of all parts, once."""
     return sum(part_bytes(recipe, recipe.basis.of(sizes), context_len))

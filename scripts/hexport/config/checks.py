@@ -108,6 +108,11 @@ def _model_faults(config: Config) -> Iterator[str]:
         yield from (f"models.{model.name}{fault}" for check in checks for fault in check(model))
 
 
+def check_socs(config: Config, source: str) -> None:
+    """Raises HexportError with a line for each SoC of the config that is not known; `source` names its file."""
+    raise_all(source, _soc_faults(config))
+
+
 def _soc_faults(config: Config) -> Iterator[str]:
     for soc in config.socs:
         if soc not in HTP_ARCH:

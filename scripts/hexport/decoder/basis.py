@@ -12,11 +12,13 @@ T = TypeVar("T", DecoderConfig, Sizes)
 @dataclass(frozen=True)
 class Basis:
     """r1: hidden states are rotated; r2: so are the values of each KV head (see `rotation.py`). widen: how many
-    channels hidden states have beyond the published ones (see `widening.py`)."""
+    channels hidden states have beyond the published ones (see `widening.py`). row_scales: rows of the table of
+    embeddings are stored from -1 to 1, and a scale of each beside them (see `weights.py`)."""
 
     r1: bool = False
     r2: bool = False
     widen: int = 0
+    row_scales: bool = False
 
     def of(self, sizes: T) -> T:
         """The sizes of a decoder that computes in this basis, from the published ones."""

@@ -41,9 +41,10 @@ class DecoderConfig:
     sliding_window: int | None
     layers: tuple[LayerKind, ...]
     ropes: tuple[Rope, ...]
-    # Forms of the same attention that are coded more precisely; a recipe chooses.
+    # Forms of the same computation that are coded more precisely; a recipe chooses.
     masked_softmax: bool = False
     r3: bool = False
+    row_scales: bool = False
 
     def layer_signature(self, layer: int) -> str:
         """Layers with equal signatures share one template: other masks and angles are only wired differently."""

@@ -167,11 +167,16 @@ class UncachedLayer(Layer):
 
 
 class Prologue(nn.Module):
-    """Token ids and positions -> hidden states, and the rotary angles of these positions."""
+    """Token ids and positions -> hidden states, and the rotary angles of these positions.
+
+    With row scales, the rows of the table reach from -1 to 1 at most, so that 8 bits code each as well as they can, and
+    what was looked up is multiplied with its row's scale: the HTP looks up nothing of a table with several encodings.
+    """
 
     def __init__(self, config: DecoderConfig, context_len: int):
         super().__init__()
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.row_scale = nn.Embedding(config.vocab_size, 1) if config.row_scales else None
         self.set_rope_tables(config, context_len)
 
     def set_rope_tables(self, config: DecoderConfig, context_len: int) -> None:
@@ -183,7 +188,10 @@ class Prologue(nn.Module):
     def forward(self, tokens, input_pos):
         """tokens, input_pos int32 (1, AR) -> hidden (1, AR, hidden); per rope cos, sin, -sin (1, 1, AR, dims / 2)"""
         tables = [getattr(self, f"{name}_{i}") for i in range(self.n_ropes) for name in TABLES]
-        return self.embedding(tokens), *(table[input_pos].unsqueeze(1) for table in tables)
+        hidden = self.embedding(tokens)
+        if self.row_scale is not None:
+            hidden = hidden * self.row_scale(tokens)
+        return hidden, *(table[input_pos].unsqueeze(1) for table in tables)
 
 
 class Epilogue(nn.Module):

@@ -32,7 +32,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, basis: Basis = PUBLISHED):
         published = load_config(folder / "config.json")
-        self.config = basis.of(published)
+        self.config = replace(basis.of(published), row_scales=basis.row_scales)
         self.path, self.basis = folder / "model.safetensors", basis
         if basis.r1:
             check_rotation(published, str(folder / "config.json"))
@@ -77,7 +77,8 @@ class Checkpoint:
         parameters = {name: tensor if scale == 1 else tensor * scale for name, tensor in parameters.items()}
         if self.basis.widen:
             parameters = self._widening.prologue(parameters)
-        return rotated_prologue(parameters) if self.basis.r1 else parameters
+        parameters = rotated_prologue(parameters) if self.basis.r1 else parameters
+        return with_row_scales(parameters) if self.basis.row_scales else parameters
 
     def epilogue_parameters(self, rows: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
         """Of the whole vocabulary, or of its rows from one up to another."""
@@ -100,6 +101,14 @@ class Checkpoint:
             name: parameter + self.config.norm_offset if name.endswith("norm.weight") else parameter
             for name, parameter in parameters.items()
         }
+
+
+def with_row_scales(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The table of embeddings as the largest magnitude of each row, (vocab, 1), and rows from -1 to 1."""
+    table = parameters["embedding.weight"]
+    largest = torch.maximum(table.amax(dim=1, keepdim=True), -table.amin(dim=1, keepdim=True))
+    scales = torch.where(largest > 0, largest, 1.0)
+    return {"embedding.weight": table / scales, "row_scale.weight": scales}
 
 
 def as_convolution(name: str, weight: torch.Tensor) -> torch.Tensor:
@@ -129,9 +138,11 @@ def layer_without_weights(config: DecoderConfig, kind: type[Layer] = Layer) -> L
     return with_parameters(module, {name: torch.zeros(p.shape) for name, p in module.named_parameters()})
 
 
-def load_prologue(checkpoint: Checkpoint, context_len: int, table: torch.Tensor | None = None) -> Prologue:
-    """`table` (rows, hidden) takes the place of the checkpoint's embeddings: token ids are then its rows."""
-    parameters = checkpoint.prologue_parameters() if table is None else {"embedding.weight": table}
+def load_prologue(
+    checkpoint: Checkpoint, context_len: int, parameters: dict[str, torch.Tensor] | None = None
+) -> Prologue:
+    """`parameters`, of some rows of the table of embeddings, take the place of all: token ids are then these rows."""
+    parameters = parameters or checkpoint.prologue_parameters()
     with torch.device("meta"):
         module = Prologue(replace(checkpoint.config, vocab_size=len(parameters["embedding.weight"])), context_len)
     module.set_rope_tables(checkpoint.config, context_len)

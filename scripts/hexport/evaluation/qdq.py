@@ -16,9 +16,9 @@ from hexport.evaluation.stream import State, packed_masks, stream
 from hexport.progress import Progress
 from hexport.quantization.calibration import EXPORT_LENGTH, prepare_epilogue, prepare_layer, prepare_prologue
 from hexport.quantization.fake_quantize import FakeQuantisedGraph
-from hexport.quantization.prepared import PreparedGraph
+from hexport.quantization.prepared import PreparedGraph, weight_observer
 from hexport.quantization.quant_attrs import QuantAttrs
-from hexport.quantization.recipe import Recipe
+from hexport.quantization.recipe import LAYER_PROJECTIONS, Recipe
 
 WORST_LAYERS = 5  # named
 # The vocabulary of templates, since to export and prepare a module takes several times its memory. No width is prime.
@@ -26,14 +26,14 @@ STAND_IN = 997
 
 
 class FakeQuantisedLayer:
-    """Layer `i` with all its encodings, or another layer of the same template, once that has been loaded.
+    """Layer `i` with all its encodings, or another layer of the same graph, once that has been loaded.
 
     Called with hidden (1, n, hidden), masks as of `causal_masks` or `packed_masks`, and the tables of all ropes
     (1, 1, n, dims / 2), it returns the next hidden states. `graph.points` are open to changes.
     """
 
     def __init__(self, checkpoint: Checkpoint, i: int, recipe: Recipe):
-        self.config = checkpoint.config
+        self.config, self.recipe = checkpoint.config, recipe
         prepared = prepare_layer(checkpoint.config, i, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
         self.graph = FakeQuantisedGraph(prepared, device())
         self.empty = [cache.to(device()) for cache in empty_cache(self.config, 0)]
@@ -45,7 +45,8 @@ class FakeQuantisedLayer:
         """Become layer `i`; `parameters` are float. `hidden` and `ropes` are the points of what it is called with."""
         self.kind = self.config.layers[i]
         angles = {f"rope_{j}": point for j, point in enumerate(rope_of(self.kind, ropes))}
-        self.graph.load(f"layers.{i}", attrs, parameters, {"hidden": hidden, MASK: MASK, **angles})
+        observers = {f"{name}.weight": weight_observer(self.recipe.at(str(i), name)) for name in LAYER_PROJECTIONS}
+        self.graph.load(f"layers.{i}", attrs, parameters, {"hidden": hidden, MASK: MASK, **angles}, observers)
 
     def __call__(
         self, hidden: torch.Tensor, masks: Sequence[torch.Tensor], ropes: Sequence[torch.Tensor]
@@ -54,13 +55,13 @@ class FakeQuantisedLayer:
 
 
 class FakeQuantisedDecoder:
-    """Keeps one template for all layers alike, and the weights of one part at a time."""
+    """Keeps one graph for all layers alike, and the weights of one part at a time."""
 
     def __init__(self, checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, context_len: int):
         self.checkpoint, self.attrs, self.recipe, self.context_len = checkpoint, attrs, recipe, context_len
         self._small = replace(checkpoint.config, vocab_size=STAND_IN)
         self._ends: dict[str, FakeQuantisedGraph] = {}  # prologue and epilogue
-        self._templates: dict[tuple, FakeQuantisedLayer] = {}
+        self.layers: dict[tuple, FakeQuantisedLayer] = {}  # by signature
         self.hidden_point = ""  # the point of what the last part put out
         self.rope_points: list[str] = []
 
@@ -82,16 +83,18 @@ class FakeQuantisedDecoder:
         layer, window = self.loaded_layer(i), self.checkpoint.config.sliding_window
         return lambda state: layer(state.hidden, packed_masks(state.pack.lengths, window), state.ropes)
 
+    def signature(self, i: int) -> tuple:
+        """Layers for which it is the same share a graph."""
+        return self.checkpoint.config.layer_signature(i), self.recipe.graph_of(i)
+
     def loaded_layer(self, i: int) -> FakeQuantisedLayer:
         """Layer `i`, of which the parts before have been loaded."""
         for graph in self._ends.values():
             graph.drop_parameters()
-        config = self.checkpoint.config
-        signature = config.layer_signature(i), self.recipe.template_of(i)
-        if signature not in self._templates:
-            self._templates[signature] = FakeQuantisedLayer(self.checkpoint, i, self.recipe)
-        layer = self._templates[signature]
-        for other in self._templates.values():
+        if self.signature(i) not in self.layers:
+            self.layers[self.signature(i)] = FakeQuantisedLayer(self.checkpoint, i, self.recipe)
+        layer = self.layers[self.signature(i)]
+        for other in self.layers.values():
             if other is not layer:
                 other.graph.drop_parameters()
         layer.load(i, self.attrs, self.checkpoint.layer_parameters(i), self.hidden_point, self.rope_points)

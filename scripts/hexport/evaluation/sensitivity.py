@@ -18,11 +18,11 @@ from hexport.evaluation.fp import fp_logits
 from hexport.evaluation.qdq import FakeQuantisedDecoder
 from hexport.evaluation.stream import Pack, State, packs, stream
 from hexport.progress import Progress
-from hexport.quantization.calibration import EXPORT_LENGTH, calibrate, prepare_layer
-from hexport.quantization.prepared import set_parameters
+from hexport.quantization.calibration import calibrate
+from hexport.quantization.prepared import set_parameters, weight_observer
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION, Override, Recipe
-from hexport.quantization.weights import Observer, fake_quantised
+from hexport.quantization.weights import fake_quantised
 
 TOKENS = 128  # of the calibration data; the variants of a layer then fill one call
 EIGHT_BITS = {"weight_bits": 8, "granularity": "per_channel"}
@@ -61,10 +61,6 @@ class Sensitivity:
 class _Decoder(FakeQuantisedDecoder):
     """A decoder that takes over from another one at any part, and whose weights get 8 bits one at a time."""
 
-    def __init__(self, *of_decoder):
-        super().__init__(*of_decoder)
-        self._wide_observers: dict[tuple, dict[str, Observer]] = {}
-
     def behind(self, other: FakeQuantisedDecoder) -> "_Decoder":
         """The next part is called with what the last part of `other` has put out."""
         self.hidden_point, self.rope_points = other.hidden_point, other.rope_points
@@ -72,18 +68,14 @@ class _Decoder(FakeQuantisedDecoder):
 
     def with_8_bits(self, i: int, layer: Callable, state: State) -> Iterator[tuple[str, torch.Tensor]]:
         """Projections of layer `i`, which is loaded, that have fewer bits, and the next hidden states with 8 bits."""
-        signature = self.checkpoint.config.layer_signature(i), self.recipe.template_of(i)
         narrow = [name for name in LAYER_PROJECTIONS if self.recipe.at(str(i), name).weight_bits < 8]
-        if narrow and signature not in self._wide_observers:
-            wide = _with_8_bits(self.recipe, "*_proj")
-            prepared = prepare_layer(self.checkpoint.config, i, EXPORT_LENGTH, EXPORT_LENGTH, wide)
-            self._wide_observers[signature] = prepared.weights
-        prepared, parameters = self._templates[signature].graph.prepared, self.checkpoint.layer_parameters(i)
-        for name in (f"{projection}.weight" for projection in narrow):
-            own = prepared.module.get_parameter(name)
-            wide = fake_quantised(self._wide_observers[signature][name], parameters[name])
+        prepared, parameters = self.layers[self.signature(i)].graph.prepared, self.checkpoint.layer_parameters(i)
+        for projection in narrow:
+            name = f"{projection}.weight"
+            own, precision = prepared.module.get_parameter(name), self.recipe.at(str(i), projection)
+            wide = fake_quantised(weight_observer(replace(precision, **EIGHT_BITS)), parameters[name])
             set_parameters(prepared, {name: wide.to(own.device)})
-            yield name.removesuffix(".weight"), layer(state)
+            yield projection, layer(state)
             set_parameters(prepared, {name: own})
 
 

@@ -21,8 +21,9 @@ from hexport.lowering.program import executorch_config
 from hexport.lowering.recording import Op
 from hexport.lowering.template_lowering import quantized_io_passes, record_ops
 from hexport.programs.abi import KV_METHOD
-from hexport.quantization.calibration import known_or_observed, layer_encodings, token_inputs
+from hexport.quantization.calibration import token_inputs
 from hexport.quantization.coded_weight import NO_WEIGHTS, CodedWeight
+from hexport.quantization.encodings import known_or_observed, layer_encodings, observe_table
 from hexport.quantization.prepared import PreparedGraph, prepare
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
@@ -62,6 +63,8 @@ def calibrate_plain(
     with torch.no_grad():
         for sample in samples:
             prepared.module(*decoder_inputs(config, sample, len(sample)))
+    if config.row_scales:
+        observe_table(prepared.points, prepared.module.prologue, "prologue.")
     encodings = {point: known_or_observed(point, observer, config) for point, observer in prepared.points.items()}
     n_layers = config.n_layers
     for i, k, v in zip(range(n_layers), prepared.outputs[1:], prepared.outputs[1 + n_layers :], strict=False):

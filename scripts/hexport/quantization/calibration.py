@@ -4,7 +4,6 @@ Memory holds one layer and the hidden states of the samples. The ranges are thos
 observe, because the templates run the same ops on the same values.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -14,7 +13,7 @@ from torch import nn
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.device import device, machine
-from hexport.decoder.masks import ATTEND, MASK, MASKED, MASKS, causal_mask, causal_masks
+from hexport.decoder.masks import MASK, causal_mask, causal_masks
 from hexport.decoder.model import Epilogue, Layer, Prologue, UncachedLayer, empty_cache, rope_of
 from hexport.decoder.rope import TABLES
 from hexport.decoder.sizes import sizes_of
@@ -30,17 +29,17 @@ from hexport.quantization.costs import (
     searched_table_s,
     table_s,
 )
+from hexport.quantization.encodings import known_or_observed, layer_encodings, observe_table
 from hexport.quantization.points import placed
 from hexport.quantization.prepared import (
-    Observer,
     PreparedGraph,
-    centred,
     encoding_of,
     end_at,
     observe_once,
     prepare,
     reset,
     set_parameters,
+    weight_observer,
 )
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.recipe import (
@@ -129,45 +128,6 @@ def check_samples(samples: list[list[int]], config: DecoderConfig) -> None:
         )
 
 
-def known_or_observed(point: str, observer: Observer, config: DecoderConfig) -> Encoding:
-    """The encoding of a point, from its known range if it has one: masks, and cosines and sines, whatever the data."""
-    if point in MASKS:
-        limits = MASKED, ATTEND
-    elif match := re.fullmatch(r"prologue\.index(?:_(\d+))?", point):  # the tables of the first rope, of the second …
-        amplitude = config.ropes[int(match[1] or 0) // len(TABLES)].attention_factor
-        limits = -amplitude, amplitude
-    else:
-        return encoding_of(observer)
-    observer.min_val, observer.max_val = map(torch.tensor, limits)
-    return encoding_of(observer)
-
-
-def layer_encodings(points: dict[str, Observer], k: str, v: str) -> dict[str, Encoding]:
-    """Encodings of a layer's points, of which `k` and `v` name those that it adds to the caches.
-
-    The HTP multiplies with 16-bit keys and values in signed codes around 0. It reads the caches as they are where these
-    are coded around the middle of the unsigned codes, in the same scale. From any other encoding it converts, and
-    rounds by the place of a token among the columns: answers would then depend on the AR length. With 8 bits, caches
-    and products have one encoding anyway.
-    """
-    if encoding_of(points[k]).bits == 8:
-        return {point: encoding_of(o) for point, o in points.items()}
-    # The observer of a product takes min-max; others on the way there may have taken something else.
-    operands = [observer for point, observer in points.items() if point.endswith(".for_matmul")]
-    ranges = {_range(o): o for o in operands} | {_range(points[p]): o for p, o in zip((k, v), operands, strict=True)}
-    for observer in points.values():
-        if observer.quant_min == 0 and (operand := ranges.get(_range(observer))):
-            observer.min_val, observer.max_val = operand.min_val, operand.max_val
-    cached = [_range(operand) for operand in operands]
-    return {
-        point: centred(o) if o.quant_min == 0 and _range(o) in cached else encoding_of(o) for point, o in points.items()
-    }
-
-
-def _range(observer: Observer) -> tuple[float, float]:
-    return float(observer.min_val), float(observer.max_val)
-
-
 def token_inputs(tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and their positions from 0, both int32 (1, n)."""
     return torch.tensor([tokens], dtype=torch.int32), torch.arange(len(tokens), dtype=torch.int32)[None]
@@ -217,6 +177,8 @@ def _calibrate_prologue(checkpoint, samples, recipe, activations, progress) -> l
         hidden, *ropes = template.module(*token_inputs(sample))
         state = State(hidden, ropes, causal_masks(len(sample), len(sample), 0, config.sliding_window))
         states.append(state.to(device()))
+    if config.row_scales:
+        observe_table(template.points, prologue)
     for point, observer in template.points.items():
         activations[f"prologue.{point}"] = known_or_observed(f"prologue.{point}", observer, config)
     return states
@@ -236,9 +198,8 @@ def _calibrate_layers(checkpoint, states, recipe, weights, activations, progress
         parameters = checkpoint.layer_parameters(i)
         for name in LAYER_PROJECTIONS:
             if coded := weights.get(f"layers.{i}.{name}"):
-                parameters[f"{name}.weight"] = fake_quantised(
-                    template.weights[f"{name}.weight"], parameters[f"{name}.weight"], coded
-                )
+                observer = weight_observer(recipe.at(str(i), name))
+                parameters[f"{name}.weight"] = fake_quantised(observer, parameters[f"{name}.weight"], coded)
         set_parameters(template, {name: parameter.to(device()) for name, parameter in parameters.items()})
         reset(template)
         kind = config.layers[i]
@@ -262,7 +223,7 @@ def _templates(checkpoint: Checkpoint, recipe: Recipe) -> dict[tuple, int]:
 
 def _template(checkpoint: Checkpoint, recipe: Recipe, layer: int) -> tuple:
     """Layers for which it is the same share a template."""
-    return checkpoint.config.layer_signature(layer), recipe.template_of(layer)
+    return checkpoint.config.layer_signature(layer), recipe.graph_of(layer)
 
 
 def _prepared_layers(checkpoint, recipe, progress) -> dict[tuple, PreparedGraph]:

@@ -1,6 +1,6 @@
 """Graphs that compute with quantised values in float32: fixed fake quantisation in the place of observers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torchao.quantization.pt2e import FixedQParamsObserver
 
 from hexport.quantization.prepared import PreparedGraph, observe_once, observer_of, set_parameters
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
-from hexport.quantization.weights import fake_quantised
+from hexport.quantization.weights import Observer, fake_quantised
 
+NO_OBSERVERS: Mapping[str, Observer] = {}  # nobody changes it
 # Their rows are quantised as what they hand on, in one encoding.
 LOOK_UPS = {torch.ops.aten.embedding.default, torch.ops.aten.index.Tensor}
 
@@ -88,18 +89,27 @@ class FakeQuantisedGraph:
             empty = nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
             setattr(self.prepared.module.get_submodule(owner), name, empty)
 
-    def load(self, place: str, attrs: QuantAttrs, parameters: dict[str, torch.Tensor], inputs: dict[str, str]) -> None:
+    def load(
+        self,
+        place: str,
+        attrs: QuantAttrs,
+        parameters: dict[str, torch.Tensor],
+        inputs: dict[str, str],
+        observers: Mapping[str, Observer] = NO_OBSERVERS,
+    ) -> None:
         """Compute what `place` (`layers.3`) does: with its encodings, and its float parameters, which are quantised.
 
-        `inputs` names the points of the inputs that other places put out.
+        `inputs` names the points of the inputs that other places put out. `observers` are those of weights that this
+        place has in another precision than the one whose graph was prepared.
         """
+        observers = {**self._weights, **observers}
         for point, fake_quantize in self.points.items():
             fake_quantize.encoding = attrs.encoding(inputs.get(point, f"{place}.{point}"))
         quantised = {}
         for name, parameter in parameters.items():
-            if name in self._weights:
+            if name in observers:
                 coded = attrs.weights.get(f"{place}.{name.removesuffix('.weight')}")
-                parameter = fake_quantised(self._weights[name], parameter, coded)
+                parameter = fake_quantised(observers[name], parameter, coded)
             quantised[name] = parameter.to(self._device)
         set_parameters(self.prepared, quantised)
 

@@ -1,10 +1,11 @@
 """How many bytes each part of a decoder takes in a program, estimated from its sizes and its recipe."""
 
 from hexport.decoder.sizes import Sizes
-from hexport.quantization.recipe import EPILOGUE, PROLOGUE, Recipe, projections_of
+from hexport.quantization.recipe import EPILOGUE, PROLOGUE, Precision, Recipe, projections_of
 
 SCALE_BYTES = 4  # of an output channel
 BLOCK_BYTES = 1  # of what a block multiplies its channel's scale with
+ROW_SCALE_BYTES = 2
 ROPE_TABLES = 3  # cos, sin and -sin
 
 
@@ -14,19 +15,24 @@ def part_bytes(recipe: Recipe, sizes: Sizes, context_len: int) -> list[int]:
     They are weights with their scales, the table of embeddings and those of the rotary embeddings. For a llama of 2
     layers, the list has 4 numbers.
     """
-    embedding = sizes.vocab_size * sizes.hidden_size * recipe.at(PROLOGUE, "embedding.embedding").activation_bits
+    table = table_bytes(sizes, recipe.at(PROLOGUE, "embedding.embedding").activation_bits, recipe.row_scales)
     ropes = sum(ROPE_TABLES * context_len * dims // 2 for dims in sizes.rope_dims)
-    prologue = (embedding + ropes * recipe.at(PROLOGUE, "index").activation_bits) // 8
+    prologue = table + ropes * recipe.at(PROLOGUE, "index").activation_bits // 8
     places = *map(str, range(sizes.n_layers)), EPILOGUE
     return [
         prologue,
-        *(sum(_weight_bytes(recipe, sizes, place, name) for name in projections_of(place)) for place in places),
+        *(sum(weight_bytes(sizes, name, recipe.at(place, name)) for name in projections_of(place)) for place in places),
     ]
 
 
-def _weight_bytes(recipe: Recipe, sizes: Sizes, place: str, projection: str) -> int:
+def table_bytes(sizes: Sizes, bits: int, row_scales: bool) -> int:
+    """Of the table of embeddings."""
+    return sizes.vocab_size * (sizes.hidden_size * bits // 8 + ROW_SCALE_BYTES * row_scales)
+
+
+def weight_bytes(sizes: Sizes, projection: str, precision: Precision) -> int:
+    """Of a projection's weight with its scales."""
     n_in, n_out = sizes.projections[projection]
-    precision = recipe.at(place, projection)
     blocks = n_in // precision.block_size if precision.block_size else 0
     return n_in * n_out * precision.weight_bits // 8 + n_out * (SCALE_BYTES + BLOCK_BYTES * blocks)
 

@@ -1,5 +1,6 @@
 """Graphs with observers, each of them named by its quantisation point."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ from hexport.quantization.annotation import quantizer
 from hexport.quantization.key_value_path import MOVES_DATA
 from hexport.quantization.points import op_name, point_names
 from hexport.quantization.quant_attrs import Encoding
-from hexport.quantization.recipe import Recipe
+from hexport.quantization.recipe import Precision, Recipe
 from hexport.quantization.weights import Observer
+
+CHANNELS = 64  # of a projection that stands for all; its quantiser takes no single one
 
 
 @dataclass
@@ -45,6 +48,14 @@ def prepare(
     exported = torch.export.export(module, inputs, strict=False).module(check_guards=False)
     graph_module = prepare_pt2e(exported, quantizer(recipe, place))
     return name_points(graph_module, input_names)
+
+
+@functools.cache
+def weight_observer(precision: Precision) -> Observer:
+    """What observes the weight of a projection of this precision, in any graph; there is one for all."""
+    projection = nn.Conv2d(CHANNELS, 1, kernel_size=1, bias=False).requires_grad_(False)
+    inputs = (torch.zeros(1, CHANNELS, 1, 1),)
+    return prepare(projection, inputs, Recipe(precision=precision), "0").weights["weight"]
 
 
 def name_points(graph_module: GraphModule, input_names: list[str] | None = None) -> PreparedGraph:

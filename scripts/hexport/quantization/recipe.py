@@ -25,6 +25,7 @@ LAYER_PROJECTIONS = (
 )
 OUTPUT_PROJECTION = "output"
 PROLOGUE, EPILOGUE = "prologue", "epilogue"
+TABLE = "embedding"  # in the prologue
 # Points of a layer that read or make hidden states, or read rotary angles or the mask.
 SHARED_POINTS = (
     *("input_norm.rms_norm", "add", "add_1"),
@@ -82,14 +83,15 @@ class Override:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """kv_bits and logits_bits: of the program's inputs and outputs. masked_softmax, r3: see decoder/model.py; r1,
-    r2: see decoder/rotation.py; widen: decoder/widening.py; tune_scales: passes over the calibration data, see
-    scale_tuning.py.
+    """kv_bits and logits_bits: of the program's inputs and outputs. embedding_bits: of the table of embeddings, 8 with
+    a scale for each row, or 16 for as many as hidden states have. masked_softmax, r3: see decoder/model.py; r1, r2: see
+    decoder/rotation.py; widen: decoder/widening.py; tune_scales: passes over the calibration data, see scale_tuning.py.
     """
 
     precision: Precision = Precision()
     kv_bits: int = 16
     logits_bits: int = 16
+    embedding_bits: int = 16
     masked_softmax: bool = False
     r1: bool = False
     r2: bool = False
@@ -104,16 +106,32 @@ class Recipe:
         for override in self._reaching(place):
             if _names_point(override.points, point):
                 changes.update(override.changes)
+        if self.row_scales and place == PROLOGUE and _names_point(TABLE, point):
+            changes["activation_bits"] = self.embedding_bits
         changed = replace(self.precision, **changes)
         return changed if changed.granularity == "per_block" else replace(changed, block_size=None)
 
     @property
     def basis(self) -> Basis:
-        return Basis(self.r1, self.r2, self.widen)
+        return Basis(self.r1, self.r2, self.widen, self.row_scales)
 
     def template_of(self, layer: int) -> tuple[tuple, ...]:
         """What overrides say of a layer. Layers of which they say the same can share a template."""
         return tuple((override.points, override.changes) for override in self._reaching(str(layer)))
+
+    def graph_of(self, layer: int) -> tuple[tuple, ...]:
+        """What overrides say of a layer's activations. Layers of which they say the same are calibrated and evaluated
+        with one graph, whatever the bits of their weights."""
+        of_activations = (
+            (override.points, tuple((key, value) for key, value in override.changes if key not in WEIGHT_KEYS))
+            for override in self._reaching(str(layer))
+        )
+        return tuple((points, changes) for points, changes in of_activations if changes)
+
+    @property
+    def row_scales(self) -> bool:
+        """Whether each row of the table of embeddings has a scale of its own."""
+        return self.embedding_bits == 8
 
     @cached_property
     def is_searched(self) -> bool:
@@ -192,7 +210,10 @@ def _checked(text: str) -> tuple[Recipe | None, str | None]:
         recipe = Recipe(precision=precision, overrides=overrides, **others)
     except TypeError as error:
         return None, str(error)
-    faults = _faults_of_tuning, _faults_of_projections, _faults_of_overrides, _faults_of_shared, _faults_of_percentiles
+    faults = (
+        *(_faults_of_tuning, _faults_of_projections, _faults_of_overrides),
+        *(_faults_of_table, _faults_of_shared, _faults_of_percentiles),
+    )
     return recipe, next(chain.from_iterable(faults_of(recipe) for faults_of in faults), None)
 
 
@@ -294,7 +315,8 @@ def _faults_of_percentiles(recipe: Recipe) -> Iterator[str]:
     layers = {place for place, _ in projections(recipe)} - {EPILOGUE}
     clipped = (
         (EPILOGUE, OUTPUT_PROJECTION),
-        (PROLOGUE, "embedding"),
+        (PROLOGUE, TABLE),
+        (PROLOGUE, "mul"),
         *((place, point) for place in layers for point in HIDDEN_STATES),
     )
     if any(recipe.at(*where).observer == "percentile" for where in clipped):
@@ -312,10 +334,16 @@ def _faults_of_symmetric(precision: Precision) -> Iterator[str]:
         )
 
 
+def _faults_of_table(recipe: Recipe) -> Iterator[str]:
+    if recipe.row_scales and recipe.precision.activation_bits == 8:
+        yield "embedding_bits 8 is for activation_bits 16; with 8, the table has 8 bits anyway: set embedding_bits: 16"
+
+
 def _faults_of_shared(recipe: Recipe) -> Iterator[str]:
     """Layers hand each other what all of them read alike: hidden states, rotary angles and the mask."""
     shared = [(layer, point) for layer in recipe.layer_kinds for point in SHARED_POINTS]
-    shared += [(PROLOGUE, "embedding.embedding"), (PROLOGUE, "index"), (EPILOGUE, "norm.rms_norm")]
+    table = "mul" if recipe.row_scales else "embedding.embedding"
+    shared += [(PROLOGUE, table), (PROLOGUE, "index"), (EPILOGUE, "norm.rms_norm")]
     for place, point in shared:
         if (bits := recipe.at(place, point).activation_bits) != (common := recipe.precision.activation_bits):
             yield (

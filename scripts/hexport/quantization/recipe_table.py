@@ -32,7 +32,8 @@ def other_table(recipe: Recipe) -> Table:
     """Everything that is no projection."""
     table = _table("part", "coded as")
     embedding = recipe.at(PROLOGUE, "embedding.embedding")
-    table.add_row("embedding", f"{_activations(embedding)}, per tensor")
+    scales = "a scale per row" if recipe.row_scales else "per tensor"
+    table.add_row("embedding", f"{_activations(embedding)}, {scales}")
     table.add_row("activations of other points", _activations(recipe.precision) + f", {recipe.precision.observer}")
     for override in recipe.overrides:
         if changes := _of_activations(override):

@@ -28,9 +28,11 @@ def prologue_of(
     used = torch.tensor(sorted({token for sample in samples for token in sample}))
     of_tokens, extremes, blocks = [], [], row_blocks(checkpoint)
     for start, end in progress.steps(blocks, part, len(blocks), "block"):
-        block = checkpoint.prologue_parameters((start, end))["embedding.weight"]
-        of_tokens.append(block[used[(used >= start) & (used < end)] - start])
-        extremes.append(block[torch.stack([block.argmin(), block.argmax()]) // block.shape[1]])
+        block = checkpoint.prologue_parameters((start, end))
+        table = block["embedding.weight"] * block.get("row_scale.weight", 1)
+        rows = torch.stack([table.argmin(), table.argmax()]) // table.shape[1]
+        of_tokens.append({name: each[used[(used >= start) & (used < end)] - start] for name, each in block.items()})
+        extremes.append({name: each[rows] for name, each in block.items()})
     row_of = {token: row for row, token in enumerate(used.tolist())}
-    table = torch.cat([*of_tokens, *extremes])
-    return load_prologue(checkpoint, max(map(len, samples)), table), [[row_of[t] for t in s] for s in samples]
+    parameters = {name: torch.cat([rows[name] for rows in (*of_tokens, *extremes)]) for name in of_tokens[0]}
+    return load_prologue(checkpoint, max(map(len, samples)), parameters), [[row_of[t] for t in s] for s in samples]

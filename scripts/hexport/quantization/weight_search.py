@@ -24,29 +24,28 @@ from hexport.file_hashes import sha256
 from hexport.progress import Progress
 from hexport.provenance import is_whole, manifest_path, write_manifest
 from hexport.quantization.block_scales import block_scales
-from hexport.quantization.calibration import EXPORT_LENGTH, check_samples, prepare_epilogue, prepare_layer
+from hexport.quantization.calibration import State, check_samples
 from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.costs import feedback_s, float_layer_s, search_s, table_s
 from hexport.quantization.gptq import gptq
-from hexport.quantization.recipe import EPILOGUE, OUTPUT_PROJECTION, WEIGHT_KEYS, Precision, Recipe
+from hexport.quantization.prepared import weight_observer
+from hexport.quantization.recipe import EPILOGUE, OUTPUT_PROJECTION, WEIGHT_KEYS, Precision, Recipe, check_sizes
 from hexport.quantization.seq_mse import best_ratios, rows_at_a_time
 from hexport.quantization.vocabulary import ALIGNMENT, row_blocks
 from hexport.quantization.weight_inputs import head_products, observe_layer, pass_layer, states_of
-from hexport.quantization.weights import Observer, fake_quantised, is_in_blocks, weight_encoding
+from hexport.quantization.weights import fake_quantised, is_in_blocks, weight_encoding
 from hexport.quantization.weights_file import full_name, save_weights, searched, weights_in
 
 READ, LAYERS, HEAD = "weights: embeddings", "weights", "weights: head"  # parts, in the progress
 Asked = dict[str, dict[str, Precision]]  # by place and projection, as of `searched`
 
 
-def coded_weight(
-    name: str, weight: torch.Tensor, products: torch.Tensor, observer: Observer, precision: Precision
-) -> CodedWeight:
+def coded_weight(name: str, weight: torch.Tensor, products: torch.Tensor, precision: Precision) -> CodedWeight:
     """What the algorithms of `precision` make of the weight (out, in, 1, 1) of a projection, or of some rows of it.
 
     products: the sum of x xᵀ (in, in) over its inputs x. Raises HexportError where GPTQ meets some that are not finite.
     """
-    weight = weight.cpu()
+    weight, observer = weight.cpu(), weight_observer(precision)
     if not precision.gptq:
         return CodedWeight(
             weight_encoding(observer, weight, best_ratios(weight, products, observer, precision.seq_mse))[0]
@@ -74,6 +73,7 @@ def search(
     sample of token ids is read from position 0.
     """
     check_samples(samples, checkpoint.config)
+    check_sizes(recipe, sizes_of(checkpoint.config))
     files = _files(checkpoint, samples, recipe, folder)
     asked = searched(recipe, checkpoint.config.n_layers)
     missing = {place: precisions for place, precisions in asked.items() if not is_whole(files[place])}
@@ -90,7 +90,8 @@ def search(
 def _search_missing(
     checkpoint: Checkpoint, samples, recipe: Recipe, missing: Asked, files: dict[str, Path], progress: Progress
 ) -> None:
-    config, follows, observers = checkpoint.config, _follows(recipe, checkpoint.config.n_layers), {}
+    config, follows = checkpoint.config, _follows(recipe, checkpoint.config.n_layers)
+    asked = searched(recipe, config.n_layers)
     costs = _costs_of_layers(checkpoint, samples, missing, passes=2 if follows else 1)
     head = {HEAD: _search_s(checkpoint, missing[EPILOGUE])} if EPILOGUE in missing else {}
     progress.announce({READ: table_s(sizes_of(config)), LAYERS: sum(costs)} | head)
@@ -100,58 +101,42 @@ def _search_missing(
         hidden = None
         if place in missing:
             hidden, products = observe_layer(layer, kind, states, missing[place])
-            of_layer = _observers(checkpoint, recipe, place, observers)
             coded = {
-                name: coded_weight(
-                    full_name(place, name), layer.get_submodule(name).weight, products[name], of_layer[name], precision
-                )
+                name: coded_weight(full_name(place, name), layer.get_submodule(name).weight, products[name], precision)
                 for name, precision in missing[place].items()
             }
             _write(files[place], coded)
         if follows and place in files:
             hidden = None
-            _compute_with(layer, weights_in(files[place]), _observers(checkpoint, recipe, place, observers))
+            _compute_with(layer, weights_in(files[place]), asked[place])
         for state, behind in zip(states, hidden or pass_layer(layer, kind, states), strict=True):
             state.hidden = behind
     if EPILOGUE in missing:
-        observer = _observers(checkpoint, recipe, EPILOGUE, observers)[OUTPUT_PROJECTION]
-        _write(files[EPILOGUE], {OUTPUT_PROJECTION: _coded_head(checkpoint, states, observer, missing, progress)})
+        head = coded_head(checkpoint, states, missing[EPILOGUE][OUTPUT_PROJECTION], progress)
+        _write(files[EPILOGUE], {OUTPUT_PROJECTION: head})
 
 
-def _coded_head(checkpoint: Checkpoint, states, observer: Observer, missing: Asked, progress: Progress) -> CodedWeight:
-    """The output projection's weight, in blocks of the rows that are searched at a time."""
+def coded_head(checkpoint: Checkpoint, states: list[State], precision: Precision, progress: Progress) -> CodedWeight:
+    """The output projection's weight by its inputs behind the last layer, in blocks of the rows that are searched at a
+    time."""
     norm = load_epilogue(checkpoint, row_blocks(checkpoint)[0]).norm.to(device())
-    products, precision = head_products(norm, states), missing[EPILOGUE][OUTPUT_PROJECTION]
+    products = head_products(norm, states)
     blocks = row_blocks(checkpoint, ALIGNMENT * rows_at_a_time(checkpoint.config.hidden_size))
     parts = []
     for block in progress.steps(blocks, HEAD, len(blocks), "block", [float(end - start) for start, end in blocks]):
         weight = checkpoint.epilogue_parameters(block)["output.weight"]
-        parts.append(coded_weight(OUTPUT_PROJECTION, weight, products, observer, precision))
+        parts.append(coded_weight(OUTPUT_PROJECTION, weight, products, precision))
     scales = torch.cat([part.scales for part in parts])
     return CodedWeight(scales, torch.cat([part.codes for part in parts]) if precision.gptq else None)
 
 
-def _compute_with(layer: UncachedLayer, coded: dict[str, CodedWeight], observers: dict[str, Observer]) -> None:
+def _compute_with(layer: UncachedLayer, coded: dict[str, CodedWeight], precisions: dict[str, Precision]) -> None:
     """Have a layer compute with its coded weights."""
     for name, of_projection in coded.items():
         projection = layer.get_submodule(name)
-        weight = fake_quantised(observers[name], projection.weight.cpu(), of_projection).to(device())
+        observer = weight_observer(precisions[name])
+        weight = fake_quantised(observer, projection.weight.cpu(), of_projection).to(device())
         projection.weight = nn.Parameter(weight, requires_grad=False)
-
-
-def _observers(
-    checkpoint: Checkpoint, recipe: Recipe, place: str, known: dict[tuple, dict[str, Observer]]
-) -> dict[str, Observer]:
-    """Of the weights of a place, by projection. `known` are those of places that were asked for, by their template."""
-    is_head = place == EPILOGUE
-    template = (place,) if is_head else (checkpoint.config.layer_signature(int(place)), recipe.template_of(int(place)))
-    if template not in known:
-        if is_head:
-            prepared = prepare_epilogue(load_epilogue(checkpoint, row_blocks(checkpoint)[0]), EXPORT_LENGTH, recipe)
-        else:
-            prepared = prepare_layer(checkpoint.config, int(place), EXPORT_LENGTH, EXPORT_LENGTH, recipe)
-        known[template] = {name.removesuffix(".weight"): observer for name, observer in prepared.weights.items()}
-    return known[template]
 
 
 def _follows(recipe: Recipe, n_layers: int) -> bool:

@@ -1,0 +1,109 @@
+"""What each weight of a decoder may be coded as, and how a choice for each is written as a recipe."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hexport.decoder.sizes import Sizes
+from hexport.quantization.part_sizes import table_bytes, weight_bytes
+from hexport.quantization.recipe import (
+    BLOCK_CHANNELS,
+    EPILOGUE,
+    PROLOGUE,
+    TABLE,
+    WEIGHT_KEYS,
+    Precision,
+    Recipe,
+    projections_of,
+)
+
+# A weight by its place (a layer's number, epilogue) and projection; or the table of embeddings.
+Unit = tuple[str, str]
+TABLE_UNIT: Unit = PROLOGUE, TABLE
+BLOCK_SIZES = 64, 32, 16
+
+
+def candidates(recipe: Recipe, sizes: Sizes, in_blocks: bool) -> dict[Unit, list[Precision]]:
+    """What every weight has in the recipe, first, and what it may have instead.
+
+    That is 8 bits per channel, without a search, and, if a program may have any (`in_blocks`), 4 bits in blocks of each
+    size, searched as the recipe says. The table of embeddings has 8 bits, or those of hidden states: the
+    `activation_bits` of its precision.
+    """
+    places = *map(str, range(sizes.n_layers)), EPILOGUE
+    units = [(place, name) for place in places for name in projections_of(place)]
+    found = {unit: _of_weight(recipe, unit, sizes.projections[unit[1]][0], in_blocks) for unit in units}
+    if recipe.precision.activation_bits == 16:
+        own, other = (8, 16) if recipe.row_scales else (16, 8)
+        table = recipe.at(PROLOGUE, "embedding.embedding")
+        found[TABLE_UNIT] = [replace(table, activation_bits=bits) for bits in (own, other)]
+    return found
+
+
+def _of_weight(recipe: Recipe, unit: Unit, channels: int, in_blocks: bool) -> list[Precision]:
+    own = recipe.at(*unit)
+    found = [own]
+    if own.weight_bits < 8 or own.granularity != "per_channel":
+        changes = {"weight_bits": 8, "granularity": "per_channel", "block_size": None, "seq_mse": 0, "gptq": False}
+        found.append(replace(own, **changes))
+    if in_blocks and own.activation_bits == 16 and channels % BLOCK_CHANNELS == 0:
+        changes = {"weight_bits": 4, "granularity": "per_block"}
+        changes |= {key: getattr(recipe.precision, key) for key in ("seq_mse", "gptq")}
+        found += [replace(own, block_size=size, **changes) for size in BLOCK_SIZES if channels % size == 0]
+    return list(dict.fromkeys(found))
+
+
+def unit_bytes(sizes: Sizes, unit: Unit, precision: Precision) -> int:
+    if unit == TABLE_UNIT:
+        return table_bytes(sizes, precision.activation_bits, precision.activation_bits == 8)
+    return weight_bytes(sizes, unit[1], precision)
+
+
+def coding_name(precision: Precision) -> str:
+    """Of a weight's precision, for people: `4-bit blocks of 32, SeqMSE 20, GPTQ`."""
+    scales = f"blocks of {precision.block_size}" if precision.block_size else precision.granularity.replace("_", " ")
+    seq_mse = f", SeqMSE {precision.seq_mse}" if precision.seq_mse else ""
+    return f"{precision.weight_bits}-bit {scales}{seq_mse}{', GPTQ' if precision.gptq else ''}"
+
+
+def as_recipe(recipe: Recipe, n_layers: int, chosen: Mapping[Unit, Precision]) -> dict[str, Any]:
+    """The keys of a recipe that is based on `recipe` and gives each unit what is chosen for it."""
+    content: dict[str, Any] = {}
+    if TABLE_UNIT in chosen and chosen[TABLE_UNIT].activation_bits != recipe.embedding_bits:
+        content["embedding_bits"] = chosen[TABLE_UNIT].activation_bits
+    alike: dict[tuple[str, tuple], list[str]] = {}
+    for (place, name), precision in chosen.items():
+        if (place, name) != TABLE_UNIT and (changes := _changes(recipe.at(place, name), precision)):
+            alike.setdefault((name, changes), []).append(place)
+    content["overrides"] = [
+        {"layers": layers, "points": name, **dict(changes)}
+        for (name, changes), places in alike.items()
+        for layers in ([EPILOGUE] if places == [EPILOGUE] else layer_globs(map(int, places), n_layers))
+    ]
+    return content
+
+
+def _changes(own: Precision, other: Precision) -> tuple[tuple[str, Any], ...]:
+    values = {key: getattr(other, key) for key in sorted(WEIGHT_KEYS) if getattr(other, key) != getattr(own, key)}
+    return tuple((key, value) for key, value in values.items() if value is not None)
+
+
+def layer_globs(layers: Iterable[int], n_layers: int) -> list[str]:
+    """Globs that name these layers, of so many: `*`, or one for each ten of them, such as `2[1-35]`."""
+    numbers = sorted(layers)
+    if len(numbers) == n_layers:
+        return ["*"]
+    of_ten: dict[int, list[int]] = {}
+    for number in numbers:
+        of_ten.setdefault(number // 10, []).append(number % 10)
+    return [f"{ten or ''}{_digits(digits)}" for ten, digits in of_ten.items()]
+
+
+def _digits(digits: list[int]) -> str:
+    """`3`, or `[0-35]` of several, ascending."""
+    if len(digits) == 1:
+        return str(digits[0])
+    starts = [digit for digit in digits if digit - 1 not in digits]
+    ends = [digit for digit in digits if digit + 1 not in digits]
+    ranges = (f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
+    return f"[{''.join(ranges)}]"

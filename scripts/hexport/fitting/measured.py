@@ -1,0 +1,107 @@
+"""The real perplexity of a fitted recipe: its weights are searched, and the fake-quantised decoder reads tokens that
+the search has not seen.
+
+Ranges of activations hardly depend on how weights are coded, so they are calibrated once, by the float weights and no
+more tokens than it takes.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hexport.code_digest import code_digest
+from hexport.decoder.weights import Checkpoint
+from hexport.errors import HexportError
+from hexport.evaluation.qdq import QuantisedScores
+from hexport.file_hashes import sha256
+from hexport.progress import Progress
+from hexport.provenance import write_json
+from hexport.quantization.calibration import calibrate
+from hexport.quantization.quant_attrs import QuantAttrs, load_quant_attrs, save_quant_attrs
+from hexport.quantization.recipe import Recipe
+from hexport.quantization.weight_search import search
+
+JUDGED = 1 / 4  # of the calibration tokens
+FEWEST_TOKENS = 64
+CALIBRATED = 2048  # tokens that activations are calibrated on
+
+
+def split(samples: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+    """The first three quarters of calibration samples, to find codes, and the last one, to judge them.
+
+    A sample that lies in both is cut in two. Raises HexportError for too few tokens.
+    """
+    n_tokens = sum(map(len, samples))
+    if n_tokens < FEWEST_TOKENS:
+        raise HexportError(
+            f"calibration: {n_tokens} tokens are too few to fit a recipe to; give some thousand by calibration.text"
+        )
+    left, coding, judging = n_tokens - int(n_tokens * JUDGED), [], []
+    for sample in samples:
+        if before := sample[: max(left, 0)]:
+            coding.append(before)
+        if behind := sample[max(left, 0) :]:
+            judging.append(behind)
+        left -= len(sample)
+    return coding, [sample for sample in judging if len(sample) > 1]  # a single token scores nothing
+
+
+def _first(samples: list[list[int]], n_tokens: int) -> Iterator[list[int]]:
+    """Samples up to the one with which there are so many tokens."""
+    for sample in samples:
+        if n_tokens > 0:
+            yield sample
+        n_tokens -= len(sample)
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """Measures recipes that differ in their weights from `base`, the name of a recipe of the model.
+
+    checkpoint: its folder. What was measured is in `folder`, and is not measured again.
+    """
+
+    model: str
+    base: str
+    checkpoint: Path
+    coding: list[list[int]]
+    judging: list[list[int]]
+    folder: Path
+    progress: Progress
+
+    def perplexity_ratio(self, recipe: Recipe) -> float:
+        """Perplexity per token on the judging samples, in units of the float model's."""
+        file = self.folder / "recipes" / f"{self._digest(repr(recipe))}.json"
+        if not file.is_file():
+            write_json(file, {"perplexity_ratio": self._measure(recipe)})
+        return json.loads(file.read_bytes())["perplexity_ratio"]
+
+    def _measure(self, recipe: Recipe) -> float:
+        checkpoint = Checkpoint(self.checkpoint, recipe.basis)
+        weights = search(checkpoint, self.coding, recipe, self.progress, self.folder / "weights")
+        attrs = replace(self._attrs(checkpoint, recipe), weights=weights)
+        scores = QuantisedScores(checkpoint, attrs, recipe, max(map(len, self.judging)), self.progress)
+        pairs = zip(scores(self.judging), scores.of_float(self.judging), strict=True)
+        lost = [float((exact.log_probs - found.log_probs).sum()) for found, exact in pairs]
+        ratio = math.exp(sum(lost) / sum(len(sample) - 1 for sample in self.judging))
+        if not math.isfinite(ratio):
+            raise HexportError("fit: perplexities are not finite; check the weights for NaN")
+        return ratio
+
+    def _attrs(self, checkpoint: Checkpoint, recipe: Recipe) -> QuantAttrs:
+        file = self.folder / f"quant_attrs.{self._digest(str(recipe.embedding_bits))}.json"
+        if not file.is_file():
+            samples = [*_first(self.coding, CALIBRATED)]
+            attrs = calibrate(checkpoint, samples, recipe, self.progress)
+            facts = {"model": self.model, "recipe": self.base, "checkpoint": sha256(checkpoint.path)}
+            save_quant_attrs(file, attrs, **facts, calibration={"tokens": sum(map(len, samples))})
+        return load_quant_attrs(file)
+
+    def _digest(self, what: str) -> str:
+        files = [sha256(self.checkpoint / name) for name in ("model.safetensors", "config.json")]
+        code = code_digest("hexport/fitting/measured.py")
+        depends_on = [*files, self.base, self.coding, self.judging, code, what]
+        return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:16]
