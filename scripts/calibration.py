@@ -1,4 +1,5 @@
-"""Write tokens.json: the token ids that a model is calibrated on, from prompts, a text, chats or lm-eval's tasks."""
+"""Write tokens.json: the token ids that a model is calibrated on, from prompts, a text, chats, lm-eval's tasks or the
+set that comes with hexport."""
 
 import hashlib
 import json
@@ -17,13 +18,16 @@ from hexport.quantization.calibration_data import (
     SAMPLE_TOKENS,
     chat_samples,
     prompt_samples,
+    set_samples,
     text_samples,
 )
+from hexport.quantization.calibration_set import set_digest
 from hexport.settings_option import settings_option
 from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 SETTINGS = (
-    'JSON: {"prompts": […], "system_prompt": ""}, {"text": name of the file}, {"samples": name of the file}, or '
+    'JSON: {"prompts": […], "system_prompt": ""}, beside which "calibration_set": its digest adds hexport\'s own, '
+    '{"text": name of the file}, {"samples": name of the file}, or '
     '{"tasks": [names], "limit": documents per task or null, "num_fewshot": number or null, "texts": {task: file}}'
 )
 
@@ -55,6 +59,11 @@ def main(
             ids, source = _data(settings, load_tokenizer(tokenizer.parent), text, samples, texts, inputs)
             total = sum(map(len, ids))
             write_json(output, {"source": source, "samples": ids, "tokens": total})
+        if "calibration_set" in settings:
+            progress.say(
+                f"note: no calibration data are named, so hexport's calibration set is used, {total} tokens with the "
+                "model's prompts; texts like those that it will read are better (docs/calibration.md)"
+            )
         if total < FEW_TOKENS:
             progress.say(
                 f"warning: {total} tokens of calibration data are few, and other texts may leave their ranges; "
@@ -88,10 +97,14 @@ def _data(
         ids, origin = task_samples(tokenizer, tasks, limits["limit"], SAMPLE_TOKENS)
         files = {settings["texts"][name]: inputs[f"tasks.{name}"] for name in texts}
         return ids, {"kind": "tasks", "tasks": origin, "files": files, **limits}
-    said = json.dumps([settings.get("system_prompt", ""), *settings["prompts"]], ensure_ascii=False)
-    ids = prompt_samples(tokenizer, settings["prompts"], settings.get("system_prompt", ""))
-    digest = hashlib.sha256(said.encode()).hexdigest()
-    return ids, {"kind": "prompts", "prompts": len(settings["prompts"]), "sha256": digest}
+    prompts, system_prompt = settings["prompts"], settings.get("system_prompt", "")
+    with_set = "calibration_set" in settings
+    ids = prompt_samples(tokenizer, prompts, system_prompt) if prompts or not with_set else []
+    said = json.dumps([system_prompt, *prompts], ensure_ascii=False)
+    origin = {"kind": "prompts", "prompts": len(prompts), "sha256": hashlib.sha256(said.encode()).hexdigest()}
+    if not with_set:
+        return ids, origin
+    return ids + set_samples(tokenizer), origin | {"kind": "set", "set_sha256": set_digest()}
 
 
 def _from_file(kind: str, settings: dict, sha256: str) -> dict:

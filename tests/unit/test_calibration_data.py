@@ -1,9 +1,10 @@
-"""Calibration data: prompts, texts, chats and tasks as token ids."""
+"""Calibration data: prompts, texts, chats, tasks and hexport's own set as token ids."""
 
 import hashlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import calibration
 from hexport.build import matrix
 from hexport.config.settings import parse_config
 from hexport.errors import HexportError
+from hexport.quantization import calibration_set
 from hexport.quantization.tokens_file import CalibrationTokens, read_tokens
 
 TEMPLATE = (
@@ -22,6 +24,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 TASKS = {"limit": None, "num_fewshot": None}
+SET = {"calibration_set": calibration_set.set_digest()}
 
 
 @pytest.fixture
@@ -77,6 +80,70 @@ def test_prompts_are_what_a_run_would_feed(run_script, place):
         "[system]S[user]Größe[assistant]",
     ]
     assert set(manifest_of(place)["inputs"]) == {"tokenizer.json", "tokenizer_config.json"}
+
+
+@pytest.mark.parametrize("template", [None, TEMPLATE])
+def test_without_calibration_data_the_prompts_and_texts_of_all_kinds_are_used(run_script, place, template):
+    place.configure(template)
+    data = run(run_script, place, SET | {"prompts": ["Hi"], "system_prompt": ""})
+    prompt, *samples = [place.decode(ids) for ids in data["samples"]]
+    assert prompt == ("[user]Hi[assistant]" if template else "<bos>Hi")
+    assert sum(map(len, data["samples"][1:])) == 12288  # with a token per byte, there is more
+    sources = [*calibration_set.set_texts(), chats_as_texts(template)]
+    for kind, texts in enumerate(sources):  # one of each in turn
+        for text, sample in zip(texts, samples[kind :: len(sources)], strict=False):
+            start = sample.removeprefix("<bos>").rstrip("\ufffd")  # a character may be cut
+            assert start and text.startswith(start)
+    expected = {"kind": "set", "prompts": 1, "sha256": sha256('["", "Hi"]'), "set_sha256": SET["calibration_set"]}
+    assert data["source"] == expected
+
+
+def chats_as_texts(template: str | None) -> list[str]:
+    chats = [chat["messages"] for chat in json.loads(calibration_set.CHATS.read_text())]
+    if template is None:
+        return ["\n\n".join(message["content"] for message in chat) for chat in chats]
+    return ["".join(f"[{message['role']}]{message['content']}" for message in chat) for chat in chats]
+
+
+def test_the_set_has_6000_tokens_with_any_tokenizer():
+    """Words and signs: tokenizers make one token of each at least, but for some pairs of signs."""
+    texts = [*(text for texts in calibration_set.set_texts() for text in texts), *chats_as_texts(None)]
+    assert sum(len(re.findall(r"\w+|[^\w\s]+", text)) for text in texts) >= 6000
+    assert len(texts) >= 40
+    assert all(300 < len(text) < 4000 for text in texts if text.isascii())
+
+
+def test_calibration_data_that_nobody_named_are_said_in_one_line(place):
+    options = ["--settings", "-", "--tokenizer", str(place.tokenizer), "--output", str(place.output)]
+    done = CliRunner().invoke(calibration.main, options, input=json.dumps(SET | {"prompts": [], "system_prompt": ""}))
+    assert done.exit_code == 0
+    assert "12288 tokens" in next(
+        line for line in done.stderr.splitlines() if line.startswith("note: no calibration data")
+    )
+
+
+def test_an_edit_of_the_set_is_another_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(calibration_set.FOLDER, tmp_path / "texts")
+    monkeypatch.setattr(calibration_set, "FOLDER", tmp_path / "texts")
+    monkeypatch.setattr(calibration_set, "CHATS", tmp_path / "texts" / "chats.json")
+    Path("devices.yaml").write_text("devices: {e: {kind: emulator, soc: SM8650}}")
+    config = parse_config({"models": {"m": {"checkpoint": "a.gguf"}}}, "config.yaml")
+    found = set()
+    for file in (None, "english.txt", "chats.json"):
+        if file:
+            (tmp_path / "texts" / file).write_text((tmp_path / "texts" / file).read_text().replace("the", "a", 1))
+        calibration_set.set_digest.cache_clear()
+        found.add(matrix.calibration_settings(config, "m"))
+    calibration_set.set_digest.cache_clear()
+    assert len(found) == 3
+
+
+def test_a_template_that_refuses_a_chat_of_the_set_is_one_line(script_error, place):
+    place.configure(TEMPLATE + "{{ raise_exception('no') if messages | length > 1 }}")
+    paths = {"tokenizer": place.tokenizer, "output": place.output}
+    line = script_error(calibration.main, SET | {"prompts": ["Hi"], "system_prompt": ""}, **paths)
+    assert "the chat template fails: no; name calibration data of your own" in line
 
 
 @pytest.mark.parametrize(("bos", "sizes"), [(True, [512, 512, 179]), (False, [512, 512, 176])])
@@ -221,7 +288,8 @@ def test_settings_and_files_of_each_source(tmp_path, monkeypatch):
         settings = json.loads(matrix.calibration_settings(config, "m"))
         return settings, matrix.calibration_files(config, "m"), matrix.calibration_options(config, "m")
 
-    assert of(None) == ({"prompts": ["Hi"], "system_prompt": "S"}, [], [])
+    assert of(None) == (SET | {"prompts": ["Hi"], "system_prompt": "S"}, [], [])
+    assert of({"prompts": ["Ho"]}) == ({"prompts": ["Ho"], "system_prompt": "S"}, [], [])
     assert of({"text": "t.txt"}) == ({"text": "t.txt"}, ["t.txt"], ["--text", "t.txt"])
     assert of({"samples": "c.json"}) == ({"samples": "c.json"}, ["c.json"], ["--samples", "c.json"])
     settings, files, options = of({"tasks": ["wikitext", "mine", "quiz"], "limit": 3})

@@ -11,6 +11,7 @@ from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
 from hexport.config.settings import Config, parse_config
 from hexport.errors import HexportError
+from hexport.quantization.calibration_set import set_digest
 from hexport.targets.socs import HTP_ARCH
 
 REPOSITORY = Path(__file__).parents[2]
@@ -138,6 +139,7 @@ def test_settings_are_what_an_artifact_depends_on(config):
     assert settings(matrix.calibration_settings(config, "smollm2_135m")) == {
         "prompts": ["Hello"],
         "system_prompt": "Be brief.",
+        "calibration_set": set_digest(),
     }
     assert settings(matrix.quant_attrs_settings(config, "local", "mine")) == {
         "model": "local",

@@ -30,6 +30,7 @@ from hexport.config.tasks import local_texts, task_files, trusted_files
 from hexport.config.uris import is_remote
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
+from hexport.quantization.calibration_set import set_digest
 from hexport.quantization.recipe import recipe_from
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
 from hexport.targets.target import target_named
@@ -179,7 +180,10 @@ def tokenizer_settings() -> str:
 
 def calibration_settings(config: Config, model: str) -> str:
     spec = config.models[model]
-    match spec.calibration or {"prompts": spec.prompts}:
+    match spec.calibration:
+        case None:
+            own = {"prompts": spec.prompts, "system_prompt": spec.system_prompt}
+            return as_settings(own | {"calibration_set": set_digest()})
         case {"tasks": tasks, **limits}:
             limits = {key: limits.get(key) for key in ("limit", "num_fewshot")}
             texts, trusted = local_texts(config, tasks), trusted_files(config, tasks)

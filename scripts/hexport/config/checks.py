@@ -253,8 +253,6 @@ def _length_faults(model: Model) -> Iterator[str]:
 
 def _data_faults(model: Model) -> Iterator[str]:
     if model.calibration is None:
-        if not model.prompts:
-            yield ".prompts: missing; give prompts to run, or calibration, or both"
         return
     sources = [key for key in CALIBRATION_SOURCES if key in model.calibration]
     if len(sources) != 1:

@@ -1,14 +1,18 @@
-"""What a model is calibrated on: prompts, a text or chats, as token ids."""
+"""What a model is calibrated on: prompts, a text, chats or the set that comes with hexport, as token ids."""
 
+from collections.abc import Iterator
+from itertools import chain, zip_longest
 from pathlib import Path
 
 from hexport.checkpoints.json_file import parse_json
 from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
+from hexport.quantization.calibration_set import CHATS, set_texts
 from hexport.tokenizers.tokenizer import Tokenizer
 
 MAX_CHATS_BYTES = 64 << 20  # far more than a calibration goes through
 SAMPLE_TOKENS = 512  # longest sample; what is longer becomes several
+SET_TOKENS = 12288  # of the set at most: all of it, for a tokenizer of many languages
 FEW_TOKENS = 512  # below, rare activations have hardly been seen: calibration warns
 
 
@@ -39,7 +43,35 @@ def chat_samples(tokenizer: Tokenizer, path: Path) -> list[list[int]]:
     """
     if tokenizer.chat_template is None:
         raise HexportError(f"{path}: this model has no chat template; calibrate it on prompts, text or tasks")
-    samples = []
+    return [piece for ids in _chats_ids(tokenizer, path) for piece in _pieces(ids, [])]
+
+
+def set_samples(tokenizer: Tokenizer) -> list[list[int]]:
+    """The calibration set that comes with hexport: a text of each kind, then the next of each, each cut off behind
+    SAMPLE_TOKENS, SET_TOKENS in all. Chats are texts where the tokenizer has no chat template.
+
+    Raises HexportError where the chat template refuses a chat.
+    """
+    kinds = [[sample for text in texts for sample in text_samples(tokenizer, text)[:1]] for texts in set_texts()]
+    samples, room = [], SET_TOKENS
+    for ids in chain.from_iterable(zip_longest(*kinds, _set_chats(tokenizer), fillvalue=[])):
+        if sample := ids[: min(SAMPLE_TOKENS, room)]:
+            samples.append(sample)
+            room -= len(sample)
+    return samples
+
+
+def _set_chats(tokenizer: Tokenizer) -> list[list[int]]:
+    if tokenizer.chat_template is None:
+        texts = ["\n\n".join(message["content"] for message in messages) for messages in _chats(CHATS)]
+        return [sample for text in texts for sample in text_samples(tokenizer, text)[:1]]
+    try:
+        return list(_chats_ids(tokenizer, CHATS))
+    except HexportError as error:
+        raise HexportError(f"{error}; name calibration data of your own (docs/calibration.md)") from error
+
+
+def _chats_ids(tokenizer: Tokenizer, path: Path) -> Iterator[list[int]]:
     for number, messages in enumerate(_chats(path), 1):
         try:
             ids = tokenizer.chat_ids(messages, generation_prompt=messages[-1]["role"] != "assistant")
@@ -47,8 +79,7 @@ def chat_samples(tokenizer: Tokenizer, path: Path) -> list[list[int]]:
             raise HexportError(f"{path}: chat {number}: {error}") from error
         if not ids:
             raise HexportError(f"{path}: chat {number} has no tokens")
-        samples += _pieces(ids, [])
-    return samples
+        yield ids
 
 
 def _chats(path: Path) -> list[list[dict[str, str]]]:

@@ -1,0 +1,31 @@
+"""The calibration set that comes with hexport, for models that name no calibration data: prose, stories and news in
+fifteen languages, code, mathematics, tables, logs and chats, all written for it.
+
+Each file of `calibration_texts` is a kind of text; between two texts of a file lies a line of `%%%`.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("calibration_texts")
+CHATS = FOLDER / "chats.json"
+BETWEEN = "\n%%%\n"
+
+
+def set_texts() -> list[list[str]]:
+    """The texts of each kind."""
+    return [path.read_text(encoding="utf-8").rstrip("\n").split(BETWEEN) for path in _text_files()]
+
+
+@cache
+def set_digest() -> str:
+    """SHA-256 of the set's files, so that what is calibrated on it is stale after an edit of them."""
+    digest = hashlib.sha256()
+    for path in (*_text_files(), CHATS):
+        digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def _text_files() -> list[Path]:
+    return sorted(FOLDER.glob("*.txt"))
