@@ -1,5 +1,6 @@
 """The float32 decoder, layer by layer: what every other phase is compared with."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -49,10 +50,16 @@ class FloatDecoder:
         return load_prologue(self.checkpoint, self.context_len).to(device())
 
     def layer(self, i: int) -> Callable[[State], torch.Tensor]:
-        layer, config = load_layer(self.checkpoint, i).to(device()), self.checkpoint.config
-        kind = config.layers[i]
-        window = config.sliding_window if kind.sliding else None
-        return lambda state: float_layer(layer, state.hidden, state.pack.lengths, window, *rope_of(kind, state.ropes))
+        layer, kind = load_layer(self.checkpoint, i).to(device()), self.checkpoint.config.layers[i]
+        seen = functools.partial(self.seen, i)
+        return lambda state: float_layer(layer, state.hidden, state.pack.lengths, seen, *rope_of(kind, state.ropes))
+
+    def seen(self, i: int, n: int) -> torch.Tensor | None:
+        """Which of n tokens each of them sees in layer `i`, bool (n, n); None where it is all up to itself."""
+        config = self.checkpoint.config
+        if not config.layers[i].sliding or config.sliding_window >= n:
+            return None
+        return torch.ones(n, n, dtype=torch.bool, device=device()).tril().triu(1 - config.sliding_window)
 
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
         epilogue = load_epilogue(self.checkpoint).to(device())
@@ -60,17 +67,22 @@ class FloatDecoder:
 
 
 def float_layer(
-    layer: Layer, hidden: torch.Tensor, lengths: Sequence[int], window: int | None, *rope: torch.Tensor
+    layer: Layer,
+    hidden: torch.Tensor,
+    lengths: Sequence[int],
+    seen: Callable[[int], torch.Tensor | None],
+    *rope: torch.Tensor,
 ) -> torch.Tensor:
-    """The next hidden states (1, n, hidden) of sequences side by side, whose lengths are given."""
-    attended = _attention(layer.attention, layer.input_norm(hidden), lengths, window, *rope)
+    """The next hidden states (1, n, hidden) of sequences side by side, whose lengths are given. `seen` is as of
+    `FloatDecoder`, of one layer."""
+    attended = _attention(layer.attention, layer.input_norm(hidden), lengths, seen, *rope)
     hidden = hidden + layer.post_attention_norm(attended)
     x, feed_forward = layer.pre_feed_forward_norm(hidden), layer.feed_forward
     gated = feed_forward.activation(_linear(feed_forward.gate_proj, x)) * _linear(feed_forward.up_proj, x)
     return hidden + layer.post_feed_forward_norm(_linear(feed_forward.down_proj, gated))
 
 
-def _attention(attention: Attention, x: torch.Tensor, lengths: Sequence[int], window: int | None, *rope):
+def _attention(attention: Attention, x: torch.Tensor, lengths: Sequence[int], seen: Callable, *rope):
     def heads(projection: Conv, n: int) -> torch.Tensor:
         return _linear(projection, x).view(1, -1, n, attention.head_dim).transpose(1, 2)
 
@@ -80,15 +92,13 @@ def _attention(attention: Attention, x: torch.Tensor, lengths: Sequence[int], wi
     if rope:
         q, k = attention.q_rope(q, *rope), attention.k_rope(k, *rope)
     sequences = zip(*(tensor.split(list(lengths), dim=2) for tensor in (q, k, v)), strict=True)
-    y = torch.cat([_attend(*of_sequence, window) for of_sequence in sequences], dim=2).transpose(1, 2)
+    attended = [_attend(*each, seen(n)) for each, n in zip(sequences, lengths, strict=True)]
+    y = torch.cat(attended, dim=2).transpose(1, 2)
     return _linear(attention.o_proj, y.flatten(2))
 
 
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
     """(1, heads, n, head_dim); the scale is in the queries' weights."""
-    n, seen = q.shape[2], None
-    if window is not None and window < n:
-        seen = torch.ones(n, n, dtype=torch.bool, device=q.device).tril().triu(1 - window)
     return F.scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None, scale=1.0, enable_gqa=True)
 
 

@@ -1,0 +1,73 @@
+"""Does a program's error go in the direction of a mistake?
+
+With p the logits of the program, f those of the float decoder and h those of one that makes the mistake, all less their
+rows' means, c = <p - f, h - f> / |h - f|². Where the fake-quantised decoder is known, its logits q take the place of
+the first f, and much of the noise goes. c is near 0 where the program does not make the mistake, and near 1 where it
+does: noise that is quantisation's goes in no direction of all, and so c is small where a threshold on the noise sees
+nothing. p is nearer to h than to f where c > 1/2.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hexport.verification.figures import centred
+
+MAKES = 0.5
+CERTAIN = 0.15  # a standard error of c above which nothing is said
+FAINTEST_DB = (
+    -25.0
+)  # of a mistake against the program's error: below, what is systematic in that passes for the mistake
+
+
+@dataclass
+class Projection:
+    """Accumulates rows. along: <p - q, h - f>, extent: |h - f|², error: |p - q|², of each row."""
+
+    along: list[float] = field(default_factory=list)
+    extent: list[float] = field(default_factory=list)
+    error: list[float] = field(default_factory=list)
+
+    def add(self, program: np.ndarray, quantised: np.ndarray, exact: np.ndarray, mistaken: np.ndarray) -> None:
+        """Rows (rows, vocab) of p, q, f and h; f in the place of q where that is not known."""
+        error, direction = centred(program) - centred(quantised), centred(mistaken) - centred(exact)
+        self.along += np.einsum("ij,ij->i", error, direction).tolist()
+        self.extent += np.square(direction).sum(axis=1).tolist()
+        self.error += np.square(error).sum(axis=1).tolist()
+
+    @property
+    def share(self) -> float:
+        """c; 0 where the mistake changes nothing."""
+        return sum(self.along) / extent if (extent := sum(self.extent)) else 0.0
+
+    @property
+    def deviation(self) -> float:
+        """The standard error of c, from how rows differ in it; infinite where there is nothing to tell from."""
+        n, extent, share = len(self.along), sum(self.extent), self.share
+        if n < 2 or not extent:
+            return math.inf
+        residual = sum((a - share * b) ** 2 for a, b in zip(self.along, self.extent, strict=True))
+        return math.sqrt(residual * n / (n - 1)) / extent
+
+    @property
+    def level_db(self) -> float:
+        """Of the mistake against the program's error; infinite where that is none."""
+        extent, error = sum(self.extent), sum(self.error)
+        if not error:
+            return math.inf
+        return 10 * math.log10(extent / error) if extent else -math.inf
+
+    @property
+    def explained(self) -> float:
+        """How much less |p - h|² is than |p - f|²."""
+        return 2 * sum(self.along) - sum(self.extent)
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether c tells something. One mistake that is made may hide others, which are smaller."""
+        return self.deviation < CERTAIN and self.level_db > FAINTEST_DB
+
+    @property
+    def is_made(self) -> bool:
+        return self.is_seen and self.share > MAKES
