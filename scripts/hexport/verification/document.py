@@ -72,7 +72,7 @@ def _figures(found: Found, model: Model) -> dict:
                 "deviation": _finite(projection.deviation),
                 "level_db": _finite(projection.level_db),
                 "seen": projection.is_seen,
-                "made": projection.is_made,
+                "made": found.is_made(projection),
             }
             for mistake, projection in found.mistakes
         ],

@@ -15,7 +15,8 @@ from hexport.programs.abi import KV_METHOD
 from hexport.programs.facts import ProgramFacts
 from hexport.verification.figures import sqnr_db
 
-LOWEST_DB, STEP_DB = 12.0, 6.0  # of a layer that is itself; that noise loses from one layer to the next
+LOWEST_DB = 12.0  # of the first layer's v, which has hardly any noise yet
+NOISY_DB, STEP_DB = 20.0, 8.0  # of a layer that is worth a look; that noise loses from one layer to the next
 
 
 class RecordingDecoder(FloatDecoder):
@@ -57,15 +58,10 @@ def layers_db(program: ProgramFacts, codes: list[np.ndarray], v: list[np.ndarray
     return found
 
 
-def departure(found: list[float]) -> int:
-    """The first layer whose v is not that of the float decoder, but for noise, which grows from layer to layer; one
-    more than the last where all are."""
-    previous = float("inf")
-    for i, db in enumerate(found):
-        if db < LOWEST_DB and (i == 0 or previous - db > STEP_DB):
-            return i
-        previous = db
-    drops = [a - b for a, b in itertools.pairwise(found)]
-    if drops and max(drops) > 2 * STEP_DB:
-        return drops.index(max(drops)) + 1
-    return len(found)
+def departure(found: list[float]) -> int | None:
+    """The first layer whose v is not that of the float decoder, though the one before was; behind the last layer, where
+    the logits are not. None where there is no such place: noise grows slowly. found: of all layers, then of logits."""
+    if found[0] < LOWEST_DB:
+        return 0
+    steps = enumerate(itertools.pairwise(found), 1)
+    return next((i for i, (before, db) in steps if db < NOISY_DB and before - db > STEP_DB), None)

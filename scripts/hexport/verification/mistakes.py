@@ -21,6 +21,7 @@ from hexport.evaluation.fp import FloatDecoder, float_layer
 from hexport.evaluation.stream import State
 
 Parameters = dict[str, torch.Tensor]
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -187,10 +188,24 @@ def _dealt_in_turn(config: DecoderConfig) -> Change | None:
     return Change(config, parameters=changed)
 
 
-def _without_biases(config: DecoderConfig) -> Change | None:
-    if not config.biases:
-        return None
-    return Change(replace(config, biases=frozenset()))
+def _without_biases(*projections: str) -> Callable[[DecoderConfig], Change | None]:
+    """Of these projections; of all, where none is named. None where only one has biases, which `all` is then."""
+
+    def change(config: DecoderConfig) -> Change | None:
+        dropped = config.biases.intersection(projections) if projections else config.biases
+        if not dropped or (projections and dropped == config.biases):
+            return None
+        names = tuple(f"{name}.bias" for name in dropped)
+
+        def changed(i: int, parameters: Parameters) -> Parameters:
+            return {
+                name: torch.zeros_like(tensor) if name.endswith(names) else tensor
+                for name, tensor in parameters.items()
+            }
+
+        return Change(config, parameters=changed)
+
+    return change
 
 
 MISTAKES = (
@@ -225,7 +240,11 @@ MISTAKES = (
     Mistake("window forgotten", "sliding layers see the whole context: their window is forgotten", _no_window),
     Mistake("k for v", "the weights of k and v are exchanged", _everywhere(_k_for_v)),
     Mistake("heads in turn", "query heads take KV heads in turn, not in groups", _dealt_in_turn),
-    Mistake("biases missing", "the biases of projections are missing", _without_biases),
+    Mistake("biases missing", "the biases of all projections are missing", _without_biases()),
+    *(
+        Mistake(f"bias of {name} missing", f"the bias of {name} is missing", _without_biases(name))
+        for name in PROJECTIONS
+    ),
     Mistake(
         "qk-norm missing", "queries and keys are not normalised", _if(lambda config: config.qk_norm, qk_norm=False)
     ),

@@ -1,7 +1,7 @@
 """Does a program's error go in the direction of a mistake?
 
 With p the logits of the program, f those of the float decoder and h those of one that makes the mistake, all less their
-rows' means, c = <p - f, h - f> / |h - f|². Where the fake-quantised decoder is known, its logits q take the place of
+rows' means, c = <p - f, h - f> / |h - f|², over rows that are weighted by 1 / |p - f|². Where the fake-quantised decoder is known, its logits q take the place of
 the first f, and much of the noise goes. c is near 0 where the program does not make the mistake, and near 1 where it
 does: noise that is quantisation's goes in no direction of all, and so c is small where a threshold on the noise sees
 nothing. p is nearer to h than to f where c > 1/2.
@@ -14,8 +14,7 @@ import numpy as np
 
 from hexport.verification.figures import centred
 
-MAKES = 0.5
-CERTAIN = 0.15  # a standard error of c above which nothing is said
+CERTAIN = 0.2  # a standard error of c above which nothing is said
 FAINTEST_DB = (
     -25.0
 )  # of a mistake against the program's error: below, what is systematic in that passes for the mistake
@@ -37,17 +36,25 @@ class Projection:
         self.error += np.square(error).sum(axis=1).tolist()
 
     @property
+    def _weights(self) -> list[float]:
+        """Of rows, by how little error they have: noise grows with the past that a row sees, and differs tenfold."""
+        least = 1e-3 * sum(self.error) / max(len(self.error), 1)
+        return [1 / (error + least) if error + least else 1.0 for error in self.error]
+
+    @property
     def share(self) -> float:
         """c; 0 where the mistake changes nothing."""
-        return sum(self.along) / extent if (extent := sum(self.extent)) else 0.0
+        extent = _dot(self._weights, self.extent)
+        return _dot(self._weights, self.along) / extent if extent else 0.0
 
     @property
     def deviation(self) -> float:
         """The standard error of c, from how rows differ in it; infinite where there is nothing to tell from."""
-        n, extent, share = len(self.along), sum(self.extent), self.share
+        n, extent, share = len(self.along), _dot(self._weights, self.extent), self.share
         if n < 2 or not extent:
             return math.inf
-        residual = sum((a - share * b) ** 2 for a, b in zip(self.along, self.extent, strict=True))
+        rows = zip(self._weights, self.along, self.extent, strict=True)
+        residual = sum((weight * (a - share * b)) ** 2 for weight, a, b in rows)
         return math.sqrt(residual * n / (n - 1)) / extent
 
     @property
@@ -60,14 +67,15 @@ class Projection:
 
     @property
     def explained(self) -> float:
-        """How much less |p - h|² is than |p - f|²."""
-        return 2 * sum(self.along) - sum(self.extent)
+        """The part of the error that the mistake accounts for: 1 - |p - h|² / |p - f|²."""
+        error = sum(self.error)
+        return (2 * sum(self.along) - sum(self.extent)) / error if error else 0.0
 
     @property
     def is_seen(self) -> bool:
         """Whether c tells something. One mistake that is made may hide others, which are smaller."""
         return self.deviation < CERTAIN and self.level_db > FAINTEST_DB
 
-    @property
-    def is_made(self) -> bool:
-        return self.is_seen and self.share > MAKES
+
+def _dot(weights: list[float], values: list[float]) -> float:
+    return sum(weight * value for weight, value in zip(weights, values, strict=True))

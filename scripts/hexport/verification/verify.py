@@ -11,6 +11,7 @@ from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation.fp import FloatDecoder
 from hexport.evaluation.stream import StreamedDecoder, stream
+from hexport.programs.abi import PREFILL_METHOD
 from hexport.programs.capabilities import emulator_refusal
 from hexport.programs.facts import ProgramFacts
 from hexport.programs.layout import layouts_of
@@ -18,12 +19,12 @@ from hexport.progress import Progress
 from hexport.verification.built import Built, built_program, manifest_faults, twin_line
 from hexport.verification.contract import contract_faults
 from hexport.verification.emulator import Amounts, Reading, amounts_of
-from hexport.verification.figures import agreement, sqnr_db
+from hexport.verification.figures import ROWS, agreement, sqnr_db
 from hexport.verification.layers import RecordingDecoder, departure, layers_db
 from hexport.verification.mistakes import Change, Mistake, MistakenDecoder, mistakes_in_layer, mistakes_of
 from hexport.verification.projection import Projection
 from hexport.verification.sources import Model
-from hexport.verification.verdict import Found, faults_of, is_bad
+from hexport.verification.verdict import Found, faults_of
 
 MOST_IN_LAYERS = 40  # tries of mistakes in single layers
 Read = Callable[[Path, list[int], Amounts, Path], Reading]
@@ -54,9 +55,10 @@ def verify(
     emulator. Raises HexportError where it crashes or hangs."""
     built = built_program(program.path)
     structure, rest = contract_faults(program, model)
-    result = Verification(program, [*structure, *rest, *(manifest_faults(built, program) if built else ())])
+    structure += manifest_faults(built, program) if built else ()
+    result = Verification(program, [*structure, *rest])
     if structure:
-        result.notes.append("it was not run: it is not a program of this checkpoint that a runner could drive")
+        result.notes.append("it was not run: it is not what it should be, or not a program of this checkpoint")
         return result
     if refusal := emulator_refusal(program):
         twin = twin_line(built) if built else None
@@ -101,6 +103,7 @@ def _compared(
         answer=reading.answer,
         answer_like_float=_common(reading.answer, choices),
         layers_db=layers_db(program, reading.v, decoder.v),
+        prefills=PREFILL_METHOD in program.methods,
     )
     quantised = exact
     if built:
@@ -112,10 +115,11 @@ def _compared(
             result.notes.append(f"not compared with the fake-quantised decoder: {error}")
     rows = _Rows(checkpoint, context_len, text, reading.logits, quantised, exact)
     found.mistakes = rows.projections(mistakes_of(checkpoint.config), progress, "mistakes")
-    if is_bad(found) and not found.made and found.layers_db:
-        at = departure(found.layers_db)
-        candidates = mistakes_in_layer(checkpoint.config, at)[:MOST_IN_LAYERS]
-        found.mistakes += rows.projections(candidates, progress, f"mistakes near layer {at}")
+    if found.made is None and found.layers_db:
+        found.departs = departure([*found.layers_db, found.text["sqnr_db"]])
+    if found.departs is not None:
+        near = mistakes_in_layer(checkpoint.config, found.departs)[:MOST_IN_LAYERS]
+        found.mistakes += rows.projections(near, progress, f"mistakes near layer {found.departs}")
     return found
 
 
@@ -136,20 +140,24 @@ class _Rows:
     ) -> list[tuple[Mistake, Projection]]:
         with progress.stage(name):
             return [
-                (mistake, self._projection(change))
+                (mistake, self._projection(mistake, change))
                 for mistake, change in progress.steps(mistakes, name, len(mistakes), "mistake")
             ]
 
-    def _projection(self, change: Change) -> Projection:
+    def _projection(self, mistake: Mistake, change: Change) -> Projection:
+        mistaken = mistaken_logits(self.checkpoint, self.context_len, self.text, mistake, change)
         projection = Projection()
-
-        def on_logits(row: int, logits) -> None:
-            rows = slice(row, row + len(logits))
-            projection.add(self.program[rows], self.quantised[rows], self.exact[rows], logits.cpu().numpy())
-
-        decoder = MistakenDecoder(self.checkpoint, self.context_len, change)
-        stream([decoder], self.checkpoint.config, [self.text], _Silent(), on_logits)
+        for start in range(0, len(mistaken), ROWS):
+            rows = slice(start, start + ROWS)
+            projection.add(self.program[rows], self.quantised[rows], self.exact[rows], mistaken[rows])
         return projection
+
+
+def mistaken_logits(
+    checkpoint: Checkpoint, context_len: int, text: list[int], mistake: Mistake, change: Change
+) -> np.ndarray:
+    """Float32 (tokens, vocab) of a decoder that makes a mistake."""
+    return _logits(MistakenDecoder(checkpoint, context_len, change), checkpoint, text)
 
 
 def _logits(decoder: StreamedDecoder, checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
