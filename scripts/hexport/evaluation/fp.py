@@ -1,11 +1,12 @@
 """The float32 decoder, layer by layer: what every other phase is compared with."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from hexport.decoder.device import device
-from hexport.decoder.matrix_products import layer_by_products
+from hexport.decoder.matrix_products import layer_by_products, seen_tokens
 from hexport.decoder.model import rope_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.evaluation.scores import Scoring, TokenScores
@@ -49,12 +50,15 @@ class FloatDecoder:
         return load_prologue(self.checkpoint, self.context_len).to(device())
 
     def layer(self, i: int) -> Callable[[State], torch.Tensor]:
-        layer, config = load_layer(self.checkpoint, i).to(device()), self.checkpoint.config
-        kind = config.layers[i]
-        window = config.sliding_window if kind.sliding else None
+        layer, kind = load_layer(self.checkpoint, i).to(device()), self.checkpoint.config.layers[i]
+        seen = functools.partial(self.seen, i)
         return lambda state: layer_by_products(
-            layer, state.hidden, state.pack.lengths, window, *rope_of(kind, state.ropes)
+            layer, state.hidden, state.pack.lengths, seen, *rope_of(kind, state.ropes)
         )
+
+    def seen(self, i: int, n: int) -> torch.Tensor | None:
+        """Which of n tokens each of them sees in layer `i`, as of `seen_tokens`."""
+        return seen_tokens(self.checkpoint.config, i, n)
 
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
         epilogue = load_epilogue(self.checkpoint).to(device())

@@ -7,6 +7,7 @@ phase of EfficientQAT (arXiv 2407.11062), here to the float model's distribution
 the token that came, so that a few thousand tokens are enough for so few parameters.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from hexport.code_digest import code_digest
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.device import device
-from hexport.decoder.matrix_products import layer_by_products
+from hexport.decoder.matrix_products import layer_by_products, seen_tokens
 from hexport.decoder.model import Layer, rope_of
 from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
@@ -199,9 +200,8 @@ def _float_outputs(checkpoint: Checkpoint, states: list[State], progress: Progre
 
 
 def _pass(layer: Layer, config: DecoderConfig, i: int, hidden: torch.Tensor, state: State) -> torch.Tensor:
-    kind = config.layers[i]
-    window = config.sliding_window if kind.sliding else None
-    return layer_by_products(layer, hidden, [hidden.shape[1]], window, *rope_of(kind, state.ropes))
+    seen = functools.partial(seen_tokens, config, i)
+    return layer_by_products(layer, hidden, [hidden.shape[1]], seen, *rope_of(config.layers[i], state.ropes))
 
 
 def _backward(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
