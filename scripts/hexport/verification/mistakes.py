@@ -14,10 +14,11 @@ from torch import nn
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.device import device
+from hexport.decoder.matrix_products import layer_by_products
 from hexport.decoder.model import Layer, rope_of
 from hexport.decoder.rope_scaling import Linear, Llama3, LongRope, Rope
 from hexport.decoder.weights import Checkpoint, with_parameters
-from hexport.evaluation.fp import FloatDecoder, float_layer
+from hexport.evaluation.fp import FloatDecoder
 from hexport.evaluation.stream import State
 
 Parameters = dict[str, torch.Tensor]
@@ -64,7 +65,9 @@ class MistakenDecoder(FloatDecoder):
         if change.activation is not None:
             layer.feed_forward.activation = change.activation
         seen = functools.partial(self.seen, i)
-        return lambda state: float_layer(layer, state.hidden, state.pack.lengths, seen, *rope_of(kind, state.ropes))
+        return lambda state: layer_by_products(
+            layer, state.hidden, state.pack.lengths, seen, *rope_of(kind, state.ropes)
+        )
 
     def seen(self, i: int, n: int) -> torch.Tensor | None:
         return self.change.sees(n) if self.change.sees else super().seen(i, n)
