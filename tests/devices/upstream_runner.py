@@ -37,7 +37,7 @@ def main() -> None:
     check(len(tokens) < seq_len, "sequence length exceeded - please increase the seq_len value")
     n_prompt, rows = len(tokens), []
     calls = generate(flags, prefill_graph, decode_graph, tokens, seq_len, stops, rows, stats)
-    printed = [flags.tokenized_prompt, *(tokenizer.decode(token) for token in tokens[n_prompt:])]
+    printed = [flags.tokenized_prompt.encode(), *(piece(tokenizer, token) for token in tokens[n_prompt:])]
     stats |= {"inference_end_ms": now(), "prompt_tokens": n_prompt, "generated_tokens": len(tokens) - n_prompt - 1}
     stats |= {"prompt_eval_end_ms": stats["first_token_ms"], "SCALING_FACTOR_UNITS_PER_SECOND": 1000}
     if flags.eval_mode == 2:
@@ -47,7 +47,15 @@ def main() -> None:
     Path(flags.performance_output_path).write_text("1.0")
     if flags.dump_logits_path:
         Path(flags.dump_logits_path).write_bytes(b"".join(row.tobytes() for row in rows))
-    Path(flags.output_path).write_bytes("".join(printed).encode())
+    Path(flags.output_path).write_bytes(b"".join(printed))
+
+
+def piece(tokenizer, token: int) -> bytes:
+    """What a token is decoded to, which may be a part of a character."""
+    try:
+        return tokenizer.decode(token).encode()
+    except UnicodeDecodeError as error:  # only the library's binding for Python minds
+        return error.object
 
 
 def parse(words: list[str]) -> argparse.Namespace:
