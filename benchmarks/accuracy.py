@@ -37,13 +37,12 @@ BLOCKS = {
     "overrides": [{"layers": "epilogue", "points": "output", "weight_bits": 8, "granularity": "per_channel"}],
 }
 PLAIN_HEAD = {"layers": "epilogue", "points": "output", "seq_mse": 0, "gptq": False}
-NEAREST = {"seq_mse": 0, "gptq": False}
-GPTQ = {"seq_mse": 20, "gptq": True, "overrides": [PLAIN_HEAD]}
+PLAIN_VALUES = {"points": "attention.v_proj", "seq_mse": 0, "gptq": False}  # 8 bits, as the head above
 RECIPES = {
     "16a8w": {"based_on": "16a8w"},
     "block32": BLOCKS,
     "block32_seq_mse": {"based_on": "block32", "seq_mse": 20, "overrides": [PLAIN_HEAD]},
-    "block32_gptq": {"based_on": "block32", **GPTQ},
+    "block32_gptq": {"based_on": "block32", "seq_mse": 20, "gptq": True, "overrides": [PLAIN_HEAD]},
 }
 OF_MODEL = {
     SMOLLM2: {
@@ -51,9 +50,9 @@ OF_MODEL = {
         "block32_gptq_r1": {"based_on": "block32_gptq", "r1": True},
     },
     GEMMA: {
-        "gemma3-1b_nearest": {"based_on": "gemma3-1b", **NEAREST},
-        "gemma3-1b_seq_mse": {"based_on": "gemma3-1b", "seq_mse": 20, "gptq": False},
-        "gemma3-1b_gptq": {"based_on": "gemma3-1b", "seq_mse": 20, "gptq": True},
+        "gemma3-1b": {"based_on": "gemma3-1b"},
+        "gemma3-1b_seq_mse": {"based_on": "gemma3-1b", "seq_mse": 20, "overrides": [PLAIN_VALUES]},
+        "gemma3-1b_gptq": {"based_on": "gemma3-1b", "seq_mse": 20, "gptq": True, "overrides": [PLAIN_VALUES]},
     },
 }
 ROWS = [f"{model}/{recipe}" for model, own in OF_MODEL.items() for recipe in RECIPES | own]
