@@ -1,10 +1,10 @@
 """Does a program's error go in the direction of a mistake?
 
 With p the logits of the program, f those of the float decoder and h those of one that makes the mistake, all less their
-rows' means, c = <p - f, h - f> / |h - f|², over rows that are weighted by 1 / |p - f|². Where the fake-quantised decoder is known, its logits q take the place of
-the first f, and much of the noise goes. c is near 0 where the program does not make the mistake, and near 1 where it
-does: noise that is quantisation's goes in no direction of all, and so c is small where a threshold on the noise sees
-nothing. p is nearer to h than to f where c > 1/2.
+rows' means, c = <p - f, h - f> / |h - f|², over rows that are weighted by 1 / |p - f|². Where the fake-quantised
+decoder is known, its logits q take the place of the first f, and the noise of weights goes. c is near 0 where the program does not
+make the mistake, and near 1 where it does: noise that is quantisation's goes in no direction of all, and so c is small
+where a threshold on the noise sees nothing. p is nearer to h than to f where c > 1/2.
 """
 
 import math
