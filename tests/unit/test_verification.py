@@ -81,6 +81,7 @@ def test_sqnr_leaves_the_mean_of_a_row_out():
         ([25, 21, 18, 15, 12, 10], None),  # noise of few bits
         ([82, 69, 10, 9], 2),
         ([82, 69, 60, 10], 3),  # of three layers: behind the last one
+        ([82, 66, 30, 29], 2),
         ([3, 2, 1, 0], 0),
     ],
 )

@@ -20,8 +20,9 @@ from hexport.verification.built import Built, built_program, manifest_faults, tw
 from hexport.verification.contract import contract_faults
 from hexport.verification.emulator import Amounts, Reading, amounts_of
 from hexport.verification.figures import ROWS, agreement, sqnr_db
+from hexport.verification.layer_mistakes import mistakes_in_layer
 from hexport.verification.layers import RecordingDecoder, departure, layers_db
-from hexport.verification.mistakes import Change, Mistake, MistakenDecoder, mistakes_in_layer, mistakes_of
+from hexport.verification.mistakes import Change, Mistake, MistakenDecoder, mistakes_of
 from hexport.verification.projection import Projection
 from hexport.verification.sources import Model
 from hexport.verification.verdict import Found, faults_of
