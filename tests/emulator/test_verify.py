@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from forks import FORKS
-from mutations import EMULATOR, MUTATIONS, TEXT, good, lower, with_manifest
-from tiny_model import SCRIPTS, environment, save_tokenizer
+from mutations import MUTATIONS
+from small_program import CONTEXT, TEXT, good, lower, with_manifest
+from tiny_model import EMULATOR, SCRIPTS, environment, save_tokenizer
 from verifying import verified
 
 from hexport.decoder.weights import Checkpoint
@@ -50,7 +51,7 @@ def battery(lowerings, keep) -> Path:
     """The small model, its tokenizer, and all programs; those of hexport, as in its artifacts."""
 
     def templates_of(config, recipe, ar_len):
-        return lowerings.templates(config, recipe, target_named(EMULATOR), ar_len, 32)
+        return lowerings.templates(config, recipe, target_named(EMULATOR), ar_len, CONTEXT)
 
     def build(folder: Path) -> None:
         of = good(folder, templates_of)
@@ -74,7 +75,7 @@ def tokenizer(battery) -> Tokenizer:
 
 
 def program(battery: Path, name: str, target: str = EMULATOR) -> Path:
-    ours = battery / "16a8w" / "ctx32" / target / f"{name}.pte"
+    ours = battery / "16a8w" / f"ctx{CONTEXT}" / target / f"{name}.pte"
     return ours if ours.is_file() else battery / f"{name}.pte"
 
 
@@ -97,7 +98,18 @@ def test_a_good_program_has_no_faults_and_no_mistakes(battery, tokenizer):
 def test_a_mutation_is_caught_and_named(battery, tokenizer, name):
     verification = verify(battery, name, tokenizer)
     f = verification.found
-    print("FOUND", name, verification.faults, f and (f.text, f.layers_db, f.decoded_db, f.made and (f.made[0].name, f.made[1].share, f.made[1].deviation, f.made[1].level_db)))
+    print(
+        "FOUND",
+        name,
+        verification.faults,
+        f
+        and (
+            f.text,
+            f.layers_db,
+            f.decoded_db,
+            f.made and (f.made[0].name, f.made[1].share, f.made[1].deviation, f.made[1].level_db),
+        ),
+    )
     assert verification.verdict == "broken"
     assert any(re.search(LOOKS[name], fault) for fault in verification.faults), verification.faults
     assert all("\n" not in fault for fault in verification.faults)
