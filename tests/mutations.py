@@ -132,8 +132,9 @@ def _(good):
 @mutation("k and v exchanged")
 def _(good):
     def change(i, parameters):
-        k, v = "attention.k_proj.weight", "attention.v_proj.weight"
-        return parameters | {k: parameters[v], v: parameters[k]}
+        k, v = ((f"attention.{name}_proj.weight", f"attention.{name}_proj.bias") for name in "kv")
+        exchanged = dict(zip((*k, *v), (*v, *k), strict=True))
+        return parameters | {name: parameters[other] for name, other in exchanged.items()}
 
     return with_layers(good, change=change)
 

@@ -19,7 +19,7 @@ LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_f
 MODEL = {
     "head_dim": 16,
     "num_hidden_layers": 3,
-    "num_attention_heads": 2,
+    "num_attention_heads": 4,
     "vocab_size": VOCABULARY,
     "query_pre_attn_scalar": 16,
     "attention_bias": True,

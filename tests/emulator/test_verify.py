@@ -90,26 +90,12 @@ def test_a_good_program_has_no_faults_and_no_mistakes(battery, tokenizer):
     assert found.text["sqnr_db"] > 50 and found.text["top1_agreement"] == 1
     assert found.again_db == found.decoded_db == float("inf")  # graphs round alike
     seen = [projection for _, projection in found.mistakes if projection.is_seen]
-    print([(m.name, round(p.share, 3), round(p.deviation, 3), round(p.level_db, 1)) for m, p in found.mistakes])
     assert len(seen) > 15 and max(abs(projection.share) for projection in seen) < 0.2
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_mutation_is_caught_and_named(battery, tokenizer, name):
     verification = verify(battery, name, tokenizer)
-    f = verification.found
-    print(
-        "FOUND",
-        name,
-        verification.faults,
-        f
-        and (
-            f.text,
-            f.layers_db,
-            f.decoded_db,
-            f.made and (f.made[0].name, f.made[1].share, f.made[1].deviation, f.made[1].level_db),
-        ),
-    )
     assert verification.verdict == "broken"
     assert any(re.search(LOOKS[name], fault) for fault in verification.faults), verification.faults
     assert all("\n" not in fault for fault in verification.faults)

@@ -1,10 +1,10 @@
 """Does a program's error go in the direction of a mistake?
 
 With p the logits of the program, f those of the float decoder and h those of one that makes the mistake, all less
-their rows' means, c = <p - f, h - f> / |h - f|², over rows that are weighted by 1 / |p - f|². Where the fake-quantised
-decoder is known, its logits q take the place of the first f, and the noise of weights goes. c is near 0 where the
-program does not make the mistake, and near 1 where it does: noise that is quantisation's goes in no direction of all,
-and so c is small where a threshold on the noise sees nothing.
+their rows' means, c = <p - f, h - f> / |h - f|², over rows weighted by 1 / (|p - f|² + |h - f|²). Where the
+fake-quantised decoder is known, its logits q take the place of the first f, and the noise of weights goes. c is near 0
+where the program does not make the mistake, and near 1 where it does: noise that is quantisation's goes in no direction
+of all, and so c is small where a threshold on the noise sees nothing.
 
 What lies in the direction of a row of f is left out of both differences: whatever goes wrong loses some of f, and so
 does every mistake, which would make them alike.
@@ -42,9 +42,11 @@ class Projection:
 
     @property
     def _weights(self) -> list[float]:
-        """Of rows, by how little error they have: noise grows with the past that a row sees, and differs tenfold."""
+        """Of rows, by how little error they have: noise grows with the past that a row sees, and differs tenfold. A
+        row in which the mistake does much more than noise counts as one, as it may be clipped there."""
         least = 1e-3 * sum(self.error) / max(len(self.error), 1)
-        return [1 / (error + least) if error + least else 1.0 for error in self.error]
+        rows = zip(self.error, self.extent, strict=True)
+        return [1 / (error + extent + least) if error + extent else 1.0 for error, extent in rows]
 
     @property
     def share(self) -> float:

@@ -71,6 +71,11 @@ def verify(
     result.computed, result.qnn, result.tokens = True, reading.qnn, len(reading.logits)
     result.found = _compared(result, model.checkpoint, tokens, amounts, reading, built, progress)
     result.faults += faults_of(result.found)
+    if result.found.departs is not None and not result.faults:
+        result.notes.append(
+            f"in front of layer {result.found.departs} the error leaps, as noise does only where the recipe has fewer "
+            "bits"
+        )
     if unseen := result.found.unseen:
         result.notes.append(f"below what can be seen in its noise: {', '.join(unseen)}")
     return result
