@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from hexport.errors import HexportError, one_line_errors
+from hexport.errors import HexportError, one_line_errors, report
 from hexport.progress import Progress
 from hexport.provenance import write_json, write_text
 
@@ -47,8 +47,8 @@ def main(
     with progress.library_output_in_log(), tempfile.TemporaryDirectory() as folder:
         try:
             verification, document = _verified(program, checkpoint, tokenizer, text, quick, Path(folder), progress)
-        except HexportError as error:
-            for line in error.lines:
+        except (HexportError, OSError) as error:
+            for line in report(error, log):
                 progress.say(f"error: {line}")
             sys.exit(CODES["not checked"])
         from hexport.verification.card import html_card, markdown_card

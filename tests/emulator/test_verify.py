@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from forks import FORKS
-from mutations import EMULATOR, MUTATIONS, TEXT, good, lower, with_manifest
-from tiny_model import SCRIPTS, environment, save_tokenizer
+from mutations import MUTATIONS
+from small_program import CONTEXT, TEXT, good, lower, with_manifest
+from tiny_model import EMULATOR, SCRIPTS, environment, save_tokenizer
 from verifying import verified
 
 from hexport.decoder.weights import Checkpoint
@@ -50,7 +51,7 @@ def battery(lowerings, keep) -> Path:
     """The small model, its tokenizer, and all programs; those of hexport, as in its artifacts."""
 
     def templates_of(config, recipe, ar_len):
-        return lowerings.templates(config, recipe, target_named(EMULATOR), ar_len, 32)
+        return lowerings.templates(config, recipe, target_named(EMULATOR), ar_len, CONTEXT)
 
     def build(folder: Path) -> None:
         of = good(folder, templates_of)
@@ -74,7 +75,7 @@ def tokenizer(battery) -> Tokenizer:
 
 
 def program(battery: Path, name: str, target: str = EMULATOR) -> Path:
-    ours = battery / "16a8w" / "ctx32" / target / f"{name}.pte"
+    ours = battery / "16a8w" / f"ctx{CONTEXT}" / target / f"{name}.pte"
     return ours if ours.is_file() else battery / f"{name}.pte"
 
 
@@ -133,3 +134,13 @@ def test_the_script_writes_figures_and_a_card(battery, tmp_path):
     assert (found["verdict"], found["faults"]) == ("good", [])
     for text in (done.stdout, (tmp_path / "card.md").read_text(), (tmp_path / "card.html").read_text()):
         assert "good" in text and found["program"]["sha256"] in text.replace("\n", "")
+
+
+def test_what_cannot_be_checked_is_one_line_and_exit_code_2(battery, tmp_path):
+    log = tmp_path / "log"
+    done = FORKS.run(
+        str(SCRIPTS / "verify_pte.py"), str(tmp_path / "nothing.pte"), "--checkpoint", str(battery), "--log", str(log),
+        env=environment(),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

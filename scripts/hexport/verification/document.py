@@ -54,7 +54,7 @@ def _figures(found: Found, model: Model) -> dict:
         "text": {name: _finite(value) for name, value in found.text.items()},
         "first_block_db": _finite(found.first_block_db),
         "cached_db": _finite(found.cached_db),
-        "read_again_db": _finite(found.again_db),
+        **({} if found.again_db is None else {"read_again_db": _finite(found.again_db)}),
         "decoded_db": _finite(found.decoded_db),
         "qdq_db": _finite(found.qdq_db),
         "qdq_float_db": _finite(found.qdq_float_db),

@@ -103,7 +103,7 @@ def read_program(progress: Progress, path: Path, tokens: list[int], amounts: Amo
     again = None
     if prefill.ar_len > 1:
         others = blocks_of(prefill, n, first if not prefill.cache_len else max(blocks[0] * 2 // 3, 1))
-        rows = _read(prefill, KVCache(prefill, decode), text, others, random, progress, "read in other blocks")
+        rows = _read(prefill, KVCache(prefill, decode), text, others[:2], random, progress, "read in other blocks")
         again = sqnr_db(logits[: len(rows)], rows)
     cache.keep(min(amounts.behind - amounts.decoded, cache.n_past))
     decoded, answer = _decode(decode, cache, tokens[cache.n_past : amounts.behind], amounts.answered, random, progress)

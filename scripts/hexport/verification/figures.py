@@ -12,6 +12,7 @@ import numpy as np
 from hexport.evaluation.comparison import Comparison
 from hexport.evaluation.scores import token_scores
 
+LARGEST = 700.0  # whose exponential a float holds
 ROWS = 64  # compared at a time, in float64
 
 
@@ -54,4 +55,5 @@ def _perplexity(logits: np.ndarray, tokens: Sequence[int]) -> float | None:
     n = min(len(logits), len(tokens) - 1)
     if n < 1:
         return None
-    return math.exp(-float(token_scores(logits[:n], tokens[: n + 1]).log_probs.mean()))
+    surprise = -float(token_scores(logits[:n], tokens[: n + 1]).log_probs.mean())
+    return math.exp(surprise) if surprise < LARGEST else math.inf

@@ -16,7 +16,8 @@ from hexport.programs.facts import ProgramFacts
 from hexport.verification.figures import sqnr_db
 
 LOWEST_DB = 12.0  # of the first layer's v, which has hardly any noise yet
-NOISY_DB, STEP_DB = 20.0, 8.0  # of a layer that is worth a look; that noise loses from one layer to the next
+# What noise does not lose from one layer to the next: where there is hardly any yet, and where there is much.
+LEAP_DB, NOISY_DB, STEP_DB = 20.0, 20.0, 8.0
 
 
 class RecordingDecoder(FloatDecoder):
@@ -64,4 +65,4 @@ def departure(found: list[float]) -> int | None:
     if found[0] < LOWEST_DB:
         return 0
     steps = enumerate(itertools.pairwise(found), 1)
-    return next((i for i, (before, db) in steps if db < NOISY_DB and before - db > STEP_DB), None)
+    return next((i for i, (before, db) in steps if before - db > (STEP_DB if db < NOISY_DB else LEAP_DB)), None)

@@ -1,10 +1,13 @@
 """Does a program's error go in the direction of a mistake?
 
-With p the logits of the program, f those of the float decoder and h those of one that makes the mistake, all less their
-rows' means, c = <p - f, h - f> / |h - f|², over rows that are weighted by 1 / |p - f|². Where the fake-quantised decoder is known, its logits q take the place of
-the first f, and much of the noise goes. c is near 0 where the program does not make the mistake, and near 1 where it
-does: noise that is quantisation's goes in no direction of all, and so c is small where a threshold on the noise sees
-nothing. p is nearer to h than to f where c > 1/2.
+With p the logits of the program, f those of the float decoder and h those of one that makes the mistake, all less
+their rows' means, c = <p - f, h - f> / |h - f|², over rows weighted by 1 / (|p - f|² + |h - f|²). Where the
+fake-quantised decoder is known, its logits q take the place of the first f, and the noise of weights goes. c is near 0
+where the program does not make the mistake, and near 1 where it does: noise that is quantisation's goes in no direction
+of all, and so c is small where a threshold on the noise sees nothing.
+
+What lies in the direction of a row of f is left out of both differences: whatever goes wrong loses some of f, and so
+does every mistake, which would make them alike.
 """
 
 import math
@@ -22,7 +25,7 @@ FAINTEST_DB = (
 
 @dataclass
 class Projection:
-    """Accumulates rows. along: <p - q, h - f>, extent: |h - f|², error: |p - q|², of each row."""
+    """Accumulates rows. along: <p - q, h - f>, extent: |h - f|², error: |p - q|², of what is left of each row."""
 
     along: list[float] = field(default_factory=list)
     extent: list[float] = field(default_factory=list)
@@ -30,16 +33,20 @@ class Projection:
 
     def add(self, program: np.ndarray, quantised: np.ndarray, exact: np.ndarray, mistaken: np.ndarray) -> None:
         """Rows (rows, vocab) of p, q, f and h; f in the place of q where that is not known."""
-        error, direction = centred(program) - centred(quantised), centred(mistaken) - centred(exact)
+        reference = centred(exact)
+        error = _beside(reference, centred(program) - centred(quantised))
+        direction = _beside(reference, centred(mistaken) - reference)
         self.along += np.einsum("ij,ij->i", error, direction).tolist()
         self.extent += np.square(direction).sum(axis=1).tolist()
         self.error += np.square(error).sum(axis=1).tolist()
 
     @property
     def _weights(self) -> list[float]:
-        """Of rows, by how little error they have: noise grows with the past that a row sees, and differs tenfold."""
+        """Of rows, by how little error they have: noise grows with the past that a row sees, and differs tenfold. A
+        row in which the mistake does much more than noise counts as one, as it may be clipped there."""
         least = 1e-3 * sum(self.error) / max(len(self.error), 1)
-        return [1 / (error + least) if error + least else 1.0 for error in self.error]
+        rows = zip(self.error, self.extent, strict=True)
+        return [1 / (error + extent + least) if error + extent else 1.0 for error, extent in rows]
 
     @property
     def share(self) -> float:
@@ -79,3 +86,10 @@ class Projection:
 
 def _dot(weights: list[float], values: list[float]) -> float:
     return sum(weight * value for weight, value in zip(weights, values, strict=True))
+
+
+def _beside(reference: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """What of rows does not lie in the direction of the reference's rows."""
+    squares = np.square(reference).sum(axis=1)
+    shares = np.einsum("ij,ij->i", reference, rows) / np.where(squares, squares, 1.0)
+    return rows - shares[:, None] * reference

@@ -58,7 +58,7 @@ def _figures(found: dict, tokens: int) -> list[tuple[str, str]]:
     ]
     if found["qdq_float_db"] is not None:
         rows.append(("logits to qdq", f"SQNR {_db(found['qdq_db'])}; of qdq to float {_db(found['qdq_float_db'])}"))
-    if found["read_again_db"] is not None or found["cached_db"] is not None:
+    if "read_again_db" in found:
         rows.append(("in other blocks", _db(found["read_again_db"])))
     said = "" if answer["text"] is None else f": {answer['text']!r}"
     return [

@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from hexport.verification.mistakes import Mistake
 from hexport.verification.projection import Projection
 
-GOOD_DB = 6.0  # SQNR of logits less their means, below which no recipe that is worth its name comes
+GOOD_DB, GOOD_TOP1 = 3.0, 0.25  # of logits less their means; no recipe that is worth its name comes below
 # Of two readings of the same tokens: graphs that round alike are equal. One that is as far from the other reading as
 # from the float model has other noise. Above the last of these, all of it is small.
 SAME_DB = (30.0, 1.0, 60.0)
 MADE = (0.5, 1.5)  # the share of a mistake that is made
-ALIKE_DB, MOST = 10.0, 0.5
-QDQ_DB, GOOD_QDQ_DB = 1.0, 50.0  # that a program is at least nearer to its fake-quantised decoder than the float one is
+MOST = 0.5  # of the error, which a mistake explains where nothing is left of the float model's logits
+# Of a program against its fake-quantised decoder, more than of that one against the float one: the emulator's noise of
+# activations is another one of the same size, which makes 3 dB. A program that is far better is of another recipe, too.
+QDQ_DB, GOOD_QDQ_DB, BETTER_DB = -4.0, 50.0, 6.0
 
 
 @dataclass
@@ -48,10 +50,13 @@ class Found:
         return max(made, key=lambda each: each[1].explained, default=None)
 
     def is_made(self, projection: Projection) -> bool:
-        """Where little of the float model's logits is left, what is lost lies in the direction of any mistake that
-        loses much, too: there, only one that explains most of it counts."""
-        alike = self.text["sqnr_db"] > ALIKE_DB or projection.explained > MOST
-        return projection.is_seen and MADE[0] < projection.share < MADE[1] and alike
+        """A program that computes something else altogether resembles many: there, one has to explain most of it."""
+        explains = projection.explained > MOST or not self.is_bad
+        return projection.is_seen and MADE[0] < projection.share < MADE[1] and explains
+
+    @property
+    def is_bad(self) -> bool:
+        return self.text["sqnr_db"] < GOOD_DB or self.text["top1_agreement"] < GOOD_TOP1
 
     @property
     def unseen(self) -> list[str]:
@@ -67,10 +72,6 @@ _UNLIKE = {
     "not what it takes it for",
     False: "what the mask hides shows in them: the mask is inverted, off by one, or not obeyed at all",
 }
-
-
-def is_bad(found: Found) -> bool:
-    return found.text["sqnr_db"] < GOOD_DB
 
 
 def faults_of(found: Found) -> Iterator[str]:
@@ -89,16 +90,22 @@ def faults_of(found: Found) -> Iterator[str]:
             f"it looks as if {mistake.looks} ({mistake.name}: {projection.share:.2f} of what that does to logits is in "
             f"the program's; 0 would be none of it, 1 all)"
         )
-    if is_bad(found):
+    if found.is_bad:
         known = "" if found.made else "; no mistake that is known explains it, as weights of another checkpoint would"
         where = _where(found)
-        yield f"the logits are not the checkpoint's: SQNR {found.text['sqnr_db']:.1f} dB{where}{known}"
-    if found.qdq_db is not None and found.qdq_db < min(found.qdq_float_db + QDQ_DB, GOOD_QDQ_DB):
+        figures = f"SQNR {found.text['sqnr_db']:.1f} dB, {found.text['top1_agreement']:.0%} of first choices alike"
+        yield f"the logits are not the checkpoint's: {figures}{where}{known}"
+    if found.qdq_db is not None and _is_of_another_recipe(found):
         yield (
             f"it does not compute what its recipe says: SQNR {found.qdq_db:.1f} dB against the fake-quantised decoder, "
             f"which is itself {found.qdq_float_db:.1f} dB from the float one: another recipe, as of other bit widths, "
             "or other quant attrs"
         )
+
+
+def _is_of_another_recipe(found: Found) -> bool:
+    better = found.text["sqnr_db"] > found.qdq_float_db + BETTER_DB
+    return found.qdq_db < GOOD_QDQ_DB and (better or found.qdq_db < found.qdq_float_db + QDQ_DB)
 
 
 def _same_db(found: Found) -> float:

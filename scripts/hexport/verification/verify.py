@@ -20,8 +20,9 @@ from hexport.verification.built import Built, built_program, manifest_faults, tw
 from hexport.verification.contract import contract_faults
 from hexport.verification.emulator import Amounts, Reading, amounts_of
 from hexport.verification.figures import ROWS, agreement, sqnr_db
+from hexport.verification.layer_mistakes import mistakes_in_layer
 from hexport.verification.layers import RecordingDecoder, departure, layers_db
-from hexport.verification.mistakes import Change, Mistake, MistakenDecoder, mistakes_in_layer, mistakes_of
+from hexport.verification.mistakes import Change, Mistake, MistakenDecoder, mistakes_of
 from hexport.verification.projection import Projection
 from hexport.verification.sources import Model
 from hexport.verification.verdict import Found, faults_of
@@ -70,6 +71,11 @@ def verify(
     result.computed, result.qnn, result.tokens = True, reading.qnn, len(reading.logits)
     result.found = _compared(result, model.checkpoint, tokens, amounts, reading, built, progress)
     result.faults += faults_of(result.found)
+    if result.found.departs is not None and not result.faults:
+        result.notes.append(
+            f"in front of layer {result.found.departs} the error leaps, as noise does only where the recipe has fewer "
+            "bits"
+        )
     if unseen := result.found.unseen:
         result.notes.append(f"below what can be seen in its noise: {', '.join(unseen)}")
     return result
