@@ -51,7 +51,7 @@ class Built:
         if not self.quant_attrs.is_file() or sha256(self.quant_attrs) != self.manifest["inputs"]["quant_attrs.json"]:
             raise HexportError(f"{self.quant_attrs}: not there any more as the program was built from it")
         recipe = recipe_from(params["recipe_spec"], params["recipe"])
-        model = Checkpoint(checkpoint, recipe.r1)
+        model = Checkpoint(checkpoint, recipe.basis)
         weights = self.quant_attrs.with_name("weights.safetensors")
         attrs = quant_attrs_of(self.quant_attrs, weights if weights.is_file() else None, model, recipe)
         return FakeQuantisedDecoder(model, attrs, recipe, context_len)
