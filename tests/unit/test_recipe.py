@@ -210,8 +210,8 @@ def test_built_in_recipes_have_the_keys_and_values_of_config_yaml():
             f"{V}: gptq fits a scale per channel, not per_tensor; choose per_channel, or gptq: false",
         ),
         (
-            {"tune_scales": 2},
-            "tune_scales fits the scales of codes that gptq has found, and no projection has gptq; set gptq: true",
+            {"tune_scales": 2, "overrides": [{"layers": EPILOGUE, "points": OUTPUT_PROJECTION, "gptq": True}]},
+            "tune_scales fits the scales of codes that gptq has found, and no layer has gptq; set gptq: true",
         ),
         ({"activation_symmetric": True}, "activation_symmetric is for activation_bits 8, and must be set beside these"),
         (

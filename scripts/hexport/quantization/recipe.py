@@ -353,8 +353,9 @@ def _faults_of_shared(recipe: Recipe) -> Iterator[str]:
 
 
 def _faults_of_tuning(recipe: Recipe) -> Iterator[str]:
-    if recipe.tune_scales and not any(recipe.at(*projection).gptq for projection in projections(recipe)):
-        yield "tune_scales fits the scales of codes that gptq has found, and no projection has gptq; set gptq: true"
+    of_layers = [projection for projection in projections(recipe) if projection[0] != EPILOGUE]
+    if recipe.tune_scales and not any(recipe.at(*projection).gptq for projection in of_layers):
+        yield "tune_scales fits the scales of codes that gptq has found, and no layer has gptq; set gptq: true"
 
 
 def _faults_of_projections(recipe: Recipe) -> Iterator[str]:
