@@ -225,7 +225,7 @@ def _named_recipes() -> Iterator[Case]:
     for key in ("weight_bits", "activation_bits", "granularity", "block_size", "seq_mse", "gptq", "observer"):
         for value in (-1, 10**400, float("nan"), "\x1b[31m", [], {}):
             yield Case(f"{key}: {value!r:.20}", _plan(with_value(good, (*OVERRIDES, 0, key), value)))
-    for key in ("kv_bits", "logits_bits", "r1", "r2", "r3", "masked_softmax", "tune_scales"):
+    for key in ("kv_bits", "logits_bits", "r1", "r2", "r3", "widen", "masked_softmax", "tune_scales"):
         yield Case(f"{key}: 3", _plan(with_value(good, ("recipes", "mine", key), 3)))
     yield Case("a glob of 10,000 stars", _plan(with_value(good, (*OVERRIDES, 0, "points"), "*a" * 10_000 + "b")))
     chain = {f"r{i}": {"based_on": f"r{i + 1}"} for i in range(2000)} | {"r2000": {"based_on": "16a8w"}}

@@ -355,6 +355,12 @@ def test_r1_is_refused_where_norms_stand_behind_the_layers():
     check_sizes(recipe("16a8w_r1"), PUBLISHED_SIZES["gemma-2b"])
 
 
+def test_widen_is_refused_where_hidden_states_can_be_rotated():
+    with pytest.raises(HexportError, match=r"widen: 32 .* r1: true does more here; set widen: 0"):
+        check_sizes(recipe("16a8w", widen=32), PUBLISHED_SIZES["gemma-2b"])
+    check_sizes(recipe("16a8w", widen=32, r2=True), PUBLISHED_SIZES["gemma3-1b"])
+
+
 def test_a_thousand_overrides_are_checked_in_no_time():
     """Each layer is of a kind of its own; the seconds are the processor's, so other work does not count."""
     overrides = [{"layers": str(i), "points": LAYER_PROJECTIONS[0], "seq_mse": i} for i in range(1000)]

@@ -97,7 +97,9 @@ def test_what_is_no_projection_has_a_row_too():
         ["KV cache", "8-bit, around its middle code"],
         ["logits", "16-bit"],
         ["masked softmax", "no"],
+        ["R2", "no"],
         ["R3", "no"],
+        ["channels added to hidden states", "0"],
     ):
         assert row in rows
     assert not any("down_proj" in row[0] for row in rows if row)  # that override changes no activations

@@ -211,7 +211,8 @@ def test_only_what_the_recipe_names_is_searched(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("precision", RECIPES.values(), ids=RECIPES)
 def test_blocks_of_the_head_give_what_the_whole_gives(tmp_path, monkeypatch, precision):
-    random_model("llama", num_hidden_layers=1, vocab_size=300, hidden_size=96).save_pretrained(tmp_path / "model")
+    sizes = {"vocab_size": 300, "hidden_size": 96, "intermediate_size": 96}  # which blocks divide
+    random_model("llama", num_hidden_layers=1, **sizes).save_pretrained(tmp_path / "model")
     checkpoint, samples = Checkpoint(tmp_path / "model"), [[5, 299, 0, 17], [130], [64, 63, 1, 255, 256, 6]]
     few = {**precision, "seq_mse": 4, "overrides": [{"layers": "0", "seq_mse": 0, "gptq": False}]}
     recipe = recipe_from(few, "r")

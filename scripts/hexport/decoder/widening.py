@@ -48,7 +48,7 @@ class Widening:
     @classmethod
     def of(cls, reach: torch.Tensor, more: int) -> "Widening":
         """`more` channels, in equal parts for those that reach (n,) at least half as far as the farthest one."""
-        n, massive = len(reach), (reach > reach.max() / 2).nonzero()[:, 0]
+        n, massive = len(reach), (reach >= reach.max() / 2).nonzero()[:, 0]
         channels = torch.cat([torch.arange(n), massive.repeat(more)[:more]])
         copies = torch.bincount(channels, minlength=n)[channels]
         written = math.sqrt((n + more) / n) / copies.sqrt()

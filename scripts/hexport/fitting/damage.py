@@ -203,7 +203,7 @@ def _write(file: Path, place: str, found: dict[str, dict[Precision, float]]) -> 
 def _files(checkpoint: Checkpoint, candidates: Candidates, coding, judging, folder: Path) -> dict[str, Path]:
     """The file of each place, named by a digest of all that it depends on."""
     files = [sha256(checkpoint.path), sha256(checkpoint.path.with_name("config.json"))]
-    common = [*files, checkpoint.rotated, coding, judging, code_digest("hexport/fitting/damage.py")]
+    common = [*files, repr(checkpoint.basis), coding, judging, code_digest("hexport/fitting/damage.py")]
     of_place: dict[str, list] = {}
     for (place, name), precisions in candidates.items():
         of_place.setdefault(place, []).append([name, *map(_key, precisions)])
