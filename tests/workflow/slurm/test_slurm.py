@@ -1,6 +1,5 @@
 """The profile for Slurm, on a real one of one node: a matrix of programs, and what goes wrong on clusters."""
 
-import dataclasses
 import json
 import os
 import re
@@ -72,12 +71,6 @@ def cluster(slurm, tmp_path) -> Cluster:
     found.stop()
 
 
-@pytest.fixture
-def forked(cluster) -> Cluster:
-    """The same with forks, for tests in which Slurm has no memory to count and Snakemake no signal to read."""
-    return dataclasses.replace(cluster, python=FORKS.python)
-
-
 def stand_in(cluster: Cluster, *body: str) -> None:
     """Let the job that makes a template run these lines."""
     text = STAND_IN.format(place=str(cluster.path), body="\n".join(f"        {line}" for line in body))
@@ -134,32 +127,32 @@ def test_jobs_that_are_killed_for_their_memory_and_over_their_time_are_tried_aga
         assert second > 1.2 * first
 
 
-def test_a_node_that_goes_down_and_comes_back(forked):
-    stand_in(forked, "if attempt == 0:", "    time.sleep(600)")
-    snakemake, node = forked.start(TEMPLATE), forked.command("sinfo", "--noheader", "--format=%n").strip()
-    wait_until(lambda: runs(forked))
-    forked.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    forked.command("scontrol", "update", f"nodename={node}", "state=resume")
-    (job,) = runs(forked)
-    wait_until(lambda: "PENDING" in forked.command("scontrol", "show", "job", job))
-    wait_until(lambda: not processes_in(forked.path))  # slurmd drains a node that gets a job which it still has
+def test_a_node_that_goes_down_and_comes_back(cluster):
+    stand_in(cluster, "if attempt == 0:", "    time.sleep(600)")
+    snakemake, node = cluster.start(TEMPLATE), cluster.command("sinfo", "--noheader", "--format=%n").strip()
+    wait_until(lambda: runs(cluster))
+    cluster.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    cluster.command("scontrol", "update", f"nodename={node}", "state=resume")
+    (job,) = runs(cluster)
+    wait_until(lambda: "PENDING" in cluster.command("scontrol", "show", "job", job))
+    wait_until(lambda: not processes_in(cluster.path))  # slurmd drains a node that gets a job which it still has
     time.sleep(5)
-    forked.command("scontrol", "update", f"jobid={job}", "starttime=now")  # Slurm lets it wait for two minutes
-    forked.end(snakemake)
-    assert (forked.path / TEMPLATE).is_file()
+    cluster.command("scontrol", "update", f"jobid={job}", "starttime=now")  # Slurm lets it wait for two minutes
+    cluster.end(snakemake)
+    assert (cluster.path / TEMPLATE).is_file()
 
 
-def test_what_runs_on_after_snakemake_is_killed_is_not_done_twice(forked):
-    stand_in(forked, "time.sleep(8)")
-    snakemake = forked.start(TEMPLATE)
-    wait_until(lambda: runs(forked))
+def test_what_runs_on_after_snakemake_is_killed_is_not_done_twice(cluster):
+    stand_in(cluster, "time.sleep(12)")
+    snakemake = cluster.start(TEMPLATE)
+    wait_until(lambda: runs(cluster))
     os.killpg(snakemake.pid, signal.SIGKILL)
     snakemake.wait()
-    assert len(forked.queue()) == 1
-    Tree(forked.path).snakemake("--unlock")  # as docs/forked.md says
-    forked.snakemake(TEMPLATE)
-    assert (forked.path / TEMPLATE).is_file()
-    assert len(runs(forked)) == 1
+    assert len(cluster.queue()) == 1
+    Tree(cluster.path).snakemake("--unlock")  # as docs/cluster.md says
+    cluster.snakemake(TEMPLATE)
+    assert (cluster.path / TEMPLATE).is_file()
+    assert len(runs(cluster)) == 1
 
 
 def test_ctrl_c_empties_the_queue(cluster):
