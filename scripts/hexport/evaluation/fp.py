@@ -51,14 +51,10 @@ class FloatDecoder:
 
     def layer(self, i: int) -> Callable[[State], torch.Tensor]:
         layer, kind = load_layer(self.checkpoint, i).to(device()), self.checkpoint.config.layers[i]
-        seen = functools.partial(self.seen, i)
+        seen = functools.partial(seen_tokens, self.checkpoint.config, i)
         return lambda state: layer_by_products(
             layer, state.hidden, state.pack.lengths, seen, *rope_of(kind, state.ropes)
         )
-
-    def seen(self, i: int, n: int) -> torch.Tensor | None:
-        """Which of n tokens each of them sees in layer `i`, as of `seen_tokens`."""
-        return seen_tokens(self.checkpoint.config, i, n)
 
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
         epilogue = load_epilogue(self.checkpoint).to(device())
