@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from scale import snakemake
 
 from hexport.build.artifacts import qdq_file, quant_attrs_file, tokenizer_file, weights_file
 from hexport.build.program_size import estimated_bytes, known_sizes
@@ -109,11 +110,11 @@ def main(
 def make(folder: Path, model: str, recipe: str, checkpoint: str, data: dict) -> dict:
     """Make a row: its figures. Ends the process where Snakemake fails, which has said why."""
     folder.mkdir(parents=True, exist_ok=True)
-    snakemake(folder, config_of(model, checkpoint, {}, {}), tokenizer_file("artifacts", model))
+    written(folder, config_of(model, checkpoint, {}, {}), tokenizer_file("artifacts", model))
     tasks = {"text": data["evaluation"]} | write_texts(folder, model)
     document = config_of(model, checkpoint, {name: file for name, file in tasks.items() if file}, data)
     wanted = qdq_file("artifacts", model, recipe, CONTEXT_LEN)
-    snakemake(folder, document, wanted)
+    written(folder, document, wanted)
     found = json.loads((folder / wanted).read_text())
     return {
         "estimated_mb": estimated_mb(folder, document, model, recipe),
@@ -165,11 +166,12 @@ def write_texts(folder: Path, model: str) -> dict[str, str]:
     return {name: str(file) for name, file in files.items()}
 
 
-def snakemake(folder: Path, document: dict, path: str) -> None:
+def written(folder: Path, document: dict, path: str) -> None:
+    """Have the workflow make a file. Ends the process where it fails."""
     (folder / "config.json").write_text(json.dumps(document))  # JSON is YAML
-    options = ("--snakefile", REPOSITORY / "Snakefile", "--profile", REPOSITORY / "profiles" / "default")
-    command = [sys.executable, "-m", "snakemake", *options, "--config", "file=config.json", "--", path]
-    if subprocess.run(command, cwd=folder, stdout=sys.stderr).returncode:
+    try:
+        snakemake(folder, path)
+    except subprocess.CalledProcessError:
         sys.exit(f"benchmark: {path} was not made; Snakemake says why above")
 
 

@@ -11,8 +11,8 @@ from hexport.provenance import atomic_path, verified, write_manifest
 from hexport.settings_option import settings_option
 
 SETTINGS = (
-    'JSON: {"model", "recipe", "target", "mode", "context_len", "ar_lengths", "prompt", "system_prompt", "seq_len", '
-    '"licence"}, and the sizes of lookahead'
+    'JSON: {"model", "recipe", "target", "mode", "prompt", "system_prompt", "seq_len", "licence"}, and the sizes of '
+    "lookahead"
 )
 
 

@@ -12,8 +12,7 @@ from rich.console import Console
 
 from hexport.build.artifacts import checkpoint_file, quant_attrs_file, tokens_file, weights_file
 from hexport.config.documents import read_yaml
-from hexport.config.schema import nearest
-from hexport.config.settings import parse_config
+from hexport.config.settings import model_and_recipe, parse_config
 from hexport.errors import HexportError, one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json
@@ -36,11 +35,7 @@ def main(
     name: str, file: Path, recipe_name: str | None, n_tokens: int, shown: str | None, output: Path | None, log: Path
 ) -> None:
     config = parse_config(read_yaml(file), str(file))
-    if name not in config.models:
-        raise HexportError(f"{file}: there is no model {name!r}{nearest(name, config.models)}")
-    recipe_name = recipe_name or config.models[name].recipes[0]
-    if recipe_name not in config.recipes:
-        raise HexportError(f"--recipe: unknown recipe {recipe_name!r}{nearest(recipe_name, config.recipes)}")
+    _, recipe_name = model_and_recipe(config, str(file), name, recipe_name)
     attrs_path, weights = (Path(of(config.artifacts, name, recipe_name)) for of in (quant_attrs_file, weights_file))
     if not attrs_path.is_file():
         raise HexportError(f"{attrs_path}: missing; run `snakemake {attrs_path}` first")

@@ -16,8 +16,7 @@ from hexport.build.artifacts import checkpoint_file, tokens_file
 from hexport.build.program_size import most_copies
 from hexport.config.checks import check_socs
 from hexport.config.documents import read_yaml
-from hexport.config.schema import nearest
-from hexport.config.settings import parse_config
+from hexport.config.settings import model_and_recipe, parse_config
 from hexport.errors import HexportError, one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_text
@@ -51,13 +50,8 @@ def main(name: str, size: int | None, ratio: float | None, file: Path, recipe_na
     if (size is None) == (ratio is None):
         raise HexportError("give one of --size and --max-perplexity-ratio")
     config = parse_config(read_yaml(file), str(file))
-    if name not in config.models:
-        raise HexportError(f"{file}: there is no model {name!r}{nearest(name, config.models)}")
+    model, recipe_name = model_and_recipe(config, str(file), name, recipe_name)
     check_socs(config, str(file))
-    model = config.models[name]
-    recipe_name = recipe_name or model.recipes[0]
-    if recipe_name not in config.recipes:
-        raise HexportError(f"--recipe: unknown recipe {recipe_name!r}{nearest(recipe_name, config.recipes)}")
     checkpoint, tokens = (Path(of(config.artifacts, name)) for of in (checkpoint_file, tokens_file))
     for path in (checkpoint, tokens):
         if not path.is_file():
@@ -91,7 +85,7 @@ def main(name: str, size: int | None, ratio: float | None, file: Path, recipe_na
             copies=most_copies(config, model),
             in_blocks=all(HTP_ARCH[soc] >= MIN_ARCH_BLOCKS for soc in config.socs),
         )
-        laboratory = Laboratory(name, recipe_name, checkpoint.parent, *samples, folder, progress)
+        laboratory = Laboratory(name, recipe_name, recipe, checkpoint.parent, *samples, folder, progress)
         fitter = Fitter(spec, recipe_name, canonical.config.n_layers, curve, laboratory)
         fitted = fitter.to_size(size, progress) if size else fitter.to_ratio(ratio, progress)
         rows = list(fitter.table())

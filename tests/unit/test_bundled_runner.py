@@ -7,7 +7,8 @@ from pytorch_tokenizers import CppHFTokenizer
 from small_tokenizers import convert, sentencepiece_model
 
 from hexport.build.bundles import licence
-from hexport.bundles.runner_command import runner_command, runner_model
+from hexport.bundles.bundle import command_for
+from hexport.bundles.runner_model import runner_model
 from hexport.bundles.runner_tokenizer import runner_tokenizer
 from hexport.config.settings import parse_config
 
@@ -56,10 +57,10 @@ def test_the_eos_needs_no_model_of_its_own(tokenizer):
 
 
 def test_lookahead_gets_its_sizes(tokenizer):
-    words = runner_command("p.pte", tokenizer, "lookahead", 1, 64, {"ngram": 3, "window": 2, "gcap": 1})
+    words = command_for("p.pte", tokenizer, 1, 64, {"mode": "lookahead", "ngram": 3, "window": 2, "gcap": 1})
     flags = dict(zip(words[1::2], words[2::2], strict=False))
     assert [flags[f"--{name}"] for name in ("eval_mode", "ngram", "window", "gcap")] == ["2", "3", "2", "1"]
-    assert "--ngram" not in runner_command("p.pte", tokenizer, "kv", 1, 64, {})
+    assert "--ngram" not in command_for("p.pte", tokenizer, 1, 64, {"mode": "kv"})
 
 
 def test_the_licence_of_ones_own_checkpoint_is_not_that_of_the_built_in_one():

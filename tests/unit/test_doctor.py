@@ -10,6 +10,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from test_phone_libraries import make_sdk
 
 from hexport.config.devices import Device
 from hexport.doctor import host
@@ -78,8 +79,7 @@ def test_a_package_that_the_index_lacks():
 
 @pytest.mark.parametrize(("build", "state"), [("v2.37.0.250724175447", "bad"), ("v2.61.3.270101000000", "good")])
 def test_the_qnn_of_a_phone_is_as_new_as_the_compiler(tmp_path, build, state):
-    library = tmp_path / "lib" / "aarch64-android" / "libQnnHtp.so"
-    library.parent.mkdir(parents=True)
+    library = make_sdk(tmp_path) / "lib" / "aarch64-android" / "libQnnHtp.so"
     library.write_bytes(b"\x7fELF" + bytes(100) + build.encode() + bytes(100))
     found = phone_qnn(Device(name="s24", kind="adb", soc="SM8650", serial="A1", qnn_sdk=str(tmp_path)))
     assert found.state == state

@@ -3,7 +3,6 @@
 from hexport.build.artifacts import Program, bundle_file
 from hexport.build.matrix import as_settings, programs_to_build
 from hexport.config.settings import Config, Model, built_in_models
-from hexport.programs.abi import ar_lengths_of
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
 
 # Of the built-in checkpoints' weights, as their publishers name them.
@@ -30,8 +29,6 @@ def bundle_settings(config: Config, program: Program) -> str:
     return as_settings(
         {
             **{key: getattr(program, key) for key in ("model", "recipe", "target", "mode")},
-            "context_len": program.context_length,
-            "ar_lengths": ar_lengths_of(program.mode, sizes),
             "prompt": spec.prompts[0] if spec.prompts else None,
             "system_prompt": spec.system_prompt,
             "seq_len": sizes["seq_len"],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import tarfile
 from dataclasses import dataclass
@@ -10,17 +11,20 @@ from pathlib import Path
 import numpy as np
 
 from hexport.bundles.readme import readme
-from hexport.bundles.runner_command import PROMPT, runner_command, shell_line
+from hexport.bundles.runner_model import runner_model
 from hexport.bundles.runner_tokenizer import runner_tokenizer
+from hexport.devices.emulator import mode_methods
+from hexport.devices.remote import graph_sizes
+from hexport.devices.runner_command import PROMPT, runner_command
 from hexport.file_hashes import sha256
 from hexport.programs.abi import KV_METHOD
 from hexport.programs.facts import ProgramFacts
 from hexport.programs.layout import layout_of
 from hexport.programs.runners import runner_fit
 from hexport.provenance import manifest_path
-from hexport.runtime.graph import GraphSizes
 from hexport.runtime.prefill import check_prompt
-from hexport.tokenizers.tokenizer import load_tokenizer
+from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
+from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 DEFAULT_PROMPT = "Once upon a time"
 FACTS = "bundle.json"
@@ -45,19 +49,26 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     text = runner_tokenizer(bundle.tokenizer.read_text(encoding="utf-8"))
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     shutil.copyfile(bundle.tokenizer.with_name("tokenizer_config.json"), folder / "tokenizer_config.json")
-    tokenizer, layout = load_tokenizer(bundle.tokenizer.parent), layout_of(bundle.facts.methods[KV_METHOD])
+    tokenizer = load_tokenizer(bundle.tokenizer.parent)
     if tokenizer.chat_template is not None:
         (folder / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8")
-    prompt, seq_len = settings["prompt"] or DEFAULT_PROMPT, min(settings["seq_len"], layout.context_len)
-    ids = tokenizer.prompt_ids(prompt, settings["system_prompt"])
-    prefill = settings["ar_lengths"].get("prefill_forward", layout.ar_len)
-    check_prompt(GraphSizes(prefill, layout.context_len, layout.vocab_size), ids, seq_len, "prompts[0]")
+    graph, prompt = graph_sizes(bundle.facts, mode_methods(settings["mode"])[0]), settings["prompt"] or DEFAULT_PROMPT
+    ids, seq_len = tokenizer.prompt_ids(prompt, settings["system_prompt"]), min(settings["seq_len"], graph.context_len)
+    check_prompt(graph, ids, seq_len, "prompts[0]")
     (folder / PROMPT).write_bytes(np.array(ids, "<u8").tobytes())
-    command = runner_command(program.name, tokenizer, settings["mode"], layout.n_masks, seq_len, settings)
-    facts = _facts(bundle, prompt, shell_line(command), sorted(tokenizer.stop_ids))
+    n_masks = layout_of(bundle.facts.methods[KV_METHOD]).n_masks
+    command = shlex.join(command_for(program.name, tokenizer, n_masks, seq_len, settings))
+    facts = _facts(bundle, graph.context_len, prompt, command, sorted(tokenizer.stop_ids))
     (folder / "README.md").write_text(readme(facts, tokenizer.chat_template is not None), encoding="utf-8")
     facts["files"] = {file.name: sha256(file) for file in sorted(folder.iterdir())}
     (folder / FACTS).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def command_for(program: str, tokenizer: Tokenizer, n_masks: int, seq_len: int, settings: dict) -> list[str]:
+    """The words of the runner's command for a program in the folder that it runs in."""
+    mode = settings["mode"]
+    lookahead = {key: str(settings[key]) for key in LOOKAHEAD_KEYS if MODES[mode].looks_ahead}
+    return runner_command(program, runner_model(tokenizer, n_masks), mode, seq_len, lookahead)
 
 
 def write_archive(folder: Path, name: str, output: Path) -> None:
@@ -81,13 +92,14 @@ def _take(file: Path, into: Path) -> None:
         shutil.copyfile(file, into)
 
 
-def _facts(bundle: Bundle, prompt: str, command: str, stop_ids: list[int]) -> dict:
+def _facts(bundle: Bundle, context_len: int, prompt: str, command: str, stop_ids: list[int]) -> dict:
     """The content of bundle.json, but for the files."""
     program, settings = bundle.facts, bundle.settings
     fit, manifest = runner_fit(program, settings["mode"]), json.loads(manifest_path(bundle.program).read_bytes())
     versions = manifest["versions"]
     return {
-        **{key: settings[key] for key in ("model", "recipe", "target", "mode", "context_len", "licence")},
+        **{key: settings[key] for key in ("model", "recipe", "target", "mode", "licence")},
+        "context_len": context_len,
         "htp_arch": manifest["htp_arch"],
         "program": bundle.program.name,
         "content_sha256": manifest["content_sha256"],

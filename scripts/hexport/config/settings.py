@@ -103,6 +103,19 @@ def parse_config(document: dict, source: str) -> Config:
     )
 
 
+def model_and_recipe(config: Config, source: str, name: str, recipe: str | None) -> tuple[Model, str]:
+    """A model that a command names, and the name of its recipe, which is the model's first unless one is given.
+
+    Raises HexportError where the config, which `source` names, has no such model or recipe.
+    """
+    if name not in config.models:
+        raise HexportError(f"{source}: there is no model {name!r}{nearest(name, config.models)}")
+    recipe = recipe or config.models[name].recipes[0]
+    if recipe not in config.recipes:
+        raise HexportError(f"--recipe: unknown recipe {recipe!r}{nearest(recipe, config.recipes)}")
+    return config.models[name], recipe
+
+
 @cache
 def built_in_models() -> dict[str, dict]:
     return read_yaml(BUILT_IN_MODELS)

@@ -22,7 +22,8 @@ class Basis:
 
     def of(self, sizes: T) -> T:
         """The sizes of a decoder that computes in this basis, from the published ones."""
-        return replace(sizes, hidden_size=sizes.hidden_size + self.widen)
+        wide = replace(sizes, hidden_size=sizes.hidden_size + self.widen)
+        return replace(wide, row_scales=self.row_scales) if isinstance(wide, DecoderConfig) else wide
 
 
 PUBLISHED = Basis()

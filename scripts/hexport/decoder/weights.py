@@ -32,7 +32,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, basis: Basis = PUBLISHED):
         published = load_config(folder / "config.json")
-        self.config = replace(basis.of(published), row_scales=basis.row_scales)
+        self.config = basis.of(published)
         self.path, self.basis = folder / "model.safetensors", basis
         if basis.r1:
             check_rotation(published, str(folder / "config.json"))

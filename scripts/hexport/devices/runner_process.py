@@ -19,12 +19,12 @@ from hexport.devices.id_tokenizer import IdTokenizer
 from hexport.devices.job import JobFolder
 from hexport.devices.phone_facts import read_facts
 from hexport.devices.phone_libraries import RUNNER
+from hexport.devices.runner_command import OUTPUTS, PROMPT, runner_command
 from hexport.errors import HexportError
 from hexport.progress import Progress
-from hexport.targets.modes import MODES
 from hexport.tokenizers.tokenizer import Tokenizer
 
-PROGRAM, PROMPT, OUTPUTS = "program.pte", "prompt.raw", "outputs.txt"
+PROGRAM = "program.pte"
 OBSERVER = re.compile(rb"^PyTorchObserver (\{.*\})\s*$", re.MULTILINE)
 TIMES = ("model_load_start_ms", "model_load_end_ms", "inference_start_ms", "first_token_ms", "inference_end_ms")
 CUT_IDS = re.compile(rb"(\d+ )*\d*")  # of an answer in ids whose end is missing
@@ -68,21 +68,9 @@ class RunnerProcess:
         """
         self.remove(OUTPUTS)
         self.job.write(PROMPT, np.array(tokens, "<u8").tobytes())
-        flags = {
-            "decoder_model_version": self.version,
-            "model_path": PROGRAM,
-            "tokenizer_path": ".",  # of a folder, the runner reads tokenizer_config.json too, which names the EOS
-            "tokenized_prompt": PROMPT,
-            "eval_mode": str(MODES[mode].eval_mode),
-            "seq_len": str(seq_len),
-            "temperature": "0",
-            "output_path": OUTPUTS,
-            "performance_output_path": "inference_speed.txt",
-            **options,
-        }
-        words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+        more = {"performance_output_path": "inference_speed.txt", **options}
         try:
-            return self._report(self._printed([f"./{RUNNER}", *words, "--shared_buffer"]))
+            return self._report(self._printed(runner_command(PROGRAM, self.version, mode, seq_len, more)))
         except PassingFault:
             raise
         except PhoneFault as fault:

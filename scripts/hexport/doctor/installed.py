@@ -1,7 +1,6 @@
 """What is installed and reachable: packages at their pins, QNN, phones and their SDKs, Slurm, the Hub."""
 
 import mmap
-import os
 import re
 import shutil
 import subprocess
@@ -78,20 +77,24 @@ def phones(file: Path) -> Iterator[Finding]:
 
 def phone_qnn(device: Device) -> Finding:
     """Whether the SDK of a phone is as new as the compiler: an older QNN does not load a newer one's programs."""
+    from hexport.devices.phone_facts import ANDROID
+    from hexport.devices.phone_libraries import qnn_libraries
+
     what = f"QNN of {device.name}"
     try:
         ours = _build(load_qnn_libraries() / HOST_LIBRARIES / "libQnnHtp.so")
     except HexportError as error:
         return Finding(what, BAD, str(error), "run `make setup`")
-    root = Path(device.qnn_sdk or os.environ.get("QNN_SDK_ROOT", "")).expanduser()
-    library = root / "lib" / "aarch64-android" / "libQnnHtp.so"
-    if not library.is_file():
-        return Finding(what, BAD, f"{library} is missing", "name a QNN SDK as qnn_sdk of the device in devices.yaml")
+    try:
+        library = qnn_libraries(device, ANDROID)["libQnnHtp.so"]
+    except HexportError as error:
+        found, _, mend = str(error).partition("; ")
+        return Finding(what, BAD, found, mend)
     theirs = _build(library)
     shown = ".".join(map(str, theirs)) if theirs else "an unknown version"
     wanted = ".".join(map(str, ours))
     mend = f"programs are compiled by {wanted}, which an older one does not load: get a QNN SDK {wanted} or newer"
-    return judged(what, bool(theirs) and theirs >= ours, f"{shown} in {root}", mend)
+    return judged(what, bool(theirs) and theirs >= ours, f"{shown}, {library}", mend)
 
 
 def slurm() -> Finding:

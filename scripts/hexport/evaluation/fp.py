@@ -1,13 +1,11 @@
 """The float32 decoder, layer by layer: what every other phase is compared with."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from hexport.decoder.device import device
-from hexport.decoder.matrix_products import layer_by_products, seen_tokens
-from hexport.decoder.model import rope_of
+from hexport.decoder.matrix_products import layer_by_products
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
 from hexport.evaluation.scores import Scoring, TokenScores
 from hexport.evaluation.stream import State, stream
@@ -50,11 +48,8 @@ class FloatDecoder:
         return load_prologue(self.checkpoint, self.context_len).to(device())
 
     def layer(self, i: int) -> Callable[[State], torch.Tensor]:
-        layer, kind = load_layer(self.checkpoint, i).to(device()), self.checkpoint.config.layers[i]
-        seen = functools.partial(seen_tokens, self.checkpoint.config, i)
-        return lambda state: layer_by_products(
-            layer, state.hidden, state.pack.lengths, seen, *rope_of(kind, state.ropes)
-        )
+        layer, config = load_layer(self.checkpoint, i).to(device()), self.checkpoint.config
+        return lambda state: layer_by_products(layer, config, i, state.hidden, state.pack.lengths, state.ropes)
 
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
         epilogue = load_epilogue(self.checkpoint).to(device())

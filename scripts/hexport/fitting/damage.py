@@ -8,7 +8,6 @@ the whole layer puts out, once more with the coded weight, and its gradient. Of 
 itself is taken. Codes are found on one part of the calibration data, and judged on another one.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -27,13 +26,13 @@ from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.errors import HexportError
 from hexport.evaluation.comparison import Comparison
 from hexport.evaluation.stream import CHUNK, LEAST_ROWS
-from hexport.file_hashes import sha256
 from hexport.fitting.choices import TABLE_UNIT, Unit, coding_name
 from hexport.fitting.gradients import hidden_gradients, projection_gradients
 from hexport.progress import Progress
 from hexport.provenance import write_json
 from hexport.quantization.calibration import State
 from hexport.quantization.coded_weight import CodedWeight
+from hexport.quantization.kept_names import identity, kept_name
 from hexport.quantization.prepared import weight_observer
 from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION, PROLOGUE, Precision
 from hexport.quantization.weight_inputs import observe_layer, pass_layer, states_of
@@ -202,13 +201,8 @@ def _write(file: Path, place: str, found: dict[str, dict[Precision, float]]) -> 
 
 def _files(checkpoint: Checkpoint, candidates: Candidates, coding, judging, folder: Path) -> dict[str, Path]:
     """The file of each place, named by a digest of all that it depends on."""
-    files = [sha256(checkpoint.path), sha256(checkpoint.path.with_name("config.json"))]
-    common = [*files, repr(checkpoint.basis), coding, judging, code_digest("hexport/fitting/damage.py")]
+    common = [*identity(checkpoint), coding, judging, code_digest("hexport/fitting/damage.py")]
     of_place: dict[str, list] = {}
     for (place, name), precisions in candidates.items():
         of_place.setdefault(place, []).append([name, *map(_key, precisions)])
-    named = {}
-    for place, units in of_place.items():
-        digest = hashlib.sha256(json.dumps([common, place, units]).encode()).hexdigest()
-        named[place] = folder / f"{place}.{digest[:16]}.json"
-    return named
+    return {place: folder / f"{place}.{kept_name([common, place, units])}.json" for place, units in of_place.items()}

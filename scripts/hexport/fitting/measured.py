@@ -5,7 +5,6 @@ Ranges of activations hardly depend on how weights are coded, so they are calibr
 more tokens than it takes.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from hexport.file_hashes import sha256
 from hexport.progress import Progress
 from hexport.provenance import write_json
 from hexport.quantization.calibration import calibrate
+from hexport.quantization.kept_names import identity, kept_name
 from hexport.quantization.quant_attrs import QuantAttrs, load_quant_attrs, save_quant_attrs
 from hexport.quantization.recipe import Recipe
 from hexport.quantization.weight_search import search
@@ -59,13 +59,14 @@ def _first(samples: list[list[int]], n_tokens: int) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class Laboratory:
-    """Measures recipes that differ in their weights from `base`, the name of a recipe of the model.
+    """Measures recipes that differ in their weights from `base`, a recipe of the model, whose name is `base_name`.
 
     checkpoint: its folder. What was measured is in `folder`, and is not measured again.
     """
 
     model: str
-    base: str
+    base_name: str
+    base: Recipe
     checkpoint: Path
     coding: list[list[int]]
     judging: list[list[int]]
@@ -74,13 +75,13 @@ class Laboratory:
 
     def perplexity_ratio(self, recipe: Recipe) -> float:
         """Perplexity per token on the judging samples, in units of the float model's."""
-        file = self.folder / "recipes" / f"{self._digest(repr(recipe))}.json"
+        checkpoint = Checkpoint(self.checkpoint, recipe.basis)
+        file = self.folder / "recipes" / f"{self._name(checkpoint, repr(recipe))}.json"
         if not file.is_file():
-            write_json(file, {"perplexity_ratio": self._measure(recipe)})
+            write_json(file, {"perplexity_ratio": self._measure(checkpoint, recipe)})
         return json.loads(file.read_bytes())["perplexity_ratio"]
 
-    def _measure(self, recipe: Recipe) -> float:
-        checkpoint = Checkpoint(self.checkpoint, recipe.basis)
+    def _measure(self, checkpoint: Checkpoint, recipe: Recipe) -> float:
         weights = search(checkpoint, self.coding, recipe, self.progress, self.folder / "weights")
         attrs = replace(self._attrs(checkpoint, recipe), weights=weights)
         scores = QuantisedScores(checkpoint, attrs, recipe, max(map(len, self.judging)), self.progress)
@@ -92,16 +93,14 @@ class Laboratory:
         return ratio
 
     def _attrs(self, checkpoint: Checkpoint, recipe: Recipe) -> QuantAttrs:
-        file = self.folder / f"quant_attrs.{self._digest(str(recipe.embedding_bits))}.json"
+        file = self.folder / f"quant_attrs.{self._name(checkpoint, repr(self.base))}.json"
         if not file.is_file():
             samples = [*_first(self.coding, CALIBRATED)]
             attrs = calibrate(checkpoint, samples, recipe, self.progress)
-            facts = {"model": self.model, "recipe": self.base, "checkpoint": sha256(checkpoint.path)}
+            facts = {"model": self.model, "recipe": self.base_name, "checkpoint": sha256(checkpoint.path)}
             save_quant_attrs(file, attrs, **facts, calibration={"tokens": sum(map(len, samples))})
         return load_quant_attrs(file)
 
-    def _digest(self, what: str) -> str:
-        files = [sha256(self.checkpoint / name) for name in ("model.safetensors", "config.json")]
+    def _name(self, checkpoint: Checkpoint, recipe: str) -> str:
         code = code_digest("hexport/fitting/measured.py")
-        depends_on = [*files, self.base, self.coding, self.judging, code, what]
-        return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:16]
+        return kept_name([*identity(checkpoint), self.base_name, self.coding, self.judging, code, recipe])

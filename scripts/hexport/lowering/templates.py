@@ -24,7 +24,7 @@ def lower_templates(
     """
     if ar_len > context_len:
         raise HexportError(f"AR length {ar_len} is more than max_seq_len {context_len}; use a smaller one")
-    small = replace(with_small_vocabulary(config, context_len, ar_len), row_scales=recipe.row_scales)
+    small = with_small_vocabulary(config, context_len, ar_len)
     with progress.stage(f"template prologue AR-{ar_len}"):
         module = Prologue(small, context_len).eval().requires_grad_(False)
         prologue = lower_template(prepare_prologue(module, ar_len, recipe), target)

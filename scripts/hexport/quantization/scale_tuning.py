@@ -7,9 +7,6 @@ phase of EfficientQAT (arXiv 2407.11062), here to the float model's distribution
 the token that came, so that a few thousand tokens are enough for so few parameters.
 """
 
-import functools
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -22,8 +19,8 @@ from torch.nn import functional as F
 from hexport.code_digest import code_digest
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.device import device
-from hexport.decoder.matrix_products import layer_by_products, seen_tokens
-from hexport.decoder.model import Layer, rope_of
+from hexport.decoder.matrix_products import layer_by_products
+from hexport.decoder.model import Layer
 from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.errors import HexportError
@@ -32,6 +29,7 @@ from hexport.provenance import atomic_path, is_whole, manifest_path, write_manif
 from hexport.quantization.calibration import State
 from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.costs import float_epilogue_s, float_layer_s, table_s
+from hexport.quantization.kept_names import kept_name
 from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION
 from hexport.quantization.vocabulary import row_blocks
 from hexport.quantization.weight_inputs import states_of
@@ -83,7 +81,7 @@ class TunedDecoder:
         return layer
 
     def pass_layer(self, i: int, hidden: torch.Tensor, state: State) -> torch.Tensor:
-        return _pass(self.layers[i], self.config, i, hidden, state)
+        return _behind(self.layers[i], self.config, i, hidden, state)
 
     def add_gradient(self, state: State, wanted: torch.Tensor, weight: float) -> float:
         """Add the gradient of `weight` times KL(float || this), a sum over the tokens of a sample, to that of the
@@ -166,8 +164,8 @@ def _kept_in(folder: Path, passes: int) -> Path:
     The names of the search's files are digests of the checkpoint, the samples, the codes' recipe and the code.
     """
     found = sorted(file.name for file in folder.glob("*.safetensors"))
-    depends_on = json.dumps([found, passes, code_digest("hexport/quantization/scale_tuning.py")])
-    kept = folder / f"scales.{hashlib.sha256(depends_on.encode()).hexdigest()[:16]}.pt"
+    depends_on = [found, passes, code_digest("hexport/quantization/scale_tuning.py")]
+    kept = folder / f"scales.{kept_name(depends_on)}.pt"
     for file in set(folder.glob("scales.*")) - {kept, manifest_path(kept)}:
         file.unlink(missing_ok=True)
     return kept
@@ -194,14 +192,13 @@ def _float_outputs(checkpoint: Checkpoint, states: list[State], progress: Progre
     config, hidden = checkpoint.config, [state.hidden for state in states]
     for i in progress.steps(range(config.n_layers), FLOAT, config.n_layers):
         layer = load_layer(checkpoint, i).to(device())
-        hidden = [_pass(layer, config, i, of_sample, state) for of_sample, state in zip(hidden, states, strict=True)]
+        hidden = [_behind(layer, config, i, of_sample, state) for of_sample, state in zip(hidden, states, strict=True)]
     norm = load_epilogue(checkpoint, row_blocks(checkpoint)[0]).norm.to(device())
     return [norm(of_sample)[0] for of_sample in hidden]
 
 
-def _pass(layer: Layer, config: DecoderConfig, i: int, hidden: torch.Tensor, state: State) -> torch.Tensor:
-    seen = functools.partial(seen_tokens, config, i)
-    return layer_by_products(layer, hidden, [hidden.shape[1]], seen, *rope_of(config.layers[i], state.ropes))
+def _behind(layer: Layer, config: DecoderConfig, i: int, hidden: torch.Tensor, state: State) -> torch.Tensor:
+    return layer_by_products(layer, config, i, hidden, [hidden.shape[1]], state.ropes)
 
 
 def _backward(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:

@@ -6,9 +6,6 @@ the layers before leave when they compute with their coded weights, so that a la
 then pass each layer twice.
 """
 
-import hashlib
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -20,7 +17,6 @@ from hexport.decoder.model import UncachedLayer
 from hexport.decoder.sizes import sizes_of
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.errors import HexportError
-from hexport.file_hashes import sha256
 from hexport.progress import Progress
 from hexport.provenance import is_whole, manifest_path, write_manifest
 from hexport.quantization.block_scales import block_scales
@@ -28,6 +24,7 @@ from hexport.quantization.calibration import State, check_samples
 from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.costs import feedback_s, float_layer_s, search_s, table_s
 from hexport.quantization.gptq import gptq
+from hexport.quantization.kept_names import identity, kept_name
 from hexport.quantization.prepared import weight_observer
 from hexport.quantization.recipe import EPILOGUE, OUTPUT_PROJECTION, WEIGHT_KEYS, Precision, Recipe, check_sizes
 from hexport.quantization.seq_mse import best_ratios, rows_at_a_time
@@ -168,13 +165,11 @@ def _files(checkpoint: Checkpoint, samples, recipe: Recipe, folder: Path) -> dic
     asked, follows = searched(recipe, checkpoint.config.n_layers), _follows(recipe, checkpoint.config.n_layers)
     if not asked:
         return {}
-    files = [sha256(checkpoint.path), sha256(checkpoint.path.with_name("config.json"))]
-    common = [*files, asdict(checkpoint.basis), samples, code_digest("hexport/quantization/weight_search.py")]
+    common = [*identity(checkpoint), samples, code_digest("hexport/quantization/weight_search.py")]
     named, before = {}, []
     for place, precisions in asked.items():
         own = {name: [getattr(p, key) for key in sorted(WEIGHT_KEYS)] for name, p in precisions.items()}
         depends_on = [common, before if follows else [], place, own]
-        digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-        named[place] = folder / f"{place}.{digest[:16]}.safetensors"
+        named[place] = folder / f"{place}.{kept_name(depends_on)}.safetensors"
         before.append([place, own])
     return named
