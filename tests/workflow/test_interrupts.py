@@ -53,7 +53,7 @@ def test_kills_in_jobs_that_run(tmp_path):
         expected = undisturbed.artifacts()
         build = undisturbed.again(tmp_path / "build")
         for rule, how in zip(("fetch", "convert_checkpoint", "encode_calibration"), HOWS, strict=True):
-            assert build.kill(rule, 0.2 * seconds[rule], how, *targets) == rule
+            assert build.kill(rule, 0.05 * seconds[rule], how, *targets) == rule
             assert build.artifacts().items() <= expected.items()
         build.finish(*targets)
         build.end()
