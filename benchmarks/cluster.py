@@ -35,7 +35,7 @@ SLURM = (
     *("--workflow-profile", str(REPOSITORY / "profiles" / "slurm"), "--default-resources"),
     *(f"slurm_partition={PARTITION}", "slurm_account=any_account", "mem_mb=1000", "runtime=10"),
     *("--max-threads", "1", "--latency-wait", "5", "--seconds-between-status-checks", "1"),
-    *("--slurm-init-seconds-before-status-checks", "1"),
+    *("--slurm-init-seconds-before-status-checks", "3"),
 )
 SUBMITTED = "has been submitted with SLURM jobid"
 

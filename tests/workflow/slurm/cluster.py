@@ -17,7 +17,7 @@ SITE = (
     *("--workflow-profile", "profiles/slurm", "--default-resources"),
     *(f"slurm_partition={PARTITION}", "slurm_account=tests", "mem_mb=700", "runtime=5"),
     *("--max-threads", "1", "--latency-wait", "5", "--seconds-between-status-checks", "1"),
-    *("--slurm-init-seconds-before-status-checks", "1"),
+    *("--slurm-init-seconds-before-status-checks", "3"),
 )
 PATIENCE_S = 300
 
