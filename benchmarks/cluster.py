@@ -111,7 +111,8 @@ def config_of(folder: Path, names: list[str]) -> dict:
         **{"max_seq_len": 128, "prefill_ar_len": 32, "ngram": 3, "window": 8, "gcap": 8},
         "num_sharding": 1,
     }
-    models = {name: model | {"checkpoint": str(folder / "published" / name)} for name in names}
+    published = {name: str(folder / "published" / name) for name in names}
+    models = {name: model | {"checkpoint": place, "tokenizer": place} for name, place in published.items()}
     return {"devices": str(REPOSITORY / "devices.yaml"), "socs": SOCS, "models": models}
 
 

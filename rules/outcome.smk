@@ -30,13 +30,13 @@ def artifact_named(file):
 def note_failed(record):
     """A filter of Snakemake's messages, which lets all pass."""
     event = getattr(record, "event", None)
-    if event is LogEvent.JOB_ERROR:
-        ids = [record.jobid]
-    elif event is LogEvent.GROUP_ERROR:
-        ids = [job["jobid"] for job in record.job_error_info["jobs"]]
+    if event is LogEvent.GROUP_ERROR:  # what follows tells of each of its jobs
+        ids = frozenset(job["jobid"] for job in record.job_error_info)
+    elif event is LogEvent.JOB_ERROR and not any(record.jobid in noted for noted in failures):
+        ids = frozenset({record.jobid})
     else:
         return True
-    failures[frozenset(ids)] = [job for job in workflow.dag.jobs if workflow.dag.jobid(job) in ids]
+    failures[ids] = [job for job in workflow.dag.jobs if workflow.dag.jobid(job) in ids]
     return True
 
 
