@@ -12,6 +12,7 @@ from executorch.exir._serialize._program import deserialize_pte_binary
 from same_ops import assert_same_program, stamped_ops
 from small_models import MODELS, random_model, random_tokens, transformers_logits
 from tiny_model import CONTEXT, EMULATOR, RECIPE, qdq_logits, sqnr_db
+from verifying import verified
 
 from hexport.decoder.weights import Checkpoint
 from hexport.devices.emulator import Run, load_generator
@@ -169,6 +170,12 @@ def test_all_graphs_put_out_the_same_codes(small):
             read_blocks(Program(small.programs[mode]).graph("prefill_forward"), tokens), expected
         )
     np.testing.assert_array_equal(read_blocks(Program(small.programs["lookahead"]).graph(), tokens), expected)
+
+
+def test_verification_refuses_no_mode(small):
+    for mode, path in small.programs.items():
+        verification = verified(path, small.checkpoint, small.samples[0])
+        assert (verification.verdict, verification.faults) == ("good", []), mode
 
 
 def test_all_modes_give_the_same_answers(small):

@@ -17,21 +17,23 @@ def layer_by_products(
     hidden: torch.Tensor,
     lengths: Sequence[int],
     ropes: Sequence[torch.Tensor],
+    ahead: int = 0,
 ) -> torch.Tensor:
     """The hidden states (1, n, hidden) behind layer `i`, of sequences side by side, whose lengths are given.
 
-    `ropes` are the tables of all rotary embeddings.
+    `ropes` are the tables of all rotary embeddings. Each token sees those up to `ahead` behind itself, which is 0 but
+    for a decoder that is to be wrong.
     """
     kind = config.layers[i]
     window, rope = config.sliding_window if kind.sliding else None, rope_of(kind, ropes)
-    attended = _attention(layer.attention, layer.input_norm(hidden), lengths, window, *rope)
+    attended = _attention(layer.attention, layer.input_norm(hidden), lengths, window, ahead, *rope)
     hidden = hidden + layer.post_attention_norm(attended)
     x, feed_forward = layer.pre_feed_forward_norm(hidden), layer.feed_forward
     gated = feed_forward.activation(feed_forward.gate_proj.of_rows(x)) * feed_forward.up_proj.of_rows(x)
     return hidden + layer.post_feed_forward_norm(feed_forward.down_proj.of_rows(gated))
 
 
-def _attention(attention: Attention, x: torch.Tensor, lengths: Sequence[int], window: int | None, *rope):
+def _attention(attention: Attention, x: torch.Tensor, lengths: Sequence[int], window: int | None, ahead: int, *rope):
     def heads(projection: Conv, n: int) -> torch.Tensor:
         return projection.of_rows(x).view(1, -1, n, attention.head_dim).transpose(1, 2)
 
@@ -41,13 +43,14 @@ def _attention(attention: Attention, x: torch.Tensor, lengths: Sequence[int], wi
     if rope:
         q, k = attention.q_rope(q, *rope), attention.k_rope(k, *rope)
     sequences = zip(*(tensor.split(list(lengths), dim=2) for tensor in (q, k, v)), strict=True)
-    y = torch.cat([_attend(*of_sequence, window) for of_sequence in sequences], dim=2).transpose(1, 2)
+    y = torch.cat([_attend(*of_sequence, window, ahead) for of_sequence in sequences], dim=2).transpose(1, 2)
     return attention.o_proj.of_rows(y.flatten(2))
 
 
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None, ahead: int) -> torch.Tensor:
     """(1, heads, n, head_dim); the scale is in the queries' weights."""
     n, seen = q.shape[2], None
-    if window is not None and window < n:
-        seen = torch.ones(n, n, dtype=torch.bool, device=q.device).tril().triu(1 - window)
+    if ahead or (window is not None and window < n):
+        seen = torch.ones(n, n, dtype=torch.bool, device=q.device).tril(ahead).triu(1 - (window or n))
+        seen[0, 0] = True  # a token that sees nothing has no value
     return F.scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None, scale=1.0, enable_gqa=True)

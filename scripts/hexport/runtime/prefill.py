@@ -43,22 +43,22 @@ def read_block(graph: Graph, cache: KVCache, block: list[int]) -> np.ndarray:
     return read_rows(graph, cache, block, slice(len(block) - 1, len(block)))[0]
 
 
-def read_rows(graph: Graph, cache: KVCache, block: list[int], rows: slice) -> np.ndarray:
+def read_rows(graph: Graph, cache: KVCache, block: list[int], rows: slice, padding: int = PADDING) -> np.ndarray:
     """One call with AR tokens or fewer; return float32 logits (n_rows, vocab) of the tokens in `rows`.
 
     With n_past within the graph's slots, CL - AR, no position is beyond the context, that of padding neither.
     """
-    return _read(graph, graph.call, cache, block, rows)
+    return _read(graph, graph.call, cache, block, rows, padding)
 
 
 def read_codes(graph: Graph, cache: KVCache, block: list[int], rows: slice) -> np.ndarray:
     """As `read_rows`, but the logits (n_rows, vocab) are as the program puts them out."""
-    return _read(graph, graph.call_for_codes, cache, block, rows)
+    return _read(graph, graph.call_for_codes, cache, block, rows, PADDING)
 
 
-def _read(graph: Graph, call: Callable, cache: KVCache, block: list[int], rows: slice) -> np.ndarray:
+def _read(graph: Graph, call: Callable, cache: KVCache, block: list[int], rows: slice, padding: int) -> np.ndarray:
     n, n_past = len(block), cache.n_past
-    tokens = np.full((1, graph.ar_len), PADDING, np.int32)
+    tokens = np.full((1, graph.ar_len), padding, np.int32)
     tokens[0, :n] = block
     positions = np.arange(n_past, n_past + graph.ar_len, dtype=np.int32)[None]
     caches = cache.arranged_for(graph)

@@ -1,0 +1,129 @@
+"""Programs that hexport has built, by what lies beside them: their manifests say what they should compute."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hexport.decoder.weights import Checkpoint
+from hexport.errors import HexportError
+from hexport.evaluation.qdq import FakeQuantisedDecoder
+from hexport.file_hashes import sha256
+from hexport.programs.abi import KV_METHOD
+from hexport.programs.conformance import BITS
+from hexport.programs.facts import ProgramFacts
+from hexport.programs.layout import layouts_of
+from hexport.provenance import damage, manifest_path
+from hexport.quantization.quant_attrs_checks import quant_attrs_of
+from hexport.quantization.recipe import recipe_from
+from hexport.targets.modes import LOOKAHEAD_KEYS, lookahead_tokens
+
+EMULATOR = "-emulator"
+SHARED = ("inputs", "params", "logits", "code")  # keys of manifests
+
+
+@dataclass(frozen=True)
+class Built:
+    """A program in the layout of artifacts, and its manifest."""
+
+    program: Path
+    manifest: dict
+
+    @property
+    def quant_attrs(self) -> Path:
+        return self.program.parents[2] / "quant_attrs.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of the model's tokenizer."""
+        return self.program.parents[3] / "tokenizer"
+
+    @property
+    def twin(self) -> Path:
+        """The program that differs in its target only, which is the emulator."""
+        target = self.program.parent
+        return target.with_name(target.name + EMULATOR) / self.program.name
+
+    def decoder(self, checkpoint: Path, context_len: int) -> FakeQuantisedDecoder:
+        """What the program should compute, but for the rounding of its ops. Raises HexportError where the quant attrs
+        are gone, are others by now, or are of another checkpoint than the one in this folder."""
+        params = self.manifest["params"]
+        if not self.quant_attrs.is_file() or sha256(self.quant_attrs) != self.manifest["inputs"]["quant_attrs.json"]:
+            raise HexportError(f"{self.quant_attrs}: not there any more as the program was built from it")
+        recipe = recipe_from(params["recipe_spec"], params["recipe"])
+        model = Checkpoint(checkpoint, recipe.basis)
+        weights = self.quant_attrs.with_name("weights.safetensors")
+        attrs = quant_attrs_of(self.quant_attrs, weights if weights.is_file() else None, model, recipe)
+        return FakeQuantisedDecoder(model, attrs, recipe, context_len)
+
+
+def built_program(path: Path) -> Built | None:
+    """None for a program without a manifest of hexport's."""
+    try:
+        manifest = json.loads(manifest_path(path).read_bytes())
+        if isinstance(manifest["params"], dict) and isinstance(manifest["inputs"], dict):
+            return Built(path.absolute(), manifest)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        pass
+    return None
+
+
+def manifest_faults(built: Built, program: ProgramFacts) -> Iterator[str]:
+    """What the manifest says and the program has not."""
+    if fault := damage(built.program):
+        yield f"{fault}; copy it again, with its manifest, or run snakemake again"
+    layouts, params = layouts_of(program), built.manifest["params"]
+    if not layouts:
+        return
+    decode = layouts[KV_METHOD]
+    told = {
+        "ar_lengths": (params.get("ar_lengths"), {name: layout.ar_len for name, layout in layouts.items()}),
+        "max_seq_len": (params.get("max_seq_len"), decode.context_len),
+        "kv_bits": (built.manifest.get("kv_bits"), BITS.get(decode.cache_dtype)),
+    }
+    for key, (expected, found) in told.items():
+        if expected is not None and expected != found:
+            yield f"{key} is {found} in the program, {expected} in its manifest: it is another build; export it again"
+    sizes = [params.get(key) for key in LOOKAHEAD_KEYS]
+    if None not in sizes and params.get("mode") == "lookahead" and lookahead_tokens(*sizes) > decode.ar_len:
+        yield (
+            f"{KV_METHOD} reads {decode.ar_len} tokens a call, and (ngram, window, gcap) = {tuple(sizes)} of its "
+            f"manifest take {lookahead_tokens(*sizes)}: a lookahead step has too few rows; export it again"
+        )
+    yield from _shard_faults(built)
+
+
+def _shard_faults(built: Built) -> Iterator[str]:
+    """A shard was compiled from other quant attrs or another checkpoint than the rest."""
+    mode, quant_attrs = built.manifest["params"].get("mode", ""), built.manifest["inputs"].get("quant_attrs.json")
+    for name, digest in built.manifest["inputs"].items():
+        shard = built.program.parent / "shards" / mode / name
+        if name.endswith(".bin") and shard.is_file() and sha256(shard) == digest:
+            made_of = _inputs(shard).get("quant_attrs.json")
+            if made_of not in (None, quant_attrs):
+                yield f"shard {name} is of another build: its quant attrs are not the program's; run snakemake again"
+
+
+def _inputs(artifact: Path) -> dict:
+    try:
+        return json.loads(manifest_path(artifact).read_bytes())["inputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def twin_line(built: Built) -> str | None:
+    """What is to be said of the emulator's build of the same program, if there is one."""
+    twin = built_program(built.twin)
+    if twin is None or not built.twin.is_file():
+        return None
+    if any(_shared(built, key) != _shared(twin, key) for key in SHARED):
+        return f"{built.twin}: the emulator's build is of other inputs or settings: run snakemake again"
+    return f"{built.twin}: the emulator's build has the same inputs and settings: verify that one"
+
+
+def _shared(built: Built, key: str) -> object:
+    """What does not depend on the target."""
+    value = built.manifest.get(key)
+    if key == "inputs":
+        return {name: digest for name, digest in value.items() if not name.endswith(".bin")}
+    return {name: each for name, each in value.items() if name != "target"} if key == "params" else value

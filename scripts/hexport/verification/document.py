@@ -1,0 +1,83 @@
+"""What is told of a verification: one JSON document, of which tables and cards are made."""
+
+import math
+from importlib import metadata
+
+from hexport import __version__
+from hexport.decoder.device import machine
+from hexport.file_hashes import sha256
+from hexport.programs.layout import layouts_of
+from hexport.verification.sources import Model
+from hexport.verification.verdict import Found
+from hexport.verification.verify import Verification
+
+PACKAGES = ("executorch", "torch", "transformers")
+
+
+def document_of(verification: Verification, checkpoint: str, model: Model) -> dict:
+    """Figures that are not finite, as the SQNR of what is equal, are null. checkpoint: as the user named it."""
+    program, config = verification.program, model.checkpoint.config
+    options, layouts = program.options, layouts_of(program)
+    return {
+        "verdict": verification.verdict,
+        "faults": verification.faults,
+        "notes": verification.notes,
+        "program": {
+            "name": program.path.name,
+            "sha256": sha256(program.path),
+            "bytes": program.n_bytes,
+            "soc": options.soc if options else None,
+            "htp_arch": options.htp_arch if options else None,
+            "ar_lengths": {name: layout.ar_len for name, layout in layouts.items()},
+            "context_length": max((layout.context_len for layout in layouts.values()), default=None),
+        },
+        "checkpoint": {
+            "name": checkpoint,
+            "sha256": sha256(model.checkpoint.path),
+            "family": config.family,
+            "layers": config.n_layers,
+        },
+        "versions": {
+            "hexport": __version__,
+            **{name: metadata.version(name) for name in PACKAGES},
+            "qnn of the program": next((data.qnn_build for data in program.delegate_data if data.qnn_build), None),
+            "qnn of the emulator": verification.qnn,
+        },
+        "machine": machine(),
+        "tokens": verification.tokens,
+        "found": _figures(verification.found, model) if verification.found else None,
+    }
+
+
+def _figures(found: Found, model: Model) -> dict:
+    return {
+        "text": {name: _finite(value) for name, value in found.text.items()},
+        "first_block_db": _finite(found.first_block_db),
+        "cached_db": _finite(found.cached_db),
+        **({} if found.again_db is None else {"read_again_db": _finite(found.again_db)}),
+        "decoded_db": _finite(found.decoded_db),
+        "qdq_db": _finite(found.qdq_db),
+        "qdq_float_db": _finite(found.qdq_float_db),
+        "layers_db": found.layers_db and [_finite(db) for db in found.layers_db],
+        "answer": {
+            "token_ids": found.answer,
+            "text": model.used.decode(found.answer) if model.used else None,
+            "like_float": found.answer_like_float,
+        },
+        "mistakes": [
+            {
+                "name": mistake.name,
+                "looks": mistake.looks,
+                "share": _finite(projection.share),
+                "deviation": _finite(projection.deviation),
+                "level_db": _finite(projection.level_db),
+                "seen": projection.is_seen,
+                "made": found.is_made(projection),
+            }
+            for mistake, projection in found.mistakes
+        ],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,168 @@
+"""What a program computes of a text, on the emulator: read in blocks, in other blocks, and token by token.
+
+What masks hide is never the same twice: free slots of the cache hold noise, and blocks are padded with other tokens. So
+a row that sees what it must not see differs from the row of the other reading.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hexport.child import answer
+from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
+from hexport.programs.facts import ProgramFacts
+from hexport.programs.layout import Layout, layouts_of
+from hexport.progress import Progress
+from hexport.runtime.graph import Graph
+from hexport.runtime.kv_cache import KVCache
+from hexport.runtime.prefill import read_rows
+from hexport.verification.figures import sqnr_db
+
+TOKENS, QUICK_TOKENS = 256, 32  # of the text, read in blocks
+SINGLE_TOKENS, QUICK_SINGLE_TOKENS = 32, 12  # where each takes a call
+STEPS, QUICK_STEPS = 8, 4  # of the text's last tokens, and of the answer
+SMALL_BYTES = 5e6  # a program whose calls take milliseconds
+TIMEOUT_S = 3600.0
+ADVICE = "the program may be damaged: copy it again, or export it again; the log has its last words"
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How many tokens are read in blocks; up to which one, and how many of them, the decode graph reads them again; and
+    how many it answers with then."""
+
+    tokens: int
+    behind: int
+    decoded: int
+    answered: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """logits: float32 (tokens, vocab), read in blocks. first_block: how many of them saw no cache.
+
+    again_db: SQNR of the rows of the other reading against these, None where there is no other way to read.
+    decoded: those of the tokens that the decode graph read, (decoded + answered - 1, vocab), answer included.
+    v: codes of the v of each layer, (n_kv, tokens, head_dim). qnn: its build.
+    """
+
+    logits: np.ndarray
+    first_block: int
+    again_db: float | None
+    decoded: np.ndarray
+    answer: list[int]
+    v: list[np.ndarray]
+    qnn: str
+
+
+def amounts_of(program: ProgramFacts, available: int, quick: bool) -> Amounts:
+    """As many as a few minutes on two cores allow, the context has room for, and the text has."""
+    layouts = layouts_of(program)
+    decode, prefill = layouts[KV_METHOD], layouts.get(PREFILL_METHOD)
+    steps = QUICK_STEPS if quick else STEPS
+    single = prefill is None and program.n_bytes > SMALL_BYTES
+    most = (QUICK_SINGLE_TOKENS if quick else SINGLE_TOKENS) if single else QUICK_TOKENS if quick else TOKENS
+    tokens = min(most, available, decode.context_len - 1)
+    answered = min(steps, max(decode.cache_len // 4, 1))
+    behind = max(min(tokens, decode.cache_len + 2 - answered), 1)
+    return Amounts(tokens, behind, min(steps, behind - 1) or 1, answered)
+
+
+def blocks_of(layout: Layout | Graph, n_tokens: int, first: int) -> list[int]:
+    """Lengths of calls that read so many tokens, or those that can be reached: a call begins within the slots."""
+    cache_len, lengths, done = layout.context_len - layout.ar_len, [min(first, n_tokens)], min(first, n_tokens)
+    while done < n_tokens and done <= cache_len:
+        lengths.append(min(layout.ar_len, n_tokens - done))
+        done += lengths[-1]
+    return lengths
+
+
+def read_program(progress: Progress, path: Path, tokens: list[int], amounts: Amounts, folder: Path) -> dict:
+    """Read the text; for another process, arrays go into `folder`, all else is JSON. Raises HexportError for a program
+    that does not load."""
+    from hexport.qnn_sdk import qnn_build_id
+
+    build = qnn_build_id()
+    from hexport.runtime.program import Program
+
+    with progress.stage("load"):
+        program = Program(path)
+        decode = program.graph(KV_METHOD)
+        prefill = program.graph(PREFILL_METHOD) if PREFILL_METHOD in program.methods else decode
+    random = np.random.default_rng(0)
+    text, cache = tokens[: amounts.tokens], KVCache(prefill, decode)
+    # At least two calls, where the graph takes a cache.
+    first = prefill.ar_len if prefill.ar_len < len(text) or not prefill.cache_len else max(len(text) // 2, 1)
+    blocks = blocks_of(prefill, len(text), first)
+    logits = _read(prefill, cache, text, blocks, random, progress, "read")
+    n_layers, n = prefill.n_layers, len(logits)
+    for i, v in enumerate(cache.arrays[n_layers:]):
+        np.save(folder / f"v_{i}.npy", v[0, :, :n])
+    np.save(folder / "logits.npy", logits)
+    again = None
+    if prefill.ar_len > 1:
+        others = blocks_of(prefill, n, first if not prefill.cache_len else max(blocks[0] * 2 // 3, 1))
+        rows = _read(prefill, KVCache(prefill, decode), text, others[:2], random, progress, "read in other blocks")
+        again = sqnr_db(logits[: len(rows)], rows)
+    cache.keep(min(amounts.behind - amounts.decoded, cache.n_past))
+    decoded, answer = _decode(decode, cache, tokens[cache.n_past : amounts.behind], amounts.answered, random, progress)
+    np.save(folder / "decoded.npy", decoded)
+    return {"qnn": build, "first_block": blocks[0], "again_db": again, "answer": answer}
+
+
+def read_apart(path: Path, tokens: list[int], amounts: Amounts, folder: Path, progress: Progress) -> Reading:
+    """`read_program` in a process of its own. Raises HexportError as it does, and where it crashes or hangs."""
+    what = f"{path}: the emulator"
+    told = answer(
+        read_program, path, tokens, amounts, folder, progress=progress, what=what, advice=ADVICE, timeout=TIMEOUT_S
+    )
+    return reading_of(folder, told)
+
+
+def reading_of(folder: Path, told: dict) -> Reading:
+    """What `read_program` has told and left in the folder, which may be removed then."""
+    v = [np.load(folder / f"v_{i}.npy") for i in range(len(list(folder.glob("v_*.npy"))))]
+    return Reading(np.load(folder / "logits.npy"), decoded=np.load(folder / "decoded.npy"), v=v, **told)
+
+
+def _read(
+    graph: Graph,
+    cache: KVCache,
+    tokens: list[int],
+    lengths: list[int],
+    random: np.random.Generator,
+    progress: Progress,
+    name: str,
+) -> np.ndarray:
+    rows = []
+    for length in progress.steps(lengths, name, len(lengths), "token" if graph.ar_len == 1 else "block"):
+        rows.append(_call(graph, cache, tokens[cache.n_past : cache.n_past + length], random))
+    return np.concatenate(rows)
+
+
+def _decode(
+    graph: Graph, cache: KVCache, tokens: list[int], n_answer: int, random: np.random.Generator, progress: Progress
+) -> tuple[np.ndarray, list[int]]:
+    """Logits behind tokens of the text, one a call, and behind those of the greedy answer but the last."""
+    rows, answer = [], []
+    for i in progress.steps(range(len(tokens) + n_answer - 1), "decode", len(tokens) + n_answer - 1, "token"):
+        rows.append(_call(graph, cache, [tokens[i] if i < len(tokens) else answer[-1]], random)[0])
+        if i >= len(tokens) - 1:
+            answer.append(int(rows[-1].argmax()))
+    return np.stack(rows), answer
+
+
+def _call(graph: Graph, cache: KVCache, block: list[int], random: np.random.Generator) -> np.ndarray:
+    """Logits of the block, with noise in the free slots and in the padding."""
+    cache.arranged_for(graph)
+    k_and_v, n = cache.arrays, cache.n_past
+    for array in (*(k[..., n:] for k in k_and_v[: graph.n_layers]), *(v[:, :, n:] for v in k_and_v[graph.n_layers :])):
+        array[...] = _noise(array, random)
+    return read_rows(graph, cache, block, slice(0, len(block)), int(random.integers(graph.vocab_size)))
+
+
+def _noise(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    if array.dtype.kind == "f":
+        return random.standard_normal(array.shape)
+    return random.integers(0, np.iinfo(array.dtype).max, array.shape, array.dtype, endpoint=True)

@@ -1,0 +1,90 @@
+"""What a verification has found, as rows: of tables on the terminal and in cards."""
+
+from rich.table import Table
+
+
+def tables(document: dict) -> list[Table]:
+    """The summary, then the mistakes that were looked for."""
+    summary = Table.grid(padding=(0, 2))
+    summary.add_column(no_wrap=True)
+    summary.add_column(overflow="fold")
+    for name, value in rows_of(document):
+        summary.add_row(name, value)
+    found = document["found"]
+    if not found:
+        return [summary]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in MISTAKE_COLUMNS:
+        table.add_column(column, justify="left" if column in ("mistake", "") else "right")
+    for row in mistake_rows(document):
+        table.add_row(*row)
+    return [table, summary]
+
+
+MISTAKE_COLUMNS = ("mistake", "share", "±", "size, dB", "")
+
+
+def rows_of(document: dict) -> list[tuple[str, str]]:
+    """Names and values of all that is not a table."""
+    program, checkpoint = document["program"], document["checkpoint"]
+    lengths = ", ".join(f"{name} {length}" for name, length in program["ar_lengths"].items())
+    rows = [
+        ("verdict", document["verdict"]),
+        *(("fault", fault) for fault in document["faults"]),
+        *(("note", note) for note in document["notes"]),
+        ("program", f"{program['name']}, {program['bytes'] / 1e6:.1f} MB, {program['soc']} ({program['htp_arch']})"),
+        ("sha256", program["sha256"]),
+        ("AR lengths", f"{lengths}; context length {program['context_length']}"),
+        ("checkpoint", f"{checkpoint['name']} ({checkpoint['family']}, {checkpoint['layers']} layers)"),
+        ("its sha256", checkpoint["sha256"]),
+    ]
+    if document["found"]:
+        rows += _figures(document["found"], document["tokens"])
+    versions = {name: version for name, version in document["versions"].items() if version}
+    return [*rows, ("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))]
+
+
+def _figures(found: dict, tokens: int) -> list[tuple[str, str]]:
+    text, answer = found["text"], found["answer"]
+    rows = [
+        ("logits to float", f"SQNR {_db(text['sqnr_db'])} of {tokens} tokens, less their means"),
+        ("KL divergence", f"{_number(text['kl_divergence'])} nats"),
+        ("same first choice", f"{text['top1_agreement']:.1%}"),
+        (
+            "perplexity",
+            f"{_number(text['perplexity'])}, float {_number(text['perplexity_float'])}, "
+            f"ratio {_number(text['perplexity_ratio'])}",
+        ),
+    ]
+    if found["qdq_float_db"] is not None:
+        rows.append(("logits to qdq", f"SQNR {_db(found['qdq_db'])}; of qdq to float {_db(found['qdq_float_db'])}"))
+    if "read_again_db" in found:
+        rows.append(("in other blocks", _db(found["read_again_db"])))
+    said = "" if answer["text"] is None else f": {answer['text']!r}"
+    return [
+        *rows,
+        ("by the decode graph", _db(found["decoded_db"])),
+        ("greedy answer", f"{answer['like_float']} of {len(answer['token_ids'])} tokens as float{said}"),
+    ]
+
+
+def mistake_rows(document: dict) -> list[tuple[str, ...]]:
+    """Of `MISTAKE_COLUMNS`, for each mistake that was looked for."""
+    return [
+        (
+            each["name"],
+            f"{each['share']:.3f}" if each["share"] is not None else "",
+            f"{each['deviation']:.3f}" if each["deviation"] is not None else "",
+            f"{each['level_db']:.1f}" if each["level_db"] is not None else "",
+            "made" if each["made"] else "" if each["seen"] else "cannot be seen",
+        )
+        for each in document["found"]["mistakes"]
+    ]
+
+
+def _db(db: float | None) -> str:
+    return "equal" if db is None else f"{db:.1f} dB"
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"

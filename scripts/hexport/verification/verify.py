@@ -1,0 +1,185 @@
+"""Verification of a program: what it says of itself, what it computes, and what its errors look like."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hexport.decoder.weights import Checkpoint
+from hexport.errors import HexportError
+from hexport.evaluation.fp import FloatDecoder
+from hexport.evaluation.stream import StreamedDecoder, stream
+from hexport.programs.abi import PREFILL_METHOD
+from hexport.programs.capabilities import emulator_refusal
+from hexport.programs.facts import ProgramFacts
+from hexport.programs.layout import layouts_of
+from hexport.progress import Progress
+from hexport.verification.built import Built, built_program, manifest_faults, twin_line
+from hexport.verification.contract import contract_faults
+from hexport.verification.emulator import Amounts, Reading, amounts_of
+from hexport.verification.figures import ROWS, agreement, sqnr_db
+from hexport.verification.layer_mistakes import mistakes_in_layer
+from hexport.verification.layers import RecordingDecoder, departure, layers_db
+from hexport.verification.mistakes import Change, Mistake, MistakenDecoder, mistakes_of
+from hexport.verification.projection import Projection
+from hexport.verification.sources import Model
+from hexport.verification.verdict import Found, faults_of
+
+MOST_IN_LAYERS = 40  # tries of mistakes in single layers
+Read = Callable[[Path, list[int], Amounts, Path], Reading]
+
+
+@dataclass
+class Verification:
+    """faults: in a line each; none of a good program. notes: what could not be checked, and where to look on.
+    computed: whether the program was run."""
+
+    program: ProgramFacts
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    computed: bool = False
+    found: Found | None = None
+    qnn: str | None = None
+    tokens: int = 0
+
+    @property
+    def verdict(self) -> str:
+        return "broken" if self.faults else "good" if self.computed else "not checked"
+
+
+def verify(
+    program: ProgramFacts, model: Model, tokens: list[int], quick: bool, read: Read, progress: Progress
+) -> Verification:
+    """All checks of a program on a text of token ids, of which the first few hundred are read by `read`, on the
+    emulator. Raises HexportError where it crashes or hangs."""
+    built = built_program(program.path)
+    structure, rest = contract_faults(program, model)
+    structure += manifest_faults(built, program) if built else ()
+    result = Verification(program, [*structure, *rest])
+    if structure:
+        result.notes.append("it was not run: it is not what it should be, or not a program of this checkpoint")
+        return result
+    if refusal := emulator_refusal(program):
+        twin = twin_line(built) if built else None
+        result.notes += [f"it was not run: {refusal}", *([twin] if twin else [])]
+        return result
+    amounts = amounts_of(program, len(tokens), quick)
+    with tempfile.TemporaryDirectory() as folder:
+        reading = read(program.path, tokens, amounts, Path(folder))
+    result.computed, result.qnn, result.tokens = True, reading.qnn, len(reading.logits)
+    result.found = _compared(result, model.checkpoint, tokens, amounts, reading, built, progress)
+    result.faults += faults_of(result.found)
+    if result.found.departs is not None and not result.faults:
+        result.notes.append(
+            f"in front of layer {result.found.departs} the error leaps, as noise does only where the recipe has fewer "
+            "bits"
+        )
+    if unseen := result.found.unseen:
+        result.notes.append(f"below what can be seen in its noise: {', '.join(unseen)}")
+    return result
+
+
+def _compared(
+    result: Verification,
+    checkpoint: Checkpoint,
+    tokens: list[int],
+    amounts: Amounts,
+    reading: Reading,
+    built: Built | None,
+    progress: Progress,
+) -> Found:
+    """The reading beside the float decoder, the fake-quantised one where that is known, and those with mistakes."""
+    program, n = result.program, len(reading.logits)
+    context_len = max(layout.context_len for layout in layouts_of(program).values())
+    text, answered = tokens[:n], tokens[: amounts.behind] + reading.answer[:-1]
+    decoder = RecordingDecoder(checkpoint, context_len)
+    with progress.stage("float decoder"):
+        exact = _logits(decoder, checkpoint, text)
+        of_answer = _logits(FloatDecoder(checkpoint, context_len), checkpoint, answered)
+    start, first = amounts.behind - amounts.decoded, reading.first_block
+    choices = [int(row.argmax()) for row in of_answer[amounts.behind - 1 :]]
+    found = Found(
+        text=agreement(exact, reading.logits, text),
+        first_block_db=sqnr_db(exact[:first], reading.logits[:first]),
+        cached_db=sqnr_db(exact[first:], reading.logits[first:]) if first < n else None,
+        again_db=reading.again_db,
+        decoded_db=sqnr_db(reading.logits[start : amounts.behind], reading.decoded[: amounts.decoded]),
+        answer=reading.answer,
+        answer_like_float=_common(reading.answer, choices),
+        layers_db=layers_db(program, reading.v, decoder.v),
+        prefills=PREFILL_METHOD in program.methods,
+    )
+    quantised = exact
+    if built:
+        try:
+            with progress.stage("fake-quantised decoder"):
+                quantised = _logits(built.decoder(checkpoint.path.parent, context_len), checkpoint, text)
+            found.qdq_db, found.qdq_float_db = sqnr_db(quantised, reading.logits), sqnr_db(exact, quantised)
+        except HexportError as error:
+            result.notes.append(f"not compared with the fake-quantised decoder: {error}")
+    rows = _Rows(checkpoint, context_len, text, reading.logits, quantised, exact)
+    found.mistakes = rows.projections(mistakes_of(checkpoint.config), progress, "mistakes")
+    if found.made is None and found.layers_db:
+        found.departs = departure([*found.layers_db, found.text["sqnr_db"]])
+    if found.departs is not None:
+        near = mistakes_in_layer(checkpoint.config, found.departs)[:MOST_IN_LAYERS]
+        found.mistakes += rows.projections(near, progress, f"mistakes near layer {found.departs}")
+    return found
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Logits of a text that mistakes are compared with: the program's, the fake-quantised decoder's and the float
+    decoder's."""
+
+    checkpoint: Checkpoint
+    context_len: int
+    text: list[int]
+    program: np.ndarray
+    quantised: np.ndarray
+    exact: np.ndarray
+
+    def projections(
+        self, mistakes: list[tuple[Mistake, Change]], progress: Progress, name: str
+    ) -> list[tuple[Mistake, Projection]]:
+        with progress.stage(name):
+            return [
+                (mistake, self._projection(mistake, change))
+                for mistake, change in progress.steps(mistakes, name, len(mistakes), "mistake")
+            ]
+
+    def _projection(self, mistake: Mistake, change: Change) -> Projection:
+        mistaken = mistaken_logits(self.checkpoint, self.context_len, self.text, mistake, change)
+        projection = Projection()
+        for start in range(0, len(mistaken), ROWS):
+            rows = slice(start, start + ROWS)
+            projection.add(self.program[rows], self.quantised[rows], self.exact[rows], mistaken[rows])
+        return projection
+
+
+def mistaken_logits(
+    checkpoint: Checkpoint, context_len: int, text: list[int], mistake: Mistake, change: Change
+) -> np.ndarray:
+    """Float32 (tokens, vocab) of a decoder that makes a mistake."""
+    return _logits(MistakenDecoder(checkpoint, context_len, change), checkpoint, text)
+
+
+def _logits(decoder: StreamedDecoder, checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
+    """Float32 (tokens, vocab)."""
+    rows = []
+    stream([decoder], checkpoint.config, [tokens], _Silent(), lambda _, logits: rows.append(logits.cpu().numpy()))
+    return np.concatenate(rows)
+
+
+def _common(answer: list[int], choices: list[int]) -> int:
+    """How many tokens both begin with alike."""
+    return next((i for i, (a, b) in enumerate(zip(answer, choices, strict=True)) if a != b), len(answer))
+
+
+class _Silent(Progress):
+    """Of a part that takes a second."""
+
+    def say(self, line: str, *, passing: bool = False) -> None:
+        pass
