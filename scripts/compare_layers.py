@@ -59,24 +59,17 @@ def main(
 
         use_qnn_sdk()
         from hexport.decoder.weights import Checkpoint
-        from hexport.evaluation.layer_comparison import compare_layers
+        from hexport.evaluation.layer_comparison import compare_model
         from hexport.evaluation.layer_tables import first_departure, part_table, point_table
-        from hexport.lowering.decoder_graph import DecoderGraph
-        from hexport.lowering.templates import lower_templates
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
         from hexport.quantization.recipe import recipe_from
         from hexport.quantization.tokens_file import read_tokens
-        from hexport.targets.target import Target
 
         recipe = recipe_from(config.recipes[recipe_name], recipe_name)
         checkpoint = Checkpoint(checkpoint_path.parent, recipe.basis)
         attrs = quant_attrs_of(attrs_path, weights_path, checkpoint, recipe, recipe_name)
         tokens = read_tokens(tokens_path).samples[0][:n_tokens]
-        target, n = Target(config.socs[0], emulator=True), len(tokens)
-        graph = DecoderGraph(
-            checkpoint.config, lower_templates(checkpoint.config, recipe, target, n, n, progress), attrs
-        )
-        found = compare_layers(graph, checkpoint, recipe, target, tokens, progress)
+        found = compare_model(checkpoint, recipe, attrs, config.socs[0], tokens, progress)
     if output:
         write_json(output, found.as_json())
     console.print(part_table(found), "")

@@ -27,6 +27,7 @@ CODES = {"good": 0, "broken": 1, "not checked": 2}
 @click.option("--tokenizer", metavar="PATH|URI", help="that the program is used with; default: the checkpoint's")
 @click.option("--text", type=click.Path(path_type=Path), help="UTF-8; default: that of the demo")
 @click.option("--quick", is_flag=True, help="read 32 tokens in place of 256")
+@click.option("--locate", is_flag=True, help="compare all layers; where hexport built it, op by op")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="write all figures to this file, too")
 @click.option("--card", type=click.Path(path_type=Path), help="write card.md and card.html into this folder")
 @click.option("--log", type=click.Path(path_type=Path), default="verify_pte.log", show_default=True)
@@ -37,6 +38,7 @@ def main(
     tokenizer: str | None,
     text: Path | None,
     quick: bool,
+    locate: bool,
     output: Path | None,
     card: Path | None,
     log: Path,
@@ -46,13 +48,14 @@ def main(
     progress = Progress(log)
     with progress.library_output_in_log(), tempfile.TemporaryDirectory() as folder:
         try:
-            verification, document = _verified(program, checkpoint, tokenizer, text, quick, Path(folder), progress)
+            asked = program, checkpoint, tokenizer, text, quick, locate
+            verification, document = _verified(*asked, Path(folder), progress)
         except (HexportError, OSError) as error:
             for line in report(error, log):
                 progress.say(f"error: {line}")
             sys.exit(CODES["not checked"])
         from hexport.verification.card import html_card, markdown_card
-        from hexport.verification.tables import tables
+        from hexport.verification.tables import layer_table, tables
 
         if output:
             write_json(output, document)
@@ -61,6 +64,13 @@ def main(
             write_text(card / "card.html", html_card(document))
         for table in tables(document):
             console.print(table, "")
+        if locate and document["found"]:
+            console.print(layer_table(document), "")
+        if verification.layers:
+            from hexport.evaluation.layer_tables import first_departure, part_table
+
+            console.print(part_table(verification.layers), "")
+            console.print(first_departure(verification.layers), "")
         for fault in verification.faults:
             progress.say(f"error: {program}: {fault}")
         stdout.flush()
@@ -73,6 +83,7 @@ def _verified(
     tokenizer: str | None,
     text: Path | None,
     quick: bool,
+    locate: bool,
     folder: Path,
     progress: Progress,
 ) -> tuple:
@@ -88,7 +99,7 @@ def _verified(
     facts = facts_of(program)
     model = model_of(checkpoint, tokenizer, program, folder, progress)
     tokens = tokens_of(model, text)
-    verification = verify(facts, model, tokens, quick, lambda *job: read_apart(*job, progress), progress)
+    verification = verify(facts, model, tokens, quick, lambda *job: read_apart(*job, progress), progress, locate)
     return verification, document_of(verification, checkpoint, model)
 
 

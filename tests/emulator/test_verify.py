@@ -44,6 +44,25 @@ LOOKS = {
     "recipe of another bit width": "does not compute what its recipe says",
     "wrong EOS": "get_eos_id is 10 .* which ends no text",
 }
+# Where a program departs first, as the caches tell: layer 1 slides, and has LongRoPE; the others have Llama's.
+BEHIND_0, BEHIND_1 = (
+    f"layer {i + 1}: its k and v depart: layer {i} behind its own (q, the mask, o_proj, the feed-forward)"
+    for i in (0, 1)
+)
+OF_K = "layer {}: its k departs, and its v does not: k_proj, the norm of k, or the rotary embedding"
+DEPARTS = {
+    "mask inverted": BEHIND_0,
+    "mask off by one": BEHIND_0,
+    "rope factor 8 for 32": OF_K.format(0),
+    "layers swapped": BEHIND_0,  # or the weights of layer 1 itself
+    "head zeroed": BEHIND_1,
+    "window mask forgotten": BEHIND_1,
+    "k and v exchanged": "layer 0: its k and v depart",
+    "bias dropped": OF_K.format(0),
+    "qk-norm dropped": OF_K.format(0),
+    "LongRoPE factors of the wrong length": OF_K.format(1),
+    "a shard of another build": BEHIND_0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +118,8 @@ def test_a_mutation_is_caught_and_named(battery, tokenizer, name):
     assert verification.verdict == "broken"
     assert any(re.search(LOOKS[name], fault) for fault in verification.faults), verification.faults
     assert all("\n" not in fault for fault in verification.faults)
+    if name in DEPARTS:
+        assert verification.found.located.startswith(DEPARTS[name])
 
 
 def test_a_decode_graph_with_too_few_rows_for_its_lookahead_is_caught(battery, tokenizer):
@@ -126,12 +147,15 @@ def test_a_program_for_phones_is_not_run_and_its_twin_is_named(battery, tokenize
 
 
 def test_the_script_writes_figures_and_a_card(battery, tmp_path):
-    words = [str(program(battery, "hybrid")), "--checkpoint", str(battery), "--quick"]
+    words = [str(program(battery, "hybrid")), "--checkpoint", str(battery), "--quick", "--locate"]
     words += ["--json", str(tmp_path / "found.json"), "--card", str(tmp_path), "--log", str(tmp_path / "log")]
     done = FORKS.run(str(SCRIPTS / "verify_pte.py"), *words, env=environment())
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
-    assert (found["verdict"], found["faults"]) == ("good", [])
+    assert (found["verdict"], found["faults"], found["found"]["departs"]) == ("good", [], None)
+    assert min(layer["v_db"] for layer in found["found"]["layers"]) > 15  # of texts that calibration has not seen
+    assert [part["part"] for part in found["ops"]["parts"]] == ["layers.0", "layers.1", "layers.2", "epilogue"]
+    assert "The emulator departs nowhere" in done.stdout
     for text in (done.stdout, (tmp_path / "card.md").read_text(), (tmp_path / "card.html").read_text()):
         assert "good" in text and found["program"]["sha256"] in text.replace("\n", "")
 

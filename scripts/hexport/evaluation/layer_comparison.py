@@ -25,6 +25,7 @@ from hexport.evaluation.qdq import FakeQuantisedDecoder
 from hexport.evaluation.stream import Pack, State, packed_masks, packs
 from hexport.lowering.decoder_graph import DecoderGraph, hidden_name
 from hexport.lowering.tapped import TappedPart, tapped_epilogue, tapped_layer
+from hexport.lowering.templates import lower_templates
 from hexport.progress import Progress
 from hexport.quantization.fake_quantize import FakeQuantisedGraph
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
@@ -90,6 +91,17 @@ class LayerComparison:
     def as_json(self) -> dict:
         first = self.first_departure
         return asdict(self) | {"first_departure": first and {"part": first[0], "point": first[1].point}}
+
+
+def compare_model(
+    checkpoint: Checkpoint, recipe: Recipe, attrs: QuantAttrs, soc: str, tokens: Sequence[int], progress: Progress
+) -> LayerComparison:
+    """`compare_layers` of a checkpoint in the recipe's basis, on the emulator of a SoC."""
+    target, n = Target(soc, emulator=True), len(tokens)
+    templates = lower_templates(checkpoint.config, recipe, target, n, n, progress)
+    return compare_layers(
+        DecoderGraph(checkpoint.config, templates, attrs), checkpoint, recipe, target, tokens, progress
+    )
 
 
 def compare_layers(

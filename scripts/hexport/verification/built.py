@@ -1,24 +1,28 @@
 """Programs that hexport has built, by what lies beside them: their manifests say what they should compute."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
+from hexport.evaluation.layer_comparison import LayerComparison, compare_model
 from hexport.evaluation.qdq import FakeQuantisedDecoder
 from hexport.file_hashes import sha256
 from hexport.programs.abi import KV_METHOD
 from hexport.programs.conformance import BITS
 from hexport.programs.facts import ProgramFacts
 from hexport.programs.layout import layouts_of
+from hexport.progress import Progress
 from hexport.provenance import damage, manifest_path
+from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.quant_attrs_checks import quant_attrs_of
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe import Recipe, recipe_from
 from hexport.targets.modes import LOOKAHEAD_KEYS, lookahead_tokens
+from hexport.targets.target import EMULATOR_SUFFIX, target_named
 
-EMULATOR = "-emulator"
+LOCATED_TOKENS = 64  # that layers are compared on, op by op
 SHARED = ("inputs", "params", "logits", "code")  # keys of manifests
 
 
@@ -28,6 +32,7 @@ class Built:
 
     program: Path
     manifest: dict
+    recipe: Recipe
 
     @property
     def quant_attrs(self) -> Path:
@@ -42,19 +47,28 @@ class Built:
     def twin(self) -> Path:
         """The program that differs in its target only, which is the emulator."""
         target = self.program.parent
-        return target.with_name(target.name + EMULATOR) / self.program.name
+        return target.with_name(target.name + EMULATOR_SUFFIX) / self.program.name
 
-    def decoder(self, checkpoint: Path, context_len: int) -> FakeQuantisedDecoder:
-        """What the program should compute, but for the rounding of its ops. Raises HexportError where the quant attrs
-        are gone, are others by now, or are of another checkpoint than the one in this folder."""
-        params = self.manifest["params"]
+    def turned(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint in the basis of the program's recipe, in which caches hold values."""
+        return Checkpoint(checkpoint.path.parent, self.recipe.basis)
+
+    def attrs(self, checkpoint: Checkpoint) -> QuantAttrs:
+        """What the program was stamped with. checkpoint: `turned`. Raises HexportError where the quant attrs are gone,
+        are others by now, or are of another checkpoint."""
         if not self.quant_attrs.is_file() or sha256(self.quant_attrs) != self.manifest["inputs"]["quant_attrs.json"]:
             raise HexportError(f"{self.quant_attrs}: not there any more as the program was built from it")
-        recipe = recipe_from(params["recipe_spec"], params["recipe"])
-        model = Checkpoint(checkpoint, recipe.basis)
         weights = self.quant_attrs.with_name("weights.safetensors")
-        attrs = quant_attrs_of(self.quant_attrs, weights if weights.is_file() else None, model, recipe)
-        return FakeQuantisedDecoder(model, attrs, recipe, context_len)
+        return quant_attrs_of(self.quant_attrs, weights if weights.is_file() else None, checkpoint, self.recipe)
+
+    def decoder(self, checkpoint: Checkpoint, context_len: int) -> FakeQuantisedDecoder:
+        """What the program should compute, but for the rounding of its ops. Raises HexportError as `attrs` does."""
+        return FakeQuantisedDecoder(checkpoint, self.attrs(checkpoint), self.recipe, context_len)
+
+    def layers_on_emulator(self, checkpoint: Checkpoint, tokens: Sequence[int], progress: Progress) -> LayerComparison:
+        """What the compiler makes of these quant attrs today, op by op. Raises HexportError as `attrs` does."""
+        soc = target_named(self.manifest["params"]["target"]).soc
+        return compare_model(checkpoint, self.recipe, self.attrs(checkpoint), soc, tokens[:LOCATED_TOKENS], progress)
 
 
 def built_program(path: Path) -> Built | None:
@@ -62,8 +76,9 @@ def built_program(path: Path) -> Built | None:
     try:
         manifest = json.loads(manifest_path(path).read_bytes())
         if isinstance(manifest["params"], dict) and isinstance(manifest["inputs"], dict):
-            return Built(path.absolute(), manifest)
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+            recipe = recipe_from(manifest["params"]["recipe_spec"], manifest["params"]["recipe"])
+            return Built(path.absolute(), manifest, recipe)
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, HexportError):
         pass
     return None
 

@@ -46,6 +46,7 @@ def document_of(verification: Verification, checkpoint: str, model: Model) -> di
         "machine": machine(),
         "tokens": verification.tokens,
         "found": _figures(verification.found, model) if verification.found else None,
+        "ops": verification.layers.as_json() if verification.layers else None,
     }
 
 
@@ -58,7 +59,11 @@ def _figures(found: Found, model: Model) -> dict:
         "decoded_db": _finite(found.decoded_db),
         "qdq_db": _finite(found.qdq_db),
         "qdq_float_db": _finite(found.qdq_float_db),
-        "layers_db": found.layers_db and [_finite(db) for db in found.layers_db],
+        "layers": [
+            {"k_db": _finite(k), "v_db": _finite(v)}
+            for k, v in zip(found.keys_db or (), found.layers_db or (), strict=True)
+        ],
+        "departs": found.located,
         "answer": {
             "token_ids": found.answer,
             "text": model.used.decode(found.answer) if model.used else None,

@@ -44,7 +44,7 @@ class Reading:
 
     again_db: SQNR of the rows of the other reading against these, None where there is no other way to read.
     decoded: those of the tokens that the decode graph read, (decoded + answered - 1, vocab), answer included.
-    v: codes of the v of each layer, (n_kv, tokens, head_dim). qnn: its build.
+    k, v: codes of those of each layer, (n_kv, tokens, head_dim). qnn: its build.
     """
 
     logits: np.ndarray
@@ -52,6 +52,7 @@ class Reading:
     again_db: float | None
     decoded: np.ndarray
     answer: list[int]
+    k: list[np.ndarray]
     v: list[np.ndarray]
     qnn: str
 
@@ -97,7 +98,8 @@ def read_program(progress: Progress, path: Path, tokens: list[int], amounts: Amo
     blocks = blocks_of(prefill, len(text), first)
     logits = _read(prefill, cache, text, blocks, random, progress, "read")
     n_layers, n = prefill.n_layers, len(logits)
-    for i, v in enumerate(cache.arrays[n_layers:]):
+    for i, (k, v) in enumerate(zip(cache.arrays[:n_layers], cache.arrays[n_layers:], strict=True)):
+        np.save(folder / f"k_{i}.npy", k[0, :, :, :n].transpose(0, 2, 1))
         np.save(folder / f"v_{i}.npy", v[0, :, :n])
     np.save(folder / "logits.npy", logits)
     again = None
@@ -122,8 +124,9 @@ def read_apart(path: Path, tokens: list[int], amounts: Amounts, folder: Path, pr
 
 def reading_of(folder: Path, told: dict) -> Reading:
     """What `read_program` has told and left in the folder, which may be removed then."""
-    v = [np.load(folder / f"v_{i}.npy") for i in range(len(list(folder.glob("v_*.npy"))))]
-    return Reading(np.load(folder / "logits.npy"), decoded=np.load(folder / "decoded.npy"), v=v, **told)
+    layers = range(len(list(folder.glob("v_*.npy"))))
+    k, v = ([np.load(folder / f"{name}_{i}.npy") for i in layers] for name in "kv")
+    return Reading(np.load(folder / "logits.npy"), decoded=np.load(folder / "decoded.npy"), k=k, v=v, **told)
 
 
 def _read(

@@ -18,9 +18,9 @@ import numpy as np
 from hexport.verification.figures import centred
 
 CERTAIN = 0.2  # a standard error of c above which nothing is said
-FAINTEST_DB = (
-    -25.0
-)  # of a mistake against the program's error: below, what is systematic in that passes for the mistake
+DEVIATIONS = 2.5  # standard errors that c is from 1 at most
+# Of a mistake against the program's error: below, what is systematic in that passes for the mistake.
+FAINTEST_DB = -25.0
 
 
 @dataclass
@@ -77,6 +77,12 @@ class Projection:
         """The part of the error that the mistake accounts for: 1 - |p - h|² / |p - f|²."""
         error = sum(self.error)
         return (2 * sum(self.along) - sum(self.extent)) / error if error else 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether c is that of a mistake which is made, and not of noise that resembles it in part, as what an op's
+        rounding does time and again may: it has to be 1 as far as can be told, where the mistake is below the noise."""
+        return self.level_db > 0 or abs(self.share - 1) < DEVIATIONS * self.deviation
 
     @property
     def is_seen(self) -> bool:

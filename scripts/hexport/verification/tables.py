@@ -24,6 +24,16 @@ def tables(document: dict) -> list[Table]:
 MISTAKE_COLUMNS = ("mistake", "share", "±", "size, dB", "")
 
 
+def layer_table(document: dict) -> Table:
+    """Of each layer, the SQNR of its k and v, which the program's caches hold, against the float decoder's."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("layer", "k to float, dB", "v to float, dB"):
+        table.add_column(column, justify="right")
+    for i, layer in enumerate(document["found"]["layers"]):
+        table.add_row(str(i), *(_db(layer[name]).removesuffix(" dB") for name in ("k_db", "v_db")))
+    return table
+
+
 def rows_of(document: dict) -> list[tuple[str, str]]:
     """Names and values of all that is not a table."""
     program, checkpoint = document["program"], document["checkpoint"]
@@ -61,6 +71,8 @@ def _figures(found: dict, tokens: int) -> list[tuple[str, str]]:
     if "read_again_db" in found:
         rows.append(("in other blocks", _db(found["read_again_db"])))
     said = "" if answer["text"] is None else f": {answer['text']!r}"
+    if found["departs"]:
+        rows.append(("departs first at", found["departs"]))
     return [
         *rows,
         ("by the decode graph", _db(found["decoded_db"])),

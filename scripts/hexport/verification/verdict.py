@@ -25,8 +25,9 @@ class Found:
     cache, and of those that did. again_db: of the rows of another reading against those of the first. decoded_db:
     of what the decode graph said of the same tokens. answer_like_float: how many tokens of the greedy answer are the
     float model's. qdq_db, qdq_float_db: of the program against the fake-quantised decoder, and of that against the
-    float one. layers_db: of the v of each layer; departs: the layer from which on they are not the float model's
-    (`layers.departure`). prefills: whether a graph of its own read the text.
+    float one. layers_db, keys_db: of the v and k of each layer; departs: the layer from which on they are not the float
+    model's (`layers.departure`); located: the first place (`layers.located`). prefills: whether a graph of its own read
+    the text.
     """
 
     text: dict[str, float | None]
@@ -39,6 +40,8 @@ class Found:
     qdq_db: float | None = None
     qdq_float_db: float | None = None
     layers_db: list[float] | None = None
+    keys_db: list[float] | None = None
+    located: str | None = None
     departs: int | None = None
     prefills: bool = False
     mistakes: list[tuple[Mistake, Projection]] = field(default_factory=list)
@@ -52,7 +55,7 @@ class Found:
     def is_made(self, projection: Projection) -> bool:
         """A program that computes something else altogether resembles many: there, one has to explain most of it."""
         explains = projection.explained > MOST or not self.is_bad
-        return projection.is_seen and MADE[0] < projection.share < MADE[1] and explains
+        return projection.is_seen and projection.is_whole and MADE[0] < projection.share < MADE[1] and explains
 
     @property
     def is_bad(self) -> bool:

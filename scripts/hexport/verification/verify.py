@@ -10,6 +10,7 @@ import numpy as np
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation.fp import FloatDecoder
+from hexport.evaluation.layer_comparison import LayerComparison
 from hexport.evaluation.stream import StreamedDecoder, stream
 from hexport.programs.abi import PREFILL_METHOD
 from hexport.programs.capabilities import emulator_refusal
@@ -21,7 +22,7 @@ from hexport.verification.contract import contract_faults
 from hexport.verification.emulator import Amounts, Reading, amounts_of
 from hexport.verification.figures import ROWS, agreement, sqnr_db
 from hexport.verification.layer_mistakes import mistakes_in_layer
-from hexport.verification.layers import RecordingDecoder, departure, layers_db
+from hexport.verification.layers import RecordingDecoder, departure, keys_db, layers_db, located
 from hexport.verification.mistakes import Change, Mistake, MistakenDecoder, mistakes_of
 from hexport.verification.projection import Projection
 from hexport.verification.sources import Model
@@ -34,13 +35,14 @@ Read = Callable[[Path, list[int], Amounts, Path], Reading]
 @dataclass
 class Verification:
     """faults: in a line each; none of a good program. notes: what could not be checked, and where to look on.
-    computed: whether the program was run."""
+    computed: whether the program was run. layers: op by op, where that was asked for."""
 
     program: ProgramFacts
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     computed: bool = False
     found: Found | None = None
+    layers: LayerComparison | None = None
     qnn: str | None = None
     tokens: int = 0
 
@@ -50,10 +52,17 @@ class Verification:
 
 
 def verify(
-    program: ProgramFacts, model: Model, tokens: list[int], quick: bool, read: Read, progress: Progress
+    program: ProgramFacts,
+    model: Model,
+    tokens: list[int],
+    quick: bool,
+    read: Read,
+    progress: Progress,
+    locate: bool = False,
 ) -> Verification:
     """All checks of a program on a text of token ids, of which the first few hundred are read by `read`, on the
-    emulator. Raises HexportError where it crashes or hangs."""
+    emulator. locate: compare the layers op by op, too, where hexport built it. Raises HexportError where it crashes or
+    hangs."""
     built = built_program(program.path)
     structure, rest = contract_faults(program, model)
     structure += manifest_faults(built, program) if built else ()
@@ -71,11 +80,19 @@ def verify(
     result.computed, result.qnn, result.tokens = True, reading.qnn, len(reading.logits)
     result.found = _compared(result, model.checkpoint, tokens, amounts, reading, built, progress)
     result.faults += faults_of(result.found)
+    if not result.faults:  # a value that calibration did not see is clipped, and that is no mistake
+        result.found.located = None
     if result.found.departs is not None and not result.faults:
         result.notes.append(
             f"in front of layer {result.found.departs} the error leaps, as noise does only where the recipe has fewer "
             "bits"
         )
+    if locate and built:
+        try:
+            checkpoint = built.turned(model.checkpoint)
+            result.layers = built.layers_on_emulator(checkpoint, tokens[: result.tokens], progress)
+        except HexportError as error:
+            result.notes.append(f"not compared op by op: {error}")
     if unseen := result.found.unseen:
         result.notes.append(f"below what can be seen in its noise: {', '.join(unseen)}")
     return result
@@ -94,7 +111,7 @@ def _compared(
     program, n = result.program, len(reading.logits)
     context_len = max(layout.context_len for layout in layouts_of(program).values())
     text, answered = tokens[:n], tokens[: amounts.behind] + reading.answer[:-1]
-    decoder = RecordingDecoder(checkpoint, context_len)
+    decoder = RecordingDecoder(built.turned(checkpoint) if built else checkpoint, context_len)
     with progress.stage("float decoder"):
         exact = _logits(decoder, checkpoint, text)
         of_answer = _logits(FloatDecoder(checkpoint, context_len), checkpoint, answered)
@@ -109,18 +126,21 @@ def _compared(
         answer=reading.answer,
         answer_like_float=_common(reading.answer, choices),
         layers_db=layers_db(program, reading.v, decoder.v),
+        keys_db=keys_db(program, reading.k, decoder.k),
         prefills=PREFILL_METHOD in program.methods,
     )
     quantised = exact
     if built:
         try:
             with progress.stage("fake-quantised decoder"):
-                quantised = _logits(built.decoder(checkpoint.path.parent, context_len), checkpoint, text)
+                quantised = _logits(built.decoder(built.turned(checkpoint), context_len), checkpoint, text)
             found.qdq_db, found.qdq_float_db = sqnr_db(quantised, reading.logits), sqnr_db(exact, quantised)
         except HexportError as error:
             result.notes.append(f"not compared with the fake-quantised decoder: {error}")
     rows = _Rows(checkpoint, context_len, text, reading.logits, quantised, exact)
     found.mistakes = rows.projections(mistakes_of(checkpoint.config), progress, "mistakes")
+    if found.keys_db and found.layers_db:
+        found.located = located(found.keys_db, found.layers_db, found.text["sqnr_db"])
     if found.made is None and found.layers_db:
         found.departs = departure([*found.layers_db, found.text["sqnr_db"]])
     if found.departs is not None:
