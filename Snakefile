@@ -53,6 +53,7 @@ rule all:
         matrix.programs(build),
         matrix.runs(build),
         evaluations.gates(build),
+        evaluations.ready_gates(build),
         evaluations.evaluations(build),
         evaluations.reports(build) if evaluations.evaluations(build) else [],
 
@@ -89,6 +90,7 @@ rule evaluate:
     input:
         evaluations.evaluations(build),
         evaluations.gates(build),
+        evaluations.ready_gates(build),
         evaluations.summary(build),
 
 

@@ -42,9 +42,10 @@ def float_flags(wildcards, input):
 # A model of ready programs may have no checkpoint, and then nothing is computed beside the device.
 def device_needs(wildcards):
     on_device = resources.run_needs(build, program_of(wildcards))
-    if build.models[wildcards.model].pre_gen_pte is not None:
+    model = build.models[wildcards.model]
+    if not model.has_float_model:
         return resources.Needs(on_device.mem_mb, disk_mb=100, runtime=120)
-    on_host = qdq_needs(wildcards)
+    on_host = qdq_needs(wildcards) if model.pre_gen_pte is None else fp_needs(wildcards)
     return resources.Needs(on_host.mem_mb + on_device.mem_mb, on_host.disk_mb, on_host.runtime + on_device.runtime)
 
 
@@ -125,7 +126,7 @@ rule evaluate_qdq:
 
 rule check_gates:
     input:
-        qdq="<artifacts>/{model}/{recipe}/evaluation/ctx{context}/qdq.json",
+        figures="<artifacts>/{model}/{recipe}/evaluation/ctx{context}/qdq.json",
     output:
         artifact="<artifacts>/{model}/{recipe}/evaluation/ctx{context}/gates.json",
         manifest="<artifacts>/{model}/{recipe}/evaluation/ctx{context}/gates.json.manifest.json",
@@ -139,10 +140,21 @@ rule check_gates:
     shell:
         "{here.python:q} {here.folder:q}/scripts/check_gates.py"
         " --settings -"
-        " --qdq {input.qdq:q}"
+        " --figures {input.figures:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
         " <<< {params.settings:q}"
+
+
+# Of ready programs, only a device tells the figures.
+use rule check_gates as check_ready_gates with:
+    input:
+        figures="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/evaluation.json",
+    output:
+        artifact="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/gates.json",
+        manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/gates.json.manifest.json",
+    log:
+        "<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/gates.log",
 
 
 rule evaluate_device:

@@ -1,4 +1,5 @@
-"""Write gates.json if a quantised model passes the gates of the config; else fail with the figures."""
+"""Write gates.json if a quantised model, or a ready program, passes the gates of the config; else fail with the
+figures."""
 
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from hexport.settings_option import settings_option
 
 @click.command(help=__doc__)
 @settings_option(help='JSON: {"model"} and the gates by their keys')
-@click.option("--qdq", type=click.Path(path_type=Path), required=True, help="…/evaluation/qdq.json")
+@click.option("--figures", type=click.Path(path_type=Path), required=True, help="qdq.json, or evaluation.json")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation/gates.json")
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
-def main(settings: dict, qdq: Path, output: Path, log: Path | None) -> None:
+def main(settings: dict, figures: Path, output: Path, log: Path | None) -> None:
     progress = Progress(log)
-    inputs = verified({qdq.name: qdq})
-    check_gates(read_evaluation(qdq, OF_GATES), settings)
+    inputs = verified({figures.name: figures})
+    check_gates(read_evaluation(figures, OF_GATES), settings)
     write_json(output, {"passed": True})  # the same for all that pass: other figures or gates rebuild nothing after it
     write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 

@@ -22,8 +22,8 @@ SETTINGS = (
 @click.option("--devices", type=click.Path(path_type=Path), required=True, help="devices.yaml")
 @click.option("--device", required=True, help="a name in it, or `phones` for any phone of the SoC")
 @click.option("--program", type=click.Path(path_type=Path), required=True)
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="…/model.safetensors; none for a ready program")
-@click.option("--quant-attrs", type=click.Path(path_type=Path), help="with --checkpoint")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="…/model.safetensors; none to compare with nothing")
+@click.option("--quant-attrs", type=click.Path(path_type=Path), help="of a built program")
 @click.option("--weights", type=click.Path(path_type=Path), help="…/weights.safetensors, if the recipe has them")
 @click.option("--fp", type=click.Path(path_type=Path), help="…/evaluation/fp.json, with --checkpoint")
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
@@ -47,7 +47,8 @@ def main(
 ) -> None:
     found = devices_at(read_devices(str(devices)), device, settings["target"])
     progress = Progress(log)
-    compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), quant_attrs, fp]
+    compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), fp]
+    compared += [quant_attrs] if quant_attrs else []
     files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json")]
     with progress.library_output_in_log():
         from hexport.devices.evaluation_job import EvaluationJob
@@ -73,7 +74,7 @@ def main(
         if checkpoint is not None:
             float_metrics = read_evaluation(fp)["tasks"]
             facts["perplexity_ratio"] = perplexity_ratios(facts["tasks"], float_metrics)
-            for line in (*ratio_warnings(facts), *agreement_warnings(facts)):
+            for line in (*ratio_warnings(facts), *(agreement_warnings(facts) if quant_attrs else ())):
                 progress.say(line)
         write_json(output, facts)
         write_manifest(

@@ -14,7 +14,7 @@ from hexport.report.summary import input_files, read_evaluations
 from hexport.settings_option import settings_option
 
 SETTINGS = (
-    'JSON: {"artifacts", "evaluations": [[*place, whether it is built], …], "runs": [place, …]}, where a place is '
+    'JSON: {"artifacts", "evaluations": [[*place, phases besides device], …], "runs": [place, …]}, where a place is '
     "model, recipe, context length, target, device, mode"
 )
 

@@ -11,7 +11,7 @@ from hexport.report.summary import as_csv, input_files, read_evaluations, summar
 from hexport.settings_option import settings_option
 
 SETTINGS = (
-    'JSON: {"artifacts", "evaluations": [[model, recipe, context length, target, device, mode, whether it is built], '
+    'JSON: {"artifacts", "evaluations": [[model, recipe, context length, target, device, mode, phases besides device], '
     "…]}"
 )
 

@@ -48,7 +48,7 @@ def read(command: str, name: str, content: bytes | str | dict | None) -> Callabl
 
 def _call(command: str) -> Call:
     if command == "check_gates":
-        words = ["--qdq", QDQ_FILE, "--output", "out/gates.json", "--log", "log"]
+        words = ["--figures", QDQ_FILE, "--output", "out/gates.json", "--log", "log"]
         return Call(command, words, {"model": "a", "max_perplexity_ratio": 1.5, "min_sqnr_db": 10})
     settings = {"artifacts": "artifacts", "evaluations": [[*PLACE, True]], "runs": [PLACE]}
     return Call(command, ["--output", "out/report", "--log", "log"], settings)

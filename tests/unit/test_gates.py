@@ -32,7 +32,7 @@ def qdq(tmp_path):
 )
 def test_what_passes_leaves_the_same_file(run_script, qdq, tmp_path, gates):
     output = tmp_path / "evaluation" / "gates.json"
-    run_script(main, {"model": "m", **gates}, qdq=qdq(), output=output)
+    run_script(main, {"model": "m", **gates}, figures=qdq(), output=output)
     assert json.loads(output.read_text()) == {"passed": True}
     manifest = json.loads((tmp_path / "evaluation" / "gates.json.manifest.json").read_text())
     assert manifest["params"] == {"model": "m", **gates}
@@ -66,7 +66,7 @@ def test_what_passes_leaves_the_same_file(run_script, qdq, tmp_path, gates):
 )
 def test_what_fails_is_one_line_with_the_figures(script_error, qdq, tmp_path, changes, gates, expected):
     output = tmp_path / "evaluation" / "gates.json"
-    line = script_error(main, {"model": "m", **gates}, qdq=qdq(**changes), output=output)
+    line = script_error(main, {"model": "m", **gates}, figures=qdq(**changes), output=output)
     *failures, nothing, advice = line.removeprefix("error: ").split("; ")
     if "add a text to its tasks" in line:
         failures = ["; ".join(failures)]

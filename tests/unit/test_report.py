@@ -65,7 +65,7 @@ def artifacts(tmp_path) -> Path:
 
 @pytest.fixture
 def settings(artifacts) -> dict:
-    places = [[*PLACE, True], ["n", *PLACE[1:], False], ["o", "16a8w", 64, "", "", "", True]]
+    places = [[*PLACE, ["fp", "qdq"]], ["n", *PLACE[1:], []], ["o", "16a8w", 64, "", "", "", ["fp", "qdq"]]]
     return {"artifacts": str(artifacts), "evaluations": places}
 
 

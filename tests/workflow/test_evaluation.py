@@ -172,3 +172,25 @@ def test_three_phases_side_by_side(really_evaluated):
     page = (tree.path / "artifacts/report/index.html").read_text()
     assert "<td>tale</td><td>word_perplexity</td>" in page
     assert tree.stale() == set()
+
+
+def test_a_ready_program_is_compared_with_the_checkpoint_that_is_named(tree_with_figures):
+    tree = tree_with_figures
+    gate = "{tasks: [tale], limit: 2, max_perplexity_ratio: 1.5}"
+    tree.edit("config.yaml", READY, READY.replace("tokenizer:", "checkpoint:").replace("{tasks: [tale]}", gate))
+    where = "16a8w/ctx1024/SM8650-emulator/emulator/kv"
+    done = tree.snakemake("evaluate", check=False)
+    assert "its context has 32 tokens, and max_seq_len of models.ready is 1024: set 32" in done.stdout + done.stderr
+    tree.edit("config.yaml", "pre_gen_pte: programs\n", "pre_gen_pte: programs\n    max_seq_len: 32\n")
+    where = where.replace("1024", "32")
+    assert tree.run("evaluate") >= {"evaluate_fp ready/32", f"check_ready_gates ready/{where.replace('ctx', '')}"}
+    ours, theirs = (figures(tree, f"artifacts/{model}/{where}/evaluation.json") for model in ("a", "ready"))
+    assert "top1_agreement_qdq" not in theirs
+    for key in ("perplexity_ratio", "sqnr_db", "kl_divergence", "top1_agreement"):
+        assert theirs[key] == ours[key]
+    with (tree.path / "artifacts/report/summary.csv").open() as file:
+        (ready,) = (row for row in csv.DictReader(file) if row["model"] == "ready")
+    assert float(ready["fp_word_perplexity"]) > 0 and ready["qdq_word_perplexity"] == ""
+    tree.edit("config.yaml", "max_perplexity_ratio: 1.5", "min_sqnr_db: 99")
+    done = tree.snakemake("evaluate", check=False)
+    assert done.returncode and "models.ready.evaluation.min_sqnr_db: " in done.stderr + done.stdout

@@ -105,6 +105,10 @@ def evaluation_file(artifacts: str, place: Place) -> str:
     return f"{artifacts}/{'/'.join(place.folders)}/evaluation.json"
 
 
+def ready_gates_file(artifacts: str, place: Place) -> str:
+    return f"{artifacts}/{'/'.join(place.folders)}/gates.json"
+
+
 def result_file(artifacts: str, place: Place) -> str:
     return f"{artifacts}/{'/'.join(place.folders)}/result.json"
 

@@ -8,6 +8,7 @@ from hexport.build.artifacts import (
     gates_file,
     qdq_file,
     quant_attrs_file,
+    ready_gates_file,
     report_file,
     summary_file,
 )
@@ -21,12 +22,17 @@ from hexport.targets.modes import MODES
 
 
 def evaluations(config: Config) -> list[str]:
-    """All three phases of every model that has `evaluation`, on every emulator of a SoC that is exported for
-    and once on the phones of each."""
+    """All phases of every model that has `evaluation`, on every emulator of a SoC that is exported for and once on the
+    phones of each."""
     evaluated = _evaluated(config)
     built = [model for model in evaluated if model.pre_gen_pte is None]
+    compared = [model for model in evaluated if model.has_float_model]
     return [
-        *(fp_file(config.artifacts, model.name, context_len) for model in built for context_len in model.context_lens),
+        *(
+            fp_file(config.artifacts, model.name, context_len)
+            for model in compared
+            for context_len in model.context_lens
+        ),
         *(qdq_file(config.artifacts, model.name, *version) for model in built for version in _versions(config, model)),
         *(evaluation_file(config.artifacts, place) for model in evaluated for place in places(config, model)),
     ]
@@ -50,6 +56,16 @@ def gate(config: Config, model: str, recipe: str, context_len: int) -> list[str]
     return [gates_file(config.artifacts, model, recipe, context_len)]
 
 
+def ready_gates(config: Config) -> list[str]:
+    """The gates of ready programs, which only a device can tell the figures of."""
+    return [
+        ready_gates_file(config.artifacts, place)
+        for model in _evaluated(config)
+        if model.pre_gen_pte is not None and _thresholds(model)
+        for place in places(config, model)
+    ]
+
+
 def summary(config: Config) -> list[str]:
     """The table of all evaluations, if there are any."""
     return [summary_file(config.artifacts)] if any(_evaluated(config)) else []
@@ -61,15 +77,19 @@ def reports(config: Config) -> list[str]:
 
 
 def float_model(config: Config, model: str, recipe: str, context_len: int) -> dict[str, str]:
-    """What a program is compared with, by the scripts' names of it; nothing where the program is a ready one."""
-    if config.models[model].pre_gen_pte is not None:
+    """What a program is compared with, by the scripts' names of it; a ready one, with the float model or nothing."""
+    spec = config.models[model]
+    if not spec.has_float_model:
         return {}
-    coded = weights(config, model, recipe)
-    return {
+    exact = {
         "checkpoint": checkpoint_file(config.artifacts, model),
-        "quant_attrs": quant_attrs_file(config.artifacts, model, recipe),
         "fp": fp_file(config.artifacts, model, context_len),
-    } | ({"weights": coded[0]} if coded else {})
+    }
+    if spec.pre_gen_pte is not None:
+        return exact
+    coded = weights(config, model, recipe)
+    quantised = {"quant_attrs": quant_attrs_file(config.artifacts, model, recipe)}
+    return exact | quantised | ({"weights": coded[0]} if coded else {})
 
 
 def evaluation_files(config: Config, model: str) -> list[str]:
@@ -97,7 +117,8 @@ def qdq_settings(config: Config, model: str, recipe: str, context_len: int) -> s
 def device_settings(config: Config, place: Place) -> str:
     """Raises HexportError where the device cannot run such a program, or the model has no `evaluation`.
 
-    `graph` is the one wanted: in mode kv, there is one only. The windows are those of the program's context length.
+    `graph` is the one wanted: in mode kv, there is one only. The windows are those of the program's context length;
+    a ready one that is compared must have the model's.
     """
     devices_at(config.devices, place.device, place.target)
     spec = config.models[place.model]
@@ -112,6 +133,7 @@ def device_settings(config: Config, place: Place) -> str:
             "recipe_spec": config.recipes[place.recipe] if spec.pre_gen_pte is None else None,
             "versions": toolchain_versions(),
         }
+        | ({"max_seq_len": place.context_length} if spec.pre_gen_pte and spec.has_float_model else {})
     )
 
 
@@ -132,7 +154,7 @@ def report_settings(config: Config) -> str:
 
 
 def _evaluated_places(config: Config) -> dict:
-    """`evaluations`: places of programs, and whether they are built, so that fp and qdq figures are to be had.
+    """`evaluations`: places of programs, and the phases besides `device` whose figures are to be had.
 
     What is evaluated without a device has one, in no place.
     """
@@ -142,7 +164,8 @@ def _evaluated_places(config: Config) -> dict:
         for version in _versions(config, model):
             where = [place for place in on_devices if (place.recipe, place.context_length) == version]
             where = where or [Place(model.name, *version, "", "", "")]
-            found += [[*place, model.pre_gen_pte is None] for place in where]
+            phases = ["fp", "qdq"] if model.pre_gen_pte is None else ["fp"] if model.has_float_model else []
+            found += [[*place, phases] for place in where]
     return {"artifacts": config.copies, "evaluations": found}
 
 

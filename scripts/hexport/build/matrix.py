@@ -163,7 +163,7 @@ def fetch_settings(config: Config, download: str) -> str:
     uri = downloads(config)[download]
     models = [model for model in config.models.values() if model.checkpoint == uri]
     if is_hub(uri):
-        return as_settings({"uri": uri, "weights": any(model.pre_gen_pte is None for model in models)})
+        return as_settings({"uri": uri, "weights": any(model.has_float_model for model in models)})
     return as_settings({"uri": uri, "sha256": next((model.sha256 for model in models if model.sha256), None)})
 
 

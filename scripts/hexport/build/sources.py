@@ -35,7 +35,7 @@ def download_name(uri: str) -> str:
 def downloads(config: Config) -> dict[str, str]:
     """What `fetch` writes for each URI of the config, as in `download_name` -> URI."""
     models = config.models.values()
-    checkpoints = [model.checkpoint for model in models if model.pre_gen_pte is None]
+    checkpoints = [model.checkpoint for model in models if model.has_float_model]
     return {download_name(uri): uri for uri in [*checkpoints, *map(tokenizer_of, models)] if is_remote(uri)}
 
 
@@ -45,9 +45,9 @@ def checkpoint_source(config: Config, model: str) -> str:
 
 
 def checkpoint_inputs(config: Config, model: str) -> list[str]:
-    """Raises HexportError for a model with ready programs, of whose checkpoint nothing is made."""
+    """Raises HexportError for a model with ready programs that are not compared with its checkpoint."""
     spec = config.models[model]
-    if spec.pre_gen_pte is not None:
+    if not spec.has_float_model:
         raise HexportError(
             f"models.{model} runs the programs in {spec.pre_gen_pte}, and nothing is built from its checkpoint; "
             "remove pre_gen_pte to build it"

@@ -105,6 +105,7 @@ def _model_faults(config: Config) -> Iterator[str]:
             checks = (_checkpoint_faults, _tokenizer_faults, _mode_faults, _length_faults, _data_faults, _gate_faults)
         else:
             checks = (_ready_program_faults, _tokenizer_faults, _mode_faults, _gate_faults)
+            checks = (_checkpoint_faults, *checks) if model.has_float_model else checks
         yield from (f"models.{model.name}{fault}" for check in checks for fault in check(model))
 
 
@@ -237,8 +238,8 @@ def _gate_faults(model: Model) -> Iterator[str]:
         threshold = (model.evaluation or {}).get(key)
         if threshold is not None and not math.isfinite(threshold):
             yield f".evaluation.{key}: expected a finite number, got {threshold}"
-        elif threshold is not None and model.pre_gen_pte is not None:
-            unknown = "of which the programs of pre_gen_pte know nothing; remove it"
+        elif threshold is not None and not model.has_float_model:
+            unknown = "of which the programs of pre_gen_pte know nothing; remove it, or name their checkpoint"
             yield f".evaluation.{key}: compares with the float model, {unknown}"
 
 

@@ -47,6 +47,11 @@ class Model:
     pre_gen_pte: str | None
     evaluation: dict | None
 
+    @property
+    def has_float_model(self) -> bool:
+        """Whether its programs are compared with the float model: ready ones are where a checkpoint is named."""
+        return self.pre_gen_pte is None or (self.checkpoint is not None and self.evaluation is not None)
+
     def sizes(self, context_len: int) -> dict[str, int]:
         """The keys of config.yaml that are sizes of programs and runs, at one of the model's context lengths.
 

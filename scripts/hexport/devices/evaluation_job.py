@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hexport.errors import HexportError
 from hexport.progress import Progress
 
 
@@ -12,8 +13,9 @@ from hexport.progress import Progress
 class EvaluationJob:
     """Files and settings of scripts/evaluate_device.py.
 
-    tokenizer: …/tokenizer.json. texts: the files of tasks that are local texts, by the names of these. checkpoint,
-    quant_attrs: None for a ready program. weights: None where the recipe has none.
+    tokenizer: …/tokenizer.json. texts: the files of tasks that are local texts, by the names of these. checkpoint:
+    None for a ready program that is compared with nothing, quant_attrs for any ready one, weights where the recipe has
+    none.
     """
 
     program: Path
@@ -32,11 +34,14 @@ class EvaluationJob:
             return load_tasks(self.settings["tasks"], self.texts, self.settings["num_fewshot"], trusted)
 
     def references(self) -> Callable | None:
-        """What makes the other models to compare with, from a context length; None for a ready program."""
+        """What makes the other models to compare with, from a context length; None where there are none."""
         if self.checkpoint is None:
             return None
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.device import References
+
+        if self.quant_attrs is None:
+            return functools.partial(self._beside_float, References, Checkpoint(self.checkpoint.parent))
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
         from hexport.quantization.recipe import recipe_from
 
@@ -44,3 +49,12 @@ class EvaluationJob:
         model = Checkpoint(self.checkpoint.parent, recipe.basis)
         attrs = quant_attrs_of(self.quant_attrs, self.weights, model, recipe, self.settings["recipe"])
         return functools.partial(References, model, attrs, recipe)
+
+    def _beside_float(self, references: Callable, model: object, context_len: int) -> object:
+        """Raises HexportError where a ready program has other windows than fp."""
+        if context_len != (expected := self.settings["max_seq_len"]):
+            raise HexportError(
+                f"{self.program}: its context has {context_len} tokens, and max_seq_len of models."
+                f"{self.settings['model']} is {expected}: set {context_len}, so that fp has windows of this length"
+            )
+        return references(model, None, None, context_len)

@@ -45,19 +45,18 @@ class GraphReader:
 
 
 class References:
-    """The float decoder and the fake-quantised one, and how far a program's logits are from those of each."""
+    """The float decoder and, where it is known, the fake-quantised one, and how far a program's logits are from those
+    of each."""
 
-    def __init__(self, checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, context_len: int):
-        self.config = checkpoint.config
-        self.decoders = (
-            FloatDecoder(checkpoint, context_len),
-            FakeQuantisedDecoder(checkpoint, attrs, recipe, context_len),
-        )
-        self.comparisons = Comparison(), Comparison()
+    def __init__(self, checkpoint: Checkpoint, attrs: QuantAttrs | None, recipe: Recipe | None, context_len: int):
+        self.config, self.decoders = checkpoint.config, [FloatDecoder(checkpoint, context_len)]
+        if attrs is not None:
+            self.decoders.append(FakeQuantisedDecoder(checkpoint, attrs, recipe, context_len))
+        self.comparisons = [Comparison() for _ in self.decoders]
 
     def as_json(self) -> dict[str, float | None]:
-        of_float, of_quantised = (comparison.as_json() for comparison in self.comparisons)
-        return {**of_float, "top1_agreement_qdq": of_quantised["top1_agreement"]}
+        of_float, *of_quantised = (comparison.as_json() for comparison in self.comparisons)
+        return of_float | ({"top1_agreement_qdq": of_quantised[0]["top1_agreement"]} if of_quantised else {})
 
 
 def load_reader(path: Path, wanted: str) -> GraphReader:

@@ -20,14 +20,15 @@ def perplexity_ratios(metrics: dict[str, dict], reference: dict[str, dict]) -> d
 
 
 def check_gates(qdq: dict, gates: dict) -> None:
-    """Raises HexportError, with the figures, where a quantised model fails a gate.
+    """Raises HexportError, with the figures, where a quantised model or a ready program fails a gate.
 
-    qdq: content of qdq.json. gates: "model", and "max_perplexity_ratio" or "min_sqnr_db" or both. A figure that is
-    missing or no finite number fails its gate.
+    qdq: content of qdq.json, or of evaluation.json. gates: "model", and one or both of "max_perplexity_ratio" and
+    "min_sqnr_db". A figure that is missing or no finite number fails its gate.
     """
     failures = [f"models.{gates['model']}.evaluation.{line}" for line in _failures(qdq, gates)]
     if failures:
-        raise HexportError(f"{'; '.join(failures)}; nothing of it goes to a device; {ADVICE}")
+        held_back = "" if qdq.get("phase") == "device" else "; nothing of it goes to a device"
+        raise HexportError(f"{'; '.join(failures)}{held_back}; {ADVICE}")
 
 
 def ratio_warnings(qdq: dict) -> list[str]:

@@ -34,11 +34,12 @@ class Evaluation:
         return list(dict.fromkeys(task for phase in self.phases.values() for task in phase.get("tasks", {})))
 
 
-def _files(artifacts: str, place: Place, built: bool) -> dict[str, Path]:
-    """Phase -> its file. A program that was not built has no fp and qdq; a place without a device has no device."""
+def _files(artifacts: str, place: Place, phases: list[str]) -> dict[str, Path]:
+    """Phase -> its file. `phases` are those besides device, which a place without a device has not."""
     files = {}
-    if built:
+    if "fp" in phases:
         files["fp"] = fp_file(artifacts, place.model, place.context_length)
+    if "qdq" in phases:
         files["qdq"] = qdq_file(artifacts, place.model, place.recipe, place.context_length)
     if place.device:
         files["device"] = evaluation_file(artifacts, place)
@@ -46,15 +47,15 @@ def _files(artifacts: str, place: Place, built: bool) -> dict[str, Path]:
 
 
 def read_evaluations(artifacts: str, evaluations: Iterable[list]) -> list[Evaluation]:
-    """evaluations: [model, recipe, context length, target, device, mode, whether the program is built] of each.
+    """evaluations: [model, recipe, context length, target, device, mode, phases besides device] of each.
 
     Raises HexportError where a file has another form.
     """
     read = cache(read_evaluation)
     needed = {"fp": (), "qdq": OF_REPORTS, "device": ()}
     found = []
-    for *place, built in evaluations:
-        files = _files(artifacts, Place(*place), built)
+    for *place, phases in evaluations:
+        files = _files(artifacts, Place(*place), phases)
         contents = (read(files[phase], needed[phase]) if phase in files else {} for phase in PHASES)
         found.append(Evaluation(Place(*place), *contents))
     return found
@@ -62,7 +63,7 @@ def read_evaluations(artifacts: str, evaluations: Iterable[list]) -> list[Evalua
 
 def input_files(artifacts: str, evaluations: Iterable[list]) -> dict[str, Path]:
     """The files that `read_evaluations` reads, by their paths."""
-    of_each = (_files(artifacts, Place(*place), built).values() for *place, built in evaluations)
+    of_each = (_files(artifacts, Place(*place), phases).values() for *place, phases in evaluations)
     return {str(file): file for files in of_each for file in files}
 
 
