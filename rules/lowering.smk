@@ -45,7 +45,10 @@ def shard_needs(wildcards):
 def shard_threads(wildcards):
     if ON_CLUSTER or not SHARED_FILES:
         return 1  # the HTP compiler works on one core for most of its time
-    return resources.cores_for(shard_needs(wildcards).mem_mb, resources.machine_mb(build), ALL_CORES)
+    try:
+        return resources.cores_for(shard_needs(wildcards).mem_mb, resources.machine_mb(build), ALL_CORES)
+    except resources.SizesNotKnown:  # in a dry run: unlike resources, threads cannot be told later
+        return ALL_CORES
 
 
 def program_needs(wildcards):
