@@ -29,11 +29,14 @@ from hexport.devices.faults import PassingFault, PhoneFault
 from hexport.devices.hexport_runner import generator, reader
 from hexport.devices.phone_code import write_code
 from hexport.devices.remote import program_sizes
+from hexport.devices.talking import run_of as talk_run_of
+from hexport.devices.talking import talking_generator
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.runtime.conversation import AnyGenerator, Script, converse
 from hexport.runtime.program import Program
 from hexport.runtime.reading import read
+from hexport.runtime.talk import Talk
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 # To be scored: some begin alike, and one fills the context.
@@ -84,6 +87,18 @@ def conversation(generator: AnyGenerator, programs: RealPrograms) -> list[list[i
 def processes(board: LoopbackDevice) -> int:
     """How many of our processes have run on the phone."""
     return sum("phone_side" in str(event) for event in board.events("shell"))
+
+
+def test_a_talk_on_a_phone_is_the_emulators(real_programs, board, board_phone, settings):  # noqa: F811
+    program = real_programs.of("kv")
+    run, found = talk_run_of(program, "", 0.0, None), {}
+    for name, device in (("phone", settings), ("emulator", None)):
+        with talking_generator(program, real_programs.tokenizer, device, run, Progress()) as talking:
+            talk = Talk(talking, load_tokenizer(real_programs.tokenizer.parent), "", 9, can_stop=device is None)
+            pieces: list[str] = []
+            found[name] = talk.answer("no", pieces.append).token_ids, "".join(pieces)
+    assert found["phone"] == found["emulator"]
+    assert processes(board) == 1
 
 
 @pytest.mark.parametrize(("mode", "temperature"), [("kv", 0.0), ("hybrid", 0.8), ("lookahead", 0.0)])

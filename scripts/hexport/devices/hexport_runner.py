@@ -44,6 +44,10 @@ class RemoteGenerator:
     def load_s(self) -> float:
         return self._process.load_s
 
+    def renew(self) -> None:
+        """Let the time that a run may take begin anew, as for each answer of a talk."""
+        self._process.renew()
+
     def generate(
         self,
         tokens: list[int],

@@ -130,7 +130,7 @@ def converse(
         ids = script.ids(answers)
         _check(generator, ids, seq_len, turn=i)
         n_known = common_prefix(ids, said)
-        _roll_back(generator, ids, n_known)
+        roll_back(generator, ids, n_known)
         with progress.stage(f"prompt {i + 1} of {len(script.prompts)}"):
             generation = _generate(generator, ids, budget.end(i, len(ids)), stop_ids, progress)
         said = ids + generation.token_ids
@@ -138,7 +138,7 @@ def converse(
         yield Turn(prompt, len(ids) - n_known, generation, script.tokenizer.decode(answers[-1]))
 
 
-def _roll_back(generator: AnyGenerator, ids: list[int], n_known: int) -> None:
+def roll_back(generator: AnyGenerator, ids: list[int], n_known: int) -> None:
     """Keep in the cache what ids begin with, but for the last one, whose logits are wanted.
 
     A prefill graph as long as the context reads no cache: it reads everything again.

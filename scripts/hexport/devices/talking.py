@@ -1,0 +1,67 @@
+"""A program that is loaded for a talk: on the emulator of this host, in this process, or on a phone."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from hexport.config.devices import Device
+from hexport.devices import hexport_runner
+from hexport.devices.adb import Phone
+from hexport.devices.emulator import Run, check_vocabulary, load_generator
+from hexport.devices.leases import holder, lease
+from hexport.errors import HexportError
+from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
+from hexport.programs.inspection_process import facts_of
+from hexport.programs.layout import layouts_of
+from hexport.progress import Progress
+from hexport.provenance import manifest_path
+from hexport.runtime.conversation import AnyGenerator
+from hexport.targets.modes import LOOKAHEAD_KEYS
+from hexport.tokenizers.tokenizer import load_tokenizer
+
+
+def run_of(program: Path, system_prompt: str, temperature: float, seq_len: int | None) -> Run:
+    """How a program is talked to: in the mode that its graphs are for. Raises HexportError for one that no runtime can
+    drive, and for a lookahead program without its manifest, which has the sizes of its steps."""
+    layouts = layouts_of(facts_of(program))
+    if KV_METHOD not in layouts:
+        raise HexportError(f"{program}: has no {KV_METHOD}; scripts/inspect_pte.py tells what it has")
+    decode, sizes = layouts[KV_METHOD], {}
+    mode = "lookahead" if decode.ar_len > 1 else "hybrid" if PREFILL_METHOD in layouts else "kv"
+    if mode == "lookahead":
+        sizes = _lookahead_sizes(program)
+    longest = decode.context_len + 1
+    settings = {"system_prompt": system_prompt, "temperature": temperature, "seq_len": min(seq_len or longest, longest)}
+    return Run.of({"mode": mode, "repeats": 1, "warmup": 0, **settings, **sizes})
+
+
+def _lookahead_sizes(program: Path) -> dict[str, int]:
+    try:
+        params = json.loads(manifest_path(program).read_bytes())["params"]
+        return {key: int(params[key]) for key in LOOKAHEAD_KEYS}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise HexportError(
+            f"{program}: its manifest, which has {', '.join(LOOKAHEAD_KEYS)}, is not beside it; copy it there"
+        ) from None
+
+
+@contextlib.contextmanager
+def talking_generator(
+    program: Path, tokenizer: Path, device: Device | None, run: Run, progress: Progress
+) -> Iterator[AnyGenerator]:
+    """Load the program's graphs, on the phone or on the emulator. Raises HexportError, and PhoneFault for a phone."""
+    loaded = load_tokenizer(tokenizer.parent)
+    if device is None:
+        generator = load_generator(program, run, progress)
+        check_vocabulary(program, generator.decode_graph, loaded)
+        yield generator
+        return
+    phone = Phone.of(device)
+    if (taken := lease(phone)) is None:
+        raise HexportError(f"device {device.name}: {holder(phone) or 'another process'} uses it; wait for its end")
+    with taken:
+        phone.check_online()
+        with hexport_runner.generator(phone, device, program, tokenizer, run, progress) as remote:
+            check_vocabulary(program, remote.decode_graph, loaded)
+            yield remote

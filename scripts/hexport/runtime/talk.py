@@ -1,0 +1,78 @@
+"""A conversation whose prompts come one by one, and whose answers are said as they are made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hexport.runtime.conversation import AnyGenerator, Script, roll_back
+from hexport.runtime.decode import Generation
+from hexport.runtime.prefill import check_prompt
+from hexport.runtime.reading import common_prefix
+from hexport.tokenizers.tokenizer import Tokenizer
+
+UNFINISHED = "\ufffd"  # what a decoder puts where bytes of a character are still to come
+
+
+class _Stopped(Exception):
+    """The answer is not wanted any more."""
+
+
+@dataclass
+class Talk:
+    """A conversation that goes on.
+
+    said: its tokens, those that ended answers included. stopped: tells whether the answer that is being made is to end.
+    can_stop: whether the generator may be left in mid-answer; one on a phone goes on to its end, in silence.
+    """
+
+    generator: AnyGenerator
+    tokenizer: Tokenizer
+    system_prompt: str
+    seq_len: int
+    can_stop: bool = True
+    stopped: Callable[[], bool] = lambda: False
+    prompts: list[str] = field(default_factory=list)
+    answers: list[list[int]] = field(default_factory=list)
+    said: list[int] = field(default_factory=list)
+
+    def answer(self, prompt: str, say: Callable[[str], None]) -> Generation | None:
+        """Answer a prompt; `say` gets the text in pieces. None for an answer that was stopped, which stays a part of
+        the conversation. Raises HexportError for a prompt that has no tokens or no room, which is none."""
+        script = Script(self.tokenizer, self.system_prompt, [*self.prompts, prompt])
+        ids, graph = script.ids(self.answers), self.generator.prefill_graph
+        check_prompt(graph, ids, self.seq_len, "the prompt", "the conversation up to this prompt", 0)
+        roll_back(self.generator, ids, common_prefix(ids, self.said))
+        tokens, text, stop_ids = [], _Text(self.tokenizer, say), self.tokenizer.stop_ids
+
+        def on_token(token: int) -> None:
+            tokens.append(token)
+            if self.stopped():
+                if self.can_stop:
+                    raise _Stopped
+            elif token not in stop_ids:
+                text.add(token)
+
+        try:
+            generation = self.generator.generate(ids, self.seq_len, stop_ids, lambda: None, on_token)
+        except _Stopped:
+            generation = None
+        self.said = ids + tokens
+        self.prompts.append(prompt)
+        self.answers.append([token for token in tokens if token not in stop_ids])
+        return generation
+
+
+@dataclass
+class _Text:
+    """Text of tokens, said as far as it is certain: a token may end inside a character."""
+
+    tokenizer: Tokenizer
+    say: Callable[[str], None]
+    tokens: list[int] = field(default_factory=list)
+    done: int = 0
+
+    def add(self, token: int) -> None:
+        self.tokens.append(token)
+        text = self.tokenizer.decode(self.tokens)
+        if not text.endswith(UNFINISHED):
+            self.say(text[self.done :])
+            self.done = len(text)
