@@ -37,5 +37,5 @@ def test_every_key_is_there():
 def test_it_is_a_config(tmp_path):
     (tmp_path / "devices.yaml").write_text(DEVICES)
     config = parse_config(read_yaml(FILE) | {"devices": str(tmp_path / "devices.yaml")}, FILE.name)
-    assert recipe_from(config.recipes["small"], "small").gptq
+    assert recipe_from(config.recipes["small"], "small").is_searched
     assert config.models["mine"].context_lens == [1024, 4096]
