@@ -194,6 +194,10 @@ def test_built_in_recipes_have_the_keys_and_values_of_config_yaml():
         ),
         ({"activation_bits": 8}, "attention.v_proj: activation_bits 8 go with kv_bits 8, not 16"),
         (
+            {"overrides": [{"points": "attention.softmax", "activation_bits": 8}]},
+            "attention.softmax of layer 0: activation_bits 8 go with kv_bits 8, not 16",
+        ),
+        (
             {"overrides": [{"layers": "5", "points": V, "activation_bits": 8}]},
             "attention.v_proj: activation_bits 8 go with kv_bits 8, not 16",
         ),

@@ -31,6 +31,7 @@ SHARED_POINTS = (
     *("input_norm.rms_norm", "add", "add_1"),
     *("attention.q_rope.mul", "attention.k_rope.mul", "attention.add", "attention.where"),
 )
+PRODUCTS = ("attention.matmul", "attention.softmax", "attention.matmul_1")
 BLOCK_CHANNELS = 32
 HIDDEN_STATES = ("add", "add_1")  # the points behind attention and feed-forward
 MAX_LAYERS = 1000  # no model has more
@@ -212,7 +213,7 @@ def _checked(text: str) -> tuple[Recipe | None, str | None]:
         return None, str(error)
     faults = (
         *(_faults_of_tuning, _faults_of_projections, _faults_of_overrides),
-        *(_faults_of_table, _faults_of_shared, _faults_of_percentiles),
+        *(_faults_of_table, _faults_of_shared, _faults_of_percentiles, _faults_of_products),
     )
     return recipe, next(chain.from_iterable(faults_of(recipe) for faults_of in faults), None)
 
@@ -350,6 +351,13 @@ def _faults_of_shared(recipe: Recipe) -> Iterator[str]:
                 f"an override gives {point} of layer {place} activation_bits {bits}; what layers share has those of "
                 f"the recipe, {common}; name modules inside attention or feed_forward in points"
             )
+
+
+def _faults_of_products(recipe: Recipe) -> Iterator[str]:
+    """The HTP multiplies 8-bit queries and probabilities with 8-bit keys and values alone."""
+    for place, point in ((layer, point) for layer in recipe.layer_kinds for point in PRODUCTS):
+        if recipe.kv_bits == 16 and (bits := recipe.at(place, point).activation_bits) != 16:
+            yield f"{point} of layer {place}: activation_bits {bits} go with kv_bits 8, not 16"
 
 
 def _faults_of_tuning(recipe: Recipe) -> Iterator[str]:
