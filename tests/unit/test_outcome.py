@@ -28,3 +28,10 @@ def test_of_a_group_the_job_with_an_error_failed(tmp_path):
         "not built: x.pte",
         f"failed: convert_checkpoint, b: no; log: {logs[1]}",
     ]
+
+
+def test_of_many_programs_that_are_not_built_the_first_are_named():
+    lines = summary(0, 0, [f"{i}.pte" for i in range(132)], [])
+    assert lines[0] == "programs: 0 built, 0 as they were, 132 not built"
+    assert lines[1] == "not built: 0.pte"
+    assert (len(lines), lines[-1]) == (22, "not built: 112 more")

@@ -9,6 +9,7 @@ from hexport.errors import printable
 from hexport.provenance import manifest_path
 
 MB = 10**6
+MOST_NAMED = 20  # programs that are not built, one by one
 LAST_BYTES = 20_000  # of a log, which ends with the error's trace
 
 
@@ -42,7 +43,8 @@ def summary(built: int, as_they_were: int, not_built: Iterable[str], failures: I
     missing = list(not_built)
     counts = [f"{built} built", f"{as_they_were} as they were", *([f"{len(missing)} not built"] if missing else [])]
     lines = [f"programs: {', '.join(counts)}"] if built or as_they_were or missing else []
-    lines += [f"not built: {program}" for program in missing]
+    lines += [f"not built: {program}" for program in missing[:MOST_NAMED]]
+    lines += [f"not built: {len(missing) - MOST_NAMED} more"] if len(missing) > MOST_NAMED else []
     return lines + [_of_failure(failure) for failure in failures]
 
 
