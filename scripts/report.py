@@ -4,18 +4,20 @@ from pathlib import Path
 
 import click
 
-from hexport.build.artifacts import Place, result_file
+from hexport.build.artifacts import Place, Program, result_file
 from hexport.errors import one_line_errors
 from hexport.evaluation.result_files import read_answers
 from hexport.progress import Progress
 from hexport.provenance import verified, write_manifest, write_text
-from hexport.report.page import report_page
+from hexport.report.changes import changes_since
+from hexport.report.page import Report, figures_of, report_page
+from hexport.report.programs import built_programs
 from hexport.report.summary import input_files, read_evaluations
 from hexport.settings_option import settings_option
 
 SETTINGS = (
-    'JSON: {"artifacts", "evaluations": [[*place, phases besides device], …], "runs": [place, …]}, where a place is '
-    "model, recipe, context length, target, device, mode"
+    'JSON: {"artifacts", "programs": [[model, recipe, context length, target, mode], …], "evaluations": [[*place, '
+    'phases besides device], …], "runs": [place, …]}; a place is model, recipe, context length, target, device, mode'
 )
 
 
@@ -30,8 +32,11 @@ def main(settings: dict, output: Path, log: Path | None) -> None:
         evaluations = settings["artifacts"], settings["evaluations"]
         runs = {result_file(settings["artifacts"], place): place for place in (Place(*run) for run in settings["runs"])}
         inputs = verified(input_files(*evaluations) | {run: Path(run) for run in runs})
+        programs = built_programs(settings["artifacts"], (Program(*program) for program in settings["programs"]))
         results = [(place, read_answers(Path(run))) for run, place in runs.items()]
-        write_text(output, report_page(read_evaluations(*evaluations), results))
+        report = Report(settings["artifacts"], programs, read_evaluations(*evaluations), results)
+        changes = changes_since(output.with_name("figures.json"), figures_of(report))
+        write_text(output, report_page(report, changes, output.parent))
     write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -37,6 +38,8 @@ DEVICE = {
     "top1_agreement": 0.875,
     "top1_agreement_qdq": 0.96875,
 }
+PROGRAMS = [["m", "16a8w", 512, "SM8650-emulator", "hybrid"], ["m", "16a8w", 512, "SM8650", "kv"]]
+STAGES = {"assemble": {"seconds": 12.5, "peak_rss_mb": 900}}
 ANSWER = {"prompt": "Is 1 < 2 & 3?", "text": "<b>Yes</b>", "ttft_ms": 12.5, "decode_tokens_per_s": None}
 
 
@@ -60,6 +63,9 @@ def artifacts(tmp_path) -> Path:
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(content))
+    program = folder / "m/16a8w/ctx512/SM8650-emulator/hybrid_llama_qnn.pte"
+    program.write_bytes(bytes(2_000_000))
+    program.with_name(program.name + ".manifest.json").write_text(json.dumps({"stages": STAGES}))
     return folder
 
 
@@ -136,11 +142,19 @@ class Cells(HTMLParser):
             self.rows[-1][-1] += data.strip()
 
 
-def test_the_page(run_script, settings, tmp_path):
-    output = tmp_path / "report" / "index.html"
-    run_script(report.main, {**settings, "runs": [PLACE]}, output=output)
-    page = Cells(output.read_text())
-    assert page.links == []
+def page_of(run_script, settings: dict, output: Path) -> str:
+    run_script(report.main, {"runs": [PLACE], "programs": PROGRAMS, **settings}, output=output)
+    return output.read_text()
+
+
+@pytest.fixture
+def output(artifacts) -> Path:
+    return artifacts / "report" / "index.html"
+
+
+def test_the_page(run_script, settings, output):
+    text = page_of(run_script, settings, output)
+    page = Cells(text)
     assert ["wiki", "word_perplexity", "20", "22", "23", "1.1", "1.15"] in page.rows
     assert ["wiki", "bits_per_byte", "1.5", "1.625", "", "", ""] in page.rows
     assert ["top-1 agreement with qdq", "", "", "0.96875"] in page.rows
@@ -149,8 +163,65 @@ def test_the_page(run_script, settings, tmp_path):
     assert [FOLDER.replace("/", " / "), ANSWER["prompt"], ANSWER["text"], "12.5", ""] in page.rows
 
 
+def test_links_go_to_files_beside_the_page_and_nothing_is_loaded(run_script, settings, output):
+    text = page_of(run_script, settings, output)
+    links = [link for link in Cells(text).links if not link.startswith("#")]
+    assert {(output.parent / link).resolve() for link in links if not link.endswith(".manifest.json")} == {
+        output.parents[1] / name
+        for name in (
+            *("m/16a8w/ctx512/SM8650-emulator/hybrid_llama_qnn.pte", f"{FOLDER}/evaluation.json"),
+            *("m/evaluation/ctx512/fp.json", "m/16a8w/evaluation/ctx512/qdq.json", f"{FOLDER}/result.json"),
+            *(f"n{FOLDER[1:]}/evaluation.json", "o/evaluation/ctx64/fp.json", "o/16a8w/evaluation/ctx64/qdq.json"),
+        )
+    }
+    assert "<script" not in text and "@import" not in text and "url(" not in text
+    assert set(re.findall(r"https?://[^\"' <]*", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_programs_with_their_state_and_what_they_cost(run_script, settings, output):
+    page = Cells(page_of(run_script, settings, output))
+    of_programs = [row for row in page.rows if row[:2] == ["m", "16a8w"]]
+    built, missing = of_programs
+    assert built[2:5] == ["512", "SM8650-emulator", "hybrid"] and built[5].startswith("built")
+    assert (built[6], built[8:]) == ("2.0", ["1.1", "1.15"])
+    assert missing[3:] == ["SM8650", "kv", "not built", "", "", "1.1", ""]
+    text = output.read_text()
+    assert text.count("<svg") == 3
+    assert "m, 900 MB" in text
+
+
+def test_equal_figures_make_an_equal_page(run_script, settings, output):
+    assert page_of(run_script, settings, output) == page_of(run_script, settings, output)
+
+
+def test_what_changed_since_the_report_before(run_script, settings, artifacts, output):
+    assert "What changed" not in page_of(run_script, settings, output)
+    (artifacts / FOLDER / "evaluation.json").write_text(json.dumps(DEVICE | {"perplexity_ratio": {"wiki": 1.25}}))
+    for _ in range(2):  # a report of the same figures has the same changes
+        page = Cells(page_of(run_script, settings, output))
+        assert [FOLDER.replace("/", " / ") + ": wiki, device / fp", "1.15", "1.25"] in page.rows
+    (output.with_name("figures.json")).write_text("{")
+    assert "What changed" not in page_of(run_script, settings, output)
+
+
+def test_repeats_have_a_spread(run_script, settings, artifacts, output):
+    repeats = {"prompts": [{"ttft_ms": {"median": 12.5, "spread": 3.0, "samples": [11.0, 14.0]}}]}
+    result = {**OF_RESULT, "prompts": [ANSWER], "repeats": repeats}
+    (artifacts / FOLDER / "result.json").write_text(json.dumps(result))
+    page = Cells(page_of(run_script, settings, output))
+    assert any("12.5 ± 1.5" in row for row in page.rows)
+
+
+def test_250_programs_make_a_page_of_a_few_megabytes(run_script, settings, output):
+    many = [[f"model{i}", "16a8w", 512, "SM8650", "kv"] for i in range(250)]
+    assert len(page_of(run_script, {**settings, "programs": many}, output)) < 5e6
+
+
 def test_layers_of_another_form_are_one_line(script_error, settings, artifacts, tmp_path):
     qdq = artifacts / "m/16a8w/evaluation/ctx512/qdq.json"
     qdq.write_text(json.dumps({**QDQ, "layers": [7] * 5}))
-    line = script_error(report.main, {**settings, "runs": []}, output=tmp_path / "report/index.html")
+    line = script_error(report.main, {**settings, "runs": [], "programs": []}, output=tmp_path / "report/index.html")
     assert line.startswith(f"error: {qdq}: layers: ") and "is not of type" in line

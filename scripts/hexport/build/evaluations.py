@@ -2,6 +2,7 @@
 
 from hexport.build.artifacts import (
     Place,
+    Program,
     checkpoint_file,
     evaluation_file,
     fp_file,
@@ -12,7 +13,15 @@ from hexport.build.artifacts import (
     report_file,
     summary_file,
 )
-from hexport.build.matrix import as_settings, places, run_places, toolchain_versions, used_recipes, weights
+from hexport.build.matrix import (
+    as_settings,
+    places,
+    programs_to_build,
+    run_places,
+    toolchain_versions,
+    used_recipes,
+    weights,
+)
 from hexport.config.checks import GATES
 from hexport.config.devices import devices_at
 from hexport.config.settings import Config, Model
@@ -150,7 +159,13 @@ def summary_settings(config: Config) -> str:
 
 
 def report_settings(config: Config) -> str:
-    return as_settings({**_evaluated_places(config), "runs": run_places(config)})
+    places = {
+        Program(place.model, place.recipe, place.context_length, place.target, place.mode): None
+        for place in run_places(config)
+        if config.models[place.model].pre_gen_pte is None
+    }
+    programs = list(dict.fromkeys([*programs_to_build(config), *places]))
+    return as_settings({**_evaluated_places(config), "runs": run_places(config), "programs": programs})
 
 
 def _evaluated_places(config: Config) -> dict:

@@ -9,6 +9,7 @@ from hexport.checkpoints.json_file import read_json
 from hexport.errors import HexportError
 
 NUMBER = {"type": ["number", "null"]}
+SPEEDS = ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s")
 FIGURES = ("sqnr_db", "kl_divergence", "top1_agreement", "top1_agreement_qdq", "tokens", "limit")
 EVALUATION = {
     "required": ["tasks"],
@@ -44,7 +45,19 @@ ANSWERS = {
             "items": {
                 "type": "object",
                 "required": ["prompt", "text", "ttft_ms", "decode_tokens_per_s"],
-                "properties": {"ttft_ms": NUMBER, "decode_tokens_per_s": NUMBER},
+                "properties": dict.fromkeys(SPEEDS, NUMBER),
+            },
+        },
+        "repeats": {
+            "type": "object",
+            "properties": {
+                "prompts": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "additionalProperties": {"type": "object", "properties": {"spread": NUMBER}},
+                    },
+                }
             },
         },
     },

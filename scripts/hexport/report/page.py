@@ -1,9 +1,20 @@
-"""One page of everything measured: figures of the three phases, worst layers, answers. It needs no other file."""
+"""One page of everything: programs, figures of the three phases, speed, answers, cost. It needs no other file."""
+
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import jinja2
 
-from hexport.build.artifacts import Place
-from hexport.report.summary import PHASES, Evaluation
+from hexport.build.artifacts import Place, Program, result_file
+from hexport.evaluation.result_files import SPEEDS
+from hexport.report.changes import Change, Figures
+from hexport.report.charts import lines, scatter, stacked_bars
+from hexport.report.programs import STAGES, BuiltProgram, model_costs
+from hexport.report.summary import PHASES, Evaluation, phase_files
+from hexport.report.template import PAGE
 
 COMPARED = {
     "sqnr_db": "SQNR, dB",
@@ -12,88 +23,131 @@ COMPARED = {
     "top1_agreement_qdq": "top-1 agreement with qdq",
     "tokens": "tokens scored",
 }
-PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<title>hexport report</title>
-<style>
-body { font: 15px/1.4 sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em }
-table { border-collapse: collapse; margin: 1em 0 }
-th, td { border-bottom: 1px solid #ccc; padding: .2em .8em; text-align: left; vertical-align: top }
-td.figure, th.figure { font-variant-numeric: tabular-nums; text-align: right }
-td.text { white-space: pre-wrap }
-caption { font-weight: bold; text-align: left }
-</style>
-<h1>hexport report</h1>
-{% for evaluation in evaluations %}
-<h2>{{ evaluation.place.folders | select | join(" / ") }}</h2>
-<table>
-<caption>Tasks</caption>
-<tr><th>task</th><th>metric</th>{% for phase in phases %}<th class="figure">{{ phase }}</th>{% endfor %}
-<th class="figure">qdq / fp</th><th class="figure">device / fp</th></tr>
-{% for task in evaluation.tasks %}
-{% for metric in metrics(evaluation, task) %}
-<tr><td>{{ task }}</td><td>{{ metric }}</td>
-{% for content in evaluation.phases.values() %}
-<td class="figure">{{ shown(content.get("tasks", {}).get(task, {}).get(metric)) }}</td>
-{% endfor %}
-{% for content in (evaluation.qdq, evaluation.device) %}
-<td class="figure">
-{% if metric == "word_perplexity" %}{{ shown(content.get("perplexity_ratio", {}).get(task)) }}{% endif %}
-</td>
-{% endfor %}
-</tr>
-{% endfor %}
-{% endfor %}
-</table>
-<table>
-<caption>Logits against those of fp</caption>
-<tr><th></th>{% for phase in phases %}<th class="figure">{{ phase }}</th>{% endfor %}</tr>
-{% for key, name in compared.items() %}
-<tr><td>{{ name }}</td>
-{% for content in evaluation.phases.values() %}<td class="figure">{{ shown(content.get(key)) }}</td>{% endfor %}</tr>
-{% endfor %}
-</table>
-{% if evaluation.qdq %}
-<table>
-<caption>Worst layers of qdq</caption>
-<tr><th>layer</th><th class="figure">SQNR behind it, dB</th></tr>
-{% for i in evaluation.qdq.worst_layers %}
-<tr><td>{{ i }}</td><td class="figure">{{ shown(evaluation.qdq.layers[i].sqnr_db) }}</td></tr>
-{% endfor %}
-</table>
-{% endif %}
-{% endfor %}
-{% if results %}
-<h2>Answers</h2>
-<table>
-<tr><th>program</th><th>prompt</th><th>answer</th><th class="figure">first token, ms</th>
-<th class="figure">tokens/s</th></tr>
-{% for place, result in results %}
-{% for prompt in result.prompts %}
-<tr><td>{{ place.folders | join(" / ") }}</td>
-<td class="text">{{ prompt.prompt }}</td><td class="text">{{ prompt.text }}</td>
-<td class="figure">{{ shown(prompt.ttft_ms) }}</td><td class="figure">{{ shown(prompt.decode_tokens_per_s) }}</td></tr>
-{% endfor %}
-{% endfor %}
-</table>
-{% endif %}
-</html>
-"""
+MOST_LINES = 12  # of a chart
 
 
-def report_page(evaluations: list[Evaluation], results: list[tuple[Place, dict]]) -> str:
-    """HTML. `results` are contents of result.json, with their places."""
+@dataclass(frozen=True)
+class Chart:
+    id: str
+    short: str
+    title: str
+    text: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page shows. results: contents of result.json, with their places. artifacts: their folder."""
+
+    artifacts: str
+    programs: list[BuiltProgram]
+    evaluations: list[Evaluation]
+    results: list[tuple[Place, dict]]
+
+
+def report_page(report: Report, changes: Sequence[Change], folder: Path) -> str:
+    """HTML, for a file in `folder`, from where its links go out."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(PAGE).render(
-        evaluations=evaluations,
-        results=results,
+        programs=report.programs,
+        evaluations=report.evaluations,
+        results=report.results,
+        changes=changes,
+        charts=_charts(report),
         phases=PHASES,
         compared=COMPARED,
+        speeds=SPEEDS,
         metrics=_metrics,
         shown=_shown,
+        speed=_speed,
+        link=lambda file: Path(os.path.relpath(file, folder)).as_posix(),
+        result_file=lambda place: result_file(report.artifacts, place),
+        files_of=lambda evaluation: phase_files(report.artifacts, evaluation),
+        ratios_of=lambda program: ratios(report.evaluations, program),
     )
+
+
+def figures_of(report: Report) -> Figures:
+    """What a report says in figures, by names: what the next one is compared with."""
+    found: Figures = {}
+    for each in report.programs:
+        name = " / ".join(map(str, each.program))
+        found[f"{name}: MB"] = each.n_bytes and round(each.n_bytes / 1e6, 1)
+    for evaluation in report.evaluations:
+        place = " / ".join(filter(None, evaluation.place.folders))
+        for phase in ("qdq", "device"):
+            for task, ratio in evaluation.phases[phase].get("perplexity_ratio", {}).items():
+                found[f"{place}: {task}, {phase} / fp"] = ratio and round(ratio, 4)
+    for place, result in report.results:
+        rates = [prompt["decode_tokens_per_s"] for prompt in result["prompts"] if prompt["decode_tokens_per_s"]]
+        found[f"{' / '.join(place.folders)}: decode, tokens/s"] = round(statistics.median(rates), 2) if rates else None
+    return found
+
+
+def ratios(evaluations: Sequence[Evaluation], program: Program) -> tuple[float | None, float | None]:
+    """The worst perplexity ratio of a program's fake-quantised decoder, and of what a device computed of it."""
+    version = (program.model, program.recipe, program.context_length)
+    same = [each for each in evaluations if (each.place.model, each.place.recipe, each.place.context_length) == version]
+    of_program = [each for each in same if (each.place.target, each.place.mode) == (program.target, program.mode)]
+    return _worst([each.qdq for each in same]), _worst([each.device for each in of_program])
+
+
+def _worst(contents: Sequence[dict]) -> float | None:
+    found = [ratio for content in contents for ratio in content.get("perplexity_ratio", {}).values() if ratio]
+    return max(found, default=None)
+
+
+def _charts(report: Report) -> list[Chart]:
+    """Those for which there is anything to show."""
+    charts = []
+    if points := _sizes_and_ratios(report):
+        svg = scatter(points, "size of the program, MB", "perplexity, float = 1")
+        text = "The smallest program of each recipe, of all modes and chips, and what the recipe costs in perplexity."
+        charts.append(Chart("quality", "size and quality", "Size against quality", text, svg))
+    if noise := _noise(report.evaluations):
+        svg = lines(noise, "layer", "SQNR of hidden states, dB")
+        text = "How near the fake-quantised decoder's hidden states are to the float model's. A cliff names a layer."
+        charts.append(Chart("noise", "noise by layer", "Noise by layer", text, svg))
+    if costs := model_costs(report.programs):
+        series = {
+            stage: [of_model[stage].seconds if stage in of_model else None for of_model in costs.values()]
+            for stage in STAGES
+            if any(stage in of_model for of_model in costs.values())
+        }
+        peaks = {model: max(cost.peak_mb for cost in of_model.values()) for model, of_model in costs.items()}
+        svg = stacked_bars([f"{model}, {peaks[model]:,} MB" for model in costs], series, "seconds")
+        text = "Seconds of all jobs of a model, one after the other, and the most memory that one of them took."
+        charts.append(Chart("cost", "time and memory", "Where time and memory went", text, svg))
+    return charts
+
+
+def _sizes_and_ratios(report: Report) -> dict[str, list[tuple[float, float]]]:
+    points: dict[str, tuple[float, float]] = {}
+    for each in report.programs:
+        ratio, _ = ratios(report.evaluations, each.program)
+        if each.n_bytes and ratio:
+            name = f"{each.program.model} / {each.program.recipe} / {each.program.context_length}"
+            points[name] = min(points.get(name, (float("inf"), ratio)), (round(each.n_bytes / 1e6, 1), round(ratio, 4)))
+    return {name: [point] for name, point in points.items()}
+
+
+def _noise(evaluations: Sequence[Evaluation]) -> dict[str, list[float | None]]:
+    found = {}
+    for each in evaluations:
+        if layers := each.qdq.get("layers"):
+            name = f"{each.place.model} / {each.place.recipe} / {each.place.context_length}"
+            found[name] = [layer["sqnr_db"] for layer in layers]
+    return dict(list(found.items())[:MOST_LINES])
+
+
+def _speed(result: dict, figure: str) -> str:
+    """The median over prompts, and half of the largest spread over repeats."""
+    values = [prompt[figure] for prompt in result["prompts"] if prompt.get(figure) is not None]
+    if not values:
+        return ""
+    repeats = result.get("repeats", {}).get("prompts", [])
+    spreads = [each[figure]["spread"] for each in repeats if each.get(figure, {}).get("spread") is not None]
+    return _shown(statistics.median(values)) + (f" ± {max(spreads) / 2:.3g}" if spreads else "")
 
 
 def _metrics(evaluation: Evaluation, task: str) -> list[str]:
@@ -101,5 +155,5 @@ def _metrics(evaluation: Evaluation, task: str) -> list[str]:
     return list(dict.fromkeys(metric for content in contents for metric in content.get("tasks", {}).get(task, {})))
 
 
-def _shown(value: float | None) -> str:
+def _shown(value: object) -> str:
     return "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)

@@ -46,6 +46,12 @@ def _files(artifacts: str, place: Place, phases: list[str]) -> dict[str, Path]:
     return {phase: Path(file) for phase, file in files.items()}
 
 
+def phase_files(artifacts: str, evaluation: Evaluation) -> dict[str, Path]:
+    """The files of the phases that were evaluated."""
+    files = _files(artifacts, evaluation.place, [phase for phase in ("fp", "qdq") if evaluation.phases[phase]])
+    return files
+
+
 def read_evaluations(artifacts: str, evaluations: Iterable[list]) -> list[Evaluation]:
     """evaluations: [model, recipe, context length, target, device, mode, phases besides device] of each.
 

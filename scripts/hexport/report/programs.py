@@ -1,0 +1,118 @@
+"""What became of each program that the config asks for, and what it took to make it, by files and manifests."""
+
+import datetime
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hexport.build.artifacts import (
+    Program,
+    checkpoint_file,
+    gates_file,
+    program_file,
+    quant_attrs_file,
+    template_file,
+    tokens_file,
+    weights_file,
+)
+from hexport.provenance import manifest_path
+from hexport.targets.target import target_named
+
+# Stages of a program, from the first on.
+STAGES = ("checkpoint", "calibration data", "weights", "calibration", "templates", "shards", "program")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a stage's jobs in all, and the most memory that one of them had, in MB."""
+
+    seconds: float
+    peak_mb: int
+
+
+@dataclass(frozen=True)
+class BuiltProgram:
+    """n_bytes, built (date and time, UTC): None where the program is not there. costs: by stage, of artifacts that are
+    there. passed: whether its gates are passed; None where there are none."""
+
+    program: Program
+    file: str
+    n_bytes: int | None
+    built: str | None
+    costs: dict[str, Cost]
+    passed: bool | None
+
+
+def built_programs(artifacts: str, programs: Iterable[Program]) -> list[BuiltProgram]:
+    return [_built(artifacts, program) for program in programs]
+
+
+def model_costs(programs: Iterable[BuiltProgram]) -> dict[str, dict[str, Cost]]:
+    """Of each model, what all of its programs took by stage; what several share counts once."""
+    parts: dict[str, dict[str, dict[tuple, Cost]]] = {}
+    for built in programs:
+        model, recipe, context_len, target, mode = built.program
+        scopes = {"checkpoint": (), "calibration data": (), "weights": (recipe,), "calibration": (recipe,)}
+        scopes |= {"templates": (recipe, context_len, target_named(target).htp_arch, mode)}
+        for stage, cost in built.costs.items():
+            scope = scopes.get(stage, (recipe, context_len, target, mode))
+            parts.setdefault(model, {}).setdefault(stage, {})[scope] = cost
+    return {
+        model: {stage: _sum(stages[stage].values()) for stage in STAGES if stage in stages}
+        for model, stages in parts.items()
+    }
+
+
+def _built(artifacts: str, program: Program) -> BuiltProgram:
+    file = Path(program_file(artifacts, program))
+    there = file.is_file()
+    gates = Path(gates_file(artifacts, program.model, program.recipe, program.context_length))
+    return BuiltProgram(
+        program,
+        str(file),
+        file.stat().st_size if there else None,
+        _date(file.stat().st_mtime) if there else None,
+        {stage: cost for stage, files in _parts(artifacts, program, file) if (cost := _cost(files)) is not None},
+        True if gates.is_file() else None,
+    )
+
+
+def _parts(artifacts: str, program: Program, file: Path) -> Iterator[tuple[str, list[Path]]]:
+    model, recipe, *_ = program
+    templates = Path(template_file(artifacts, program, target_named(program.target).htp_arch, 1)).parent
+    files = {
+        "checkpoint": [checkpoint_file(artifacts, model)],
+        "calibration data": [tokens_file(artifacts, model)],
+        "weights": [weights_file(artifacts, model, recipe)],
+        "calibration": [quant_attrs_file(artifacts, model, recipe)],
+        "templates": sorted(templates.glob("ar*.json")),
+        "shards": sorted((file.parent / "shards" / program.mode).glob("*.bin")),
+        "program": [file],
+    }
+    for stage, of_stage in files.items():
+        yield stage, [path for path in map(Path, of_stage) if not path.name.endswith(".manifest.json")]
+
+
+def _cost(files: list[Path]) -> Cost | None:
+    return _sum(costs) if (costs := [cost for file in files if (cost := _cost_of(file))]) else None
+
+
+@cache
+def _cost_of(file: Path) -> Cost | None:
+    try:
+        stages = json.loads(manifest_path(file).read_bytes())["stages"].values()
+        peaks = [stage["peak_rss_mb"] for stage in stages]
+        return Cost(sum(stage["seconds"] for stage in stages), max(peaks, default=0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _sum(costs: Iterable[Cost]) -> Cost:
+    found = list(costs)
+    return Cost(round(sum(cost.seconds for cost in found), 1), max(cost.peak_mb for cost in found))
+
+
+def _date(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M")
