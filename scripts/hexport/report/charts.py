@@ -19,9 +19,18 @@ STYLE = Style(
     font_family="sans-serif",
     guide_stroke_color=INK,
     major_guide_stroke_color=INK,
+    label_font_size=12,
+    major_label_font_size=12,
 )
 COMMON = {"style": STYLE, "js": (), "disable_xml_declaration": True, "explicit_size": False, "show_legend": True}
-LAYOUT = {"width": 760, "height": 380, "legend_at_bottom": True, "legend_at_bottom_columns": 2, "truncate_legend": -1}
+LAYOUT = {
+    "width": 760,
+    "height": 400,
+    "margin_bottom": 30,
+    "legend_at_bottom": True,
+    "legend_at_bottom_columns": 2,
+    "truncate_legend": -1,
+}
 
 
 def scatter(points: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> str:
@@ -54,7 +63,7 @@ def lines(series: Mapping[str, Sequence[float | None]], x: str, y: str) -> str:
 def stacked_bars(names: Iterable[str], series: Mapping[str, Sequence[float | None]], x: str) -> str:
     """A bar for each name, of parts by the names of the series."""
     labels = list(names)
-    height = 120 + 28 * len(labels) + 14 * len(series)
+    height = 150 + 28 * len(labels) + 12 * len(series)
     layout = LAYOUT | {"height": height}
     chart = pygal.HorizontalStackedBar(x_title=x, **COMMON, **layout)
     chart.x_labels = labels

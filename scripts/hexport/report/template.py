@@ -24,14 +24,15 @@ th, td { border-bottom: 1px solid var(--line); padding: .25em .8em .25em 0; text
 th { color: var(--faint); font-weight: 600 }
 td.figure, th.figure { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap }
 td.text { white-space: pre-wrap; min-width: 14em }
+table.plain td { white-space: nowrap }
 .good { color: var(--good) } .bad { color: var(--bad) }
 .chart { max-width: 760px } .chart svg { width: 100%; height: auto }
 caption { font-weight: 600; text-align: left }
 </style>
 <h1>hexport report</h1>
 <nav><a href="#programs">programs</a>
-{% for chart in charts %}<a href="#{{ chart.id }}">{{ chart.short }}</a>{% endfor %}
-{% if results %}<a href="#speed">speed</a><a href="#answers">answers</a>{% endif %}
+{% for chart in charts %} <a href="#{{ chart.id }}">{{ chart.short }}</a>{% endfor %}
+{% if results %}<a href="#speed">speed</a> <a href="#answers">answers</a>{% endif %}
 {% if evaluations %}<a href="#evaluations">evaluations</a>{% endif %}</nav>
 
 {% if changes %}
@@ -47,7 +48,7 @@ caption { font-weight: 600; text-align: left }
 
 {% if programs %}
 <h2 id="programs">Programs</h2>
-<div class="wide"><table>
+<div class="wide"><table class="plain">
 <tr><th>model</th><th>recipe</th><th class="figure">context</th><th>for</th><th>mode</th><th>state</th>
 <th class="figure">MB</th><th>built, UTC</th><th class="figure">qdq / fp</th><th class="figure">device / fp</th></tr>
 {% for each in programs %}
