@@ -23,6 +23,7 @@ RESULT = {
     "mode": "kv",
     "device": "emulator",
     "prompts": [{"prompt": "Once", "text": "upon", "ttft_ms": 12.5, "decode_tokens_per_s": None}],
+    "repeats": {"prompts": [{"ttft_ms": {"median": 12.5, "spread": 1.5, "samples": [12.0, 13.5]}}]},
 }
 FILES = {
     "artifacts/a/evaluation/ctx256/fp.json": FP,
@@ -50,7 +51,8 @@ def _call(command: str) -> Call:
     if command == "check_gates":
         words = ["--figures", QDQ_FILE, "--output", "out/gates.json", "--log", "log"]
         return Call(command, words, {"model": "a", "max_perplexity_ratio": 1.5, "min_sqnr_db": 10})
-    settings = {"artifacts": "artifacts", "evaluations": [[*PLACE, True]], "runs": [PLACE]}
+    settings = {"artifacts": "artifacts", "evaluations": [[*PLACE, ["fp", "qdq"]]], "runs": [PLACE]}
+    settings["programs"] = [[*PLACE[:4], PLACE[5]]]
     return Call(command, ["--output", "out/report", "--log", "log"], settings)
 
 

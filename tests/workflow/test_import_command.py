@@ -142,6 +142,29 @@ def test_the_second_of_two_runs_keeps_the_calibration_of_the_first(tree):
     assert programs(tree.stale("evaluate")) >= programs(exported)  # and the emulator's, of the first command
 
 
+def test_the_flags_of_today(tree):
+    flags = "--build_folder build-android --device ${SERIAL_NUM} --host desk --soc_model ${SOC_MODEL}"
+    sizes = "--model_mode hybrid --max_seq_len 256 --max_context_len 1024 --temperature 0.7"
+    data = (
+        "--calib_tasks wikitext --calib_limit 2 --eval_methods prompt_eval tasks_eval --eval_tasks piqa --eval_limit 5"
+    )
+    said = imported(tree, f"python llama.py {flags} --decoder_model qwen3-0_6b {sizes} {PROMPT} {data} --qat -v")
+    assert "note: --qat: hexport does not train" in said and "note: -v --verbose: an evaluation always has" in said
+    model = yaml.safe_load((tree.path / "config.yaml").read_text())["models"]["qwen3-0_6b"]
+    assert model == {
+        "modes": ["hybrid"],
+        **{"max_seq_len": 1024, "seq_len": 256, "prefill_ar_len": 32, "temperature": 0.7},
+        "calibration": {"tasks": ["wikitext"], "limit": 2},
+        "evaluation": {"tasks": ["piqa"], "limit": 5},
+    }
+    (device,) = yaml.safe_load((tree.path / "devices.yaml").read_text())["devices"].values()
+    assert device == {
+        "kind": "adb",
+        **{"serial": "R5CX10ABCDE", "soc": "SM8650", "build_path": "build-android", "qnn_sdk": "sdk"},
+        "adb_server": {"host": "desk"},
+    }
+
+
 def test_a_tokenizer_is_made_for_the_model_that_has_it(tree):
     convert = "python -m pytorch_tokenizers.tools.llama2c.convert -t tokenizer.model -o tokenizer.bin"
     done = FORKS.run("scripts/import_command.py", convert, cwd=tree.path, env=environment())
