@@ -37,7 +37,7 @@ OF_KIND = {
 TOOLCHAIN = ("executorch", "torch", "torchao")
 CACHE = TextCache("code")
 # Packages that are imported by another name than they are installed by.
-DISTRIBUTIONS = {"google": "protobuf", "yaml": "PyYAML"}
+DISTRIBUTIONS = {"google": "protobuf", "ruamel": "ruamel.yaml", "yaml": "PyYAML"}
 
 
 @functools.cache

@@ -150,5 +150,5 @@ def test_gates_need_the_float_model():
         check_config(parse_config(read_yaml(Path("config.yaml")), "config.yaml"), "config.yaml")
     assert str(error.value) == (
         "config.yaml: models.ready.evaluation.min_sqnr_db: compares with the float model, of which the programs of "
-        "pre_gen_pte know nothing; remove it"
+        "pre_gen_pte know nothing; remove it, or name their checkpoint"
     )

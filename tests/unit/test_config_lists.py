@@ -69,7 +69,7 @@ def test_every_combination_is_evaluated_and_gated():
     ]
     assert evaluations.float_model(config, "m", "small", 256)["fp"] == "out/m/evaluation/ctx256/fp.json"
     reported = json.loads(evaluations.report_settings(config))
-    assert reported["evaluations"] == [[*run, True] for run in reported["runs"]]
+    assert reported["evaluations"] == [[*run, ["fp", "qdq"]] for run in reported["runs"]]
     assert reported["runs"][1] == ["m", "16a8w", 256, "SM8650-emulator", "e", "kv"]
 
 
