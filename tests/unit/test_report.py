@@ -10,7 +10,8 @@ import pytest
 
 import report
 import summary
-from hexport.build.artifacts import Place
+from hexport.build.artifacts import Place, Program
+from hexport.report.programs import Cost, built_programs, model_costs
 
 PLACE = Place("m", "16a8w", 512, "SM8650-emulator", "emulator", "hybrid")
 FOLDER = "m/16a8w/ctx512/SM8650-emulator/emulator/hybrid"
@@ -225,3 +226,14 @@ def test_layers_of_another_form_are_one_line(script_error, settings, artifacts, 
     qdq.write_text(json.dumps({**QDQ, "layers": [7] * 5}))
     line = script_error(report.main, {**settings, "runs": [], "programs": []}, output=tmp_path / "report/index.html")
     assert line.startswith(f"error: {qdq}: layers: ") and "is not of type" in line
+
+
+def test_templates_that_modes_share_cost_once(artifacts):
+    """As the programs of all modes of a chip are stamped from them."""
+    template = artifacts / "m/16a8w/ctx512/templates/V75/ar1.json"
+    template.parent.mkdir(parents=True)
+    template.write_text("{}")
+    manifest = {"stages": {"layer": {"seconds": 8, "peak_rss_mb": 500}}}
+    template.with_name("ar1.json.manifest.json").write_text(json.dumps(manifest))
+    programs = [Program("m", "16a8w", 512, "SM8650", mode) for mode in ("kv", "hybrid", "lookahead")]
+    assert model_costs(built_programs(str(artifacts), programs))["m"]["templates"] == Cost(8, 500)

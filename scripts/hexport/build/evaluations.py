@@ -159,13 +159,11 @@ def summary_settings(config: Config) -> str:
 
 
 def report_settings(config: Config) -> str:
-    places = {
-        Program(place.model, place.recipe, place.context_length, place.target, place.mode): None
-        for place in run_places(config)
-        if config.models[place.model].pre_gen_pte is None
-    }
-    programs = list(dict.fromkeys([*programs_to_build(config), *places]))
-    return as_settings({**_evaluated_places(config), "runs": run_places(config), "programs": programs})
+    runs = run_places(config)
+    built = [place for place in runs if config.models[place.model].pre_gen_pte is None]
+    of_runs = [Program(*place[:4], place.mode) for place in built]  # an emulator's are not exported for
+    programs = list(dict.fromkeys([*programs_to_build(config), *of_runs]))
+    return as_settings({**_evaluated_places(config), "runs": runs, "programs": programs})
 
 
 def _evaluated_places(config: Config) -> dict:

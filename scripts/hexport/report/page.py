@@ -126,7 +126,7 @@ def _sizes_and_ratios(report: Report) -> dict[str, list[tuple[float, float]]]:
     for each in report.programs:
         ratio, _ = ratios(report.evaluations, each.program)
         if each.n_bytes and ratio:
-            name = f"{each.program.model} / {each.program.recipe} / {each.program.context_length}"
+            name = _version(each.program)
             points[name] = min(points.get(name, (float("inf"), ratio)), (round(each.n_bytes / 1e6, 1), round(ratio, 4)))
     return {name: [point] for name, point in points.items()}
 
@@ -135,9 +135,13 @@ def _noise(evaluations: Sequence[Evaluation]) -> dict[str, list[float | None]]:
     found = {}
     for each in evaluations:
         if layers := each.qdq.get("layers"):
-            name = f"{each.place.model} / {each.place.recipe} / {each.place.context_length}"
-            found[name] = [layer["sqnr_db"] for layer in layers]
+            found[_version(each.place)] = [layer["sqnr_db"] for layer in layers]
     return dict(list(found.items())[:MOST_LINES])
+
+
+def _version(of: Program | Place) -> str:
+    """The name of a quantised model: that of its model, recipe and context length."""
+    return f"{of.model} / {of.recipe} / {of.context_length}"
 
 
 def _speed(result: dict, figure: str) -> str:

@@ -55,7 +55,7 @@ def model_costs(programs: Iterable[BuiltProgram]) -> dict[str, dict[str, Cost]]:
     for built in programs:
         model, recipe, context_len, target, mode = built.program
         scopes = {"checkpoint": (), "calibration data": (), "weights": (recipe,), "calibration": (recipe,)}
-        scopes |= {"templates": (recipe, context_len, target_named(target).htp_arch, mode)}
+        scopes |= {"templates": (recipe, context_len, target_named(target).htp_arch)}
         for stage, cost in built.costs.items():
             scope = scopes.get(stage, (recipe, context_len, target, mode))
             parts.setdefault(model, {}).setdefault(stage, {})[scope] = cost

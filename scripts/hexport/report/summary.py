@@ -48,8 +48,7 @@ def _files(artifacts: str, place: Place, phases: list[str]) -> dict[str, Path]:
 
 def phase_files(artifacts: str, evaluation: Evaluation) -> dict[str, Path]:
     """The files of the phases that were evaluated."""
-    files = _files(artifacts, evaluation.place, [phase for phase in ("fp", "qdq") if evaluation.phases[phase]])
-    return files
+    return _files(artifacts, evaluation.place, [phase for phase in ("fp", "qdq") if evaluation.phases[phase]])
 
 
 def read_evaluations(artifacts: str, evaluations: Iterable[list]) -> list[Evaluation]:

@@ -80,12 +80,14 @@ def verify(
     result.computed, result.qnn, result.tokens = True, reading.qnn, len(reading.logits)
     result.found = _compared(result, model.checkpoint, tokens, amounts, reading, built, progress)
     result.faults += faults_of(result.found)
-    if not result.faults:  # a value that calibration did not see is clipped, and that is no mistake
-        result.found.located = None
-    if result.found.departs is not None and not result.faults:
+    found = result.found
+    if (
+        result.faults and found.keys_db and found.layers_db
+    ):  # in a good program, what calibration did not see is clipped
+        found.located = located(found.keys_db, found.layers_db, found.text["sqnr_db"])
+    if found.departs is not None and not result.faults:
         result.notes.append(
-            f"in front of layer {result.found.departs} the error leaps, as noise does only where the recipe has fewer "
-            "bits"
+            f"in front of layer {found.departs} the error leaps, as noise does only where the recipe has fewer bits"
         )
     if locate and built:
         try:
@@ -93,7 +95,7 @@ def verify(
             result.layers = built.layers_on_emulator(checkpoint, tokens[: result.tokens], progress)
         except HexportError as error:
             result.notes.append(f"not compared op by op: {error}")
-    if unseen := result.found.unseen:
+    if unseen := found.unseen:
         result.notes.append(f"below what can be seen in its noise: {', '.join(unseen)}")
     return result
 
@@ -111,7 +113,8 @@ def _compared(
     program, n = result.program, len(reading.logits)
     context_len = max(layout.context_len for layout in layouts_of(program).values())
     text, answered = tokens[:n], tokens[: amounts.behind] + reading.answer[:-1]
-    decoder = RecordingDecoder(built.turned(checkpoint) if built else checkpoint, context_len)
+    turned = built.turned(checkpoint) if built else checkpoint
+    decoder = RecordingDecoder(turned, context_len)
     with progress.stage("float decoder"):
         exact = _logits(decoder, checkpoint, text)
         of_answer = _logits(FloatDecoder(checkpoint, context_len), checkpoint, answered)
@@ -133,14 +136,12 @@ def _compared(
     if built:
         try:
             with progress.stage("fake-quantised decoder"):
-                quantised = _logits(built.decoder(built.turned(checkpoint), context_len), checkpoint, text)
+                quantised = _logits(built.decoder(turned, context_len), checkpoint, text)
             found.qdq_db, found.qdq_float_db = sqnr_db(quantised, reading.logits), sqnr_db(exact, quantised)
         except HexportError as error:
             result.notes.append(f"not compared with the fake-quantised decoder: {error}")
     rows = _Rows(checkpoint, context_len, text, reading.logits, quantised, exact)
     found.mistakes = rows.projections(mistakes_of(checkpoint.config), progress, "mistakes")
-    if found.keys_db and found.layers_db:
-        found.located = located(found.keys_db, found.layers_db, found.text["sqnr_db"])
     if found.made is None and found.layers_db:
         found.departs = departure([*found.layers_db, found.text["sqnr_db"]])
     if found.departs is not None:
