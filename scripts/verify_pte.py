@@ -2,7 +2,8 @@
 
 PROGRAM is inspected, and run on this host's emulator on the beginning of a text; its logits are compared with those of
 the float decoder, of the fake-quantised one where hexport built it, and of decoders that make known mistakes. The exit
-code is 0 if it is good, 1 if it is broken, and 2 if it could not be checked. docs/verify.md tells the rest.
+code is 0 if it is good, 1 if it is broken, and 2 if it could not be checked. One that the emulator cannot run is as good
+as the emulator's build of the same inputs and settings, where that is there. docs/verify.md tells the rest.
 """
 
 import os
@@ -18,7 +19,7 @@ from hexport.progress import Progress
 from hexport.provenance import write_json, write_text
 
 WIDTH = 120  # of tables that do not go to a terminal
-CODES = {"good": 0, "broken": 1, "not checked": 2}
+CODES = {"good": 0, "good as its twin": 0, "broken": 1, "not checked": 2}
 
 
 @click.command(help=__doc__)
@@ -48,59 +49,46 @@ def main(
     progress = Progress(log)
     with progress.library_output_in_log(), tempfile.TemporaryDirectory() as folder:
         try:
-            asked = program, checkpoint, tokenizer, text, quick, locate
-            verification, document = _verified(*asked, Path(folder), progress)
+            model, tokens, host = _prepared(program, checkpoint, tokenizer, text, Path(folder), progress)
+            from hexport.verification.verify import verify
+
+            verification = verify(program, model, tokens, quick, host, locate)
         except (HexportError, OSError) as error:
             for line in report(error, log):
                 progress.say(f"error: {line}")
             sys.exit(CODES["not checked"])
         from hexport.verification.card import html_card, markdown_card
-        from hexport.verification.tables import layer_table, tables
+        from hexport.verification.document import document_of
+        from hexport.verification.tables import print_tables
 
+        document = document_of(verification, checkpoint, model)
         if output:
             write_json(output, document)
         if card:
             write_text(card / "card.md", markdown_card(document))
             write_text(card / "card.html", html_card(document))
-        for table in tables(document):
-            console.print(table, "")
-        if locate and document["found"]:
-            console.print(layer_table(document), "")
-        if verification.layers:
-            from hexport.evaluation.layer_tables import first_departure, part_table
-
-            console.print(part_table(verification.layers), "")
-            console.print(first_departure(verification.layers), "")
+        print_tables(console, verification, document, locate)
         for fault in verification.faults:
             progress.say(f"error: {program}: {fault}")
         stdout.flush()
         sys.exit(CODES[verification.verdict])
 
 
-def _verified(
-    program: Path,
-    checkpoint: str,
-    tokenizer: str | None,
-    text: Path | None,
-    quick: bool,
-    locate: bool,
-    folder: Path,
-    progress: Progress,
+def _prepared(
+    program: Path, checkpoint: str, tokenizer: str | None, text: Path | None, folder: Path, progress: Progress
 ) -> tuple:
+    """What the program is compared with, the tokens that it reads, and how this host runs it."""
     from hexport.qnn_sdk import use_qnn_sdk
 
     use_qnn_sdk()
     from hexport.programs.inspection_process import facts_of
-    from hexport.verification.document import document_of
     from hexport.verification.emulator import read_apart
     from hexport.verification.sources import model_of, tokens_of
-    from hexport.verification.verify import verify
+    from hexport.verification.verify import Host
 
-    facts = facts_of(program)
+    facts_of(program)  # refused before anything is fetched
     model = model_of(checkpoint, tokenizer, program, folder, progress)
-    tokens = tokens_of(model, text)
-    verification = verify(facts, model, tokens, quick, lambda *job: read_apart(*job, progress), progress, locate)
-    return verification, document_of(verification, checkpoint, model)
+    return model, tokens_of(model, text), Host(facts_of, lambda *job: read_apart(*job, progress), progress)
 
 
 if __name__ == "__main__":

@@ -29,4 +29,4 @@ def verified(path: Path, checkpoint, tokens: list[int], own=None, used=None):
 
     with mock.patch.object(verify, "mistaken_logits", once):
         model = Model(checkpoint, own, used or own)
-        return verify.verify(inspect_program(path), model, tokens, True, read, Progress())
+        return verify.verify(path, model, tokens, True, verify.Host(inspect_program, read, Progress()))

@@ -19,6 +19,7 @@ from hexport.verification.verify import Verification
 
 # With a manifest beside them, which says what the program should be.
 OF_HEXPORT = ("recipe of another bit width", "weights of a later checkpoint")
+WITH_BROKEN_TWIN = "hybrid whose twin is broken"
 LOOKS = {
     "KV bits exchanged": "get_kv_io_bit_width is 8, but kv_forward has 16 bits",
     "mask inverted": "read again, give other logits .* the mask is inverted",
@@ -75,15 +76,19 @@ def battery(lowerings, keep) -> Path:
     def build(folder: Path) -> None:
         of = good(folder, templates_of)
         save_tokenizer(folder / "tokenizer")
-        for name, make in MUTATIONS.items():
+        made = {name: make(of) for name, make in MUTATIONS.items()}
+        for name, program in made.items():
             if name in OF_HEXPORT:
-                with_manifest(make(of), of, folder, name)
+                with_manifest(program, of, folder, name)
             else:
-                (folder / f"{name}.pte").write_bytes(make(of))
+                (folder / f"{name}.pte").write_bytes(program)
         hybrid = lower(of, prefill=True)
         with_manifest(hybrid, of, folder, "hybrid")
         with_manifest(hybrid, of, folder, "few rows", mode="lookahead", ngram=3, window=2, gcap=2)
-        with_manifest(lower(of, prefill=True, target="SM8650"), of, folder, "hybrid", target="SM8650")
+        for_phones = lower(of, prefill=True, target="SM8650")
+        for name in ("hybrid", WITH_BROKEN_TWIN):
+            with_manifest(for_phones, of, folder, name, target="SM8650")
+        with_manifest(made["recipe of another bit width"], of, folder, WITH_BROKEN_TWIN)
 
     return keep("verify", build)
 
@@ -138,12 +143,26 @@ def test_a_stale_tokenizer_is_caught(battery, tokenizer, tmp_path):
     assert any("the tokenizer is not the checkpoint's: token" in fault for fault in verification.faults)
 
 
-def test_a_program_for_phones_is_not_run_and_its_twin_is_named(battery, tokenizer):
+def test_a_program_for_phones_is_as_good_as_its_twin(battery, tokenizer):
     verification = verify(battery, "hybrid", tokenizer, target="SM8650")
-    assert (verification.verdict, verification.faults) == ("not checked", [])
-    refusal, twin = verification.notes
+    assert (verification.verdict, verification.faults) == ("good as its twin", [])
+    assert not verification.computed and verification.twin.found.text["sqnr_db"] > 50
+    refusal, of_twin, *_ = verification.notes
     assert "share weights" in refusal
-    assert f"{EMULATOR}/hybrid.pte: the emulator's build has the same inputs and settings" in twin
+    assert of_twin.startswith("all figures are of its twin") and f"{EMULATOR}/hybrid.pte" in of_twin
+
+
+def test_faults_of_a_twin_are_the_programs(battery, tokenizer):
+    verification = verify(battery, WITH_BROKEN_TWIN, tokenizer, target="SM8650")
+    assert verification.verdict == "broken"
+    assert any(re.search("its twin, .* does not compute what its recipe says", fault) for fault in verification.faults)
+
+
+def test_a_program_for_phones_without_a_twin_is_not_checked(battery, tokenizer, tmp_path):
+    for name in ("hybrid.pte", "hybrid.pte.manifest.json"):
+        shutil.copy(program(battery, "hybrid", target="SM8650").with_name(name), tmp_path)
+    verification = verified(tmp_path / "hybrid.pte", Checkpoint(battery), TEXT, tokenizer)
+    assert (verification.verdict, verification.faults, verification.twin) == ("not checked", [], None)
 
 
 def test_the_script_writes_figures_and_a_card(battery, tmp_path):

@@ -126,14 +126,14 @@ def _inputs(artifact: Path) -> dict:
         return {}
 
 
-def twin_line(built: Built) -> str | None:
-    """What is to be said of the emulator's build of the same program, if there is one."""
+def built_twin(built: Built) -> tuple[Path | None, str | None]:
+    """The emulator's build of the same inputs and settings, or why the one that is there is none."""
     twin = built_program(built.twin)
     if twin is None or not built.twin.is_file():
-        return None
+        return None, None
     if any(_shared(built, key) != _shared(twin, key) for key in SHARED):
-        return f"{built.twin}: the emulator's build is of other inputs or settings: run snakemake again"
-    return f"{built.twin}: the emulator's build has the same inputs and settings: verify that one"
+        return None, f"{built.twin}: the emulator's build is of other inputs or settings: run snakemake again"
+    return built.twin, None
 
 
 def _shared(built: Built, key: str) -> object:

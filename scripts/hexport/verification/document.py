@@ -15,8 +15,9 @@ PACKAGES = ("executorch", "torch", "transformers")
 
 
 def document_of(verification: Verification, checkpoint: str, model: Model) -> dict:
-    """Figures that are not finite, as the SQNR of what is equal, are null. checkpoint: as the user named it."""
-    program, config = verification.program, model.checkpoint.config
+    """Figures that are not finite, as the SQNR of what is equal, are null. `ran` is the program whose figures these are:
+    the one at hand, or its twin. checkpoint: as the user named it."""
+    program, config, ran = verification.program, model.checkpoint.config, verification.ran
     options, layouts = program.options, layouts_of(program)
     return {
         "verdict": verification.verdict,
@@ -41,12 +42,13 @@ def document_of(verification: Verification, checkpoint: str, model: Model) -> di
             "hexport": __version__,
             **{name: metadata.version(name) for name in PACKAGES},
             "qnn of the program": next((data.qnn_build for data in program.delegate_data if data.qnn_build), None),
-            "qnn of the emulator": verification.qnn,
+            "qnn of the emulator": ran.qnn,
         },
         "machine": machine(),
-        "tokens": verification.tokens,
-        "found": _figures(verification.found, model) if verification.found else None,
-        "ops": verification.layers.as_json() if verification.layers else None,
+        "ran": {"name": str(ran.program.path), "sha256": sha256(ran.program.path)} if ran.computed else None,
+        "tokens": ran.tokens,
+        "found": _figures(ran.found, model) if ran.found else None,
+        "ops": ran.layers.as_json() if ran.layers else None,
     }
 
 

@@ -1,6 +1,21 @@
 """What a verification has found, as rows: of tables on the terminal and in cards."""
 
+from rich.console import Console
 from rich.table import Table
+
+from hexport.evaluation.layer_tables import first_departure, part_table
+from hexport.verification.verify import Verification
+
+
+def print_tables(console: Console, verification: Verification, document: dict, locate: bool) -> None:
+    """What was found; with locate, layer by layer and op by op too."""
+    for table in tables(document):
+        console.print(table, "")
+    if locate and document["found"]:
+        console.print(layer_table(document), "")
+    if layers := verification.ran.layers:
+        console.print(part_table(layers), "")
+        console.print(first_departure(layers), "")
 
 
 def tables(document: dict) -> list[Table]:
@@ -49,6 +64,8 @@ def rows_of(document: dict) -> list[tuple[str, str]]:
         ("its sha256", checkpoint["sha256"]),
     ]
     if document["found"]:
+        if document["ran"]["sha256"] != program["sha256"]:
+            rows.append(("figures of its twin", f"{document['ran']['name']}, sha256 {document['ran']['sha256']}"))
         rows += _figures(document["found"], document["tokens"])
     versions = {name: version for name, version in document["versions"].items() if version}
     return [*rows, ("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))]

@@ -17,7 +17,7 @@ from hexport.programs.capabilities import emulator_refusal
 from hexport.programs.facts import ProgramFacts
 from hexport.programs.layout import layouts_of
 from hexport.progress import Progress
-from hexport.verification.built import Built, built_program, manifest_faults, twin_line
+from hexport.verification.built import Built, built_program, built_twin, manifest_faults
 from hexport.verification.contract import contract_faults
 from hexport.verification.emulator import Amounts, Reading, amounts_of
 from hexport.verification.figures import ROWS, agreement, sqnr_db
@@ -29,13 +29,22 @@ from hexport.verification.sources import Model
 from hexport.verification.verdict import Found, faults_of
 
 MOST_IN_LAYERS = 40  # tries of mistakes in single layers
-Read = Callable[[Path, list[int], Amounts, Path], Reading]
+
+
+@dataclass(frozen=True)
+class Host:
+    """How this host looks into a program, runs it on its emulator, and says how far it is."""
+
+    inspect: Callable[[Path], ProgramFacts]
+    read: Callable[[Path, list[int], Amounts, Path], Reading]
+    progress: Progress
 
 
 @dataclass
 class Verification:
     """faults: in a line each; none of a good program. notes: what could not be checked, and where to look on.
-    computed: whether the program was run. layers: op by op, where that was asked for."""
+    computed: whether the program was run. twin: the verification of the emulator's build of the same inputs and settings,
+    where this host cannot run the program itself. layers: op by op, where that was asked for."""
 
     program: ProgramFacts
     faults: list[str] = field(default_factory=list)
@@ -45,24 +54,30 @@ class Verification:
     layers: LayerComparison | None = None
     qnn: str | None = None
     tokens: int = 0
+    twin: "Verification | None" = None
 
     @property
     def verdict(self) -> str:
-        return "broken" if self.faults else "good" if self.computed else "not checked"
+        """`good as its twin` of a program that was not run, and whose twin is good."""
+        if self.faults:
+            return "broken"
+        if self.twin is not None:
+            return "good as its twin" if self.twin.verdict == "good" else "not checked"
+        return "good" if self.computed else "not checked"
+
+    @property
+    def ran(self) -> "Verification":
+        """Of the program whose figures there are: its own, or its twin's."""
+        return self.twin or self
 
 
-def verify(
-    program: ProgramFacts,
-    model: Model,
-    tokens: list[int],
-    quick: bool,
-    read: Read,
-    progress: Progress,
-    locate: bool = False,
-) -> Verification:
-    """All checks of a program on a text of token ids, of which the first few hundred are read by `read`, on the
-    emulator. locate: compare the layers op by op, too, where hexport built it. Raises HexportError where it crashes or
-    hangs."""
+def verify(path: Path, model: Model, tokens: list[int], quick: bool, host: Host, locate: bool = False) -> Verification:
+    """All checks of a program on a text of token ids, of which the host's emulator reads the first few hundred.
+
+    A program that the emulator cannot run is checked without, and its twin is verified in its place. locate: compare the
+    layers op by op, too, where hexport built it. Raises HexportError where the program crashes or hangs.
+    """
+    program = host.inspect(path)
     built = built_program(program.path)
     structure, rest = contract_faults(program, model)
     structure += manifest_faults(built, program) if built else ()
@@ -71,19 +86,19 @@ def verify(
         result.notes.append("it was not run: it is not what it should be, or not a program of this checkpoint")
         return result
     if refusal := emulator_refusal(program):
-        twin = twin_line(built) if built else None
-        result.notes += [f"it was not run: {refusal}", *([twin] if twin else [])]
+        result.notes.append(f"it was not run: {refusal}")
+        if built:
+            _verify_twin(result, built, model, tokens, quick, host, locate)
         return result
     amounts = amounts_of(program, len(tokens), quick)
     with tempfile.TemporaryDirectory() as folder:
-        reading = read(program.path, tokens, amounts, Path(folder))
+        reading = host.read(program.path, tokens, amounts, Path(folder))
     result.computed, result.qnn, result.tokens = True, reading.qnn, len(reading.logits)
-    result.found = _compared(result, model.checkpoint, tokens, amounts, reading, built, progress)
+    result.found = _compared(result, model.checkpoint, tokens, amounts, reading, built, host.progress)
     result.faults += faults_of(result.found)
     found = result.found
-    if (
-        result.faults and found.keys_db and found.layers_db
-    ):  # in a good program, what calibration did not see is clipped
+    # In a good program, what calibration did not see is clipped.
+    if result.faults and found.keys_db and found.layers_db:
         found.located = located(found.keys_db, found.layers_db, found.text["sqnr_db"])
     if found.departs is not None and not result.faults:
         result.notes.append(
@@ -92,12 +107,26 @@ def verify(
     if locate and built:
         try:
             checkpoint = built.turned(model.checkpoint)
-            result.layers = built.layers_on_emulator(checkpoint, tokens[: result.tokens], progress)
+            result.layers = built.layers_on_emulator(checkpoint, tokens[: result.tokens], host.progress)
         except HexportError as error:
             result.notes.append(f"not compared op by op: {error}")
     if unseen := found.unseen:
         result.notes.append(f"below what can be seen in its noise: {', '.join(unseen)}")
     return result
+
+
+def _verify_twin(
+    result: Verification, built: Built, model: Model, tokens: list[int], quick: bool, host: Host, locate: bool
+) -> None:
+    """Verify the emulator's build of the same inputs and settings, and take its faults for the program's."""
+    twin, why_not = built_twin(built)
+    if twin is None:
+        result.notes += [why_not] if why_not else []
+        return
+    result.twin = verify(twin, model, tokens, quick, host, locate)
+    result.faults += [f"its twin, the emulator's build: {fault}" for fault in result.twin.faults]
+    result.notes.append(f"all figures are of its twin, the emulator's build of the same inputs and settings: {twin}")
+    result.notes += result.twin.notes
 
 
 def _compared(
