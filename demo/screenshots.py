@@ -1,6 +1,6 @@
 """Screenshots of a report, as docs/ shows them: wide and narrow, light and dark. It needs Chromium.
 
-    python demo/screenshots.py artifacts/report/index.html docs
+python demo/screenshots.py artifacts/report/index.html docs
 """
 
 import shutil

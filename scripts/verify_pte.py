@@ -2,8 +2,8 @@
 
 PROGRAM is inspected, and run on this host's emulator on the beginning of a text; its logits are compared with those of
 the float decoder, of the fake-quantised one where hexport built it, and of decoders that make known mistakes. The exit
-code is 0 if it is good, 1 if it is broken, and 2 if it could not be checked. One that the emulator cannot run is as good
-as the emulator's build of the same inputs and settings, where that is there. docs/verify.md tells the rest.
+code is 0 if it is good, 1 if it is broken, and 2 if it could not be checked. One that the emulator cannot run is as
+good as the emulator's build of the same inputs and settings, where that is there. docs/verify.md tells the rest.
 """
 
 import os

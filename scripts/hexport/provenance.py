@@ -12,11 +12,11 @@ from importlib import metadata
 from pathlib import Path
 
 from hexport import __version__
-from hexport.checkpoints.regular_file import regular_file
 from hexport.code_digest import SCRIPTS, code_digest, package_versions
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 from hexport.job_process import is_running
+from hexport.regular_file import regular_file
 
 # What `fetch` writes of a repository: the files that it has put beside.
 LISTING = "download.json"

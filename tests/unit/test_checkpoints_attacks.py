@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import checkpoint
-from hexport.checkpoints.json_file import MAX_BYTES, parse_json, read_json
-from hexport.checkpoints.regular_file import read_bytes, regular_file
 from hexport.checkpoints.torch_file import TRIED_WITH, checkpoint_offset
 from hexport.errors import HexportError
+from hexport.json_file import MAX_BYTES, parse_json, read_json
+from hexport.regular_file import read_bytes, regular_file
 
 SETTINGS = {"sha256": None, "params": None}
 NORM, QUERY = "model.layers.1.input_layernorm.weight", "model.layers.0.self_attn.q_proj.weight"

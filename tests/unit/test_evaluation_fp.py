@@ -8,9 +8,9 @@ import torch
 from small_models import random_tokens, transformers_logits
 
 from hexport.code_digest import SCRIPTS, import_closure
+from hexport.decoder import stream
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
-from hexport.evaluation import stream
 from hexport.evaluation.fp import fp_logits, fp_scores
 from hexport.evaluation.scores import Scoring, token_scores
 from hexport.progress import Progress

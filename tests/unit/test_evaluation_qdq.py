@@ -10,8 +10,8 @@ import torch
 from small_models import random_tokens
 from word_tokenizer import save_word_tokenizer, words
 
+from hexport.decoder import stream
 from hexport.decoder.weights import Checkpoint
-from hexport.evaluation import stream
 from hexport.evaluation.comparison import Comparison
 from hexport.evaluation.fp import fp_scores
 from hexport.evaluation.qdq import QuantisedScores

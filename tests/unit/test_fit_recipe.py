@@ -14,11 +14,11 @@ from tiny_model import SCRIPTS, environment
 from fit_recipe import main
 from hexport.build.program_size import estimated_bytes
 from hexport.config.settings import parse_config
+from hexport.decoder.float_decoder import FloatDecoder
 from hexport.decoder.sizes import sizes_of
+from hexport.decoder.stream import stream
 from hexport.decoder.weights import Checkpoint
 from hexport.evaluation.comparison import Comparison
-from hexport.evaluation.fp import FloatDecoder
-from hexport.evaluation.stream import stream
 from hexport.fitting import damage
 from hexport.fitting.choices import TABLE_UNIT, candidates
 from hexport.progress import Progress

@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from small_models import random_model
 
 from hexport.config.settings import parse_config
+from hexport.decoder.float_decoder import FloatDecoder
+from hexport.decoder.stream import stream
 from hexport.decoder.weights import Checkpoint
 from hexport.evaluation.comparison import Comparison
-from hexport.evaluation.fp import FloatDecoder
 from hexport.evaluation.qdq import FakeQuantisedDecoder
 from hexport.evaluation.sensitivity import TOKENS, WORTH_DB, Gain, Sensitivity, overrides_yaml
-from hexport.evaluation.stream import stream
 from hexport.file_hashes import sha256
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate

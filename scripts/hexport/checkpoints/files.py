@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hexport.checkpoints.json_file import read_json
-from hexport.checkpoints.regular_file import regular_file
 from hexport.errors import HexportError
+from hexport.json_file import read_json
+from hexport.regular_file import regular_file
 
 ACCEPTED = (
     "a Hugging Face folder (config.json with *.safetensors or pytorch_model*.bin), a Meta folder "

@@ -14,8 +14,8 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 from gguf.constants import GGML_QUANT_SIZES
 
-from hexport.checkpoints.regular_file import regular_file
 from hexport.errors import HexportError
+from hexport.regular_file import regular_file
 
 MAX_KEYS, MAX_TENSORS, MAX_ITEMS = 10_000, 100_000, 4_000_000  # of a file, of a file, of a list
 MAX_HEADER_BYTES, MAX_TEXT_BYTES = 256 << 20, 16 << 20

@@ -21,11 +21,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, validate_repo_id
 
 from hexport.checkpoints.download import download, partial_path
-from hexport.checkpoints.json_file import parse_json
 from hexport.checkpoints.uri import HubFiles
 from hexport.checkpoints.web import one_line_http_errors, read_url
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
+from hexport.json_file import parse_json
 from hexport.provenance import write_json
 
 MAX_LISTING = 16 << 20  # bytes of the listing of a repository: some 100,000 files

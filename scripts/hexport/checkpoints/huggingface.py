@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hexport.checkpoints.files import PublishedCheckpoint
-from hexport.checkpoints.json_file import read_json
 from hexport.checkpoints.safetensors_file import read_safetensors
 from hexport.checkpoints.tensor import Tensor
 from hexport.checkpoints.torch_file import is_state_dict, open_torch_file
 from hexport.errors import HexportError
+from hexport.json_file import read_json
 
 
 def read_folder(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:

@@ -5,9 +5,9 @@ Fields and defaults: ModelArgs in llama/model.py (github.com/meta-llama/llama-mo
 
 from pathlib import Path
 
-from hexport.checkpoints.json_file import read_json
 from hexport.decoder.config_values import boolean, integer, positive_number
 from hexport.errors import HexportError
+from hexport.json_file import read_json
 
 # How long training took, and how Meta's own runtime is laid out: no part of what the model computes.
 IGNORED = {"max_seq_len", "max_batch_size", "dropout", "model_parallel_size"}

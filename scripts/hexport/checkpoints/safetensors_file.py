@@ -5,10 +5,10 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from hexport.checkpoints.json_file import MAX_BYTES, parse_json
-from hexport.checkpoints.regular_file import regular_file
 from hexport.checkpoints.tensor import NUMPY_TYPES, Tensor, stored
 from hexport.errors import HexportError
+from hexport.json_file import MAX_BYTES, parse_json
+from hexport.regular_file import regular_file
 
 
 def read_safetensors(path: Path) -> Iterator[Tensor]:

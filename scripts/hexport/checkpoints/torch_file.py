@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hexport.checkpoints.regular_file import regular_file
 from hexport.checkpoints.tensor import TORCH_TYPES, Tensor, stored
 from hexport.errors import HexportError
+from hexport.regular_file import regular_file
 
 MAX_PICKLE_BYTES = 16 << 20  # of names, shapes and places: some 100,000 tensors
 TRIED_WITH = "2.13.0"

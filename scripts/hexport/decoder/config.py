@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hexport.checkpoints.json_file import read_json
 from hexport.decoder.config_values import boolean, integer, positive_number
 from hexport.decoder.families import COMMON_KEYS, FAMILIES, IRRELEVANT_KEYS, USUAL_VALUES, Family
 from hexport.decoder.layer_kinds import LayerKind, read_layers
 from hexport.decoder.rope_scaling import Rope
 from hexport.errors import HexportError
+from hexport.json_file import read_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from hexport.decoder.float_decoder import FloatDecoder
+from hexport.decoder.stream import stream
 from hexport.decoder.weights import Checkpoint
 from hexport.evaluation.comparison import Comparison
-from hexport.evaluation.fp import FloatDecoder
 from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
 from hexport.evaluation.qdq import FakeQuantisedDecoder
 from hexport.evaluation.scores import Scoring, TokenScores
-from hexport.evaluation.stream import stream
 from hexport.progress import Progress
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe

@@ -1,14 +1,13 @@
-"""The float32 decoder, layer by layer: what every other phase is compared with."""
+"""Scores and logits of the float32 decoder: what every other phase is compared with."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from hexport.decoder.device import device
-from hexport.decoder.matrix_products import layer_by_products
-from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer, load_prologue
+from hexport.decoder.float_decoder import FloatDecoder
+from hexport.decoder.stream import stream
+from hexport.decoder.weights import Checkpoint
 from hexport.evaluation.scores import Scoring, TokenScores
-from hexport.evaluation.stream import State, stream
 from hexport.progress import Progress
 
 
@@ -35,22 +34,3 @@ def fp_logits(
     epilogue = decoder.epilogue()
     for of_sequence in torch.cat(hidden, dim=1).split([len(tokens) for tokens in sequences], dim=1):
         yield epilogue(of_sequence)[0]
-
-
-class FloatDecoder:
-    """Its parts compute what those of `decoder.model` do, by matrix products and fused attention, which take the CPU
-    half the time of 1x1 convolutions and of attention spelled out."""
-
-    def __init__(self, checkpoint: Checkpoint, context_len: int):
-        self.checkpoint, self.context_len = checkpoint, context_len
-
-    def prologue(self) -> Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]:
-        return load_prologue(self.checkpoint, self.context_len).to(device())
-
-    def layer(self, i: int) -> Callable[[State], torch.Tensor]:
-        layer, config = load_layer(self.checkpoint, i).to(device()), self.checkpoint.config
-        return lambda state: layer_by_products(layer, config, i, state.hidden, state.pack.lengths, state.ropes)
-
-    def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        epilogue = load_epilogue(self.checkpoint).to(device())
-        return lambda hidden: epilogue.output.of_rows(epilogue.norm(hidden))

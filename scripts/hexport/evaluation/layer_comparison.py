@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hexport.decoder.float_decoder import FloatDecoder
 from hexport.decoder.masks import MASKS
+from hexport.decoder.stream import after_prologue, packs
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation.comparison import Comparison, SignalToNoise
-from hexport.evaluation.fp import FloatDecoder
 from hexport.evaluation.qdq import FakeQuantisedDecoder
-from hexport.evaluation.stream import Pack, State, packed_masks, packs
 from hexport.lowering.decoder_graph import DecoderGraph, hidden_name
 from hexport.lowering.tapped import TappedPart, tapped_epilogue, tapped_layer
 from hexport.lowering.templates import lower_templates
@@ -123,18 +123,18 @@ def compare_layers(
         )
     exact_decoder, decoder = FloatDecoder(checkpoint, n), FakeQuantisedDecoder(checkpoint, attrs, recipe, n)
     (pack,) = packs([tokens])
-    masks, parts = packed_masks(pack.lengths, graph.config.sliding_window), []
+    parts = []
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         build = checkpoint, target, Path(folder), progress
-        exact, state = (_after_prologue(each, pack) for each in (exact_decoder, decoder))
-        shared = {name: coded(mask, attrs.mask) for name, mask in zip(MASKS, masks, strict=False)}
+        exact, state = (after_prologue(each, pack, graph.config.sliding_window) for each in (exact_decoder, decoder))
+        shared = {name: coded(mask, attrs.mask) for name, mask in zip(MASKS, state.masks, strict=False)}
         for i, (rope, point) in enumerate(zip(state.ropes, decoder.rope_points, strict=True)):
             shared[f"rope_{i}"] = coded(rope, attrs.encoding(point))
         entering = coded(state.hidden, attrs.encoding(decoder.hidden_point))
         emulated = entering  # the prologue only looks up
         for i in progress.steps(range(n_layers), "compare", n_layers):
             part, layer = tapped_layer(graph, i, *build), decoder.loaded_layer(i)
-            run = functools.partial(layer, state.hidden, masks, state.ropes)
+            run = functools.partial(layer, state.hidden, state.masks, state.ropes)
             given, name = {**shared, hidden_name(i): entering}, f"layers.{i}"
             points = _point_noises(part, given, layer.graph, name, attrs, run)
             emulated = part({**shared, hidden_name(i): emulated})[0][hidden_name(i + 1)]
@@ -161,11 +161,6 @@ def coded(values: torch.Tensor, encoding: Encoding) -> np.ndarray:
 def decoded(codes: np.ndarray, encoding: Encoding) -> torch.Tensor:
     """The values of codes, float64."""
     return torch.from_numpy((codes.astype(np.float64) - encoding.zero_point) * encoding.scale)
-
-
-def _after_prologue(decoder, pack: Pack) -> State:
-    hidden, *ropes = decoder.prologue()(pack.tokens, pack.positions)
-    return State(pack, hidden, ropes)
 
 
 def _point_noises(

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
+from hexport.regular_file import read_bytes
 
 # A document is about a page: `limit` counts documents, and the emulator takes about a minute for one of these.
 DOCUMENT_WORDS = 512

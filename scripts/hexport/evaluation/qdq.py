@@ -6,13 +6,13 @@ from dataclasses import replace
 import torch
 
 from hexport.decoder.device import device
+from hexport.decoder.float_decoder import FloatDecoder
 from hexport.decoder.masks import MASK
 from hexport.decoder.model import Epilogue, Prologue, empty_cache, rope_of
+from hexport.decoder.stream import State, stream
 from hexport.decoder.weights import Checkpoint
 from hexport.evaluation.comparison import Comparison, SignalToNoise
-from hexport.evaluation.fp import FloatDecoder
 from hexport.evaluation.scores import Scoring, TokenScores
-from hexport.evaluation.stream import State, packed_masks, stream
 from hexport.progress import Progress
 from hexport.quantization.calibration import EXPORT_LENGTH, prepare_epilogue, prepare_layer, prepare_prologue
 from hexport.quantization.fake_quantize import FakeQuantisedGraph
@@ -80,8 +80,8 @@ class FakeQuantisedDecoder:
         return graph
 
     def layer(self, i: int) -> Callable[[State], torch.Tensor]:
-        layer, window = self.loaded_layer(i), self.checkpoint.config.sliding_window
-        return lambda state: layer(state.hidden, packed_masks(state.pack.lengths, window), state.ropes)
+        layer = self.loaded_layer(i)
+        return lambda state: layer(state.hidden, state.masks, state.ropes)
 
     def signature(self, i: int) -> tuple:
         """Layers for which it is the same share a graph."""

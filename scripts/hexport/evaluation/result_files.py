@@ -5,8 +5,8 @@ from pathlib import Path
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from hexport.checkpoints.json_file import read_json
 from hexport.errors import HexportError
+from hexport.json_file import read_json
 
 NUMBER = {"type": ["number", "null"]}
 SPEEDS = ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s")

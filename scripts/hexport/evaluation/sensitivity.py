@@ -11,12 +11,12 @@ import torch
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.model import Epilogue, Layer
+from hexport.decoder.stream import Pack, State, after_prologue, packs, stream
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation.comparison import SignalToNoise
 from hexport.evaluation.fp import fp_logits
 from hexport.evaluation.qdq import FakeQuantisedDecoder
-from hexport.evaluation.stream import Pack, State, packs, stream
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.prepared import set_parameters, weight_observer
@@ -138,8 +138,8 @@ def _logits(
     base: _Decoder, wide_kv: _Decoder | None, pack: Pack, progress: Progress
 ) -> Iterator[tuple[tuple[str, str], torch.Tensor]]:
     """Logits (tokens, vocab) of the base model and of each variant, which is named by its place and its part."""
-    hidden, *ropes = base.prologue()(pack.tokens, pack.positions)
-    state, n_layers = State(pack, hidden, ropes), base.checkpoint.config.n_layers
+    config = base.checkpoint.config
+    state, n_layers = after_prologue(base, pack, config.sliding_window), config.n_layers
     on_their_way: list[tuple[list[tuple[str, str]], State]] = [([BASE], state)]
     for i in progress.steps(range(n_layers), "sensitivity", n_layers):
         own = {} if wide_kv is None else {(str(i), KV): wide_kv.behind(base).layer(i)(state)}
@@ -160,10 +160,10 @@ def _logits(
 
 
 def _side_by_side(state: State, hidden: list[torch.Tensor]) -> State:
-    """Variants of a state's hidden states, as further sequences of its pack."""
-    pack, n = state.pack, len(hidden)
-    packed = Pack(pack.tokens.repeat(1, n), pack.positions.repeat(1, n), pack.lengths * n)
-    return State(packed, torch.cat(hidden, dim=1), [rope.repeat(1, 1, n, 1) for rope in state.ropes])
+    """Variants of a state's hidden states, as further sequences beside it."""
+    n = len(hidden)
+    ropes = [rope.repeat(1, 1, n, 1) for rope in state.ropes]
+    return State(torch.cat(hidden, dim=1), ropes, state.lengths * n, state.window)
 
 
 def _whole(decoder: FakeQuantisedDecoder, inputs: list[list[int]], progress: Progress) -> torch.Tensor:

@@ -22,15 +22,14 @@ from hexport.code_digest import code_digest
 from hexport.decoder.device import device
 from hexport.decoder.layer_kinds import LayerKind
 from hexport.decoder.model import UncachedLayer
+from hexport.decoder.stream import CHUNK, LEAST_ROWS, State
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.errors import HexportError
 from hexport.evaluation.comparison import Comparison
-from hexport.evaluation.stream import CHUNK, LEAST_ROWS
 from hexport.fitting.choices import TABLE_UNIT, Unit, coding_name
 from hexport.fitting.gradients import hidden_gradients, projection_gradients
 from hexport.progress import Progress
 from hexport.provenance import write_json
-from hexport.quantization.calibration import State
 from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.kept_names import identity, kept_name
 from hexport.quantization.prepared import weight_observer

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from hexport.decoder.device import device
 from hexport.decoder.layer_kinds import LayerKind
 from hexport.decoder.model import Epilogue, UncachedLayer, rope_of
+from hexport.decoder.stream import CHUNK, LEAST_ROWS, State
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
-from hexport.evaluation.stream import CHUNK, LEAST_ROWS
 from hexport.progress import Progress
-from hexport.quantization.calibration import State
 from hexport.quantization.recipe import LAYER_PROJECTIONS
 from hexport.quantization.weight_inputs import pass_layer
 

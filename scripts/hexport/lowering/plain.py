@@ -14,6 +14,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import MASK, MASKS, causal_masks
 from hexport.decoder.model import empty_caches
+from hexport.decoder.stream import token_inputs
 from hexport.decoder.weights import Checkpoint, load_decoder
 from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.constant_methods import SpecialTokens, constant_methods
@@ -21,7 +22,6 @@ from hexport.lowering.program import executorch_config
 from hexport.lowering.recording import Op
 from hexport.lowering.template_lowering import quantized_io_passes, record_ops
 from hexport.programs.abi import KV_METHOD
-from hexport.quantization.calibration import token_inputs
 from hexport.quantization.coded_weight import NO_WEIGHTS, CodedWeight
 from hexport.quantization.encodings import known_or_observed, layer_encodings, observe_table
 from hexport.quantization.prepared import PreparedGraph, prepare

@@ -5,23 +5,14 @@ observe, because the templates run the same ops on the same values.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import itemgetter
 
 import torch
 from torch import nn
 
 from hexport.decoder.config import DecoderConfig
-from hexport.decoder.device import device, machine
-from hexport.decoder.masks import MASK, causal_mask, causal_masks
-from hexport.decoder.model import Epilogue, Layer, Prologue, UncachedLayer, empty_cache, rope_of
-from hexport.decoder.rope import TABLES
-from hexport.decoder.sizes import sizes_of
-from hexport.decoder.weights import Checkpoint, layer_without_weights, load_epilogue, load_prologue
-from hexport.errors import HexportError
-from hexport.progress import Progress
-from hexport.quantization.coded_weight import NO_WEIGHTS, CodedWeight
-from hexport.quantization.costs import (
+from hexport.decoder.costs import (
     EXPORT_S,
     calibrated_epilogue_s,
     calibrated_layer_s,
@@ -29,6 +20,16 @@ from hexport.quantization.costs import (
     searched_table_s,
     table_s,
 )
+from hexport.decoder.device import device, machine
+from hexport.decoder.masks import MASK, causal_mask
+from hexport.decoder.model import Epilogue, Layer, Prologue, UncachedLayer, empty_cache, rope_of
+from hexport.decoder.rope import TABLES
+from hexport.decoder.sizes import sizes_of
+from hexport.decoder.stream import State, state_of, token_inputs
+from hexport.decoder.weights import Checkpoint, layer_without_weights, load_epilogue, load_prologue
+from hexport.errors import HexportError
+from hexport.progress import Progress
+from hexport.quantization.coded_weight import NO_WEIGHTS, CodedWeight
 from hexport.quantization.encodings import known_or_observed, layer_encodings, observe_table
 from hexport.quantization.points import placed
 from hexport.quantization.prepared import (
@@ -60,22 +61,6 @@ SHARED_INPUTS = {"hidden", MASK, *(f"rope_{i}" for i in range(len(TABLES)))}
 EXPORT_LENGTH = 8
 EPILOGUE_POINTS = [(EPILOGUE, point) for point in ("norm.rms_norm", "output.conv2d")]
 READ = "read embeddings"  # a part, in the progress
-
-
-@dataclass
-class State:
-    """A sample of n tokens between two layers.
-
-    hidden (1, n, hidden); ropes: cos, sin, -sin (1, 1, n, dims / 2) of each; masks (1, 1, n, n) as of `causal_masks`
-    """
-
-    hidden: torch.Tensor
-    ropes: list[torch.Tensor]
-    masks: tuple[torch.Tensor, ...]
-
-    def to(self, device: torch.device) -> "State":
-        ropes, masks = ([tensor.to(device) for tensor in tensors] for tensors in (self.ropes, self.masks))
-        return State(self.hidden.to(device), ropes, tuple(masks))
 
 
 def calibrate(
@@ -128,11 +113,6 @@ def check_samples(samples: list[list[int]], config: DecoderConfig) -> None:
         )
 
 
-def token_inputs(tokens: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and their positions from 0, both int32 (1, n)."""
-    return torch.tensor([tokens], dtype=torch.int32), torch.arange(len(tokens), dtype=torch.int32)[None]
-
-
 def prepare_prologue(prologue: Prologue, ar_len: int, recipe: Recipe) -> PreparedGraph:
     return prepare(prologue, token_inputs([0] * ar_len), recipe, PROLOGUE)
 
@@ -174,9 +154,7 @@ def _calibrate_prologue(checkpoint, samples, recipe, activations, progress) -> l
     template = prepare_prologue(prologue, EXPORT_LENGTH, recipe)
     states = []
     for sample in progress.steps(samples, "calibrate prologue", len(samples), "sample"):
-        hidden, *ropes = template.module(*token_inputs(sample))
-        state = State(hidden, ropes, causal_masks(len(sample), len(sample), 0, config.sliding_window))
-        states.append(state.to(device()))
+        states.append(state_of(template.module, sample, config.sliding_window))
     if config.row_scales:
         observe_table(template.points, prologue)
     for point, observer in template.points.items():

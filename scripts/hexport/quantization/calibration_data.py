@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from hexport.checkpoints.json_file import parse_json
-from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
+from hexport.json_file import parse_json
 from hexport.quantization.calibration_set import CHATS, set_texts
+from hexport.regular_file import read_bytes
 from hexport.tokenizers.tokenizer import Tokenizer
 
 MAX_CHATS_BYTES = 64 << 20  # far more than a calibration goes through

@@ -18,17 +18,17 @@ from torch.nn import functional as F
 
 from hexport.code_digest import code_digest
 from hexport.decoder.config import DecoderConfig
+from hexport.decoder.costs import float_epilogue_s, float_layer_s, table_s
 from hexport.decoder.device import device
 from hexport.decoder.matrix_products import layer_by_products
 from hexport.decoder.model import Layer
 from hexport.decoder.sizes import sizes_of
+from hexport.decoder.stream import State
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.provenance import atomic_path, is_whole, manifest_path, write_manifest
-from hexport.quantization.calibration import State
 from hexport.quantization.coded_weight import CodedWeight
-from hexport.quantization.costs import float_epilogue_s, float_layer_s, table_s
 from hexport.quantization.kept_names import kept_name
 from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION
 from hexport.quantization.vocabulary import row_blocks

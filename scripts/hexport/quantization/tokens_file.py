@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hexport.checkpoints.json_file import parse_json
-from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
+from hexport.json_file import parse_json
+from hexport.regular_file import read_bytes
 
 MAX_BYTES = 256 << 20  # some 40 million tokens
 REMEDY = "remove it, and snakemake makes it anew"

@@ -4,13 +4,11 @@ from collections.abc import Iterable
 
 import torch
 
-from hexport.decoder.device import device
 from hexport.decoder.layer_kinds import LayerKind
-from hexport.decoder.masks import causal_masks
 from hexport.decoder.model import UncachedLayer, rope_of, to_channels
+from hexport.decoder.stream import State, state_of
 from hexport.decoder.weights import Checkpoint
 from hexport.progress import Progress
-from hexport.quantization.calibration import State, token_inputs
 from hexport.quantization.vocabulary import prologue_of
 
 # Projections that read what another one reads: its products serve them too.
@@ -24,12 +22,7 @@ SAME_INPUT = {
 def states_of(checkpoint: Checkpoint, samples: list[list[int]], progress: Progress, part: str) -> list[State]:
     """The samples before the first layer. `part` is the name of this work in the progress."""
     prologue, samples = prologue_of(checkpoint, samples, progress, part)
-    states = []
-    for sample in samples:
-        hidden, *ropes = prologue(*token_inputs(sample))
-        masks = causal_masks(len(sample), len(sample), 0, checkpoint.config.sliding_window)
-        states.append(State(hidden, ropes, masks).to(device()))
-    return states
+    return [state_of(prologue, sample, checkpoint.config.sliding_window) for sample in samples]
 
 
 def pass_layer(layer: UncachedLayer, kind: LayerKind, states: list[State]) -> list[torch.Tensor]:

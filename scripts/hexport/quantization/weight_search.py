@@ -12,17 +12,18 @@ import torch
 from torch import nn
 
 from hexport.code_digest import code_digest
+from hexport.decoder.costs import feedback_s, float_layer_s, search_s, table_s
 from hexport.decoder.device import device
 from hexport.decoder.model import UncachedLayer
 from hexport.decoder.sizes import sizes_of
+from hexport.decoder.stream import State
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.provenance import is_whole, manifest_path, write_manifest
 from hexport.quantization.block_scales import block_scales
-from hexport.quantization.calibration import State, check_samples
+from hexport.quantization.calibration import check_samples
 from hexport.quantization.coded_weight import CodedWeight
-from hexport.quantization.costs import feedback_s, float_layer_s, search_s, table_s
 from hexport.quantization.gptq import gptq
 from hexport.quantization.kept_names import identity, kept_name
 from hexport.quantization.prepared import weight_observer

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import tokenizers
 
-from hexport.checkpoints.json_file import read_json
-from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
+from hexport.json_file import read_json
+from hexport.regular_file import read_bytes
 from hexport.tokenizers.library import one_line_library_errors, panics_unsaid
 
 MAX_BYTES = 256 << 20  # of a tokenizer.json: the largest published one has 35 MB

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from hexport.checkpoints.regular_file import regular_file
 from hexport.errors import HexportError
+from hexport.regular_file import regular_file
 
 MAX_MODEL_BYTES = 64 << 20  # of a *.model: the largest published one has 5 MB
 # What the chat template, the special tokens and the tokens that end a turn may come from, beside the tokenizer itself.

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from hexport.checkpoints.json_file import MAX_BYTES, read_json
-from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
+from hexport.json_file import MAX_BYTES, read_json
+from hexport.regular_file import read_bytes
 from hexport.tokenizers.backend import special_tokens
 from hexport.tokenizers.tokenizer import AS_IT_IS
 

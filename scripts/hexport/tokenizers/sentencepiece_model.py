@@ -11,8 +11,8 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec, TrainerSpec
 from tokenizers import Tokenizer
 
-from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
+from hexport.regular_file import read_bytes
 from hexport.tokenizers.files import MAX_MODEL_BYTES
 from hexport.tokenizers.pieces import Pieces, build_tokenizer
 from hexport.tokenizers.probe import check_equal

@@ -9,8 +9,8 @@ from pathlib import Path
 import tiktoken
 from tokenizers import AddedToken, Tokenizer
 
-from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
+from hexport.regular_file import read_bytes
 from hexport.tokenizers.byte_level import LLAMA3_WORDS, PRE_TYPES, byte_level_tokenizer
 from hexport.tokenizers.files import MAX_MODEL_BYTES
 from hexport.tokenizers.merges import all_merges

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import tokenizers
 
-from hexport.checkpoints.json_file import read_json
 from hexport.errors import HexportError
+from hexport.json_file import read_json
 from hexport.tokenizers.backend import load_backend, special_tokens
 from hexport.tokenizers.chat import render_chat
 from hexport.tokenizers.library import one_line_library_errors

@@ -15,8 +15,8 @@ PACKAGES = ("executorch", "torch", "transformers")
 
 
 def document_of(verification: Verification, checkpoint: str, model: Model) -> dict:
-    """Figures that are not finite, as the SQNR of what is equal, are null. `ran` is the program whose figures these are:
-    the one at hand, or its twin. checkpoint: as the user named it."""
+    """Figures that are not finite, as the SQNR of what is equal, are null. `ran` is the program whose figures these
+    are: the one at hand, or its twin. checkpoint: as the user named it."""
     program, config, ran = verification.program, model.checkpoint.config, verification.ran
     options, layouts = program.options, layouts_of(program)
     return {

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from hexport.decoder.device import device
+from hexport.decoder.float_decoder import FloatDecoder
 from hexport.decoder.matrix_products import layer_by_products
 from hexport.decoder.model import rope_of
+from hexport.decoder.stream import State
 from hexport.decoder.weights import Checkpoint, load_layer
-from hexport.evaluation.fp import FloatDecoder
-from hexport.evaluation.stream import State
 from hexport.programs.abi import KV_METHOD
 from hexport.programs.facts import ProgramFacts
 from hexport.verification.figures import sqnr_db
@@ -44,7 +44,7 @@ class RecordingDecoder(FloatDecoder):
             k = attention.k_rope(k, *rope) if rope else k
             self.k.append(k[0].transpose(0, 1).cpu().numpy())
             self.v.append(v[0].transpose(0, 1).cpu().numpy())
-            return layer_by_products(layer, config, i, state.hidden, state.pack.lengths, state.ropes)
+            return layer_by_products(layer, config, i, state.hidden, state.lengths, state.ropes)
 
         return recorded
 

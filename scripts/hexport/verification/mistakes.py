@@ -13,12 +13,12 @@ from torch import nn
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.device import device
+from hexport.decoder.float_decoder import FloatDecoder
 from hexport.decoder.matrix_products import layer_by_products
 from hexport.decoder.model import Layer
 from hexport.decoder.rope_scaling import Linear, Llama3, LongRope, Rope
+from hexport.decoder.stream import State
 from hexport.decoder.weights import Checkpoint, with_parameters
-from hexport.evaluation.fp import FloatDecoder
-from hexport.evaluation.stream import State
 
 Parameters = dict[str, torch.Tensor]
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -64,7 +64,7 @@ class MistakenDecoder(FloatDecoder):
         if change.activation is not None:
             layer.feed_forward.activation = change.activation
         return lambda state: layer_by_products(
-            layer, change.config, i, state.hidden, state.pack.lengths, state.ropes, change.ahead
+            layer, change.config, i, state.hidden, state.lengths, state.ropes, change.ahead
         )
 
 

@@ -11,7 +11,6 @@ from hexport.build.sources import download_name
 from hexport.checkpoints.canonical import check_tensors, write_safetensors
 from hexport.checkpoints.fetch import fetch
 from hexport.checkpoints.files import find_checkpoint
-from hexport.checkpoints.json_file import read_json
 from hexport.checkpoints.source import read_checkpoint
 from hexport.checkpoints.uri import HubFiles, parse_uri
 from hexport.code_digest import SCRIPTS
@@ -19,6 +18,7 @@ from hexport.config.uris import is_remote
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation.local_text import read_text
+from hexport.json_file import read_json
 from hexport.progress import Progress
 from hexport.provenance import write_json, write_manifest, write_text
 from hexport.tokenizers.files import tokenizer_files

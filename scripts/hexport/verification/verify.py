@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hexport.decoder.float_decoder import FloatDecoder
+from hexport.decoder.stream import StreamedDecoder, stream
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
-from hexport.evaluation.fp import FloatDecoder
 from hexport.evaluation.layer_comparison import LayerComparison
-from hexport.evaluation.stream import StreamedDecoder, stream
 from hexport.programs.abi import PREFILL_METHOD
 from hexport.programs.capabilities import emulator_refusal
 from hexport.programs.facts import ProgramFacts
@@ -43,8 +43,8 @@ class Host:
 @dataclass
 class Verification:
     """faults: in a line each; none of a good program. notes: what could not be checked, and where to look on.
-    computed: whether the program was run. twin: the verification of the emulator's build of the same inputs and settings,
-    where this host cannot run the program itself. layers: op by op, where that was asked for."""
+    computed: whether the program was run. twin: the verification of the emulator's build of the same inputs and
+    settings, where this host cannot run the program itself. layers: op by op, where that was asked for."""
 
     program: ProgramFacts
     faults: list[str] = field(default_factory=list)
@@ -74,8 +74,8 @@ class Verification:
 def verify(path: Path, model: Model, tokens: list[int], quick: bool, host: Host, locate: bool = False) -> Verification:
     """All checks of a program on a text of token ids, of which the host's emulator reads the first few hundred.
 
-    A program that the emulator cannot run is checked without, and its twin is verified in its place. locate: compare the
-    layers op by op, too, where hexport built it. Raises HexportError where the program crashes or hangs.
+    A program that the emulator cannot run is checked without, and its twin is verified in its place. locate: compare
+    the layers op by op, too, where hexport built it. Raises HexportError where the program crashes or hangs.
     """
     program = host.inspect(path)
     built = built_program(program.path)

@@ -5,8 +5,8 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from hexport.checkpoints.regular_file import read_bytes
 from hexport.errors import HexportError
+from hexport.regular_file import read_bytes
 
 MAX_BYTES = 16 << 20  # the largest published index has 9 MB; Python's objects take up to 25 times as much
 MAX_DEPTH = 64  # what is read is written again, compared and shown by code that calls itself at each level

@@ -1,7 +1,9 @@
 """Token sequences on their way through decoders: all of them pass one layer, then the next.
 
-Memory holds one layer of each decoder and the hidden states, of WAVE_TOKENS tokens at a time. Short sequences go side
-by side into one call, so that they cost what their tokens cost.
+Calibration and the search of weights take the states of their samples through the layers in loops of their own, as they
+meet each layer more than once. Evaluation passes whole decoders, side by side: memory holds one layer of each and the
+hidden states, of WAVE_TOKENS tokens at a time. Short sequences go side by side into one call, so that they cost what
+their tokens cost.
 """
 
 import functools
@@ -13,12 +15,12 @@ from typing import Protocol
 import torch
 
 from hexport.decoder.config import DecoderConfig
+from hexport.decoder.costs import float_epilogue_s, float_layer_s
 from hexport.decoder.device import device
 from hexport.decoder.masks import ATTEND, MASKED
 from hexport.decoder.sizes import sizes_of
 from hexport.errors import HexportError
 from hexport.progress import Progress
-from hexport.quantization.costs import float_epilogue_s, float_layer_s
 
 PACK_TOKENS = 1024  # in one call, unless a single sequence is longer
 WAVE_TOKENS = 1 << 15
@@ -40,11 +42,21 @@ class Pack:
 
 @dataclass
 class State:
-    """A pack between two layers: hidden (1, n, hidden); ropes: cos, sin, -sin (1, 1, n, dims / 2) of each."""
+    """Sequences side by side between two layers.
 
-    pack: Pack
+    hidden (1, n, hidden); ropes: cos, sin, -sin (1, 1, n, dims / 2) of each; lengths: of the sequences, n in all;
+    window: of the decoder's sliding layers, None where it has none
+    """
+
     hidden: torch.Tensor
     ropes: Sequence[torch.Tensor]
+    lengths: tuple[int, ...]
+    window: int | None
+
+    @property
+    def masks(self) -> tuple[torch.Tensor, ...]:
+        """As of `packed_masks`: that of full layers, and that of sliding ones where there are any."""
+        return packed_masks(self.lengths, self.window)
 
 
 class StreamedDecoder(Protocol):
@@ -83,11 +95,27 @@ def stream(
     row = 0
     with torch.no_grad():
         for part, wave in zip(names, waves, strict=True):
-            states = [_after_prologue(decoder, wave) for decoder in decoders]
+            states = [_states(decoder.prologue(), wave, config.sliding_window) for decoder in decoders]
             for i in progress.steps(range(config.n_layers), f"evaluate{part}", config.n_layers):
                 _pass_layer(decoders, i, states, on_hidden)
             if on_logits is not None:
                 row = _pass_epilogue(decoders, states, config, row, on_logits, progress, f"logits{part}")
+
+
+def token_inputs(tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and their positions from 0, both int32 (1, n)."""
+    return torch.tensor([tokens], dtype=torch.int32), torch.arange(len(tokens), dtype=torch.int32)[None]
+
+
+def state_of(prologue: Callable[..., Sequence[torch.Tensor]], tokens: Sequence[int], window: int | None) -> State:
+    """One sequence before the first layer. The prologue computes on the CPU, the layers where decoders do."""
+    hidden, *ropes = (each.to(device()) for each in prologue(*token_inputs(tokens)))
+    return State(hidden, ropes, (len(tokens),), window)
+
+
+def after_prologue(decoder: StreamedDecoder, pack: Pack, window: int | None) -> State:
+    """The sequences of a pack before the first layer."""
+    return _states(decoder.prologue(), [pack], window)[0]
 
 
 def packs(inputs: Sequence[Sequence[int]]) -> Iterator[Pack]:
@@ -147,12 +175,13 @@ def _costs(part: str, wave: list[Pack], config: DecoderConfig, with_logits: bool
     return layers | ({f"logits{part}": float_epilogue_s(sizes, inputs)} if with_logits else {})
 
 
-def _after_prologue(decoder: StreamedDecoder, wave: list[Pack]) -> list[State]:
-    prologue, states = decoder.prologue(), []
+def _states(prologue: Callable, wave: list[Pack], window: int | None) -> list[State]:
+    """The sequences of each pack before the first layer."""
+    made = []
     for pack in wave:
         hidden, *ropes = prologue(pack.tokens, pack.positions)
-        states.append(State(pack, hidden, ropes))
-    return states
+        made.append(State(hidden, ropes, pack.lengths, window))
+    return made
 
 
 def _pass_layer(decoders, i: int, states: list[list[State]], on_hidden) -> None:
