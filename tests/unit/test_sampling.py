@@ -34,3 +34,14 @@ def test_a_seed_fixes_what_is_drawn():
     assert draws(1) == draws(1)
     assert draws(1) != draws(2)
     assert len(set(draws(1))) > 1
+
+
+def test_a_conversation_draws_the_same_whatever_is_drawn_in_others():
+    def draws(draw, conversation):
+        draw.conversation = conversation
+        return [draw(LOGITS) for _ in range(30)]
+
+    alone, among = Sampler(2.0), Sampler(2.0)
+    once, again = draws(alone, 0), draws(alone, 0)
+    assert [draws(among, number) for number in (0, 7, 7, 0)] == [once, once, again, again]
+    assert once != again
