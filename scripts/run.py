@@ -1,5 +1,7 @@
 """Write result.json and outputs.txt: run a program on a device, on the prompts of the config."""
 
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import click
@@ -11,8 +13,8 @@ from hexport.provenance import verified, write_json, write_manifest, write_text
 from hexport.settings_option import settings_option
 
 SETTINGS = (
-    'JSON: {"model", "recipe", "target", "mode", "prompts", "system_prompt", "temperature", "seq_len", "repeats", '
-    '"warmup"}, and in mode lookahead {"ngram", "window", "gcap"}'
+    'JSON: {"model", "recipe", "target", "mode", "prompts": […] or [[…], …], "system_prompt", "temperature", '
+    '"seq_len", "repeats", "warmup"}, and in mode lookahead {"ngram", "window", "gcap"}'
 )
 
 
@@ -46,12 +48,12 @@ def main(
             from hexport.devices.runs import run_program
 
             measured = run_program(found, program, tokenizer, settings, progress)
-        turns = [(said["prompt"], said["text"]) for said in measured.facts["prompts"]]
-        for prompt, text in turns:
-            progress.say(f"{prompt!r} -> {text!r}")
+        answers = measured.facts["prompts"]
+        for said in answers:
+            progress.say(f"{said['prompt']!r} -> {said['text']!r}")
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode")}
         write_json(output, {**facts, "device": measured.device, **measured.facts})
-        write_text(output.with_name("outputs.txt"), "".join(f"{prompt}\n{text}\n\n" for prompt, text in turns))
+        write_text(output.with_name("outputs.txt"), _outputs(answers))
         write_manifest(
             output,
             script=__file__,
@@ -62,6 +64,16 @@ def main(
             versions=measured.versions,
             **measured.manifest,
         )
+
+
+def _outputs(answers: list[dict]) -> str:
+    """Prompts and answers, under a line for each conversation where there are several."""
+    conversations = [list(said) for _, said in groupby(answers, key=itemgetter("conversation"))]
+    lines = []
+    for number, said in enumerate(conversations, 1):
+        lines += [f"== conversation {number} of {len(conversations)}\n"] if len(conversations) > 1 else []
+        lines += [f"{each['prompt']}\n{each['text']}\n" for each in said]
+    return "".join(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":

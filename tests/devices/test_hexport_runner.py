@@ -24,7 +24,8 @@ from real_program import BLOCK, CONTEXT, RealPrograms, real_programs, run_of  # 
 from hexport.config.devices import Device
 from hexport.devices import hexport_runner, phone_process
 from hexport.devices.adb import Phone
-from hexport.devices.emulator import load_generator
+from hexport.devices.answers import answer_prompts
+from hexport.devices.emulator import Run, load_generator
 from hexport.devices.faults import PassingFault, PhoneFault
 from hexport.devices.hexport_runner import generator, reader
 from hexport.devices.phone_code import write_code
@@ -33,7 +34,7 @@ from hexport.devices.talking import run_of as talk_run_of
 from hexport.devices.talking import talking_generator
 from hexport.errors import HexportError
 from hexport.progress import Progress
-from hexport.runtime.conversation import AnyGenerator, Script, converse
+from hexport.runtime.conversation import AnyGenerator
 from hexport.runtime.program import Program
 from hexport.runtime.reading import read
 from hexport.runtime.talk import Talk
@@ -78,10 +79,13 @@ def settings(board, board_phone, python) -> Device:
     return Device(**kind, serial=board.address, adb_server=server, python=python, timeout=90)
 
 
-def conversation(generator: AnyGenerator, programs: RealPrograms) -> list[list[int]]:
-    tokenizer = load_tokenizer(programs.tokenizer.parent)
-    script = Script(tokenizer, "", ["no no", "no "])
-    return [turn.generation.token_ids for turn in converse(generator, script, CONTEXT, frozenset(), Progress())]
+CONVERSATIONS = [["no no", "no "], ["On"], ["no no", "no "]]
+
+
+def answers_of(generator: AnyGenerator, programs: RealPrograms, run: Run, *conversations: list[str]) -> list[list[int]]:
+    tokenizer = replace(load_tokenizer(programs.tokenizer.parent), stop_ids=frozenset())
+    (found,) = answer_prompts(programs.of(run.mode), generator, tokenizer, list(conversations), run, Progress())
+    return [answer.turn.generation.token_ids for answer in found]
 
 
 def processes(board: LoopbackDevice) -> int:
@@ -102,21 +106,23 @@ def test_a_talk_on_a_phone_is_the_emulators(real_programs, board, board_phone, s
 
 
 @pytest.mark.parametrize(("mode", "temperature"), [("kv", 0.0), ("hybrid", 0.8), ("lookahead", 0.0)])
-def test_a_conversation_is_the_emulators(real_programs, board, board_phone, settings, mode, temperature):  # noqa: F811
+def test_conversations_are_the_emulators(real_programs, board, board_phone, settings, mode, temperature):  # noqa: F811
+    """In one load, and each as if it were alone."""
     program, run = real_programs.of(mode), replace(run_of(mode), temperature=temperature)
     with generator(board_phone, settings, program, real_programs.tokenizer, run, Progress()) as remote:
-        found = conversation(remote, real_programs)
+        found = answers_of(remote, real_programs, run, *CONVERSATIONS)
         remote.cache.keep(0)
         again = remote.generate(list(b"no no"), CONTEXT, frozenset())
         assert 0 < again.first_token_s < again.total_s < 30
         assert 0 < remote.load_s < 30
     assert processes(board) == 1
-    local = load_generator(program, run, Progress())
+    other = answers_of(load_generator(program, run, Progress()), real_programs, run, CONVERSATIONS[1])
+    local = load_generator(program, run, Progress())  # after the other one is gone: a program is loaded once at a time
     for name in ("prefill_graph", "decode_graph"):
         sizes, graph = getattr(remote, name), getattr(local, name)
         assert (sizes.ar_len, sizes.cache_len, sizes.vocab_size) == (graph.ar_len, graph.cache_len, graph.vocab_size)
-    assert found == conversation(local, real_programs)
-    assert len(found) == 2
+    first = answers_of(local, real_programs, run, CONVERSATIONS[0])
+    assert found == [*first, *other, *first]
     local.cache.keep(0)
     expected = local.generate(list(b"no no"), CONTEXT, frozenset())
     times = {"first_token_s": again.first_token_s, "total_s": again.total_s}

@@ -20,13 +20,13 @@ from real_program import CONTEXT, real_programs  # noqa: F401 - a fixture
 from test_phone_libraries import make_sdk
 
 from hexport.config.devices import Device
+from hexport.devices.answers import answer_prompts
 from hexport.devices.emulator import Run, load_generator
 from hexport.devices.faults import PassingFault, PhoneFault
 from hexport.devices.job import RUNS
 from hexport.devices.qnn_llama_runner import decoder_version, generator, reader
 from hexport.errors import HexportError
 from hexport.progress import Progress
-from hexport.runtime.conversation import Script, converse
 from hexport.runtime.decode import Generation
 from hexport.runtime.lookahead import Size
 from hexport.runtime.program import Program, checked_facts
@@ -113,11 +113,14 @@ def test_answers_are_those_of_the_emulator(python_device, adb_server, upstream, 
     phone, mode = phone_of(python_device, adb_server), run.mode
     phone.check_online(15)
     program, tokenizer = real_programs.of(mode), load_tokenizer(real_programs.tokenizer.parent)
-    prompts = ["Once", "a"] if mode == "hybrid" else ["Once"]
-    script, seq_len = Script(tokenizer, "", prompts), 16 if mode == "lookahead" else CONTEXT
-    expected = list(converse(load_generator(program, run, Progress()), script, seq_len, tokenizer.stop_ids, Progress()))
+    conversations = [["On"], ["Once", "a"]] if mode == "hybrid" else [["Once"]]
+    run = replace(run, seq_len=16 if mode == "lookahead" else CONTEXT)
+    arguments = tokenizer, conversations, run, Progress()
     with generator(phone, upstream, program, real_programs.tokenizer, run, Progress()) as runner:
-        found = list(converse(runner, script, seq_len, tokenizer.stop_ids, Progress()))
+        (answers,) = answer_prompts(program, runner, *arguments)
+    found = [answer.turn for answer in answers]
+    (answers,) = answer_prompts(program, load_generator(program, run, Progress()), *arguments)
+    expected = [answer.turn for answer in answers]
     assert [turn.generation.token_ids for turn in found] == [turn.generation.token_ids for turn in expected]
     assert [turn.text for turn in found] == [turn.text for turn in expected]
     assert [turn.generation.decode_steps for turn in found] == [turn.generation.decode_steps for turn in expected]

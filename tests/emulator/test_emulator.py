@@ -15,7 +15,7 @@ from hexport.runtime.decode import Generator, step
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.masks import causal_masks
 from hexport.runtime.program import Program
-from hexport.runtime.sampling import sampler
+from hexport.runtime.sampling import Sampler
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 # A text of the calibration data, so that nothing is clipped; as long as the context, so that every slot is used.
@@ -32,7 +32,7 @@ def logits_of(graph, cache: KVCache, tokens: list[int]) -> np.ndarray:
 
 
 def generate(graph, tokens: list[int], end: int, sample=None) -> list[int]:
-    return Generator(graph, graph, sample or sampler(0)).generate(tokens, end, frozenset()).token_ids
+    return Generator(graph, graph, sample or Sampler(0)).generate(tokens, end, frozenset()).token_ids
 
 
 def test_logits_of_every_position_equal_the_qdq_graphs_within_noise(graph, qdq):
@@ -75,15 +75,15 @@ def test_a_sampler_gets_dequantised_logits(graph, qdq):
     assert sqnr_db(qdq(TOKENS[:7])[4:], np.stack(heard)) > 35
 
 
-def conversations(tiny, tokenizer, prompts, **changes):
+def repeated(tiny, tokenizer, prompts, **changes):
     settings = {"mode": "kv", "system_prompt": "", "temperature": 0.0, "seq_len": CONTEXT, "repeats": 1, "warmup": 0}
     run = Run.of(settings | changes)
     generator = load_generator(tiny.program, run, Progress())
-    return answer_prompts(tiny.program, generator, tokenizer, prompts, run, Progress()), run
+    return answer_prompts(tiny.program, generator, tokenizer, [prompts], run, Progress()), run
 
 
 def answers(tiny, tokenizer, prompts, **changes):
-    return conversations(tiny, tokenizer, prompts, **changes)[0][0]
+    return repeated(tiny, tokenizer, prompts, **changes)[0][0]
 
 
 def test_prompts_are_turns_of_one_conversation(tiny, tokenizer):
@@ -100,12 +100,12 @@ def test_prompts_are_turns_of_one_conversation(tiny, tokenizer):
 
 
 def test_what_result_json_says_of_an_answer(tiny, tokenizer):
-    facts = result_facts(*conversations(tiny, tokenizer, ["Once"]))
+    facts = result_facts(*repeated(tiny, tokenizer, ["Once"]))
     assert facts.keys() == {"prompts"}
     (entry,) = facts["prompts"]
     assert (entry["prompt"], entry["prompt_tokens"], entry["generated_tokens"]) == ("Once", 5, len(entry["token_ids"]))
     assert entry.keys() == {
-        *("prompt", "prompt_tokens", "generated_tokens", "text", "token_ids"),
+        *("conversation", "prompt", "prompt_tokens", "generated_tokens", "text", "token_ids"),
         *("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s"),
     }
     assert entry["prefill_tokens_per_s"] == pytest.approx(5e3 / entry["ttft_ms"], rel=1e-3)
@@ -113,7 +113,7 @@ def test_what_result_json_says_of_an_answer(tiny, tokenizer):
 
 def test_a_repeated_run_gives_medians_spread_and_samples(tiny, tokenizer):
     prompts = ["Once", " the"]
-    facts = result_facts(*conversations(tiny, tokenizer, prompts, repeats=3, warmup=1))
+    facts = result_facts(*repeated(tiny, tokenizer, prompts, repeats=3, warmup=1))
     assert [entry["token_ids"] for entry in facts["prompts"]] == [
         answer.turn.generation.token_ids for answer in answers(tiny, tokenizer, prompts)
     ]

@@ -1,5 +1,6 @@
 """Programs of every mode on the HTP emulator: the same greedy answers and logits, and what a run says of them."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def run_of(name: str, **changes) -> Run:
 
 def ask(path: Path, tokenizer: Tokenizer, prompts: list[str], run: Run) -> list[Answer]:
     generator = load_generator(path, run, Progress())
-    return answer_prompts(path, generator, tokenizer, prompts, run, Progress())[0]
+    return answer_prompts(path, generator, tokenizer, [prompts], run, Progress())[0]
 
 
 def test_answers_do_not_depend_on_the_mode(programs):
@@ -77,6 +78,23 @@ def test_conversations_do_not_depend_on_the_mode(programs, tokenizer):
         for name, path in programs.items()
     }
     assert all(answers == found["kv"] for answers in found.values())
+
+
+@pytest.mark.parametrize(("name", "temperature"), [("kv", 0.0), ("hybrid", 0.0), ("lookahead", 0.0), ("hybrid", 0.8)])
+def test_a_conversation_answers_as_if_it_were_alone(programs, tokenizer, name, temperature):
+    """In one load, between others that fill the context; at a temperature, in each repeat."""
+    run, path = run_of(name, temperature=temperature, seq_len=CONTEXT + 1, repeats=2), programs[name]
+    endless = dataclasses.replace(tokenizer, stop_ids=frozenset())
+
+    def ids(conversations: list[list[str]]) -> list[list[list[int]]]:
+        generator = load_generator(path, run, Progress())
+        repeated = answer_prompts(path, generator, endless, conversations, run, Progress())
+        return [[answer.turn.generation.token_ids for answer in answers] for answers in repeated]
+
+    one, other = ["On", "ce"], ["sea"]
+    expected = [[*of_one, *of_other, *of_one] for of_one, of_other in zip(ids([one]), ids([other]), strict=True)]
+    assert ids([one, other, one]) == expected
+    assert (expected[0] == expected[1]) == (temperature == 0)
 
 
 def logits(graph: Graph, inputs: list[bytes]) -> np.ndarray:

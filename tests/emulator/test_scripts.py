@@ -170,6 +170,30 @@ def test_a_run_writes_result_outputs_and_log(tiny, results):
     assert "answer: token 1 of 3" in log
 
 
+def test_conversations_of_a_run_stand_apart(tiny, results, tmp_path):
+    """Their answers are in one list; the second one, which is the first again, answers the same."""
+    done = run(tiny, tmp_path / "several", {"prompts": [PROMPTS, PROMPTS[:1], PROMPTS]})
+    assert done.returncode == 0, done.stderr
+    entries, (first, second) = (read(folder / "result.json")["prompts"] for folder in (tmp_path / "several", results))
+    assert [(entry["conversation"], entry["prompt"]) for entry in entries] == [
+        (0, "On"),
+        (0, "ce"),
+        (1, "On"),
+        (2, "On"),
+        (2, "ce"),
+    ]
+    texts = [entry["text"] for entry in entries]
+    assert texts[:2] == texts[3:] == [first["text"], second["text"]]
+    one, other = (f"{PROMPTS[0]}\n{texts[i]}\n\n" for i in (0, 2))
+    last = f"{PROMPTS[1]}\n{texts[1]}\n\n"
+    assert (tmp_path / "several" / "outputs.txt").read_text() == (
+        f"== conversation 1 of 3\n\n{one}{last}== conversation 2 of 3\n\n{other}== conversation 3 of 3\n\n{one}{last}"
+    )
+    assert (results / "outputs.txt").read_text() == one + last
+    stages = read(tmp_path / "several" / "result.json.manifest.json")["stages"]
+    assert "conversation 3 of 3, prompt 2 of 2" in stages
+
+
 def test_manifest_of_a_run(tiny, results):
     manifest = manifest_of(results / "result.json")
     config = tiny.tokenizer.with_name("tokenizer_config.json")
@@ -238,6 +262,11 @@ def test_a_shard_refuses_a_checkpoint_without_one_of_its_tensors(tiny, folder, t
 @pytest.mark.parametrize(
     ("settings", "options", "named"),
     [
+        (
+            {"prompts": [["On"], ["Once", "Once upon a time"]]},
+            {},
+            "prompts[1][1]: the conversation up to this prompt has 22 tokens, at most 11 fit",
+        ),
         (
             {"prompts": ["Once", "Once upon a time"]},
             {},

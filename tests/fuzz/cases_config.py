@@ -1,13 +1,14 @@
 """config.yaml, devices.yaml and recipes, read as the Snakefile reads them."""
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 import seeds
 import yaml
-from case import RUBBISH, Call, Case, Subject, damaged, mutated, not_a_file, put, with_value, without
+from case import DEEP_JSON, RUBBISH, Call, Case, Subject, damaged, mutated, not_a_file, put, with_value, without
 
 DEVICES = {
     "devices": {
@@ -97,6 +98,19 @@ WRONG = {
     "prompts with half a character": ((*MODEL, "prompts"), ["\ud800"]),
     "an unknown SoC": (("socs",), ["SM\n"]),
 }
+TALKS = [["Once", "upon"], ["a time"]]
+# Files of prompts that hold none.
+NO_PROMPTS = {
+    "300,000 numbers": [7] * 300_000,
+    "250,000 empty texts": [""] * 250_000,
+    "200,000 texts": [["a"] * 200_000],
+    "lists in lists": [[[["a"]]]],
+    "texts and lists": ["a", ["b"]],
+    "an empty conversation": [["a"], []],
+    "half a character": ["\ud800"],
+    "no text": [["a"], [None]],
+    "chats": [{"messages": [{"role": "user", "content": "\x1b[31m"}]}],
+}
 NAMES = {
     "with a line break": "a\n",
     "of 300 letters": "x" * 300,
@@ -145,6 +159,16 @@ def _plan(document: dict | str | bytes, devices: dict | str | bytes | None = Non
     return prepare
 
 
+def _prompts(content: str | bytes | list) -> Callable[[], Call]:
+    """A good config whose prompts are in a file of this content."""
+
+    def prepare() -> Call:
+        put(Path("talks.json"), content)
+        return _plan(with_value(config(), (*MODEL, "prompts"), "talks.json"))()
+
+    return prepare
+
+
 def _yaml(document: dict) -> str:
     return yaml.dump(document, allow_unicode=False, sort_keys=False)
 
@@ -161,6 +185,9 @@ def _named_config() -> Iterator[Case]:
             yield Case(f"a name in {kind} {name}", _plan(renamed))
     for name, text in (TEXTS | RUBBISH).items():
         yield Case(name, _plan(text))
+    yield Case("prompts in a file", _prompts(TALKS), may_pass=True)
+    for name, content in (NO_PROMPTS | RUBBISH | DEEP_JSON).items():
+        yield Case(f"{name} as prompts", _prompts(content))
     yield Case("a task file without consent", _plan(with_value(good, (*MODEL, "evaluation", "tasks"), ["t.yaml"])))
     for key in (("surplus",), (*MODEL, "surplus"), ("recipes", "mine", "surplus"), ("tasks", "mine", "surplus")):
         yield Case(f"a key {'.'.join(key)}", _plan(with_value(good, key, "\x1b[31m")))
@@ -170,10 +197,10 @@ def _named_config() -> Iterator[Case]:
 def _not_files(good: dict) -> Iterator[Case]:
     """What is no file, in place of each file that planning reads or looks at."""
     places = {"config.yaml": (), "devices.yaml": ("devices",), "a checkpoint": (*MODEL, "checkpoint")}
-    places |= {"a task's text": ("tasks", "mine", "text")}
+    places |= {"prompts": (*MODEL, "prompts"), "a task's text": ("tasks", "mine", "text")}
     for what, path in places.items():
         for kind in not_a_file(Path("x")):
-            looked_at = what in ("config.yaml", "devices.yaml")  # the others are read by jobs
+            looked_at = what in ("config.yaml", "devices.yaml", "prompts")  # the others are read by jobs
             yield Case(f"{kind} for {what}", _not_file(good, path, kind), may_pass=not looked_at)
 
 
@@ -236,6 +263,9 @@ def _named_recipes() -> Iterator[Case]:
 
 def _other_config(random: Random) -> Case:
     good = config()
+    if random.random() < 0.1:
+        name, talks = mutated({"prompts": TALKS}, random)
+        return Case(f"{name} in a file", _prompts(json.dumps(talks.get("prompts"))), may_pass=True)
     if random.random() < 0.2:
         name, text = damaged(_yaml(good).encode(), random)
         return Case(name, _plan(text), may_pass=True)

@@ -36,6 +36,8 @@ def type_of(rule: dict) -> str:
     match kind:
         case "array" if "enum" in rule["items"]:
             return "list of " + ", ".join(f"`{value}`" for value in rule["items"]["enum"])
+        case "array" if "$defs/prompt" in rule["items"].get("$ref", ""):
+            return "list of text, or of lists of text, or a file"
         case "array":
             return "list of text" + (", or `all`" if "string" in kinds else "")
         case _:

@@ -134,6 +134,64 @@ def test_devices_that_are_no_file(devices, line):
 
 
 @pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("", "not JSON: Expecting value: line 1 column 1 (char 0)"),
+        ('["a"', "not JSON: Expecting ',' delimiter: line 1 column 5 (char 4)"),
+        ('["\\ud800"]', "not JSON: half of a surrogate pair"),
+        ("[NaN]", "not JSON: NaN is no number of JSON"),
+        ("[" * 5000, "JSON with more than 64 levels"),
+        ('{"prompts": ["a"]}', "expected a list, got keys with values"),
+        ('"a"', "expected a list, got 'a'"),
+        ("[]", "must not be empty"),
+        ('[["a"], []]', "[1]: must not be empty"),
+        ('["a", ""]', "[1]: must not be empty"),
+        ('["a", 7]', "[1]: expected text or a list, got 7; put it in quotes"),
+        ('[["a"], ["b", null]]', "[1][1]: expected text, got nothing"),
+        ('[["a"], ["b", {"role": "user"}]]', "[1][1]: expected text, got keys with values"),
+        ('[["a"], "b\\u001b[31m"]', "[1]: expected a list, like what stands before it, got text"),
+        ('["a", ["b"]]', "[1]: expected text, like what stands before it, got a list"),
+        ('["' + "a" * (1 << 20) + '"]', "1.0 MB, more than the limit of 1 MB for such a file"),
+        ("[" + ", ".join(["7"] * 300_000) + "]", "has 300,000 texts, and 20,000 are the most; leave some out"),
+        ("[[" + ", ".join(['"a"'] * 20_001) + "]]", "has 20,001 texts, and 20,000 are the most; leave some out"),
+    ],
+)
+def test_a_file_of_prompts_that_holds_none(content, fault):
+    Path("talks.json").write_text(content)
+    (line,) = faults(model("").replace("[hi]", "talks.json"))
+    assert line.startswith(f"models.m.prompts: talks.json: {fault}")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "fault"),
+    [
+        ("no.json", 'no.json: no such file; name a JSON file, or put a text into a list, ["…"]'),
+        ("x" * 300, "x" * 57 + "…: no such file; "),
+        ("folder", "folder: is a folder; name a file"),
+        ("pipe", "pipe: is a pipe, a socket or a device; "),
+        ("/dev/zero", "/dev/zero: is a pipe, a socket or a device; "),
+        ('"a\\0b"', f"{CONTROL} 'a\\x00b'"),
+        ('""', "must not be empty"),
+    ],
+)
+def test_prompts_that_are_no_file(prompts, fault):
+    (line,) = faults(model("").replace("[hi]", prompts))
+    assert line.startswith(f"models.m.prompts: {fault}")
+
+
+def test_each_file_of_prompts_has_its_faults_told():
+    for name, content in (("a.json", '[1, ["b", 2]]'), ("b.json", "[")):
+        Path(name).write_text(content)
+    checkpoint = "tokenizer: a.gguf, checkpoint: a.gguf"
+    lines = faults("models: {" + ", ".join(f"{name}: {{prompts: {name}.json, {checkpoint}}}" for name in "ab") + "}")
+    assert lines == [
+        "models.a.prompts: a.json: [0]: expected text or a list, got 1; put it in quotes",
+        "models.a.prompts: a.json: [1][1]: expected text, got 2; put it in quotes",
+        "models.b.prompts: b.json: not JSON: Expecting value: line 1 column 2 (char 1)",
+    ]
+
+
+@pytest.mark.parametrize(
     ("artifacts", "fault"),
     [
         ("'{x}'", f"{{x}}: {{ {IN_A_PATH}"),

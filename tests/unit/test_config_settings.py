@@ -66,7 +66,8 @@ def test_a_built_in_model_is_overridden_key_by_key(config):
     model = config.models["smollm2_135m"]
     assert model.checkpoint == SMOLLM2_URI
     assert (model.context_lens, model.modes, model.recipes) == ([1024], ["hybrid"], ["more"])
-    assert (model.sizes(1024)["prefill_ar_len"], model.sizes(1024)["seq_len"], model.prompts) == (128, 128, ["Hello"])
+    assert (model.sizes(1024)["prefill_ar_len"], model.sizes(1024)["seq_len"]) == (128, 128)
+    assert model.conversations == [["Hello"]]
 
 
 def test_another_checkpoint_is_not_held_to_the_built_in_sha256(config):
@@ -78,7 +79,7 @@ def test_default_lengths_fit_the_context(config):
     model = config.models["local"]
     sizes = model.sizes(64)
     assert (sizes["max_seq_len"], sizes["prefill_ar_len"], sizes["seq_len"]) == (64, 64, 64)
-    assert (model.recipes, model.prompts, model.temperature) == (["16a8w"], [], 0.0)
+    assert (model.recipes, model.conversations, model.temperature) == (["16a8w"], [], 0.0)
 
 
 def test_a_recipe_adds_to_the_one_that_it_is_based_on(config):
@@ -172,6 +173,31 @@ def test_settings_are_what_an_artifact_depends_on(config):
         "warmup": 0,
         "versions": versions,
     }
+
+
+def test_prompts_have_one_form_however_they_are_given(config):
+    """So that a run is not stale by another way to write the same, or by a file that moves."""
+
+    def settings(prompts: object) -> tuple[str, str]:
+        model = {"checkpoint": "folder", "prompts": prompts}
+        document = {"models": {"m": model}, "socs": ["SM8650"]}
+        found = parse_config(document, "config.yaml")
+        place = Place("m", "16a8w", 1024, "SM8650-emulator", "emulator", "kv")
+        return matrix.run_settings(found, place), matrix.calibration_settings(found, "m")
+
+    Path("one.json").write_text('["Hi", "and?"]')
+    Path("folder/other.json").write_text(' [["Hi",\n "\\u0061nd?"]]\n')
+    turns = settings(["Hi", "and?"])
+    assert json.loads(turns[0])["prompts"] == ["Hi", "and?"]
+    for same in ([["Hi", "and?"]], "one.json", "folder/other.json", str(Path("one.json").absolute())):
+        assert settings(same) == turns
+    Path("one.json").write_text('[["Hi"], ["and?"]]')
+    two, calibration = settings("one.json")
+    assert (json.loads(two)["prompts"], calibration) == ([["Hi"], ["and?"]], turns[1])  # a prompt is a sample
+    assert settings([["Hi"], ["or?"]])[1] != turns[1]
+    assert parse_config({"models": {"gemma-2b": {}}}, "c").models["gemma-2b"].conversations == [
+        ["What is the capital of France?"]
+    ]
 
 
 @pytest.mark.parametrize(

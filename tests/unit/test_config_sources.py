@@ -130,7 +130,7 @@ def test_a_built_in_model_needs_only_its_name(name):
     model = parse({name: None}).models[name]
     assert built_in_models()[name].keys() >= {"checkpoint", "recipe", "prompts"}
     assert list(schema_errors({"models": {name: built_in_models()[name]}}, "config")) == []
-    assert model.prompts
+    assert model.conversations
     (context_len,) = model.context_lens
     assert model.seq_lens[context_len] <= context_len
 

@@ -14,7 +14,7 @@ from hexport.progress import Progress
 from hexport.runtime.conversation import Script, Turn, converse
 from hexport.runtime.decode import Generator
 from hexport.runtime.lookahead import Size
-from hexport.runtime.sampling import sampler
+from hexport.runtime.sampling import Sampler
 
 CONTEXT = 192
 SIZE = Size(ngram=3, window=3, gcap=3)
@@ -49,14 +49,14 @@ def generator_of(graph: FloatGraph, mode: str, context_len: int = CONTEXT) -> Ge
     single = graph.resized(1, context_len)
     match mode:
         case "kv":
-            return Generator(single, single, sampler(0))
+            return Generator(single, single, Sampler(0))
         case "hybrid":
-            return Generator(graph.resized(16, context_len), single, sampler(0))
+            return Generator(graph.resized(16, context_len), single, Sampler(0))
         case "whole prompt":
-            return Generator(graph.resized(context_len, context_len), single, sampler(0))
+            return Generator(graph.resized(context_len, context_len), single, Sampler(0))
         case "lookahead":
             decode = graph.resized(SIZE.rows + 1, context_len)
-            return Generator(graph.resized(16, context_len), decode, sampler(0), SIZE)
+            return Generator(graph.resized(16, context_len), decode, Sampler(0), SIZE)
 
 
 def have(generator: Generator, tokenizer, prompts: list[str], seq_len: int, **options) -> list[Turn]:

@@ -6,7 +6,7 @@ from float_graph import FloatGraph
 
 from hexport.decoder.weights import Checkpoint
 from hexport.runtime.decode import Generation, Generator
-from hexport.runtime.sampling import sampler
+from hexport.runtime.sampling import Sampler
 
 CONTEXT = 12
 PROMPT = [3, 99, 41, 7]
@@ -30,7 +30,7 @@ def continuation(model, n: int) -> list[int]:
 
 
 def generate(graph, prompt: list[int], end: int, stop_ids=frozenset(), heard: list | None = None) -> Generation:
-    generator = Generator(graph, graph, sampler(0))
+    generator = Generator(graph, graph, Sampler(0))
     return generator.generate(prompt, end, stop_ids, on_token=(heard if heard is not None else []).append)
 
 
@@ -69,7 +69,7 @@ def test_stop_tokens_in_the_prompt_do_not_stop(model, graph):
 
 
 def test_what_the_cache_holds_of_the_text_is_not_read_again(graph):
-    generator = Generator(graph, graph, sampler(0))
+    generator = Generator(graph, graph, Sampler(0))
     first = generator.generate(PROMPT, 8, frozenset())
     generator.cache.keep(3)
     again = generator.generate(PROMPT, 8, frozenset())

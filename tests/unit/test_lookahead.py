@@ -11,7 +11,7 @@ from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.runtime.decode import Generation, Generator
 from hexport.runtime.lookahead import Guesses, NgramPool, Size, check_lookahead, layout_of
-from hexport.runtime.sampling import sampler
+from hexport.runtime.sampling import Sampler
 
 MODELS = [
     "llama, llama3 scaling",
@@ -35,12 +35,12 @@ def graph_of(small_model):
 
 
 def plain(graph: FloatGraph, prompt: list[int], end: int, stop_ids=frozenset()) -> tuple[Generation, Generator]:
-    generator = Generator(graph, graph, sampler(0))
+    generator = Generator(graph, graph, Sampler(0))
     return generator.generate(prompt, end, stop_ids), generator
 
 
 def ahead(prefill: FloatGraph, decode: FloatGraph, size: Size, prompt, end, stop_ids=frozenset(), heard=None):
-    generator = Generator(prefill, decode, sampler(0), size)
+    generator = Generator(prefill, decode, Sampler(0), size)
     generator.cache = garbage_cache(prefill, decode)
     heard = [] if heard is None else heard
     return generator.generate(prompt, end, stop_ids, on_token=heard.append), generator

@@ -12,7 +12,7 @@ from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.runtime.decode import Generator, step
 from hexport.runtime.prefill import check_prompt, prefill, prompt_limit
-from hexport.runtime.sampling import sampler
+from hexport.runtime.sampling import Sampler
 
 CONTEXT = 24
 BLOCK = 5
@@ -82,8 +82,8 @@ def test_a_graph_as_long_as_the_context_reads_the_whole_prompt_at_once(graph, n)
 def test_answers_do_not_depend_on_how_the_prompt_was_read(graph, ar_len):
     blocks = graph.resized(ar_len)
     for n in {1, min(ar_len, prompt_limit(blocks)), prompt_limit(blocks)}:
-        expected = Generator(graph, graph, sampler(0)).generate(prompt_of(n), 100, frozenset())
-        found = Generator(blocks, graph, sampler(0)).generate(prompt_of(n), 100, frozenset())
+        expected = Generator(graph, graph, Sampler(0)).generate(prompt_of(n), 100, frozenset())
+        found = Generator(blocks, graph, Sampler(0)).generate(prompt_of(n), 100, frozenset())
         assert found.token_ids == expected.token_ids
         assert len(found.token_ids) == CONTEXT + 1 - n
 

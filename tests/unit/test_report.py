@@ -216,6 +216,14 @@ def test_repeats_have_a_spread(run_script, settings, artifacts, output):
     assert any("12.5 ± 1.5" in row for row in page.rows)
 
 
+def test_conversations_are_told_apart(run_script, settings, artifacts, output):
+    place = " / ".join(FOLDER.split("/"))
+    answers = [ANSWER | {"conversation": number, "prompt": prompt} for number, prompt in enumerate(["Hi", "Ho"])]
+    (artifacts / FOLDER / "result.json").write_text(json.dumps({**OF_RESULT, "prompts": answers}))
+    rows = [row[:2] for row in Cells(page_of(run_script, settings, output)).rows if row[1:2] in (["Hi"], ["Ho"])]
+    assert rows == [[f"{place}, conversation 1 of 2", "Hi"], [f"{place}, conversation 2 of 2", "Ho"]]
+
+
 def test_250_programs_make_a_page_of_a_few_megabytes(run_script, settings, output):
     many = [[f"model{i}", "16a8w", 512, "SM8650", "kv"] for i in range(250)]
     assert len(page_of(run_script, {**settings, "programs": many}, output)) < 5e6

@@ -215,6 +215,26 @@ def test_a_prompt_reruns_only_the_run(tree):
     assert tree.stale() == set()
 
 
+def test_prompts_in_a_file(tree):
+    """What it says counts as if it stood in the config: its place and times do not."""
+    file, result = (
+        tree.path / "talks.json",
+        tree.path / "artifacts/a/16a8w/ctx32/SM8650-emulator/emulator/kv/result.json",
+    )
+    (before,) = json.loads(result.read_text())["prompts"]
+    file.write_text('[["Once"]]\n')
+    tree.edit("config.yaml", "prompts: [Once]", "prompts: talks.json")
+    assert tree.stale() == set()
+    file.write_text('[["On", "c"], ["Once"]]')
+    assert tree.run() == RUN
+    after = json.loads(result.read_text())["prompts"]
+    assert [(said["conversation"], said["prompt"]) for said in after] == [(0, "On"), (0, "c"), (1, "Once")]
+    assert after[2]["token_ids"] == before["token_ids"]
+    file.rename(tree.path / "moved.json")
+    tree.edit("config.yaml", "talks.json", "moved.json")
+    assert tree.stale() == set()
+
+
 def test_every_artifact_is_a_target(built):
     files = [file for file in (built.path / "artifacts").rglob("*") if file.is_file() and file.suffix != ".log"]
     assert len(files) > 20

@@ -29,7 +29,7 @@ def bundle_settings(config: Config, program: Program) -> str:
     return as_settings(
         {
             **{key: getattr(program, key) for key in ("model", "recipe", "target", "mode")},
-            "prompt": spec.prompts[0] if spec.prompts else None,
+            "prompt": spec.conversations[0][0] if spec.conversations else None,
             "system_prompt": spec.system_prompt,
             "seq_len": sizes["seq_len"],
             "licence": licence(spec),

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 from hexport.build.artifacts import (
@@ -24,6 +25,7 @@ from hexport.build.sources import downloads, is_hub, tokenizer_forms
 from hexport.code_digest import TOOLCHAIN
 from hexport.config.checks import check_greedy, unfit_recipes
 from hexport.config.devices import Device, devices_at, stations
+from hexport.config.prompts import prompts_of
 from hexport.config.ready_programs import ready_program
 from hexport.config.settings import Config, Model
 from hexport.config.tasks import local_texts, task_files, trusted_files
@@ -108,7 +110,7 @@ def runs(config: Config) -> list[str]:
 
 def run_places(config: Config) -> list[Place]:
     """Every model that has prompts, wherever its programs run."""
-    return [place for model in config.models.values() if model.prompts for place in places(config, model)]
+    return [place for model in config.models.values() if model.conversations for place in places(config, model)]
 
 
 def places(config: Config, model: Model) -> list[Place]:
@@ -182,7 +184,7 @@ def calibration_settings(config: Config, model: str) -> str:
     spec = config.models[model]
     match spec.calibration:
         case None:
-            own = {"prompts": spec.prompts, "system_prompt": spec.system_prompt}
+            own = {"prompts": list(chain.from_iterable(spec.conversations)), "system_prompt": spec.system_prompt}
             return as_settings(own | {"calibration_set": set_digest()})
         case {"tasks": tasks, **limits}:
             limits = {key: limits.get(key) for key in ("limit", "num_fewshot")}
@@ -203,7 +205,7 @@ def run_settings(config: Config, place: Place) -> str:
     devices_at(config.devices, place.device, place.target)
     spec = config.models[place.model]
     sizes = spec.sizes(place.context_length)
-    if not spec.prompts:
+    if not spec.conversations:
         raise HexportError(f"models.{place.model}.prompts: missing, so there is nothing to run; give prompts")
     if MODES[place.mode].looks_ahead:
         check_greedy(spec)
@@ -213,7 +215,7 @@ def run_settings(config: Config, place: Place) -> str:
             "recipe": place.recipe,
             "target": place.target,
             "mode": place.mode,
-            "prompts": spec.prompts,
+            "prompts": prompts_of(spec.conversations),
             "system_prompt": spec.system_prompt,
             "temperature": spec.temperature,
             "seq_len": sizes["seq_len"],

@@ -54,7 +54,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
         (folder / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8")
     graph, prompt = graph_sizes(bundle.facts, mode_methods(settings["mode"])[0]), settings["prompt"] or DEFAULT_PROMPT
     ids, seq_len = tokenizer.prompt_ids(prompt, settings["system_prompt"]), min(settings["seq_len"], graph.context_len)
-    check_prompt(graph, ids, seq_len, "prompts[0]")
+    check_prompt(graph, ids, seq_len, "prompts", "the first prompt")
     (folder / PROMPT).write_bytes(np.array(ids, "<u8").tobytes())
     n_masks = layout_of(bundle.facts.methods[KV_METHOD]).n_masks
     command = shlex.join(command_for(program.name, tokenizer, n_masks, seq_len, settings))

@@ -216,7 +216,7 @@ def _ready_program_faults(model: Model) -> Iterator[str]:
     for key, values in (("recipe", model.recipes), ("max_seq_len", model.context_lens)):
         if len(values) > 1:
             yield f".{key}: has {len(values)} values, and a program of pre_gen_pte is made already; give one"
-    if not model.prompts and model.evaluation is None:
+    if not model.conversations and model.evaluation is None:
         yield ".prompts: missing; the programs of pre_gen_pte are only run"
     if model.tokenizer is None and is_remote(model.checkpoint):
         yield from _download_faults(model)

@@ -44,11 +44,12 @@ def schema_errors(document: dict, name: str, written: dict | None = None) -> Ite
     `written` is the document as its file has it, where variables in it stand for what may be secret: values are shown
     from there.
     """
-    faults = sorted(_validator(name).iter_errors(document), key=lambda error: [str(part) for part in error.path])
-    mistyped = {tuple(error.path) for error in faults if error.validator == "type"}
-    for error in faults:
-        if error.validator == "type" or tuple(error.path) not in mistyped:
-            yield from _explain(error, error.instance if written is None else _at(written, error.path))
+    yield from _errors(_validator(name), document, written)
+
+
+def value_errors(value: object, rule: dict) -> Iterator[str]:
+    """As `schema_errors`, for a value that stands by itself; `rule` is a schema without references."""
+    yield from _errors(_KIND(rule), value, None)
 
 
 def raise_all(source: str, faults: Iterable[str]) -> None:
@@ -83,11 +84,12 @@ def cut(text: str) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}…"
 
 
-@cache
-def _validator(name: str) -> jsonschema.protocols.Validator:
-    """Validates content of `<name>.yaml`. jsonschema's own uniqueItems compares each item with each."""
-    kind = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"uniqueItems": _unique_items})
-    return kind(schema(name))
+def _errors(validator: jsonschema.protocols.Validator, value: object, written: object) -> Iterator[str]:
+    faults = sorted(validator.iter_errors(value), key=lambda error: [str(part) for part in error.path])
+    mistyped = {tuple(error.path) for error in faults if error.validator == "type"}
+    for error in faults:
+        if error.validator == "type" or tuple(error.path) not in mistyped:
+            yield from _explain(error, error.instance if written is None else _at(written, error.path))
 
 
 def _unique_items(
@@ -100,6 +102,16 @@ def _unique_items(
             yield jsonschema.ValidationError(f"{cut(str(item))} is there twice")
             return
         seen.add(text)
+
+
+# jsonschema's own uniqueItems compares each item with each.
+_KIND = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"uniqueItems": _unique_items})
+
+
+@cache
+def _validator(name: str) -> jsonschema.protocols.Validator:
+    """Validates content of `<name>.yaml`."""
+    return _KIND(schema(name))
 
 
 def _at(document: object, path: Iterable[str | int]) -> object:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hexport.config.devices import Device, read_devices
 from hexport.config.documents import read_yaml
+from hexport.config.prompts import conversations_of, with_read_prompts
 from hexport.config.recipes import recipe_errors, resolve_recipes
 from hexport.config.schema import defaults, nearest, raise_all, schema, schema_errors
 from hexport.errors import HexportError
@@ -22,6 +23,7 @@ class Model:
     """An entry of `models`; the keys are those of config.yaml, but for those that there may be several of.
 
     `prefill_ar_lens` and `seq_lens` have a value for each context length: the config's, or a default that fits.
+    `conversations` are the `prompts`, the turns of each, whichever form they have in the config.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Model:
     gcap: int
     num_sharding: int | str  # a number, or AUTO
     calibration: dict | None
-    prompts: list[str]
+    conversations: list[list[str]]
     system_prompt: str
     temperature: float
     seq_lens: dict[int, int]
@@ -93,6 +95,7 @@ def parse_config(document: dict, source: str) -> Config:
     artifacts = document["artifacts"].rstrip("/") or "/"
     entries = {name: entry or {} for name, entry in document["models"].items()}
     raise_all(source, [*recipe_errors(document["recipes"]), *_missing_checkpoints(entries)])
+    entries = with_read_prompts(entries, source)
     return Config(
         artifacts=artifacts,
         copies=artifacts,
@@ -144,6 +147,7 @@ def _model(name: str, entry: dict) -> Model:
     values = defaults(schema("config")["$defs"]["model"]["properties"]) | built_in | entry
     context_lens = [int(length) for length in _listed(values.pop("max_seq_len"))]  # 64.0 is a whole number in YAML, too
     values |= {"recipes": _listed(values.pop("recipe")), "context_lens": context_lens}
+    values["conversations"] = conversations_of(values.pop("prompts"))
     for key in ("prefill_ar_len", "seq_len"):
         value = values.pop(key)
         as_it_is = key in entry or values["pre_gen_pte"] is not None  # a ready program has a context of its own

@@ -1,4 +1,4 @@
-"""What a program answered and how fast, in one conversation or several equal ones, and what result.json says of it."""
+"""What a program answered and how fast, in one run or several equal ones, and what result.json says of it."""
 
 import statistics
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hexport.devices.emulator import Run, check_vocabulary
 from hexport.progress import Progress
-from hexport.runtime.conversation import AnyGenerator, Script, Turn, converse
+from hexport.runtime.conversation import AnyGenerator, Script, Turn, check_prompts, converse
 from hexport.targets.modes import MODES
 from hexport.tokenizers.tokenizer import Tokenizer
 
@@ -17,9 +17,11 @@ LOOKAHEAD_COUNTS = ("accepted_tokens", "decode_steps")
 
 @dataclass(frozen=True)
 class Answer:
-    """A turn of the conversation, the mode it was had in, and the seconds that loading the program took."""
+    """A turn of a conversation, which has a number from 0 on; the mode that it was had in, and the seconds that loading
+    the program took."""
 
     turn: Turn
+    conversation: int
     mode: str
     load_s: float
 
@@ -30,6 +32,7 @@ class Answer:
         decoded = len(answer.token_ids) - 1
         lookahead = {key: getattr(answer, key) for key in LOOKAHEAD_COUNTS}
         return {
+            "conversation": self.conversation,
             "prompt": self.turn.prompt,
             "prompt_tokens": self.turn.prompt_tokens,
             "generated_tokens": len(answer.token_ids),
@@ -44,32 +47,47 @@ class Answer:
 
 
 def answer_prompts(
-    program: Path, generator: AnyGenerator, tokenizer: Tokenizer, prompts: list[str], run: Run, progress: Progress
+    program: Path,
+    generator: AnyGenerator,
+    tokenizer: Tokenizer,
+    conversations: list[list[str]],
+    run: Run,
+    progress: Progress,
 ) -> list[list[Answer]]:
-    """Answer prompts as the turns of one conversation, `run.repeats` times, after `run.warmup` times for nothing.
+    """Answer the turns of each conversation, from an empty cache, `run.repeats` times, after `run.warmup` times for
+    nothing. Each list is a repeat: the answers of all conversations.
 
     Tokenizer and prompts are checked before the first one runs; `program` is for messages. Raises HexportError. At a
-    temperature, each conversation goes on drawing tokens where the one before it stopped.
+    temperature, a conversation draws tokens as if it were the only one, and when it is repeated, it goes on drawing
+    where it stopped.
     """
     check_vocabulary(program, generator.decode_graph, tokenizer)
-    script = Script(tokenizer, run.system_prompt, prompts)
-    conversations = []
+    scripts = [
+        Script(tokenizer, run.system_prompt, turns, number, len(conversations))
+        for number, turns in enumerate(conversations)
+    ]
+    for script in scripts:
+        check_prompts(generator, script, run.seq_len)
+    repeated = []
     for i in range(run.warmup + run.repeats):
         if run.warmup + run.repeats > 1:
             progress.say(f"repeat {i + 1 - run.warmup} of {run.repeats}" if i >= run.warmup else f"warm-up {i + 1}")
-        turns = converse(generator, script, run.seq_len, tokenizer.stop_ids, progress)
-        conversations.append([Answer(turn, run.mode, generator.load_s) for turn in turns])
-    return conversations[run.warmup :]
+        answers = []
+        for script in scripts:
+            turns = converse(generator, script, run.seq_len, tokenizer.stop_ids, progress)
+            answers += [Answer(turn, script.number, run.mode, generator.load_s) for turn in turns]
+        repeated.append(answers)
+    return repeated[run.warmup :]
 
 
-def result_facts(conversations: list[list[Answer]], run: Run) -> dict:
-    """What result.json says of equal conversations, one or more, of one prompt or more each.
+def result_facts(repeated: list[list[Answer]], run: Run) -> dict:
+    """What result.json says of the answers of equal repeats, one or more.
 
     `prompts` are those of the first one; where there are several, figures are medians, and `repeats` has the samples.
     `accepted_tokens` and `decode_steps`, in mode lookahead, are sums over the prompts.
     """
-    first, *_ = repeated = [[answer.as_json() for answer in conversation] for conversation in conversations]
-    samples = [{figure: [prompts[i][figure] for prompts in repeated] for figure in FIGURES} for i in range(len(first))]
+    first, *_ = entries = [[answer.as_json() for answer in answers] for answers in repeated]
+    samples = [{figure: [prompts[i][figure] for prompts in entries] for figure in FIGURES} for i in range(len(first))]
     prompts = [
         prompt | {figure: _median(values[figure]) for figure in FIGURES}
         for prompt, values in zip(first, samples, strict=True)
@@ -81,7 +99,7 @@ def result_facts(conversations: list[list[Answer]], run: Run) -> dict:
         facts["repeats"] = {
             "repeats": run.repeats,
             "warmup": run.warmup,
-            "same_answers": all(_ids(prompts) == _ids(first) for prompts in repeated),
+            "same_answers": all(_ids(prompts) == _ids(first) for prompts in entries),
             "prompts": [{figure: _distribution(values[figure]) for figure in FIGURES} for values in samples],
         }
     return facts

@@ -14,7 +14,7 @@ from hexport.runtime.decode import Generator
 from hexport.runtime.graph import GraphSizes
 from hexport.runtime.lookahead import Size, check_lookahead
 from hexport.runtime.program import Program
-from hexport.runtime.sampling import sampler
+from hexport.runtime.sampling import Sampler
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
 from hexport.targets.target import target_named
 from hexport.tokenizers.tokenizer import Tokenizer
@@ -26,7 +26,7 @@ G = TypeVar("G", bound=GraphSizes)
 class Run:
     """How a program is run. `lookahead` is the size in mode lookahead, and None in the others.
 
-    The conversation is measured `repeats` times, after it was had `warmup` times.
+    The conversations are measured `repeats` times, after they were had `warmup` times.
     """
 
     mode: str
@@ -72,7 +72,7 @@ def load_generator(path: Path, run: Run, progress: Progress) -> Generator:
     with progress.stage("load"):
         program = Program(path)
         graphs = mode_graphs(path, program.methods, program.graph, run)
-    return Generator(*graphs, sampler(run.temperature), run.lookahead, time.perf_counter() - start)
+    return Generator(*graphs, Sampler(run.temperature), run.lookahead, time.perf_counter() - start)
 
 
 def mode_methods(mode: str) -> tuple[str, str]:

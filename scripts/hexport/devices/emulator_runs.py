@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from hexport.config.devices import Device
+from hexport.config.prompts import conversations_of
 from hexport.devices.emulator_process import measure
 from hexport.devices.measured import Measured
 from hexport.progress import Progress
 
 
 def run_program(device: Device, program: Path, tokenizer: Path, settings: dict, progress: Progress) -> Measured:
-    """Have the conversation of the settings of scripts/run.py. tokenizer: …/tokenizer.json.
+    """Have the conversations of the settings of scripts/run.py. tokenizer: …/tokenizer.json.
 
     Raises HexportError for a program that cannot do it, and one that crashes or hangs.
     """
@@ -29,5 +30,6 @@ def _run(progress: Progress, program: Path, tokenizer: Path, settings: dict) -> 
     check_htp(inspect_program(program), settings["target"])
     loaded, run = load_tokenizer(tokenizer.parent), Run.of(settings)
     generator = load_generator(program, run, progress)
-    facts = result_facts(answer_prompts(program, generator, loaded, settings["prompts"], run, progress), run)
+    conversations = conversations_of(settings["prompts"])
+    facts = result_facts(answer_prompts(program, generator, loaded, conversations, run, progress), run)
     return facts, build_id, machine()

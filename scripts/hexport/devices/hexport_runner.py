@@ -38,7 +38,7 @@ class RemoteGenerator:
 
     def __init__(self, process: PhoneProcess, prefill_graph: GraphSizes, decode_graph: GraphSizes):
         self.prefill_graph, self.decode_graph = prefill_graph, decode_graph
-        self.cache, self._process = RemoteCache(), process
+        self.cache, self._process, self._conversation = RemoteCache(), process, 0
 
     @property
     def load_s(self) -> float:
@@ -47,6 +47,10 @@ class RemoteGenerator:
     def renew(self) -> None:
         """Let the time that a run may take begin anew, as for each answer of a talk."""
         self._process.renew()
+
+    def begin(self, conversation: int) -> None:
+        """As `Generator.begin`, from the next answer on."""
+        self._conversation = conversation
 
     def generate(
         self,
@@ -57,7 +61,8 @@ class RemoteGenerator:
         on_token: Callable[[int], None] = lambda token: None,
     ) -> Generation:
         """As `Generator.generate`. Raises PhoneFault where the phone fails, PassingFault where the link does."""
-        request = {"tokens": tokens, "end": end, "stop_ids": sorted(stop_ids), "n_past": self.cache.n_past}
+        request = {"tokens": tokens, "end": end, "stop_ids": sorted(stop_ids)}
+        request |= {"n_past": self.cache.n_past, "conversation": self._conversation}
         for event in self._process.ask(request):
             if event.name == "block":
                 on_block()

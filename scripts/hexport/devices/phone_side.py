@@ -68,7 +68,7 @@ def serve(asked: Iterator[dict], answers: Answers) -> None:
 
     from hexport.runtime.decode import Generator
     from hexport.runtime.lookahead import Size
-    from hexport.runtime.sampling import sampler
+    from hexport.runtime.sampling import Sampler
 
     task = next(asked)
     start = time.perf_counter()
@@ -78,7 +78,7 @@ def serve(asked: Iterator[dict], answers: Answers) -> None:
         run = task["run"]
         size = Size(**run["lookahead"]) if run["lookahead"] else None
         prefill_graph, decode_graph = (graphs[method] for method in run["methods"])
-        generator = Generator(prefill_graph, decode_graph, sampler(run["temperature"]), size)
+        generator = Generator(prefill_graph, decode_graph, Sampler(run["temperature"]), size)
         for request in asked:
             generate(generator, request, answers)
     else:
@@ -106,6 +106,7 @@ def load_graphs(program: str, values: dict[str, dict]) -> dict[str, object]:
 
 
 def generate(generator: object, request: dict, answers: Answers) -> None:
+    generator.begin(request["conversation"])
     generator.cache.keep(request["n_past"])
     generation = generator.generate(
         request["tokens"],

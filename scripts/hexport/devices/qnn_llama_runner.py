@@ -49,6 +49,9 @@ class RunnerGenerator:
     cache: RemoteCache
     load_s: float = 0.0
 
+    def begin(self, conversation: int) -> None:
+        """Nothing to do: each answer is a process of its own, and greedy."""
+
     def generate(
         self,
         tokens: list[int],

@@ -1,10 +1,11 @@
-"""A run on one of the phones of a SoC: the same conversation as on the emulator of this host."""
+"""A run on one of the phones of a SoC: the same conversations as on the emulator of this host."""
 
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from hexport.config.devices import Device
+from hexport.config.prompts import conversations_of
 from hexport.devices import hexport_runner, qnn_llama_runner
 from hexport.devices.adb import Phone
 from hexport.devices.answers import answer_prompts, result_facts
@@ -20,17 +21,18 @@ RUNNERS = {"qnn_llama_runner": qnn_llama_runner, "hexport": hexport_runner}
 
 
 def run_program(phones: list[Device], program: Path, tokenizer: Path, settings: dict, progress: Progress) -> Measured:
-    """Have the conversation of the settings of scripts/run.py on whichever of the phones is free, and anew on another
+    """Have the conversations of the settings of scripts/run.py on whichever of the phones is free, and anew on another
     one where it fails. tokenizer: …/tokenizer.json. Raises HexportError.
     """
     check_htp(facts_of(program), settings["target"])
     loaded, run = load_tokenizer(tokenizer.parent), Run.of(settings)
+    conversations = conversations_of(settings["prompts"])
 
     def on_phone(phone: Phone, device: Device, runner: ModuleType) -> dict:
         before = temperature(phone)
         with runner.generator(phone, device, program, tokenizer, run, progress) as generator:
-            conversations = answer_prompts(program, generator, loaded, settings["prompts"], run, progress)
-        facts = result_facts(conversations, run)
+            repeated = answer_prompts(program, generator, loaded, conversations, run, progress)
+        facts = result_facts(repeated, run)
         return {**facts, "temperature_c": {"before": before, "after": temperature(phone)}}
 
     return on_phones(phones, on_phone, progress)

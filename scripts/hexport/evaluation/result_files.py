@@ -45,7 +45,7 @@ ANSWERS = {
             "items": {
                 "type": "object",
                 "required": ["prompt", "text", "ttft_ms", "decode_tokens_per_s"],
-                "properties": dict.fromkeys(SPEEDS, NUMBER),
+                "properties": {"conversation": {"type": "integer", "minimum": 0}, **dict.fromkeys(SPEEDS, NUMBER)},
             },
         },
         "repeats": {

@@ -60,6 +60,7 @@ def report_page(report: Report, changes: Sequence[Change], folder: Path) -> str:
         metrics=_metrics,
         shown=_shown,
         speed=_speed,
+        conversations=_conversations,
         link=lambda file: Path(os.path.relpath(file, folder)).as_posix(),
         result_file=lambda place: result_file(report.artifacts, place),
         files_of=lambda evaluation: phase_files(report.artifacts, evaluation),
@@ -152,6 +153,11 @@ def _speed(result: dict, figure: str) -> str:
     repeats = result.get("repeats", {}).get("prompts", [])
     spreads = [each[figure]["spread"] for each in repeats if each.get(figure, {}).get("spread") is not None]
     return _shown(statistics.median(values)) + (f" ± {max(spreads) / 2:.3g}" if spreads else "")
+
+
+def _conversations(result: dict) -> int:
+    """How many there were. Results of before there could be several do not say."""
+    return 1 + max((prompt.get("conversation", 0) for prompt in result["prompts"]), default=0)
 
 
 def _metrics(evaluation: Evaluation, task: str) -> list[str]:

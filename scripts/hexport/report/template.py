@@ -89,8 +89,10 @@ caption { font-weight: 600; text-align: left }
 <tr><th>program</th><th>prompt</th><th>answer</th><th class="figure">first token, ms</th>
 <th class="figure">tokens/s</th></tr>
 {% for place, result in results %}
+{% set count = conversations(result) %}
 {% for prompt in result.prompts %}
-<tr><td>{{ place.folders | join(" / ") }}</td>
+<tr><td>{{ place.folders | join(" / ") }}
+{%- if count > 1 %}, conversation {{ prompt.conversation | default(0) + 1 }} of {{ count }}{% endif %}</td>
 <td class="text">{{ prompt.prompt }}</td><td class="text">{{ prompt.text }}</td>
 <td class="figure">{{ shown(prompt.ttft_ms) }}</td><td class="figure">{{ shown(prompt.decode_tokens_per_s) }}</td></tr>
 {% endfor %}

@@ -1,4 +1,4 @@
-"""Prompts as the turns of one conversation: what a turn reads is what the concatenated text would be, and what of it
+"""Prompts as the turns of a conversation: what a turn reads is what the concatenated text would be, and what of it
 already stands in the cache is not read again.
 """
 
@@ -32,6 +32,8 @@ class AnyGenerator(Protocol):
     cache: Cache
     load_s: float
 
+    def begin(self, conversation: int) -> None: ...
+
     def generate(
         self,
         tokens: list[int],
@@ -54,11 +56,17 @@ class Turn:
 
 @dataclass(frozen=True)
 class Script:
-    """What a conversation is made of, but for the answers."""
+    """What a conversation is made of, but for the answers. It has this number, from 0 on, among so many."""
 
     tokenizer: Tokenizer
     system_prompt: str
     prompts: list[str]
+    number: int = 0
+    among: int = 1
+
+    def place(self, turn: int) -> str:
+        """Of a turn's prompt in config.yaml."""
+        return f"prompts[{turn}]" if self.among == 1 else f"prompts[{self.number}][{turn}]"
 
     def ids(self, answers: list[list[int]]) -> list[int]:
         """Ids of the conversation up to the prompt that follows these answers, as the model continues it.
@@ -108,9 +116,9 @@ def check_prompts(generator: AnyGenerator, script: Script, seq_len: int) -> Budg
     graph, lengths = generator.prefill_graph, []
     for i, prompt in enumerate(script.prompts):
         if i and script.tokenizer.chat_template is None and not script.tokenizer.encode(prompt):
-            raise HexportError(f"prompts[{i}]: the prompt has no tokens")
+            raise HexportError(f"{script.place(i)}: the prompt has no tokens")
         ids = script.ids([[]] * i)
-        _check(generator, ids, seq_len, turn=i, to_come=i)
+        _check(generator, script, ids, seq_len, turn=i, to_come=i)
         lengths.append(len(ids))
     return Budget(lengths, seq_len, graph.context_len, prompt_limit(graph))
 
@@ -118,20 +126,23 @@ def check_prompts(generator: AnyGenerator, script: Script, seq_len: int) -> Budg
 def converse(
     generator: AnyGenerator, script: Script, seq_len: int, stop_ids: frozenset[int], progress: Progress
 ) -> Iterator[Turn]:
-    """Answer the prompts one after the other, in at most seq_len tokens of prompts and answers together.
+    """Answer the prompts one after the other, from an empty cache, in at most seq_len tokens of prompts and answers
+    together.
 
     All prompts are checked before the first one runs. Raises HexportError too where a later turn turns out not to fit,
     because the chat template or the tokenizer makes more of the answers than they had tokens.
     """
     budget = check_prompts(generator, script, seq_len)
+    generator.begin(script.number)
     answers: list[list[int]] = []
     said: list[int] = []  # the conversation, with the tokens that ended answers
+    of_several = "" if script.among == 1 else f"conversation {script.number + 1} of {script.among}, "
     for i, prompt in enumerate(script.prompts):
         ids = script.ids(answers)
-        _check(generator, ids, seq_len, turn=i)
+        _check(generator, script, ids, seq_len, turn=i)
         n_known = common_prefix(ids, said)
         roll_back(generator, ids, n_known)
-        with progress.stage(f"prompt {i + 1} of {len(script.prompts)}"):
+        with progress.stage(f"{of_several}prompt {i + 1} of {len(script.prompts)}"):
             generation = _generate(generator, ids, budget.end(i, len(ids)), stop_ids, progress)
         said = ids + generation.token_ids
         answers.append([*generation.token_ids[:-1], *(t for t in generation.token_ids[-1:] if t not in stop_ids)])
@@ -158,6 +169,6 @@ def _generate(
     return generator.generate(ids, end, stop_ids, lambda: next(blocks), lambda _: next(tokens))
 
 
-def _check(generator: AnyGenerator, ids: list[int], seq_len: int, turn: int, to_come: int = 0) -> None:
+def _check(generator: AnyGenerator, script: Script, ids: list[int], seq_len: int, turn: int, to_come: int = 0) -> None:
     what = "the conversation up to this prompt" if turn else "the prompt"
-    check_prompt(generator.prefill_graph, ids, seq_len, f"prompts[{turn}]", what, to_come)
+    check_prompt(generator.prefill_graph, ids, seq_len, script.place(turn), what, to_come)

@@ -51,6 +51,10 @@ class Generator:
         self.sample, self.lookahead_size, self.load_s = sample, lookahead_size, load_s
         self.cache = KVCache(prefill_graph, decode_graph)
 
+    def begin(self, conversation: int) -> None:
+        """Draw what follows as a part of the conversation of this number."""
+        self.sample.conversation = conversation
+
     def generate(
         self,
         tokens: list[int],

@@ -1,21 +1,26 @@
 """Choosing the next token from dequantised logits."""
 
-from collections.abc import Callable
+from collections import defaultdict
 
 import numpy as np
 
-Sampler = Callable[[np.ndarray], int]
 
+class Sampler:
+    """Greedy at temperature 0, else softmax(logits / temperature). The same seed draws the same tokens.
 
-def sampler(temperature: float, seed: int = 0) -> Sampler:
-    """Greedy at temperature 0, else softmax(logits / temperature). The same seed draws the same tokens."""
-    if temperature == 0:
-        return lambda logits: int(np.argmax(logits))
-    random = np.random.default_rng(seed)
+    Each `conversation`, of whatever number, draws random numbers of its own from that seed: what else is asked does not
+    change them.
+    """
 
-    def sample(logits: np.ndarray) -> int:
-        scaled = (logits - logits.max()).astype(np.float64) / temperature
+    def __init__(self, temperature: float, seed: int = 0):
+        self.conversation = 0
+        self._temperature = temperature
+        self._random = defaultdict(lambda: np.random.default_rng(seed))
+
+    def __call__(self, logits: np.ndarray) -> int:
+        """The id of the next token, from float32 logits (vocab,)."""
+        if self._temperature == 0:
+            return int(np.argmax(logits))
+        scaled = (logits - logits.max()).astype(np.float64) / self._temperature
         weights = np.exp(scaled)
-        return int(random.choice(len(logits), p=weights / weights.sum()))
-
-    return sample
+        return int(self._random[self.conversation].choice(len(logits), p=weights / weights.sum()))
