@@ -10,7 +10,18 @@ PACKAGE = Path(__file__).parents[2] / "scripts" / "hexport"
 BASE = "hexport"  # modules that lie in no folder: errors, progress, manifests, files
 ORDER = (
     *(BASE, "targets", "programs", "decoder", "checkpoints", "tokenizers", "quantization", "lowering", "runtime"),
-    *("evaluation", "config", "devices", "build", "report", "fitting", "importing", "bundles", "doctor", "verification"),
+    *(
+        "evaluation",
+        "config",
+        "devices",
+        "build",
+        "report",
+        "fitting",
+        "importing",
+        "bundles",
+        "doctor",
+        "verification",
+    ),
 )
 
 

@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hexport.checkpoints.json_file import parse_json
-from hexport.checkpoints.regular_file import read_bytes
 from hexport.config.schema import cut, raise_all, schema, value_errors
 from hexport.errors import HexportError
+from hexport.json_file import parse_json
+from hexport.regular_file import read_bytes
 
 MAX_FILE_BYTES = 1 << 20  # about as much as config.yaml may have
 MAX_TEXTS = 20_000

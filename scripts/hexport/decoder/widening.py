@@ -20,6 +20,7 @@ from hexport.decoder.config import DecoderConfig
 from hexport.decoder.rotation import READERS, WRITERS, Parameters
 from hexport.errors import HexportError
 
+CHANNELS, MOST_CHANNELS = 32, 1024  # that `widen` is a multiple of, and that it may be at most
 SCALING_NORMS = ("post_attention_norm", "post_feed_forward_norm")
 
 
@@ -30,6 +31,12 @@ def check_widening(config: DecoderConfig, where: str) -> None:
             f"{where}: widen copies channels of hidden states that norms behind attention and feed-forward scale, and "
             f"{config.family} has no such norms; set widen: 0 in the recipe"
         )
+
+
+def is_widened(config: DecoderConfig, hidden_size: int) -> bool:
+    """Whether hidden states of this size may be the published ones with copies, as a recipe's `widen` makes them."""
+    more = hidden_size - config.hidden_size
+    return config.sandwich_norms and 0 < more <= MOST_CHANNELS and more % CHANNELS == 0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hexport.decoder.config import DecoderConfig
+from hexport.decoder.widening import is_widened
 from hexport.programs.abi import KV_METHOD, SLIDING_WINDOW
 from hexport.programs.conformance import faults
 from hexport.programs.facts import ProgramFacts
@@ -39,8 +40,10 @@ def _sizes(program: ProgramFacts, config: DecoderConfig) -> Iterator[str]:
         _Size("tokens in the vocabulary", layout.vocab_size, config.vocab_size),
         _Size("KV heads", layout.n_kv_heads, config.n_kv_heads),
         _Size("dimensions of a head", layout.head_dim, config.head_dim),
-        _Size("hidden dimensions", program.constants.get(HIDDEN_SIZE, config.hidden_size), config.hidden_size),
     ]
+    hidden = program.constants.get(HIDDEN_SIZE, config.hidden_size)
+    if not is_widened(config, hidden):
+        sizes.append(_Size("hidden dimensions", hidden, config.hidden_size))
     # A window as wide as the context hides nothing, and some leave it out.
     windows = [width for width in (window, config.sliding_window) if width is not None and width < layout.context_len]
     if windows:
