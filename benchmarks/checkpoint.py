@@ -15,7 +15,7 @@ import click
 from measured import HEADER, measured, ratio
 from random_checkpoint import published_config, random_tensors, write_random_checkpoint
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "checkpoint.py"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "convert_checkpoint.py"
 COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"
 
 
@@ -38,7 +38,7 @@ def main(scratch: str | None) -> None:
         settings.write_text('{"sha256": null, "params": null}')
         output = Path(folder, "canonical", "model.safetensors")
         convert = measured(str(SCRIPT), "--settings", str(settings), "--source", str(source), "--output", str(output))
-    print(HEADER, convert.row("checkpoint.py"), copy.row("copy"), ratio(convert, copy), sep="\n")
+    print(HEADER, convert.row("convert_checkpoint.py"), copy.row("copy"), ratio(convert, copy), sep="\n")
     print(f"{size / 1e6:.0f} MB: {size / 1e6 / convert.wall_s:.0f} MB/s, a copy {size / 1e6 / copy.wall_s:.0f} MB/s")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 from scale import ROWS
 
-from hexport.build.artifacts import Program
+from hexport.build.artifacts import ProgramKey
 from hexport.build.resources import (
     Build,
     build_of,
@@ -85,7 +85,7 @@ def of_scale(line: dict) -> list[tuple[str, int, int]]:
     recipe = config.models[row.model].recipes[0]
 
     def build(mode: str, target: str) -> Build:
-        return build_of(config, Program(row.model, recipe, row.max_seq_len, target, mode))
+        return build_of(config, ProgramKey(row.model, recipe, row.max_seq_len, target, mode))
 
     any_build = build(row.modes.partition(",")[0], row.targets.partition(",")[0])
     found = []

@@ -19,9 +19,9 @@ rule write_bundle:
         "<artifacts>/{model}/{recipe}/ctx{context}/{target}/bundles/{mode}.log",
     params:
         settings=bundle_settings,
-        code=code_digest("bundle.py"),
+        code=code_digest("write_bundle.py"),
     shell:
-        "{here.python:q} {here.folder:q}/scripts/bundle.py"
+        "{here.python:q} {here.folder:q}/scripts/write_bundle.py"
         " --settings -"
         " --program {input.program:q}"
         " --tokenizer {input.tokenizer:q}"

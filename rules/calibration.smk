@@ -22,9 +22,9 @@ rule encode_calibration:
     params:
         settings=lambda wildcards: matrix.calibration_settings(build, wildcards.model),
         files=calibration_flags,
-        code=code_digest("calibration.py"),
+        code=code_digest("encode_calibration.py"),
     shell:
-        "{here.python:q} {here.folder:q}/scripts/calibration.py"
+        "{here.python:q} {here.folder:q}/scripts/encode_calibration.py"
         " --settings -"
         " --tokenizer {input.tokenizer:q}"
         " {params.files}"
@@ -76,9 +76,9 @@ rule calibrate:
     params:
         settings=lambda wildcards: matrix.quant_attrs_settings(build, wildcards.model, wildcards.recipe),
         weights=weight_flags,
-        code=code_digest("quantize.py"),
+        code=code_digest("calibrate.py"),
     shell:
-        "{here.python:q} {here.folder:q}/scripts/quantize.py"
+        "{here.python:q} {here.folder:q}/scripts/calibrate.py"
         " --settings -"
         " --checkpoint {input.checkpoint:q}"
         " --tokens {input.tokens:q}"

@@ -36,9 +36,9 @@ rule convert_checkpoint:
     params:
         settings=lambda wildcards: matrix.checkpoint_settings(build, wildcards.model),
         source=lambda wildcards: sources.checkpoint_source(build, wildcards.model),
-        code=code_digest("checkpoint.py"),
+        code=code_digest("convert_checkpoint.py"),
     shell:
-        "{here.python:q} {here.folder:q}/scripts/checkpoint.py"
+        "{here.python:q} {here.folder:q}/scripts/convert_checkpoint.py"
         " --settings -"
         " --source {params.source:q}"
         " --output {output.artifact:q}"

@@ -51,12 +51,12 @@ rule run_program:
         **needs(run_needs),
     params:
         settings=run_settings,
-        code=code_digest("run.py", "emulator"),
+        code=code_digest("run_program.py", "emulator"),
     shell:
         # devices.yaml is neither an input nor a parameter: another serial number leaves what ran as it is.
         # Snakemake sets it to `threads`, and OpenMP does not take 0.
         "OMP_NUM_THREADS=1"
-        " {here.python:q} {here.folder:q}/scripts/run.py"
+        " {here.python:q} {here.folder:q}/scripts/run_program.py"
         " --settings -"
         " --devices {here.devices:q}"
         " --device {wildcards.device:q}"
@@ -77,4 +77,4 @@ use rule run_program as run_on_phone with:
     resources:
         **{slot: slot_of(slot) for slot in SLOTS},
     params:
-        code=code_digest("run.py", "adb"),
+        code=code_digest("run_program.py", "adb"),

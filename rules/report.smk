@@ -9,9 +9,9 @@ rule write_summary:
     localrule: True
     params:
         settings=evaluations.summary_settings(build),
-        code=code_digest("summary.py"),
+        code=code_digest("write_summary.py"),
     shell:
-        "{here.python:q} {here.folder:q}/scripts/summary.py"
+        "{here.python:q} {here.folder:q}/scripts/write_summary.py"
         " --settings -"
         " --output {output.artifact:q}"
         " --log {log:q}"
@@ -30,9 +30,9 @@ rule write_report:
     localrule: True
     params:
         settings=evaluations.report_settings(build),
-        code=code_digest("report.py"),
+        code=code_digest("write_report.py"),
     shell:
-        "{here.python:q} {here.folder:q}/scripts/report.py"
+        "{here.python:q} {here.folder:q}/scripts/write_report.py"
         " --settings -"
         " --output {output.artifact:q}"
         " --log {log:q}"

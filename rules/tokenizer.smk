@@ -21,9 +21,9 @@ rule extract_tokenizer:
     params:
         settings=matrix.tokenizer_settings(),
         source=lambda wildcards: sources.tokenizer_source(build, wildcards.model),
-        code=code_digest("tokenizer.py"),
+        code=code_digest("extract_tokenizer.py"),
     shell:
-        "{here.python:q} {here.folder:q}/scripts/tokenizer.py"
+        "{here.python:q} {here.folder:q}/scripts/extract_tokenizer.py"
         " --settings -"
         " --source {params.source:q}"
         " --output {output.artifact:q}"
@@ -42,9 +42,9 @@ rule copy_tokenizer_model:
     params:
         settings=matrix.tokenizer_settings(),
         source=lambda wildcards: sources.tokenizer_source(build, wildcards.model),
-        code=code_digest("tokenizer_model.py"),
+        code=code_digest("copy_tokenizer_model.py"),
     shell:
-        "{here.python:q} {here.folder:q}/scripts/tokenizer_model.py"
+        "{here.python:q} {here.folder:q}/scripts/copy_tokenizer_model.py"
         " --settings -"
         " --source {params.source:q}"
         " --output {output.artifact:q}"
@@ -62,9 +62,9 @@ rule write_tokenizer_bin:
         "<artifacts>/{model}/tokenizer/tokenizer.bin.log",
     params:
         settings=matrix.tokenizer_settings(),
-        code=code_digest("tokenizer_bin.py"),
+        code=code_digest("write_tokenizer_bin.py"),
     shell:
-        "{here.python:q} {here.folder:q}/scripts/tokenizer_bin.py"
+        "{here.python:q} {here.folder:q}/scripts/write_tokenizer_bin.py"
         " --settings -"
         " --source {input.model:q}"
         " --output {output.artifact:q}"

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from hexport.doctor.finding import BAD, Finding, as_json, table
+from hexport.doctor.finding import BAD, Finding, findings_json, table
 from hexport.doctor.host import look_at_host, package_index
 from hexport.progress import Progress
 
@@ -35,7 +35,7 @@ def main() -> None:
     else:
         stdout = os.fdopen(os.dup(1), "w")  # that of the process becomes the log
         findings += installed(options.devices, options.log)
-        print(as_json(findings) if options.json else table(findings), file=stdout, flush=True)
+        print(findings_json(findings) if options.json else table(findings), file=stdout, flush=True)
     sys.exit(any(finding.state == BAD for finding in findings))
 
 

@@ -62,13 +62,13 @@ def main(
         inputs = verified(named | task_inputs(local, settings.get("trusted")))
         job = EvaluationJob(program, tokenizer, settings, local, checkpoint, quant_attrs, weights)
         if found[0].kind == "emulator":
-            from hexport.devices.emulator_evaluations import evaluate_program
+            from hexport.devices.emulator_evaluations import evaluate_on_phones
 
-            measured = evaluate_program(found[0], job, progress)
+            measured = evaluate_on_phones(found[0], job, progress)
         else:
-            from hexport.devices.evaluations import evaluate_program
+            from hexport.devices.evaluations import evaluate_on_phones
 
-            measured = evaluate_program(found, job, progress)
+            measured = evaluate_on_phones(found, job, progress)
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode", "limit", "num_fewshot")}
         facts |= {"phase": "device", "device": measured.device, **measured.facts}
         if checkpoint is not None:

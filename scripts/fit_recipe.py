@@ -25,7 +25,7 @@ from hexport.targets.socs import HTP_ARCH, MIN_ARCH_BLOCKS
 UNITS = {"MB": 1_000_000, "GB": 1_000_000_000}
 
 
-class Size(click.ParamType):
+class Megabytes(click.ParamType):
     name = "size"
 
     def convert(self, value: object, param, ctx) -> int:
@@ -39,7 +39,7 @@ class Size(click.ParamType):
 
 @click.command(help=__doc__)
 @click.argument("name", metavar="MODEL")
-@click.option("--size", type=Size(), help="of the program at most, as show_recipe.py estimates it: 130MB, 1.2GB")
+@click.option("--size", type=Megabytes(), help="of the program at most, as show_recipe.py estimates it: 130MB, 1.2GB")
 @click.option(
     "--max-perplexity-ratio", "ratio", type=click.FloatRange(1, min_open=True), help="of the float model's, per token"
 )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hexport.runtime.kv_cache import KVCache
-from hexport.runtime.masks import causal_masks
+from hexport.runtime.masks import coded_masks
 from hexport.runtime.program import Graph
 
 
@@ -17,7 +17,7 @@ def read_blocks(graph: Graph, tokens: list[int], cache: KVCache | None = None) -
         assert n_past <= graph.cache_len, f"{n_past} tokens stand before a block, {graph.cache_len} slots are there"
         ids = np.array([block + [1] * (graph.ar_len - len(block))], np.int32)
         positions = np.arange(n_past, n_past + graph.ar_len, dtype=np.int32)[None]
-        logits, new = graph.call(ids, causal_masks(graph, n_past), positions, cache.arranged_for(graph))
+        logits, new = graph.call(ids, coded_masks(graph, n_past), positions, cache.arranged_for(graph))
         cache.append(new, len(block))
         rows.append(logits[: len(block)])
     return np.concatenate(rows)

@@ -58,7 +58,7 @@ class Tiny:
     def quantize(self, output: Path, **changes) -> subprocess.CompletedProcess:
         paths = {"checkpoint": self.checkpoint, "tokens": self.tokens, "output": output, "log": log_of(output)}
         settings = {"model": "tiny", "recipe": "16a8w", "recipe_spec": RECIPE}
-        return run_script("quantize.py", settings, {**paths, **changes})
+        return run_script("calibrate.py", settings, {**paths, **changes})
 
     def lower_templates(self, output: Path, settings: dict | None = None, **changes) -> subprocess.CompletedProcess:
         paths = {"config": self.checkpoint.with_name("config.json"), "output": output, "log": log_of(output)}

@@ -14,7 +14,7 @@ def verified(path: Path, checkpoint, tokens: list[int], own=None, used=None):
     from hexport.progress import Progress
     from hexport.verification import verify
     from hexport.verification.emulator import read_program, reading_of
-    from hexport.verification.sources import Model
+    from hexport.verification.sources import Reference
 
     compute = verify.mistaken_logits
 
@@ -28,5 +28,5 @@ def verified(path: Path, checkpoint, tokens: list[int], own=None, used=None):
         return reading_of(folder, read_program(Progress(), path, tokens, amounts, folder))
 
     with mock.patch.object(verify, "mistaken_logits", once):
-        model = Model(checkpoint, own, used or own)
+        model = Reference(checkpoint, own, used or own)
         return verify.verify(path, model, tokens, True, verify.Host(inspect_program, read, Progress()))

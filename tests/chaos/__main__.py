@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 for place in ("scripts", "tests", "tests/workflow"):
     sys.path.insert(0, str(ROOT / place))
 
-from killed_build import HOWS, SCRIPTS, Build, moments, slow_hub, write_seed  # noqa: E402
+from killed_build import HOWS, RULES, Build, moments, slow_hub, write_seed  # noqa: E402
 
 
 @click.command(help=__doc__)
@@ -35,13 +35,13 @@ def _rounds(root: Path, variables: dict[str, str], kills: int, seed: int) -> int
     undisturbed = Build.new(root / "undisturbed", variables)
     seconds = undisturbed.finish("run")
     expected = undisturbed.artifacts()
-    print(f"seed {seed}; undisturbed:", ", ".join(f"{rule} {seconds[rule]:.1f} s" for rule in SCRIPTS), flush=True)
+    print(f"seed {seed}; undisturbed:", ", ".join(f"{rule} {seconds[rule]:.1f} s" for rule in RULES), flush=True)
     fell: Counter[tuple[str, str]] = Counter()
     missed = wrong = number = 0
     while fell.total() < kills:
         random = Random(f"{seed} {number}")
         build = undisturbed.again(root / "build")
-        for rule, moment, how in moments(random, list(SCRIPTS), seconds):
+        for rule, moment, how in moments(random, RULES, seconds):
             if fell.total() == kills:
                 break
             hit = build.kill(rule, moment, how, "run")
@@ -71,7 +71,7 @@ def _rounds(root: Path, variables: dict[str, str], kills: int, seed: int) -> int
 
 def _print_table(fell: Counter[tuple[str, str]]) -> None:
     print(f"{'kills in a job of':20}", *(f"{how:>16}" for how in HOWS))
-    for rule in SCRIPTS:
+    for rule in RULES:
         print(f"{rule:20}", *(f"{fell[rule, how]:16}" for how in HOWS))
 
 

@@ -29,7 +29,7 @@ from hexport.devices.emulator import Run, load_generator
 from hexport.devices.faults import PassingFault, PhoneFault
 from hexport.devices.hexport_runner import generator, reader
 from hexport.devices.phone_code import write_code
-from hexport.devices.remote import program_sizes
+from hexport.devices.remote import sizes_in_mode
 from hexport.devices.talking import run_of as talk_run_of
 from hexport.devices.talking import talking_generator
 from hexport.errors import HexportError
@@ -281,7 +281,7 @@ def test_the_code_for_phones_is_small_and_always_the_same_bytes(tmp_path):
 
 
 def test_the_sizes_of_a_program_are_known_without_loading_it(real_programs):  # noqa: F811
-    prefill, decode = program_sizes(real_programs.hybrid, run_of("hybrid"))
+    prefill, decode = sizes_in_mode(real_programs.hybrid, run_of("hybrid"))
     assert (prefill.ar_len, prefill.context_len, prefill.vocab_size, prefill.cache_len) == (BLOCK, CONTEXT, 258, 16)
     assert decode.ar_len == 1
-    assert program_sizes(real_programs.hybrid, run_of("kv")) == (decode, decode)
+    assert sizes_in_mode(real_programs.hybrid, run_of("kv")) == (decode, decode)

@@ -126,7 +126,7 @@ def generate(flags, prefill_graph, decode_graph, tokens: list[int], end: int, st
     log("RSS after prompt prefill: 0.000000 MiB (0 if unsupported)")
     if flags.eval_mode == 2:
         size = lookahead.Size(flags.ngram, flags.window, flags.gcap)
-        return lookahead.decode(
+        return lookahead.decode_ahead(
             decode_graph, cache, tokens, min(end, decode_graph.cache_len + 2), frozenset(stops), size
         )
     calls = 0

@@ -57,11 +57,11 @@ def _outcome(path: Path) -> str:
     from hexport.errors import HexportError
     from hexport.programs.conformance import faults
     from hexport.programs.inspection import inspect_program
-    from hexport.programs.report import as_json
+    from hexport.programs.report import program_json
 
     try:
         facts = inspect_program(path)
-        as_json(facts, faults(facts))
+        program_json(facts, faults(facts))
         generator = load_generator(path, Run("kv", None, "", 0.0, 12), Progress())
         return f"answered: {generator.generate([256, *b'On'], 9, frozenset()).token_ids}"
     except HexportError as error:

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from hexport.lowering.decoder_graph import DecoderGraph, stamp_shard
-from hexport.lowering.recording import Op, Tensor
+from hexport.lowering.recording import Op, OpTensor
 from hexport.lowering.shards import Shard
 from hexport.progress import Progress
 
@@ -32,9 +32,9 @@ def assert_same_program(stamped: list[Op], plain: list[Op], n_layers: int) -> No
 def canonical(ops: list[Op], n_layers: int) -> Counter:
     """Every op and output as a digest of all that it is and of all that it is computed from, names aside."""
     made_by = {tensor: (op, i) for op in ops for i, tensor in enumerate(op.outputs)}
-    digests: dict[Tensor | Op, str] = {}
+    digests: dict[OpTensor | Op, str] = {}
 
-    def of_tensor(tensor: Tensor) -> str:
+    def of_tensor(tensor: OpTensor) -> str:
         if tensor not in digests:
             if tensor in made_by:
                 op, i = made_by[tensor]

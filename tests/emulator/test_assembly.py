@@ -23,8 +23,8 @@ from hexport.errors import HexportError
 from hexport.executorch_internals import preprocess_globals_kept
 from hexport.lowering import program as lowering
 from hexport.lowering.compile_spec import compile_spec
-from hexport.lowering.program import Method, Part, assemble
-from hexport.lowering.recording import Tensor
+from hexport.lowering.program import Method, ProgramPart, assemble
+from hexport.lowering.recording import OpTensor
 from hexport.programs.context_binary import HEADER_BYTES, MAGIC
 from hexport.targets.target import target_named
 
@@ -57,8 +57,8 @@ def binaries(tmp_path_factory, qnn_sdk) -> dict[int, Path]:
 def method(*files: Path) -> Method:
     """A chain of parts."""
     dtype = qnn.Qnn_DataType_t.QNN_DATATYPE_UFIXED_POINT_16
-    tensors = [Tensor(f"{i}", None, dtype, None, {}, 2, [1, 8], [0, 0], None, False) for i in range(len(files) + 1)]
-    parts = [Part([fed], [out], file) for fed, out, file in zip(tensors, tensors[1:], files, strict=False)]
+    tensors = [OpTensor(f"{i}", None, dtype, None, {}, 2, [1, 8], [0, 0], None, False) for i in range(len(files) + 1)]
+    parts = [ProgramPart([fed], [out], file) for fed, out, file in zip(tensors, tensors[1:], files, strict=False)]
     return Method(tensors[:1], tensors[-1:], parts)
 
 

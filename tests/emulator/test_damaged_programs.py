@@ -14,7 +14,7 @@ from damaged_programs import DAMAGES, outcomes
 from tiny_model import EMULATOR, SCRIPTS
 
 from hexport.config.devices import Device
-from hexport.devices.emulator_runs import run_program
+from hexport.devices.emulator_runs import run_on_emulator
 from hexport.errors import HexportError
 from hexport.programs.inspection import inspect_program
 from hexport.programs.inspection_process import facts_of
@@ -57,7 +57,7 @@ def test_facts_that_come_from_another_process_are_the_same(tiny):
 def test_an_emulator_that_takes_longer_than_its_timeout_is_ended(tiny):
     emulator = Device(name="emulator", kind="emulator", soc="SM8650", timeout=0.5)
     with pytest.raises(HexportError) as error:
-        run_program(emulator, tiny.program, tiny.tokenizer, SETTINGS, Progress())
+        run_on_emulator(emulator, tiny.program, tiny.tokenizer, SETTINGS, Progress())
     assert str(error.value).startswith(f"{tiny.program}: the emulator took more than 0.5 s; the program may be damaged")
 
 
@@ -67,7 +67,7 @@ def test_an_emulator_that_crashes_is_one_line_and_leaves_nothing(tiny, tmp_path)
     devices.write_text("devices:\n  emulator: {kind: emulator, soc: SM8650}\n")
     options = {"devices": devices, "device": "emulator", "program": tiny.program, "tokenizer": tiny.tokenizer}
     options |= {"output": folder / "result.json", "log": tmp_path / "log"}
-    command = [sys.executable, SCRIPTS / "run.py", "--settings", "-"]
+    command = [sys.executable, SCRIPTS / "run_program.py", "--settings", "-"]
     command += [word for option, value in options.items() for word in (f"--{option}", value)]
     with subprocess.Popen(command, stdin=PIPE, stderr=PIPE, text=True) as run:
         run.stdin.write(json.dumps({**SETTINGS, "repeats": 1000}))

@@ -13,7 +13,7 @@ from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.runtime.decode import Generator, step
 from hexport.runtime.kv_cache import KVCache
-from hexport.runtime.masks import causal_masks
+from hexport.runtime.masks import coded_masks
 from hexport.runtime.program import Program
 from hexport.runtime.sampling import Sampler
 from hexport.tokenizers.tokenizer import load_tokenizer
@@ -58,7 +58,7 @@ def test_what_is_masked_has_no_influence_and_what_is_attended_has(graph):
         array[:] = np.random.default_rng(0).integers(0, 65536, array.shape, np.uint16)
     expected = logits_of(graph, clean, TOKENS[:8])
     np.testing.assert_array_equal(logits_of(graph, garbage, TOKENS[:8]), expected)
-    (mask,) = causal_masks(graph, 8)
+    (mask,) = coded_masks(graph, 8)
     mask[..., 8] = 65535  # a slot that holds garbage
     logits, _ = graph.call(np.array([[TOKENS[8]]], np.int32), [mask], np.array([[8]], np.int32), garbage.arrays)
     assert sqnr_db(step(graph, clean, TOKENS[8]), logits) < 30

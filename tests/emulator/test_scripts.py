@@ -137,7 +137,7 @@ def run(tiny, folder, settings=None, **changes) -> subprocess.CompletedProcess:
     )
     options = {"devices": devices, "device": "emulator", "program": tiny.program, "tokenizer": tiny.tokenizer}
     options |= {"output": folder / "result.json", "log": log_of(folder / "result.json")}
-    return run_script("run.py", {**RUN_SETTINGS, **(settings or {})}, {**options, **changes})
+    return run_script("run_program.py", {**RUN_SETTINGS, **(settings or {})}, {**options, **changes})
 
 
 @pytest.fixture(scope="module")

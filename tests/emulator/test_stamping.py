@@ -13,7 +13,7 @@ from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, qdq_logits, save_llam
 from hexport.decoder.basis import Basis
 from hexport.decoder.weights import Checkpoint
 from hexport.lowering.plain import convert_decoder, lower_plain, record_plain
-from hexport.lowering.recording import Op, Tensor, recording
+from hexport.lowering.recording import Op, OpTensor, recording
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.coded_weight import CodedWeight
@@ -180,7 +180,7 @@ def projections(checkpoint, layer: int) -> dict:
     return {name: weight for name, weight in checkpoint.layer_parameters(layer).items() if weight.ndim == 4}
 
 
-def holds(tensor: Tensor, weight: np.ndarray) -> bool:
+def holds(tensor: OpTensor, weight: np.ndarray) -> bool:
     """Whether the 4-bit codes of a tensor (1, 1, in, out) are those of a weight, to half a step."""
     if tensor.dims[2:] != list(weight.shape):
         return False
@@ -201,7 +201,7 @@ def test_the_table_of_embeddings_has_8_bits_and_a_scale_for_each_row(lowerings, 
     assert (np.abs(rows * row_scales - table) <= largest / 127 * 0.51).all()
 
 
-def real_values(tensor: Tensor) -> np.ndarray:
+def real_values(tensor: OpTensor) -> np.ndarray:
     return (tensor.data.astype(np.float64) + tensor.quantization["offset"]) * tensor.quantization["scale"]
 
 

@@ -28,7 +28,7 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 
 def convert(source: str, **settings: object) -> Call:
     words = ["--source", source, "--output", "out/model.safetensors", "--log", "log"]
-    return Call("checkpoint", words, SETTINGS | settings)
+    return Call("convert_checkpoint", words, SETTINGS | settings)
 
 
 def replaced(name: str, content: bytes | str | dict) -> Callable[[], Call]:

@@ -49,7 +49,7 @@ def _quantize(content: bytes | str | dict | list) -> Callable[[], Call]:
         calibration.calibrate = lambda *arguments: sys.exit(0)  # what it gets was accepted
         tokens, checkpoint = str(put(Path("tokens.json"), content)), str(seeds.tiny().checkpoint)
         words = ["--checkpoint", checkpoint, "--tokens", tokens, "--output", "out/16a8w/quant_attrs.json"]
-        return Call("quantize", [*words, "--log", "log"], NAMES)
+        return Call("calibrate", [*words, "--log", "log"], NAMES)
 
     return prepare
 
@@ -153,7 +153,7 @@ def _run(content: bytes) -> Callable[[], Call]:
         put(Path("devices.yaml"), DEVICES)
         words = ["--devices", "devices.yaml", "--device", "emulator", "--program", str(put(Path("kv.pte"), content))]
         words += ["--tokenizer", str(seeds.tiny().tokenizer), "--output", "out/result.json"]
-        return Call("run", [*words, "--log", "log"], RUN)
+        return Call("run_program", [*words, "--log", "log"], RUN)
 
     return prepare
 

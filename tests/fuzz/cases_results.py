@@ -57,7 +57,11 @@ def _call(command: str) -> Call:
 
 
 def _named() -> Iterator[Case]:
-    for command, files in {"check_gates": [QDQ_FILE], "summary": list(FILES)[:3], "report": list(FILES)}.items():
+    for command, files in {
+        "check_gates": [QDQ_FILE],
+        "write_summary": list(FILES)[:3],
+        "write_report": list(FILES),
+    }.items():
         yield Case(f"{command}: nothing wrong", read(command, "", None), may_pass=True)
         for file in files:
             rubbish = RUBBISH | DEEP_JSON if command == "check_gates" else {"Latin-1": RUBBISH["Latin-1"], **DEEP_JSON}
@@ -86,7 +90,7 @@ def _not_file(command: str, file: str, kind: str) -> Callable[[], Call]:
 
 
 def _other(random: Random) -> Case:
-    command = random.choice(("check_gates", "summary", "report"))
+    command = random.choice(("check_gates", "write_summary", "write_report"))
     file = QDQ_FILE if command == "check_gates" else random.choice(list(FILES))
     if random.random() < 0.2:
         name, content = damaged(json.dumps(FILES[file]).encode(), random)

@@ -60,7 +60,7 @@ def _encode(template: str, settings: dict = PROMPTS) -> Callable[[], Call]:
         config = json.loads((seeds.tokenizer() / "tokenizer_config.json").read_text())
         put(folder / "tokenizer_config.json", config | {"chat_template": template})
         chat.SECONDS = 1  # of the processor, in place of 5
-        return Call("calibration", [*TOKENIZER, *OUTPUT], settings)
+        return Call("encode_calibration", [*TOKENIZER, *OUTPUT], settings)
 
     return prepare
 
@@ -91,7 +91,7 @@ def _tokenizer_of(name: str, content: bytes | str | dict) -> Callable[[], Call]:
 
     def prepare() -> Call:
         put(links(seeds.tokenizer(), Path("tokenizer")) / name, content)
-        return Call("calibration", [*TOKENIZER, *OUTPUT], PROMPTS)
+        return Call("encode_calibration", [*TOKENIZER, *OUTPUT], PROMPTS)
 
     return prepare
 
@@ -100,7 +100,7 @@ def _from_file(kind: str, content: bytes | str | dict | list) -> Callable[[], Ca
     def prepare() -> Call:
         links(seeds.tokenizer(), Path("tokenizer"))
         put(Path("data"), content)
-        return Call("calibration", [*TOKENIZER, f"--{kind}", "data", *OUTPUT], {kind: "data"})
+        return Call("encode_calibration", [*TOKENIZER, f"--{kind}", "data", *OUTPUT], {kind: "data"})
 
     return prepare
 
@@ -151,7 +151,7 @@ def _named_calibration() -> Iterator[Case]:
         ("add_bos_token", "x"), ("add_bos_token", []), ("chat_template", 7), ("chat_template", []),
     ):  # fmt: skip
         yield Case(f"{key}: {value!r}", _tokenizer_of("tokenizer_config.json", written | {key: value}))
-    call = Call("calibration", ["--tokenizer", "source/tokenizer.json", *OUTPUT], PROMPTS)
+    call = Call("encode_calibration", ["--tokenizer", "source/tokenizer.json", *OUTPUT], PROMPTS)
     yield from not_files(seeds.tokenizer(), {"tokenizer.json": False, "tokenizer_config.json": False}, lambda: call)
 
 

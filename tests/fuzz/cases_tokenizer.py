@@ -27,7 +27,7 @@ CONFIG = "tokenizer_config.json"
 
 
 def convert(source: str) -> Call:
-    return Call("tokenizer", ["--source", source, "--output", "out/tokenizer.json", "--log", "log"], {})
+    return Call("extract_tokenizer", ["--source", source, "--output", "out/tokenizer.json", "--log", "log"], {})
 
 
 def replaced(name: str, content: bytes | str | dict) -> Callable[[], Call]:
@@ -174,10 +174,12 @@ def _named_sentencepiece() -> Iterator[Case]:
         yield Case(f"its first {size} bytes", of_file("tokenizer.model", _sentencepiece()[:size]))
     folder = seeds.sentencepiece().parent
     yield from not_files(folder, {"tokenizer.model": False}, lambda: convert("source/tokenizer.model"))
-    for script in ("tokenizer_bin", "tokenizer_model"):
+    for script in ("write_tokenizer_bin", "copy_tokenizer_model"):
         words = ["--source", "t", "--output", "out/x", "--log", "log"]
         yield Case(
-            f"{script}: half a model", _with_script(script, _sentencepiece()[:5000], words), script == "tokenizer_model"
+            f"{script}: half a model",
+            _with_script(script, _sentencepiece()[:5000], words),
+            script == "copy_tokenizer_model",
         )
         yield Case(f"{script}: no model", _with_script(script, None, words))
 

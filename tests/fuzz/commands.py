@@ -16,8 +16,8 @@ from hexport.config.settings import parse_config
 from hexport.errors import one_line_errors
 
 SCRIPTS = (
-    "calibration", "check_gates", "checkpoint", "compile_shard", "fetch", "inspect_pte", "quantize", "report", "run",
-    "summary", "tokenizer", "tokenizer_bin", "tokenizer_model",
+    "calibrate", "check_gates", "compile_shard", "convert_checkpoint", "copy_tokenizer_model", "encode_calibration",
+    "extract_tokenizer", "fetch", "inspect_pte", "run_program", "write_report", "write_summary", "write_tokenizer_bin",
 )  # fmt: skip
 # Imported by scripts while they run.
 LATER = ("hexport.checkpoints.fetch", "hexport.tokenizers.chat_child")

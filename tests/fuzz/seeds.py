@@ -69,7 +69,7 @@ def gguf_file() -> Path:
 
 
 def tokenizer() -> Path:
-    """What scripts/tokenizer.py wrote, with a chat template."""
+    """What scripts/extract_tokenizer.py wrote, with a chat template."""
     return _root[0] / "tokenizer"
 
 

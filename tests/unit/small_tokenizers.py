@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from sentencepiece import SentencePieceTrainer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-import tokenizer as script
+import extract_tokenizer as script
 from hexport.tokenizers.tokenizer import Tokenizer as RunTimeTokenizer
 from hexport.tokenizers.tokenizer import load_tokenizer
 
@@ -103,7 +103,7 @@ def train_sentencepiece(**settings) -> bytes:
 
 
 def convert(source, folder) -> RunTimeTokenizer:
-    """The Tokenizer that scripts/tokenizer.py makes of `source` in `folder`."""
+    """The Tokenizer that scripts/extract_tokenizer.py makes of `source` in `folder`."""
     options = ["--settings", "-", "--source", source, "--output", folder / "tokenizer.json"]
     result = CliRunner().invoke(script.main, list(map(str, options)), input="{}", catch_exceptions=False)
     assert result.exit_code == 0, result.output

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-import calibration
+import encode_calibration
 from hexport.build import matrix
 from hexport.config.settings import parse_config
 from hexport.errors import HexportError
@@ -53,7 +53,7 @@ def place(tmp_path):
 
 
 def run(run_script, place, settings, **paths):
-    run_script(calibration.main, settings, tokenizer=place.tokenizer, output=place.output, **paths)
+    run_script(encode_calibration.main, settings, tokenizer=place.tokenizer, output=place.output, **paths)
     data = json.loads(place.output.read_text())
     assert data["tokens"] == sum(map(len, data["samples"]))
     assert all(0 < len(sample) <= 512 for sample in data["samples"])
@@ -115,7 +115,9 @@ def test_the_set_has_6000_tokens_with_any_tokenizer():
 
 def test_calibration_data_that_nobody_named_are_said_in_one_line(place):
     options = ["--settings", "-", "--tokenizer", str(place.tokenizer), "--output", str(place.output)]
-    done = CliRunner().invoke(calibration.main, options, input=json.dumps(SET | {"prompts": [], "system_prompt": ""}))
+    done = CliRunner().invoke(
+        encode_calibration.main, options, input=json.dumps(SET | {"prompts": [], "system_prompt": ""})
+    )
     assert done.exit_code == 0
     assert "12288 tokens" in next(
         line for line in done.stderr.splitlines() if line.startswith("note: no calibration data")
@@ -142,7 +144,7 @@ def test_an_edit_of_the_set_is_another_setting(tmp_path, monkeypatch):
 def test_a_template_that_refuses_a_chat_of_the_set_is_one_line(script_error, place):
     place.configure(TEMPLATE + "{{ raise_exception('no') if messages | length > 1 }}")
     paths = {"tokenizer": place.tokenizer, "output": place.output}
-    line = script_error(calibration.main, SET | {"prompts": ["Hi"], "system_prompt": ""}, **paths)
+    line = script_error(encode_calibration.main, SET | {"prompts": ["Hi"], "system_prompt": ""}, **paths)
     assert "the chat template fails: no; name calibration data of your own" in line
 
 
@@ -254,7 +256,7 @@ def test_without_a_limit_tasks_share_8192_tokens(place):
     options = [option for name, path in files.items() for option in ("--local", f"{name}={path}")]
     settings = {**TASKS, "tasks": ["a", "b"], "texts": dict.fromkeys(files, "text.txt")}
     arguments = ["--settings", "-", "--tokenizer", str(place.tokenizer), "--output", str(place.output)]
-    done = CliRunner().invoke(calibration.main, [*arguments, *options], input=json.dumps(settings))
+    done = CliRunner().invoke(encode_calibration.main, [*arguments, *options], input=json.dumps(settings))
     assert done.exit_code == 0
     data = json.loads(place.output.read_text())
     # A document of 1,900 letters is read in four windows of 512 tokens.
@@ -267,7 +269,7 @@ def test_few_tokens_bring_a_warning(place):
         place.text.write_text("a" * n_tokens)
         paths = {"tokenizer": place.tokenizer, "text": place.text, "output": place.output}
         options = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
-        done = CliRunner().invoke(calibration.main, ["--settings", "-", *options], input='{"text": "t"}')
+        done = CliRunner().invoke(encode_calibration.main, ["--settings", "-", *options], input='{"text": "t"}')
         assert done.exit_code == 0
         return done.stderr
 
@@ -309,7 +311,7 @@ def test_faulty_chats_are_one_line(script_error, place):
     def error(chats: object) -> str:
         place.text.write_text(chats if isinstance(chats, str) else json.dumps(chats))
         paths = {"tokenizer": place.tokenizer, "samples": place.text, "output": place.output}
-        return script_error(calibration.main, {"samples": "chat.json"}, **paths)
+        return script_error(encode_calibration.main, {"samples": "chat.json"}, **paths)
 
     message = {"role": "user", "content": "Hi"}
     assert "this model has no chat template" in error([{"messages": [message]}])
@@ -340,14 +342,14 @@ def test_hostile_chats_are_one_line(script_error, place, chats, part):
     place.text.write_bytes(chats)
     place.configure(TEMPLATE)
     paths = {"tokenizer": place.tokenizer, "samples": place.text, "output": place.output}
-    assert part in script_error(calibration.main, {"samples": "chat.json"}, **paths)
+    assert part in script_error(encode_calibration.main, {"samples": "chat.json"}, **paths)
 
 
 def test_hostile_texts_are_one_line(script_error, place):
     def error(option: str) -> str:
         paths = {"tokenizer": place.tokenizer, option: place.text, "output": place.output}
         place.configure(TEMPLATE)
-        return script_error(calibration.main, {option: "t"}, **paths)
+        return script_error(encode_calibration.main, {option: "t"}, **paths)
 
     place.text.write_text("a\n" + "a" * 1_000_001)
     assert "text.txt: line 2 has 1000001 characters, more than 1000000" in error("text")
@@ -362,7 +364,7 @@ def test_hostile_texts_are_one_line(script_error, place):
 @pytest.mark.parametrize("prompts", [["\ud800"], ["a" * 17_000_000]])
 def test_hostile_prompts_are_one_line(script_error, place, prompts):
     settings = {"prompts": prompts, "system_prompt": ""}
-    line = script_error(calibration.main, settings, tokenizer=place.tokenizer, output=place.output)
+    line = script_error(encode_calibration.main, settings, tokenizer=place.tokenizer, output=place.output)
     assert "half of a surrogate pair" in line or "a text of 17 million characters" in line
 
 
@@ -398,7 +400,7 @@ def test_tokens_that_calibration_did_not_write_are_one_line(tmp_path, content, p
 
 def test_faults_are_one_line(script_error, place):
     def error(settings, **paths):
-        return script_error(calibration.main, settings, tokenizer=place.tokenizer, output=place.output, **paths)
+        return script_error(encode_calibration.main, settings, tokenizer=place.tokenizer, output=place.output, **paths)
 
     assert "no prompts" in error({"prompts": [], "system_prompt": ""})
     assert "no chat template" in error({"prompts": ["Hi"], "system_prompt": "S"})

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import checkpoint
+import convert_checkpoint
 from hexport.checkpoints.torch_file import TRIED_WITH, checkpoint_offset
 from hexport.errors import HexportError
 from hexport.json_file import MAX_BYTES, parse_json, read_json
@@ -30,7 +30,7 @@ def folder(tiny_llama, tmp_path):
 @pytest.fixture
 def error(script_error, output):
     def of(source) -> str:
-        return script_error(checkpoint.main, SETTINGS, source=source, output=output)
+        return script_error(convert_checkpoint.main, SETTINGS, source=source, output=output)
 
     return of
 
@@ -185,7 +185,7 @@ def test_weights_that_some_models_have_are_kept(run_script, folder, output):
     tensors[QUERY][3, 3] = -65504.0
     tensors["model.norm.weight"] = torch.full((96,), 1e-38, dtype=torch.bfloat16)
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    run_script(checkpoint.main, SETTINGS, source=folder, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=folder, output=output)
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in load_file(output).items())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import checkpoint
+import convert_checkpoint
 from hexport.checkpoints.files import checkpoint_files
 from hexport.errors import HexportError
 
@@ -124,6 +124,6 @@ def test_params_that_are_missing_or_of_no_use_are_refused(tmp_path):
 
 def test_nothing_heavy_is_imported():
     heavy = "import sys, hexport.checkpoints.files; print({'numpy', 'torch', 'gguf'} & sys.modules.keys())"
-    scripts = Path(checkpoint.__file__).parent
+    scripts = Path(convert_checkpoint.__file__).parent
     done = subprocess.run([sys.executable, "-c", heavy], cwd=scripts, check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"

@@ -9,7 +9,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 from gguf_files import FAMILIES, tiny, write_gguf
 from transformers import AutoModelForCausalLM
 
-import checkpoint
+import convert_checkpoint
 from hexport.decoder.config import decoder_config, load_config
 
 SETTINGS = {"sha256": None, "params": None}
@@ -59,7 +59,7 @@ def test_every_architecture_gives_the_models_own_tensors_config_and_logits(run_s
     family, changes, keys = VARIANTS[variant]
     model = tiny(family, **changes)
     source = write_gguf(tmp_path / "model.gguf", model, **keys)
-    run_script(checkpoint.main, SETTINGS, source=source, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=source, output=output)
     loaded = AutoModelForCausalLM.from_pretrained(output.parent, dtype=torch.float32)
     assert loaded.state_dict().keys() == model.state_dict().keys()
     for name, value in loaded.state_dict().items():
@@ -74,7 +74,7 @@ def test_llama_3s_scaling_is_found_in_its_frequencies(run_script, tmp_path, outp
     scaling = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
     rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": factor, **scaling}
     model = tiny("llama", head_dim=64, rope_parameters=rope)
-    run_script(checkpoint.main, SETTINGS, source=write_gguf(tmp_path / "model.gguf", model), output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=write_gguf(tmp_path / "model.gguf", model), output=output)
     config = json.loads(output.with_name("config.json").read_text())
     assert config["rope_scaling"] == {"rope_type": "llama3", "factor": factor, **scaling}
     loaded = AutoModelForCausalLM.from_pretrained(output.parent)
@@ -87,7 +87,7 @@ def test_quantised_matrices_become_what_they_stand_for(run_script, tiny_llama, t
     biases = {"attention_bias": not tied, "mlp_bias": not tied}
     model = tiny_llama(tie_word_embeddings=tied, **biases)
     source = write_gguf(tmp_path / "model.gguf", model, GGMLQuantizationType[kind])
-    run_script(checkpoint.main, SETTINGS, source=source, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=source, output=output)
     loaded = AutoModelForCausalLM.from_pretrained(output.parent, dtype=torch.float32)
     assert loaded.config.tie_word_embeddings is tied
     assert torch.equal(logits(loaded), logits(model))
@@ -99,7 +99,7 @@ def test_half_precision_stays_and_the_manifest_names_the_source(run_script, tiny
     from safetensors import safe_open
 
     source = write_gguf(tmp_path / "model.gguf", tiny_llama(), GGMLQuantizationType.BF16)
-    run_script(checkpoint.main, SETTINGS, source=source, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=source, output=output)
     with safe_open(output, "pt") as tensors:
         assert tensors.get_tensor("model.layers.1.self_attn.q_proj.weight").dtype == torch.bfloat16
         assert tensors.get_tensor("model.norm.weight").dtype == torch.float32
@@ -113,7 +113,7 @@ def test_absent_metadata_has_llama_cpps_defaults(run_script, tiny_llama, tmp_pat
     absent = ["attention__head_count_kv", "attention__key_length", "attention__value_length", "rope__dimension_count"]
     absent += ["rope__freq_base", "vocab_size"]
     source = write_gguf(tmp_path / "model.gguf", model, **dict.fromkeys(absent))
-    run_script(checkpoint.main, SETTINGS, source=source, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=source, output=output)
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(output.parent)), logits(model))
 
 
@@ -147,7 +147,7 @@ FAULTS = {
 def test_what_is_not_understood_is_refused_by_name(script_error, tiny_llama, tmp_path, output, fault):
     arguments, parts = FAULTS[fault]
     source = write_gguf(tmp_path / "model.gguf", tiny_llama(tie_word_embeddings=True), **arguments)
-    line = script_error(checkpoint.main, SETTINGS, source=source, output=output)
+    line = script_error(convert_checkpoint.main, SETTINGS, source=source, output=output)
     assert all(part in line for part in [*parts, "model.gguf"]), line
 
 
@@ -181,7 +181,7 @@ FAMILY_FAULTS = {
 def test_what_a_family_cannot_have_is_refused_by_name(script_error, tmp_path, output, fault):
     family, arguments, parts = FAMILY_FAULTS[fault]
     source = write_gguf(tmp_path / "model.gguf", tiny(family), **arguments)
-    line = script_error(checkpoint.main, SETTINGS, source=source, output=output)
+    line = script_error(convert_checkpoint.main, SETTINGS, source=source, output=output)
     assert all(part in line for part in [*parts, "model.gguf"]), line
 
 
@@ -193,7 +193,7 @@ def test_infinity_behind_quantised_blocks_is_found(script_error, tiny_llama, tmp
     data = bytearray(source.read_bytes())
     data[offset : offset + 2] = np.float16(np.inf).tobytes()
     source.write_bytes(data)
-    line = script_error(checkpoint.main, SETTINGS, source=source, output=output)
+    line = script_error(convert_checkpoint.main, SETTINGS, source=source, output=output)
     assert "model.layers.1.self_attn.k_proj.weight holds NaN or infinity" in line
 
 
@@ -201,7 +201,7 @@ def test_infinity_behind_quantised_blocks_is_found(script_error, tiny_llama, tmp
 def test_damaged_files_are_refused(script_error, tiny_llama, tmp_path, output, keep):
     source = write_gguf(tmp_path / "model.gguf", tiny_llama())
     source.write_bytes(source.read_bytes()[:keep])
-    assert "model.gguf" in script_error(checkpoint.main, SETTINGS, source=source, output=output)
+    assert "model.gguf" in script_error(convert_checkpoint.main, SETTINGS, source=source, output=output)
 
 
 def test_metadata_that_is_no_text_is_refused(script_error, tiny_llama, tmp_path, output):
@@ -209,11 +209,11 @@ def test_metadata_that_is_no_text_is_refused(script_error, tiny_llama, tmp_path,
     text = b"\x05\0\0\0\0\0\0\0llama"  # its length, then general.architecture
     assert source.read_bytes().count(text) == 1
     source.write_bytes(source.read_bytes().replace(text, text[:-1] + b"\xff"))
-    line = script_error(checkpoint.main, SETTINGS, source=source, output=output)
+    line = script_error(convert_checkpoint.main, SETTINGS, source=source, output=output)
     assert "model.gguf: general.architecture is not UTF-8" in line
 
 
 def test_another_digest_is_refused(script_error, tiny_llama, tmp_path, output):
     source = write_gguf(tmp_path / "model.gguf", tiny_llama())
     settings = {"sha256": "0" * 64, "params": None}
-    assert "sha256 differs" in script_error(checkpoint.main, settings, source=source, output=output)
+    assert "sha256 differs" in script_error(convert_checkpoint.main, settings, source=source, output=output)

@@ -12,7 +12,7 @@ from gguf_files import FAMILIES, tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-import checkpoint
+import convert_checkpoint
 
 SETTINGS = {"sha256": None, "params": None}
 
@@ -58,7 +58,7 @@ def test_one_file_or_many_pickled_or_not_give_the_same_bytes_in_their_own_type(r
         save(model, folder, shards, pickled)
         assert len([*folder.glob("*model*")]) > 3 * shards
         outputs.append(tmp_path / f"checkpoint-{shards}-{pickled}" / "model.safetensors")
-        run_script(checkpoint.main, SETTINGS, source=folder, output=outputs[-1])
+        run_script(convert_checkpoint.main, SETTINGS, source=folder, output=outputs[-1])
     assert len({file.read_bytes() for file in outputs}) == 1
     loaded = AutoModelForCausalLM.from_pretrained(outputs[0].parent)
     assert loaded.dtype == dtype
@@ -74,7 +74,7 @@ def test_one_file_or_many_pickled_or_not_give_the_same_bytes_in_their_own_type(r
 def test_every_familys_folder_is_taken_as_it_is(run_script, tmp_path, output, family):
     model = tiny(family)
     model.save_pretrained(tmp_path / "hf")
-    run_script(checkpoint.main, SETTINGS, source=tmp_path / "hf", output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=tmp_path / "hf", output=output)
     loaded = AutoModelForCausalLM.from_pretrained(output.parent)
     assert loaded.config.to_dict() == {**model.config.to_dict(), "_name_or_path": str(output.parent)}
     for name, value in loaded.state_dict().items():
@@ -83,7 +83,7 @@ def test_every_familys_folder_is_taken_as_it_is(run_script, tmp_path, output, fa
 
 def test_safetensors_are_read_where_pickled_weights_lie_beside_them(run_script, folder, output):
     (folder / "pytorch_model.bin").write_bytes(b"not read")
-    run_script(checkpoint.main, SETTINGS, source=folder, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=folder, output=output)
     manifest = json.loads((output.parent / "model.safetensors.manifest.json").read_text())
     assert manifest["inputs"].keys() == {"config.json", "model.safetensors"}
 
@@ -96,7 +96,7 @@ def test_pickled_parameters_and_views_of_one_storage_are_read(run_script, folder
     torch.save(tensors, folder / "pytorch_model.bin")
     expected = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    run_script(checkpoint.main, SETTINGS, source=folder, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=folder, output=output)
     for name, value in load_file(output).items():
         assert torch.equal(value, expected[name]), name
 
@@ -124,7 +124,7 @@ def test_pickled_weights_that_do_not_fit_are_refused_and_never_run(
     changes, parts = PICKLED_FAULTS[fault]
     torch.save({**load_file(folder / "model.safetensors"), **changes}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    line = script_error(checkpoint.main, SETTINGS, source=folder, output=output)
+    line = script_error(convert_checkpoint.main, SETTINGS, source=folder, output=output)
     assert all(part in line for part in ["pytorch_model.bin" if fault != "nan" else "hf", *parts]), line
     assert not (tmp_path / "executed").exists()
 
@@ -144,19 +144,19 @@ def test_files_that_torch_save_did_not_write_whole_are_refused(script_error, fol
             for name, record in records.items():
                 archive.writestr(name, record)
     (folder / "model.safetensors").unlink()
-    line = script_error(checkpoint.main, SETTINGS, source=folder, output=output)
+    line = script_error(convert_checkpoint.main, SETTINGS, source=folder, output=output)
     assert "pytorch_model.bin" in line and "torch.save" in line
 
 
 def test_a_tied_head_stored_twice_is_stored_once(run_script, folder, output):
     edit(folder, **{"lm_head.weight": load_file(folder / "model.safetensors")["model.embed_tokens.weight"]})
-    run_script(checkpoint.main, SETTINGS, source=folder, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=folder, output=output)
     assert "lm_head.weight" not in load_file(output)
 
 
 def test_rotary_buffers_of_old_checkpoints_are_skipped(run_script, folder, output):
     edit(folder, **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(16)})
-    run_script(checkpoint.main, SETTINGS, source=folder, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=folder, output=output)
     assert not any("inv_freq" in name for name in load_file(output))
 
 
@@ -179,7 +179,7 @@ NORM = "model.layers.1.input_layernorm.weight"
 )
 def test_tensors_that_do_not_fit_are_named(script_error, folder, output, changes, parts):
     edit(folder, **changes)
-    line = script_error(checkpoint.main, SETTINGS, source=folder, output=output)
+    line = script_error(convert_checkpoint.main, SETTINGS, source=folder, output=output)
     assert all(part in line for part in parts), line
 
 
@@ -195,13 +195,13 @@ def test_tensors_that_do_not_fit_are_named(script_error, folder, output, changes
 )
 def test_configs_that_do_not_fit_are_refused(script_error, folder, output, changes, parts):
     edit_config(folder, **changes)
-    line = script_error(checkpoint.main, SETTINGS, source=folder, output=output)
+    line = script_error(convert_checkpoint.main, SETTINGS, source=folder, output=output)
     assert all(part in line for part in parts), line
 
 
 def test_missing_and_malformed_files(script_error, tiny_llama, folder, output, tmp_path):
     def error(source=folder, **settings):
-        return script_error(checkpoint.main, {**SETTINGS, **settings}, source=source, output=output)
+        return script_error(convert_checkpoint.main, {**SETTINGS, **settings}, source=source, output=output)
 
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
@@ -220,10 +220,10 @@ def test_missing_and_malformed_files(script_error, tiny_llama, folder, output, t
 
 def test_overlapping_shards_are_refused(script_error, folder, output):
     (folder / "copy.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
-    assert "in another file" in script_error(checkpoint.main, SETTINGS, source=folder, output=output)
+    assert "in another file" in script_error(convert_checkpoint.main, SETTINGS, source=folder, output=output)
 
 
 def test_a_multimodal_checkpoint_is_refused_by_its_tensors(script_error, folder, output):
     edit(folder, **{"vision_tower.patch_embedding.weight": torch.ones(4, 4)})
-    line = script_error(checkpoint.main, SETTINGS, source=folder, output=output)
+    line = script_error(convert_checkpoint.main, SETTINGS, source=folder, output=output)
     assert "tensor vision_tower.patch_embedding.weight is surplus" in line and "found shape [4, 4]" in line

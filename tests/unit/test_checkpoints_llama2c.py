@@ -8,7 +8,7 @@ import pytest
 import torch
 from meta_files import assert_loads_as, meta_sized, meta_state
 
-import checkpoint
+import convert_checkpoint
 
 SETTINGS = {"sha256": None, "params": None}
 PARTS = ["attention.wq", "attention.wk", "attention.wv", "attention.wo"]
@@ -56,7 +56,7 @@ def write_bin(path, model, tied, version):
 def test_both_versions_give_the_models_own_tensors_and_logits(run_script, tiny_llama, tmp_path, output, version, tied):
     model = build(tiny_llama, tied)
     source = write_bin(tmp_path / "stories.bin", model, tied, version)
-    run_script(checkpoint.main, SETTINGS, source=source, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=source, output=output)
     config = json.loads(output.with_name("config.json").read_text())
     assert config["tie_word_embeddings"] is tied
     assert config["max_position_embeddings"] == 16
@@ -70,7 +70,7 @@ def test_the_same_model_as_bin_and_as_state_dict_gives_the_same_bytes(run_script
     write_bin(tmp_path / "stories.bin", model, True, 0)
     written = []
     for name in ("stories.pt", "stories.bin"):
-        run_script(checkpoint.main, SETTINGS, source=tmp_path / name, output=output)
+        run_script(convert_checkpoint.main, SETTINGS, source=tmp_path / name, output=output)
         written.append((output.read_bytes(), output.with_name("config.json").read_bytes()))
     assert written[0] == written[1]
 
@@ -82,16 +82,18 @@ def test_params_complete_what_the_header_lacks_and_must_not_contradict_it(
     params = tmp_path / "params.json"
     settings = {"sha256": None, "params": str(params)}
     params.write_text(json.dumps({"dim": 64, "norm_eps": 1e-6, "multiple_of": 4, "vocab_size": -1}))
-    run_script(checkpoint.main, settings, source=source, output=output)
+    run_script(convert_checkpoint.main, settings, source=source, output=output)
     assert json.loads(output.with_name("config.json").read_text())["rms_norm_eps"] == 1e-6
     params.write_text(json.dumps({"dim": 768}))
-    line = script_error(checkpoint.main, settings, source=source, output=tmp_path / "other" / "model.safetensors")
+    line = script_error(
+        convert_checkpoint.main, settings, source=source, output=tmp_path / "other" / "model.safetensors"
+    )
     assert "params.json: dim is 768, but stories.bin says 64" in line
 
 
 def test_files_that_are_no_whole_model_are_refused(script_error, tiny_llama, tmp_path, output):
     def error():
-        return script_error(checkpoint.main, SETTINGS, source=source, output=output)
+        return script_error(convert_checkpoint.main, SETTINGS, source=source, output=output)
 
     model = build(tiny_llama, True)
     for version in (0, 1):

@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType
 from gguf_files import write_gguf
 from meta_files import meta_state, write_meta
 
-import checkpoint
+import convert_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 RUN_AND_TELL_PEAK = """
 import atexit, pathlib, checkpoint
 atexit.register(lambda: print(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
-checkpoint.main()
+convert_checkpoint.main()
 """
 
 
@@ -33,7 +33,7 @@ def peak_and_size_mb(source: Path, output: Path) -> tuple[float, float]:
     arguments = ["--settings", "-", "--source", str(source), "--output", str(output)]
     command = [sys.executable, "-c", RUN_AND_TELL_PEAK, *arguments]
     done = subprocess.run(
-        command, cwd=Path(checkpoint.__file__).parent, input=settings.encode(), check=True, capture_output=True
+        command, cwd=Path(convert_checkpoint.__file__).parent, input=settings.encode(), check=True, capture_output=True
     )
     size = output.stat().st_size
     output.unlink()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from meta_files import PARAMS, assert_loads_as, meta_sized, meta_state, write_meta
 
-import checkpoint
+import convert_checkpoint
 from hexport.checkpoints.meta_params import llama_config
 from hexport.errors import HexportError
 
@@ -25,7 +25,7 @@ def test_shards_give_the_models_own_tensors_and_logits(
 ):
     model = model.to(dtype)
     source = write_meta(tmp_path / "meta", meta_state(model), shards=shards, embedding_dim=embedding_dim)
-    run_script(checkpoint.main, SETTINGS, source=source, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=source, output=output)
     assert_loads_as(output, model)
     manifest = json.loads((output.parent / "model.safetensors.manifest.json").read_text())
     assert len(manifest["inputs"]) == 1 + shards
@@ -34,7 +34,9 @@ def test_shards_give_the_models_own_tensors_and_logits(
 def test_a_head_equal_to_the_embedding_is_stored_once(run_script, tiny_llama, tmp_path, output):
     model = meta_sized(tiny_llama, tie_word_embeddings=True)
     assert "output.weight" in meta_state(model)
-    run_script(checkpoint.main, SETTINGS, source=write_meta(tmp_path / "meta", meta_state(model)), output=output)
+    run_script(
+        convert_checkpoint.main, SETTINGS, source=write_meta(tmp_path / "meta", meta_state(model)), output=output
+    )
     assert json.loads(output.with_name("config.json").read_text())["tie_word_embeddings"] is True
     assert_loads_as(output, model)
 
@@ -44,7 +46,7 @@ def test_params_may_lie_elsewhere_and_one_file_is_enough(run_script, model, tmp_
     (source / "params.json").rename(tmp_path / "mine.json")
     settings = {"sha256": None, "params": str(tmp_path / "mine.json")}
     for path in (source, source / "consolidated.00.pth"):
-        run_script(checkpoint.main, settings, source=path, output=output)
+        run_script(convert_checkpoint.main, settings, source=path, output=output)
         assert_loads_as(output, model)
 
 
@@ -54,11 +56,11 @@ def test_a_training_checkpoint_of_llama2c_says_its_own_params(run_script, model,
     args = {**PARAMS, "vocab_size": 160, "max_seq_len": 16, "dropout": 0.1, "multiple_of": 4}
     file = tmp_path / "stories.pt"
     torch.save({"model": state, "model_args": args, "iter_num": 7, "best_val_loss": torch.tensor(1.0)}, file)
-    run_script(checkpoint.main, SETTINGS, source=file, output=output)
+    run_script(convert_checkpoint.main, SETTINGS, source=file, output=output)
     assert_loads_as(output, model)
     (tmp_path / "params.json").write_text(json.dumps({"dim": 64, "n_layers": 2, "vocab_size": -1}))
     settings = {"sha256": None, "params": str(tmp_path / "params.json")}
-    run_script(checkpoint.main, settings, source=file, output=output)
+    run_script(convert_checkpoint.main, settings, source=file, output=output)
     assert_loads_as(output, model)
 
 
@@ -66,10 +68,12 @@ def test_a_bare_state_dict_needs_params(run_script, script_error, model, tmp_pat
     file = tmp_path / "stories.pt"
     torch.save(meta_state(model), file)
     assert "has no model_args; name its params.json" in script_error(
-        checkpoint.main, SETTINGS, source=file, output=output
+        convert_checkpoint.main, SETTINGS, source=file, output=output
     )
     (tmp_path / "params.json").write_text(json.dumps(PARAMS))
-    run_script(checkpoint.main, {"sha256": None, "params": str(tmp_path / "params.json")}, source=file, output=output)
+    run_script(
+        convert_checkpoint.main, {"sha256": None, "params": str(tmp_path / "params.json")}, source=file, output=output
+    )
     assert_loads_as(output, model)
 
 
@@ -96,7 +100,7 @@ def test_tensors_that_do_not_fit_are_named(script_error, model, tmp_path, output
     source.mkdir()
     (source / "params.json").write_text(json.dumps(PARAMS))
     torch.save(state, source / "consolidated.00.pth")
-    line = script_error(checkpoint.main, SETTINGS, source=source, output=output)
+    line = script_error(convert_checkpoint.main, SETTINGS, source=source, output=output)
     assert all(part in line for part in parts), line
 
 
@@ -126,7 +130,7 @@ PARAMS_FAULTS = {
 def test_params_that_do_not_fit_are_refused_by_name(script_error, model, tmp_path, output, fault):
     changes, parts = PARAMS_FAULTS[fault]
     source = write_meta(tmp_path / "meta", meta_state(model), {**PARAMS, **changes})
-    line = script_error(checkpoint.main, SETTINGS, source=source, output=output)
+    line = script_error(convert_checkpoint.main, SETTINGS, source=source, output=output)
     assert all(part in line for part in parts), line
 
 
@@ -135,7 +139,7 @@ def test_shards_that_do_not_fit_each_other_are_refused(script_error, model, tmp_
     last = source / "consolidated.03.pth"
 
     def error():
-        return script_error(checkpoint.main, SETTINGS, source=source, output=output)
+        return script_error(convert_checkpoint.main, SETTINGS, source=source, output=output)
 
     whole = torch.load(last)
     for changed in (
@@ -159,7 +163,7 @@ def test_params_that_contradict_the_weights_own_are_refused(script_error, model,
     torch.save({"model": meta_state(model), "model_args": {**PARAMS, "vocab_size": 160}}, file)
     (tmp_path / "params.json").write_text(json.dumps({"n_heads": 4}))
     settings = {"sha256": None, "params": str(tmp_path / "params.json")}
-    line = script_error(checkpoint.main, settings, source=file, output=output)
+    line = script_error(convert_checkpoint.main, settings, source=file, output=output)
     assert "params.json: n_heads is 4, but stories.pt says 8" in line
 
 

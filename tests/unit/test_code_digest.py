@@ -138,7 +138,7 @@ def test_digests_take_little_time_in_the_next_process_and_checkout(scripts, tmp_
     assert digests(checkout) == before
 
 
-@pytest.mark.parametrize("script", ["run.py", "evaluate_device.py"])
+@pytest.mark.parametrize("script", ["run_program.py", "evaluate_device.py"])
 def test_a_reworded_message_of_adb_leaves_results_of_the_emulator_as_they_are(script):
     def reached(kind):
         return {str(path.relative_to(digests_of.SCRIPTS)) for path in digests_of._counted(script, kind)}
@@ -154,7 +154,9 @@ def test_a_reworded_message_of_adb_leaves_results_of_the_emulator_as_they_are(sc
 
 def test_a_run_depends_on_no_code_of_evaluations():
     for kind in ("adb", "emulator"):
-        reached = {path.relative_to(digests_of.SCRIPTS).parts[1] for path in digests_of._counted("run.py", kind)[:-1]}
+        reached = {
+            path.relative_to(digests_of.SCRIPTS).parts[1] for path in digests_of._counted("run_program.py", kind)[:-1]
+        }
         assert not reached & {"evaluation", "report"}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hexport.build import evaluations, lowering, matrix
-from hexport.build.artifacts import Place, Program
+from hexport.build.artifacts import Place, ProgramKey
 from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
 from hexport.config.settings import Config, parse_config
@@ -112,7 +112,7 @@ def read_gates(text: str) -> dict[str, float]:
 def test_a_program_is_built_alike_whatever_is_evaluated():
     gated = config("{tasks: [piqa], limit: 7, min_sqnr_db: 20}")
     for of in (config(), gated):
-        program = Program("built", "16a8w", 64, "SM8650", "kv")
+        program = ProgramKey("built", "16a8w", 64, "SM8650", "kv")
         assert lowering.program_settings(of, program) == lowering.program_settings(config("null"), program)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hexport.build import evaluations, lowering, matrix
-from hexport.build.artifacts import Place, Program
+from hexport.build.artifacts import Place, ProgramKey
 from hexport.config.checks import check_config
 from hexport.config.settings import Config, parse_config
 from hexport.errors import HexportError
@@ -118,7 +118,7 @@ def test_lengths_fit_each_context():
     sizes = [config.models["m"].sizes(length) for length in (64, 1024)]
     assert [(of["prefill_ar_len"], of["seq_len"]) for of in sizes] == [(64, 64), (128, 128)]
     for length, prefill in ((64, 64), (1024, 128)):
-        program = json.loads(lowering.program_settings(config, Program("m", "16a8w", length, "SM8650", "hybrid")))
+        program = json.loads(lowering.program_settings(config, ProgramKey("m", "16a8w", length, "SM8650", "hybrid")))
         assert (program["max_seq_len"], program["prefill_ar_len"]) == (length, prefill)
         run = json.loads(matrix.run_settings(config, Place("m", "16a8w", length, "SM8650-emulator", "e", "hybrid")))
         assert run["seq_len"] == prefill
@@ -143,8 +143,8 @@ def test_what_an_artifact_depends_on_is_the_same_alone_and_in_a_list():
     for settings, arguments in (
         (matrix.calibration_settings, ("m",)),
         (matrix.quant_attrs_settings, ("m", "16a8w")),
-        (lowering.program_settings, (Program("m", "16a8w", 64, "SM8650", "kv"),)),
-        (lowering.templates, (Program("m", "16a8w", 64, "SM8650", "kv"),)),
+        (lowering.program_settings, (ProgramKey("m", "16a8w", 64, "SM8650", "kv"),)),
+        (lowering.templates, (ProgramKey("m", "16a8w", 64, "SM8650", "kv"),)),
         (matrix.run_settings, (place,)),
         (evaluations.fp_settings, ("m", 64)),
         (evaluations.qdq_settings, ("m", "16a8w", 64)),
@@ -157,7 +157,7 @@ def test_what_an_artifact_depends_on_is_the_same_alone_and_in_a_list():
 def test_a_context_length_that_the_model_has_not_is_one_line():
     config = parse("SM8650", max_seq_len=[64, 256], evaluation={"tasks": ["tale"]})
     for settings, arguments in (
-        (lowering.program_settings, (Program("m", "16a8w", 128, "SM8650", "kv"),)),
+        (lowering.program_settings, (ProgramKey("m", "16a8w", 128, "SM8650", "kv"),)),
         (matrix.run_settings, (Place("m", "16a8w", 128, "SM8650-emulator", "e", "kv"),)),
         (evaluations.fp_settings, ("m", 128)),
     ):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hexport.build import lowering, matrix, sources
-from hexport.build.artifacts import Place, Program
+from hexport.build.artifacts import Place, ProgramKey
 from hexport.config.checks import check_config
 from hexport.config.settings import Config, parse_config
 from hexport.errors import HexportError
@@ -79,7 +79,7 @@ def test_lookahead_is_greedy():
 def test_a_mode_that_only_a_target_names_is_checked_too():
     config = parse(built(max_seq_len=64, temperature=0.5))
     with pytest.raises(HexportError, match=r"^a lookahead step of 64 tokens"):
-        lowering.program_settings(config, Program("m", "16a8w", 64, "SM8650", "lookahead"))
+        lowering.program_settings(config, ProgramKey("m", "16a8w", 64, "SM8650", "lookahead"))
     with pytest.raises(HexportError, match=r"^mode lookahead answers greedily"):
         matrix.run_settings(config, RUN._replace(context_length=64, mode="lookahead"))
 
@@ -92,7 +92,7 @@ def test_ready_programs_are_run_and_nothing_is_built():
     assert matrix.runs(config) == [
         f"artifacts/m/16a8w/ctx1024/SM8650-emulator/emulator/{mode}/result.json" for mode in ("hybrid", "kv")
     ]
-    assert [matrix.program(config, Program(*run, mode)) for mode in ("hybrid", "kv")] == [
+    assert [matrix.program(config, ProgramKey(*run, mode)) for mode in ("hybrid", "kv")] == [
         "ready/hybrid_llama_qnn.pte",
         "ready/kv_llama_qnn.pte",
     ]
@@ -100,7 +100,7 @@ def test_ready_programs_are_run_and_nothing_is_built():
         "model m is left out of quantize and export: it runs the programs in ready"
     ]
     with pytest.raises(HexportError, match=r"^ready/lookahead_llama_qnn\.pte: no such file, and mode lookahead needs"):
-        matrix.program(config, Program(*run, "lookahead"))
+        matrix.program(config, ProgramKey(*run, "lookahead"))
     with pytest.raises(HexportError, match=r"^models\.m runs the programs in ready, and nothing is built from its"):
         sources.checkpoint_inputs(config, "m")
 

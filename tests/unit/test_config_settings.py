@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hexport.build import lowering, matrix, sources
-from hexport.build.artifacts import Place, Program
+from hexport.build.artifacts import Place, ProgramKey
 from hexport.config.checks import check_config
 from hexport.config.documents import read_yaml
 from hexport.config.settings import Config, parse_config
@@ -147,7 +147,7 @@ def test_settings_are_what_an_artifact_depends_on(config):
         "recipe": "mine",
         "recipe_spec": config.recipes["mine"],
     }
-    program = settings(lowering.program_settings(config, Program("local", "16a8w", 64, "SM8650-emulator", "kv")))
+    program = settings(lowering.program_settings(config, ProgramKey("local", "16a8w", 64, "SM8650-emulator", "kv")))
     versions = program.pop("versions")
     assert versions.keys() == {"executorch", "torch", "torchao", "qnn"}
     assert program == {
@@ -209,13 +209,13 @@ def test_prompts_have_one_form_however_they_are_given(config):
     ],
 )
 def test_keys_that_a_program_of_a_mode_depends_on(config, mode, keys):
-    program = json.loads(lowering.program_settings(config, Program("smollm2_135m", "16a8w", 1024, "SM8650", mode)))
+    program = json.loads(lowering.program_settings(config, ProgramKey("smollm2_135m", "16a8w", 1024, "SM8650", mode)))
     assert program.keys() - {"mode", "target", "ar_lengths", "recipe", "recipe_spec", "versions"} == keys
 
 
 def test_a_shard_depends_on_the_ar_lengths_of_its_mode_alone(config):
     def shard(mode: str, n_shards: int = 1) -> dict:
-        program = Program("smollm2_135m", "16a8w", 1024, "SM8650", mode)
+        program = ProgramKey("smollm2_135m", "16a8w", 1024, "SM8650", mode)
         return json.loads(lowering.shard_settings(config, program, n_shards))
 
     assert shard("kv")["ar_lengths"] == {"kv_forward": 1}
@@ -234,14 +234,14 @@ def test_a_run_in_mode_lookahead_knows_the_sizes_of_its_steps(config):
 
 def test_what_cannot_be_made_is_one_line(config):
     with pytest.raises(HexportError, match=r"^recipe 16a8w has kv_bits 16, which need V73 or newer; SM8350 is V68"):
-        lowering.program_settings(config, Program("local", "16a8w", 64, "SM8350", "kv"))
+        lowering.program_settings(config, ProgramKey("local", "16a8w", 64, "SM8350", "kv"))
     with pytest.raises(HexportError, match=r"^recipe rotated has r3: true, .* mode hybrid has others: set r3: false"):
-        lowering.program_settings(config, Program("local", "rotated", 64, "SM8650", "hybrid"))
-    lowering.program_settings(config, Program("local", "rotated", 64, "SM8650", "kv"))
+        lowering.program_settings(config, ProgramKey("local", "rotated", 64, "SM8650", "hybrid"))
+    lowering.program_settings(config, ProgramKey("local", "rotated", 64, "SM8650", "kv"))
     with pytest.raises(HexportError, match=r"^device phone: build_path is missing"):
         matrix.run_settings(config, Place("local", "16a8w", 64, "SM8750", "phone", "kv"))
     with pytest.raises(HexportError, match=r"^models\.local\.max_seq_len: is 64, and not 1024; add it there$"):
-        lowering.program_settings(config, Program("local", "16a8w", 1024, "SM8650", "kv"))
+        lowering.program_settings(config, ProgramKey("local", "16a8w", 1024, "SM8650", "kv"))
 
 
 def test_a_missing_toolchain_is_one_line(monkeypatch):

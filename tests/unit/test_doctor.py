@@ -14,7 +14,7 @@ from test_phone_libraries import make_sdk
 
 from hexport.config.devices import Device
 from hexport.doctor import host
-from hexport.doctor.installed import phone_qnn, phones
+from hexport.doctor.installed import phone_qnn, phones_reached
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "doctor.py"
 
@@ -89,4 +89,4 @@ def test_the_qnn_of_a_phone_is_as_new_as_the_compiler(tmp_path, build, state):
 def test_phones_are_not_needed(tmp_path):
     file = tmp_path / "devices.yaml"
     file.write_text("devices: {emulator: {kind: emulator, soc: SM8650}}")
-    assert [finding.state for finding in phones(file)] == ["note"]
+    assert [finding.state for finding in phones_reached(file)] == ["note"]

@@ -8,8 +8,8 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader
 from gguf_files import write_gguf
 
-import checkpoint
-import tokenizer as tokenizer_script
+import convert_checkpoint
+import extract_tokenizer as tokenizer_script
 from hexport.checkpoints.gguf_file import open_gguf
 from hexport.errors import HexportError
 
@@ -101,7 +101,7 @@ def test_a_value_of_another_type_is_one_line(script_error, tiny_llama, tmp_path,
     changes, part = VALUES[fault]
     source = write_gguf(tmp_path / "model.gguf", tiny_llama(), **changes)
     start = time.monotonic()
-    assert part in script_error(checkpoint.main, SETTINGS, source=source, output=output)
+    assert part in script_error(convert_checkpoint.main, SETTINGS, source=source, output=output)
     assert time.monotonic() - start < 10
 
 

@@ -10,7 +10,7 @@ from small_models import random_model
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.runtime.decode import Generation, Generator
-from hexport.runtime.lookahead import Guesses, NgramPool, Size, check_lookahead, layout_of
+from hexport.runtime.lookahead import Guesses, NgramPool, Size, check_lookahead, step_rows
 from hexport.runtime.sampling import Sampler
 
 MODELS = [
@@ -165,7 +165,7 @@ def test_rows_are_laid_out_as_the_runner_lays_them_out(ngram, window, gcap):
             parents.append(0 if i == 0 else (window + g) * levels + i - 1)
     size = Size(ngram, window, gcap)
     assert len(parents) == size.rows
-    layout = layout_of(size, size.rows + 2, n_front=1)
+    layout = step_rows(size, size.rows + 2, n_front=1)
     expected = np.eye(size.rows + 2, dtype=bool)
     for row, parent in enumerate(parents):
         if parent >= 0:
@@ -176,7 +176,7 @@ def test_rows_are_laid_out_as_the_runner_lays_them_out(ngram, window, gcap):
 
 def test_a_longer_front_costs_the_window_and_then_candidates():
     size = Size(ngram=4, window=2, gcap=3)  # 15 rows
-    layouts = [layout_of(size, 16, n_front) for n_front in range(1, 17)]
+    layouts = [step_rows(size, 16, n_front) for n_front in range(1, 17)]
     assert [layout.window.size for layout in layouts] == [6, 6, *[0] * 14]
     assert [len(layout.candidates) for layout in layouts] == [3] * 7 + [2] * 3 + [1] * 3 + [0] * 3
     for n_front, layout in enumerate(layouts, 1):

@@ -55,7 +55,7 @@ def start(published: Path, output: Path, cache: Path | None = None, params: str 
     variables = {FOLDER: str(cache), LIMIT_GB: "1"} if cache else {}
     options = ("--settings", "-", "--source", published, "--output", output / "model.safetensors")
     job = subprocess.Popen(
-        [FORKS.python, SCRIPTS / "checkpoint.py", *options],
+        [FORKS.python, SCRIPTS / "convert_checkpoint.py", *options],
         env=os.environ | variables,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,

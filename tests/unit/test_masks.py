@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hexport.decoder import masks as decoder_masks
-from hexport.runtime.masks import causal_masks, tree_masks
+from hexport.runtime.masks import coded_masks, tree_masks
 
 # What the runner writes for attend and masked, by the mask's type.
 CODES = {"uint16": (65535, 0), "uint8": (255, 0), "float32": (0.0, -65535.0)}
@@ -24,7 +24,7 @@ def graph(ar_len: int, context_len: int, window: int | None = None, dtype: str =
 def test_causal_masks_are_codes_of_those_that_the_decoder_was_calibrated_with(ar_len, window):
     context_len = 16
     for n_past in range(context_len - ar_len + 1):
-        found = causal_masks(graph(ar_len, context_len, window), n_past)
+        found = coded_masks(graph(ar_len, context_len, window), n_past)
         expected = decoder_masks.causal_masks(ar_len, context_len, n_past, window)
         assert len(found) == len(expected)
         for codes, mask in zip(found, expected, strict=True):

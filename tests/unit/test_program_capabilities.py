@@ -19,9 +19,9 @@ from portable_programs import (
 from rich.console import Console
 
 from hexport.errors import HexportError
-from hexport.programs.capabilities import emulator_refusal, modes, phones
+from hexport.programs.capabilities import emulator_refusal, modes, phone_socs
 from hexport.programs.conformance import faults
-from hexport.programs.context_binary import Encoding
+from hexport.programs.context_binary import TensorEncoding
 from hexport.programs.facts import DelegateData, MethodFacts, Part, ProgramFacts, QnnOptions
 from hexport.programs.inspection import inspect_program
 from hexport.programs.report import as_tables
@@ -35,8 +35,8 @@ def facts(hybrid) -> ProgramFacts:
 
 def quantised(facts: ProgramFacts) -> ProgramFacts:
     """The facts as those of a QNN program in 16 bits that obeys the ABI."""
-    encodings = {"k": Encoding(0.01, 30000), "v": Encoding(0.02, 31000), "l": Encoding(0.5, 100)}
-    encodings["a"] = Encoding(255 / 65535, 65535)
+    encodings = {"k": TensorEncoding(0.01, 30000), "v": TensorEncoding(0.02, 31000), "l": TensorEncoding(0.5, 100)}
+    encodings["a"] = TensorEncoding(255 / 65535, 65535)
     options = QnnOptions("htp", "SM8550", "V73", False, False, False, False, False)
 
     def coded(method: MethodFacts) -> MethodFacts:
@@ -83,7 +83,7 @@ ENCODINGS = {
 @pytest.mark.parametrize("method, name, text", ENCODINGS.values(), ids=ENCODINGS)
 def test_encodings_that_do_not_fit_each_other_are_faults(facts, method, name, text):
     assert faults(quantised(facts)) == []
-    found = faults(changed_tensor(quantised(facts), method, name, encoding=Encoding(0.1, 5)))
+    found = faults(changed_tensor(quantised(facts), method, name, encoding=TensorEncoding(0.1, 5)))
     assert found and re.search(text, found[0])
 
 
@@ -128,10 +128,10 @@ def test_the_modes_of_a_program_follow_from_its_graphs(facts, tmp_path):
 
 
 def test_a_program_names_the_phones_of_its_architecture(facts):
-    named = phones(quantised(facts))
+    named = phone_socs(quantised(facts))
     assert named[0] == "SM8550"
     assert "QCS9100" in named and "SM8650" not in named
-    assert phones(facts) == []
+    assert phone_socs(facts) == []
 
 
 def with_options(program: ProgramFacts, **options) -> ProgramFacts:

@@ -11,7 +11,7 @@ from hexport.programs.abi import names_by_count
 from hexport.programs.conformance import faults
 from hexport.programs.facts import MethodFacts, ProgramFacts, TensorFacts
 from hexport.programs.layout import Layout
-from hexport.programs.report import as_json, as_tables
+from hexport.programs.report import as_tables, program_json
 from hexport.programs.runners import MAIN, RELEASE, runner_fits
 
 N_LAYERS, N_KV_HEADS, HEAD_DIM, VOCABULARY = 2, 4, 8, 32
@@ -102,13 +102,13 @@ def test_the_report_names_the_versions_in_text_and_json():
     kv, hybrid = rows(program(1, 8, 64, window=5))
     assert kv == "runners kv: qnn_llama_runner of executorch 1.4.1 and later; hexport"
     assert hybrid.startswith("runners hybrid: no qnn_llama_runner; hexport (its AR length of 8 tokens exceeds ")
-    found = as_json(lookahead, [])["runners"]
+    found = program_json(lookahead, [])["runners"]
     assert found["hexport"] is True
     assert found["qnn_llama_runner"]["lookahead"]["since"] == MAIN
-    assert as_json(program(1, 32, 128), [])["runners"]["qnn_llama_runner"] == {
+    assert program_json(program(1, 32, 128), [])["runners"]["qnn_llama_runner"] == {
         mode: {"since": RELEASE, "limit": None} for mode in ("kv", "hybrid")
     }
-    assert as_json(lookahead, ["a fault"])["runners"] is None
+    assert program_json(lookahead, ["a fault"])["runners"] is None
 
 
 def test_an_export_that_the_limit_advises_fits():

@@ -61,7 +61,7 @@ def test_manifest_records_what_made_the_artifact(tmp_path):
     stages = {"convert": {"seconds": 0.1, "peak_rss_mb": 10}}
     write_manifest(
         artifact,
-        script=SCRIPTS / "tokenizer_bin.py",
+        script=SCRIPTS / "write_tokenizer_bin.py",
         inputs=verified({"source": source}),
         params={"x": 1},
         stages=stages,
@@ -75,7 +75,7 @@ def test_manifest_records_what_made_the_artifact(tmp_path):
     assert manifest["params"] == {"x": 1}
     assert manifest["stages"] == stages
     assert manifest["soc"] == "SM8650"
-    assert manifest["code"] == code_digest("tokenizer_bin.py")
+    assert manifest["code"] == code_digest("write_tokenizer_bin.py")
     assert manifest["versions"].keys() == {"hexport", "snakemake", "pytorch_tokenizers", "qnn"}
 
 

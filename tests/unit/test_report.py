@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import report
-import summary
-from hexport.build.artifacts import Place, Program
+import write_report
+import write_summary
+from hexport.build.artifacts import Place, ProgramKey
 from hexport.report.programs import Cost, built_programs, model_costs
 
 PLACE = Place("m", "16a8w", 512, "SM8650-emulator", "emulator", "hybrid")
@@ -78,7 +78,7 @@ def settings(artifacts) -> dict:
 
 def test_phases_stand_side_by_side(run_script, settings, tmp_path):
     output = tmp_path / "report" / "summary.csv"
-    run_script(summary.main, settings, output=output)
+    run_script(write_summary.main, settings, output=output)
     header, *_ = output.read_text().splitlines()
     assert header.startswith("model,recipe,context_length,target,device,mode,task,")
     assert "fp_word_perplexity,qdq_word_perplexity,device_word_perplexity" in header
@@ -144,7 +144,7 @@ class Cells(HTMLParser):
 
 
 def page_of(run_script, settings: dict, output: Path) -> str:
-    run_script(report.main, {"runs": [PLACE], "programs": PROGRAMS, **settings}, output=output)
+    run_script(write_report.main, {"runs": [PLACE], "programs": PROGRAMS, **settings}, output=output)
     return output.read_text()
 
 
@@ -232,7 +232,9 @@ def test_250_programs_make_a_page_of_a_few_megabytes(run_script, settings, outpu
 def test_layers_of_another_form_are_one_line(script_error, settings, artifacts, tmp_path):
     qdq = artifacts / "m/16a8w/evaluation/ctx512/qdq.json"
     qdq.write_text(json.dumps({**QDQ, "layers": [7] * 5}))
-    line = script_error(report.main, {**settings, "runs": [], "programs": []}, output=tmp_path / "report/index.html")
+    line = script_error(
+        write_report.main, {**settings, "runs": [], "programs": []}, output=tmp_path / "report/index.html"
+    )
     assert line.startswith(f"error: {qdq}: layers: ") and "is not of type" in line
 
 
@@ -243,5 +245,5 @@ def test_templates_that_modes_share_cost_once(artifacts):
     template.write_text("{}")
     manifest = {"stages": {"layer": {"seconds": 8, "peak_rss_mb": 500}}}
     template.with_name("ar1.json.manifest.json").write_text(json.dumps(manifest))
-    programs = [Program("m", "16a8w", 512, "SM8650", mode) for mode in ("kv", "hybrid", "lookahead")]
+    programs = [ProgramKey("m", "16a8w", 512, "SM8650", mode) for mode in ("kv", "hybrid", "lookahead")]
     assert model_costs(built_programs(str(artifacts), programs))["m"]["templates"] == Cost(8, 500)

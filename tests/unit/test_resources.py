@@ -5,7 +5,7 @@ from math import ceil
 import pytest
 
 from hexport.build import lowering
-from hexport.build.artifacts import Program
+from hexport.build.artifacts import ProgramKey
 from hexport.build.resources import build_of, cores_for, machine_mb, most_needed, shard_needs, smallest_sharding
 from hexport.config.settings import Config, parse_config
 from hexport.errors import HexportError
@@ -21,8 +21,8 @@ def config(model: str = LLAMA, memory: float | None = None, **entry) -> Config:
     return parse_config({"models": {model: entry}, "recipes": recipes, "build_memory_gb": memory}, "config.yaml")
 
 
-def program(model: str = LLAMA, mode: str = "hybrid", target: str = "SM8650") -> Program:
-    return Program(model, config(model).models[model].recipes[0], 1024, target, mode)
+def program(model: str = LLAMA, mode: str = "hybrid", target: str = "SM8650") -> ProgramKey:
+    return ProgramKey(model, config(model).models[model].recipes[0], 1024, target, mode)
 
 
 @pytest.mark.parametrize("memory", [10, 12, 16, 30])
@@ -58,7 +58,7 @@ def test_auto_needs_sizes():
     unknown = parse_config(
         {"models": {"m": {"checkpoint": "hf://org/x", "num_sharding": "auto", "prompts": ["a"]}}}, "c"
     )
-    where = Program("m", "16a8w", 1024, "SM8650", "kv")
+    where = ProgramKey("m", "16a8w", 1024, "SM8650", "kv")
     with pytest.raises(
         HexportError, match=r"^models\.m\.num_sharding: auto needs the sizes .* run `snakemake artifacts/m/"
     ):

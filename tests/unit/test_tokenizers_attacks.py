@@ -9,9 +9,9 @@ import pytest
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from small_tokenizers import reference, sentencepiece_model
 
-import tokenizer as script
-import tokenizer_bin
-import tokenizer_model
+import copy_tokenizer_model
+import extract_tokenizer as script
+import write_tokenizer_bin
 from hexport.errors import HexportError
 from hexport.tokenizers.tokenizer import load_tokenizer
 
@@ -131,7 +131,7 @@ def test_a_piece_without_end_is_one_line_at_once(error, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tokenizer.model", "x.gguf", "tokenizer.json"])
-@pytest.mark.parametrize("main", [script.main, tokenizer_bin.main, tokenizer_model.main])
+@pytest.mark.parametrize("main", [script.main, write_tokenizer_bin.main, copy_tokenizer_model.main])
 def test_a_pipe_is_one_line(error, tmp_path, name, main):
     os.mkfifo(tmp_path / name)
     assert "is a pipe, a socket or a device" in error(tmp_path / name, main)
@@ -143,5 +143,5 @@ def test_a_pipe_is_one_line(error, tmp_path, name, main):
 def test_a_config_edited_by_hand_is_one_line(folder, changes):
     config = {**CONFIG, "add_bos_token": True, "stop_tokens": [], **changes}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    with pytest.raises(HexportError, match=r"is not one that scripts/tokenizer\.py wrote"):
+    with pytest.raises(HexportError, match=r"is not one that scripts/extract_tokenizer\.py wrote"):
         load_tokenizer(folder)

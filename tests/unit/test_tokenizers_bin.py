@@ -7,8 +7,8 @@ import sys
 import pytest
 from small_tokenizers import SENTENCEPIECE, reference, sentencepiece_model
 
-import tokenizer_bin
-import tokenizer_model
+import copy_tokenizer_model
+import write_tokenizer_bin
 from hexport.file_hashes import sha256
 from hexport.provenance import manifest_path
 
@@ -19,7 +19,7 @@ def test_tokenizer_bin_equals_the_librarys_converter(run_script, tmp_path, kind)
     model.write_bytes(sentencepiece_model(kind))
     convert = [sys.executable, "-m", "pytorch_tokenizers.tools.llama2c.convert", "-t", model, "-o", theirs]
     subprocess.run(convert, check=True, capture_output=True)
-    run_script(tokenizer_bin.main, {}, source=model, output=ours)
+    run_script(write_tokenizer_bin.main, {}, source=model, output=ours)
     assert ours.read_bytes() == theirs.read_bytes()
     manifest = json.loads(manifest_path(ours).read_text())
     assert manifest["inputs"] == {"tokenizer.model": sha256(model)}
@@ -31,7 +31,7 @@ def test_the_published_model_is_copied(run_script, tmp_path):
     source.mkdir()
     (source / "tokenizer.model").write_bytes(b"IQ== 0\n")
     reference("gpt-2").save(str(source / "tokenizer.json"))
-    run_script(tokenizer_model.main, {}, source=source, output=output)
+    run_script(copy_tokenizer_model.main, {}, source=source, output=output)
     assert output.read_bytes() == b"IQ== 0\n"
     assert json.loads(manifest_path(output).read_text())["inputs"] == {"tokenizer.model": sha256(output)}
 
@@ -44,7 +44,8 @@ def test_sources_that_have_neither(script_error, tmp_path):
     def errors(path):
         output = tmp_path / "out" / "file"
         return [
-            script_error(script.main, {}, source=path, output=output) for script in (tokenizer_bin, tokenizer_model)
+            script_error(script.main, {}, source=path, output=output)
+            for script in (write_tokenizer_bin, copy_tokenizer_model)
         ]
 
     assert all("no tokenizer.model is published with this tokenizer" in line for line in errors(source))
@@ -60,4 +61,6 @@ def test_sources_that_have_neither(script_error, tmp_path):
 )
 def test_only_whole_sentencepiece_models_have_a_tokenizer_bin(script_error, tmp_path, content, part):
     (tmp_path / "tokenizer.model").write_bytes(content)
-    assert part in script_error(tokenizer_bin.main, {}, source=tmp_path, output=tmp_path / "out" / "tokenizer.bin")
+    assert part in script_error(
+        write_tokenizer_bin.main, {}, source=tmp_path, output=tmp_path / "out" / "tokenizer.bin"
+    )

@@ -21,7 +21,7 @@ from small_tokenizers import (
 )
 from transformers import AutoTokenizer
 
-import tokenizer as script
+import extract_tokenizer as script
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 TEXT = st.text() | st.lists(

@@ -7,7 +7,7 @@ import tokenizers
 from small_tokenizers import CORPUS, convert, reference
 from transformers import AutoTokenizer
 
-import tokenizer as script
+import extract_tokenizer as script
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from small_tokenizers import (
 )
 from transformers import AutoTokenizer
 
-import tokenizer as script
+import extract_tokenizer as script
 from hexport.errors import HexportError
 from hexport.tokenizers.probe import check_equal
 

@@ -10,7 +10,7 @@ from small_tokenizers import CORPUS, LLAMA3_WORDS, SPECIAL, UNMERGED, USER_DEFIN
 from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-import tokenizer as script
+import extract_tokenizer as script
 
 # Ids after the ranks, as in Llama 3.2's tokenizer.json (128000 ranks).
 LLAMA3_SPECIAL = {

@@ -11,7 +11,7 @@ BOS, EOS = 48, 49
 
 
 def save_word_tokenizer(folder: Path, **config) -> Tokenizer:
-    """As `scripts/tokenizer.py` would write it; `config` changes its tokenizer_config.json."""
+    """As `scripts/extract_tokenizer.py` would write it; `config` changes its tokenizer_config.json."""
     vocabulary = {**{f"w{i}": i for i in range(48)}, "<s>": BOS, "</s>": EOS}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="w0"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()

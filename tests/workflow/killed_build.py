@@ -30,17 +30,11 @@ models:
     seq_len: 8
 """
 DEVICES = "devices:\n  emulator: {kind: emulator, soc: SM8650}\n"
-# Rule -> its script. Jobs that run: a kill falls into each of them.
-SCRIPTS = {
-    "fetch": "fetch.py",
-    "convert_checkpoint": "checkpoint.py",
-    "encode_calibration": "calibration.py",
-    "calibrate": "quantize.py",
-    "lower_templates": "lower_templates.py",
-    "compile_shard": "compile_shard.py",
-    "assemble_program": "assemble_program.py",
-    "run_program": "run.py",
-}
+# Rules whose jobs run: a kill falls into each of them. Their scripts have their names.
+RULES = (
+    *("fetch", "convert_checkpoint", "encode_calibration", "calibrate", "lower_templates", "compile_shard"),
+    *("assemble_program", "run_program"),
+)
 HOWS = ("everything", "snakemake alone", "the job alone")
 CHUNK, PAUSE = 16 << 10, 0.02  # bytes and seconds: a download of 400 kB takes half a second
 COMMIT = commit_of("tiny")
@@ -167,7 +161,7 @@ class Build:
             if len(words) > 1 and "python" in words[0]:
                 folder, _, name = words[1].rpartition("/")
                 if folder == f"{self.path}/scripts":
-                    return next((rule for rule, script in SCRIPTS.items() if script == name), None)
+                    return next((rule for rule in RULES if name == f"{rule}.py"), None)
         return None
 
     def kill(self, rule: str, moment: float, how: str, *targets: str) -> str | None:

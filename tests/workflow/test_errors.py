@@ -107,7 +107,7 @@ def test_a_script_that_fails_says_it_in_one_line(tree):
     assert line == "error: checkpoints/b: tensor model.norm.weight holds NaN or infinity"
     assert "log: artifacts/b/checkpoint/checkpoint.log" in done.stderr
     assert "CalledProcessError" not in done.stderr
-    assert "scripts/checkpoint.py" not in done.stderr
+    assert "scripts/convert_checkpoint.py" not in done.stderr
     assert "Traceback" in (tree.path / "artifacts/b/checkpoint/checkpoint.log").read_text()
 
 

@@ -26,7 +26,7 @@ def built_of_lists(built, tmp_path_factory) -> Tree:
     tree = Tree(path)
     tree.edit("config.yaml", "socs: [SM8650]\n", RECIPES)
     tree.edit("config.yaml", "32\n    prompts", "[32, 48]\n    recipe: [16a8w, narrow]\n    prompts")
-    stand_in(tree, "lower_templates.py", "compile_shard.py", "assemble_program.py", "run.py")
+    stand_in(tree, "lower_templates.py", "compile_shard.py", "assemble_program.py", "run_program.py")
     of_a = LOWERED_A | LONGER_A | NARROW_A | with_recipe(LONGER_A, "narrow")
     assert tree.run() == TEMPLATES_B | PROGRAMS_B | of_a
     return tree

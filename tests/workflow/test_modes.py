@@ -38,7 +38,7 @@ def built_in_every_mode(built, tmp_path_factory) -> Tree:
     shutil.copytree(built.path, path, symlinks=True)
     tree = Tree(path)
     tree.edit("config.yaml", "seq_len: 8\n", KEYS)
-    stand_in(tree, "lower_templates.py", "compile_shard.py", "assemble_program.py", "run.py")
+    stand_in(tree, "lower_templates.py", "compile_shard.py", "assemble_program.py", "run_program.py")
     # A lookahead step has (2 + 4) x 2 tokens, and 16 with padding: templates of blocks of 16 serve both graphs.
     assert tree.run() == ALL | program_jobs("b", "SM8650", "kv") | template_jobs("b", 1)
     return tree

@@ -20,17 +20,11 @@ ALL_A = {"convert_checkpoint a", "extract_tokenizer a", "encode_calibration a", 
 ALL_A |= TEMPLATES_A | PROGRAMS_A | RUN
 ALL_B = {"convert_checkpoint b", "extract_tokenizer b", "encode_calibration b", "calibrate b/16a8w"}
 ALL_B |= TEMPLATES_B | PROGRAMS_B
-SCRIPTS = {
-    "convert_checkpoint": "checkpoint.py",
-    "extract_tokenizer": "tokenizer.py",
-    "encode_calibration": "calibration.py",
-    "calibrate": "quantize.py",
-    "lower_templates": "lower_templates.py",
-    "compile_shard": "compile_shard.py",
-    "assemble_program": "assemble_program.py",
-    "run_program": "run.py",
-}
-UPSTREAM = {rule: list(SCRIPTS)[:i] for i, rule in enumerate(SCRIPTS)} | {
+RULES = (
+    *("convert_checkpoint", "extract_tokenizer", "encode_calibration", "calibrate", "lower_templates"),
+    *("compile_shard", "assemble_program", "run_program"),
+)
+UPSTREAM = {rule: list(RULES[:i]) for i, rule in enumerate(RULES)} | {
     "extract_tokenizer": [],
     "encode_calibration": ["extract_tokenizer"],
     "lower_templates": ["convert_checkpoint"],
@@ -173,7 +167,7 @@ def test_a_module_counts_for_the_stages_that_reach_it(tree, module):
     assert tree.stale() == set()
     path.write_text(f"{text}\nREVISION = 2\n")
     module_file = code_digest.SCRIPTS / "hexport" / f"{module}.py"
-    closures = {rule: code_digest.import_closure(code_digest.SCRIPTS / script) for rule, script in SCRIPTS.items()}
+    closures = {rule: code_digest.import_closure(code_digest.SCRIPTS / f"{rule}.py") for rule in RULES}
     reached = {rule for rule, closure in closures.items() if module_file in closure}
     assert reached
     assert tree.stale() == {job for job in ALL_A | ALL_B if reached & {job.split()[0], *UPSTREAM[job.split()[0]]}}
@@ -189,7 +183,7 @@ def test_versions_of_the_toolchain(tree):
 
 def test_what_follows_a_stage_runs_only_if_its_output_changed(tree):
     """A change in the code of the first stage that leaves the canonical checkpoint as it was stops there."""
-    path = tree.path / "scripts" / "checkpoint.py"
+    path = tree.path / "scripts" / "convert_checkpoint.py"
     path.write_text(path.read_text() + "\nREVISION = 2\n")
     assert len(tree.stale()) > 2
     assert tree.run() == {"convert_checkpoint a", "convert_checkpoint b"}
@@ -198,7 +192,7 @@ def test_what_follows_a_stage_runs_only_if_its_output_changed(tree):
 
 def test_a_failed_stage_is_not_forgotten(tree):
     """Snakemake alone deletes the outputs and the record of a failed job, and then finds nothing to be done."""
-    path = tree.path / "scripts" / "checkpoint.py"
+    path = tree.path / "scripts" / "convert_checkpoint.py"
     text = path.read_text()
     path.write_text("import sys\n\nsys.exit('broken')\n")
     assert tree.snakemake("artifacts/b/16a8w/ctx32/SM8650/kv_llama_qnn.pte", check=False).returncode == 1
@@ -248,7 +242,7 @@ def test_every_artifact_is_a_target(built):
 def test_every_parameter_describes_itself(built):
     """Snakemake compares the parameters of a job as a set of values: two of one kind can be equal, and hide an edit."""
     records = [json.loads(file.read_text()) for file in (built.path / ".snakemake/metadata").iterdir()]
-    assert {record["rule"] for record in records} == SCRIPTS.keys()
+    assert {record["rule"] for record in records} == set(RULES)
     for record in records:
         kinds = [kind_of(ast.literal_eval(param), built.path) for param in record["params"]]
         assert {"settings", "code"} <= set(kinds)

@@ -21,7 +21,7 @@ class Place(NamedTuple):
         return self.model, self.recipe, context_folder(self.context_length), self.target, self.device, self.mode
 
 
-class Program(NamedTuple):
+class ProgramKey(NamedTuple):
     """A program to build."""
 
     model: str
@@ -69,21 +69,21 @@ def weights_file(artifacts: str, model: str, recipe: str) -> str:
     return f"{artifacts}/{model}/{recipe}/weights.safetensors"
 
 
-def template_file(artifacts: str, program: Program, arch: str, ar_len: int) -> str:
+def template_file(artifacts: str, program: ProgramKey, arch: str, ar_len: int) -> str:
     """`arch` is the HTP architecture of the program's target, such as V75."""
     return f"{artifacts}/{program.folder}/templates/{arch}/ar{ar_len}.json"
 
 
-def shard_file(artifacts: str, program: Program, shard: int, n_shards: int) -> str:
+def shard_file(artifacts: str, program: ProgramKey, shard: int, n_shards: int) -> str:
     """`shard` counts from 1."""
     return f"{artifacts}/{program.folder}/{program.target}/shards/{program.mode}/{shard}-of-{n_shards}.bin"
 
 
-def program_file(artifacts: str, program: Program) -> str:
+def program_file(artifacts: str, program: ProgramKey) -> str:
     return f"{artifacts}/{program.folder}/{program.target}/{MODES[program.mode].program_name}"
 
 
-def bundle_file(artifacts: str, program: Program) -> str:
+def bundle_file(artifacts: str, program: ProgramKey) -> str:
     """The archive; its folder lies beside it."""
     name = f"{program.model}-{program.recipe}-{context_folder(program.context_length)}-{program.target}-{program.mode}"
     return f"{artifacts}/{program.folder}/{program.target}/bundles/{name}.tar"

@@ -1,6 +1,6 @@
 """What bundles of programs depend on."""
 
-from hexport.build.artifacts import Program, bundle_file
+from hexport.build.artifacts import ProgramKey, bundle_file
 from hexport.build.matrix import as_settings, programs_to_build
 from hexport.config.settings import Config, Model, built_in_models
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
@@ -23,7 +23,7 @@ def bundles(config: Config) -> list[str]:
     return [bundle_file(config.artifacts, program) for program in programs_to_build(config)]
 
 
-def bundle_settings(config: Config, program: Program) -> str:
+def bundle_settings(config: Config, program: ProgramKey) -> str:
     spec = config.models[program.model]
     sizes = spec.sizes(program.context_length)
     return as_settings(

@@ -2,7 +2,7 @@
 
 from hexport.build.artifacts import (
     Place,
-    Program,
+    ProgramKey,
     checkpoint_file,
     evaluation_file,
     fp_file,
@@ -75,14 +75,14 @@ def ready_gates(config: Config) -> list[str]:
     ]
 
 
-def summary(config: Config) -> list[str]:
+def summary_files(config: Config) -> list[str]:
     """The table of all evaluations, if there are any."""
     return [summary_file(config.artifacts)] if any(_evaluated(config)) else []
 
 
 def reports(config: Config) -> list[str]:
     """The page of all evaluations and runs, and their table if there are evaluations."""
-    return [report_file(config.artifacts), *summary(config)]
+    return [report_file(config.artifacts), *summary_files(config)]
 
 
 def float_model(config: Config, model: str, recipe: str, context_len: int) -> dict[str, str]:
@@ -161,7 +161,7 @@ def summary_settings(config: Config) -> str:
 def report_settings(config: Config) -> str:
     runs = run_places(config)
     built = [place for place in runs if config.models[place.model].pre_gen_pte is None]
-    of_runs = [Program(*place[:4], place.mode) for place in built]  # an emulator's are not exported for
+    of_runs = [ProgramKey(*place[:4], place.mode) for place in built]  # an emulator's are not exported for
     programs = list(dict.fromkeys([*programs_to_build(config), *of_runs]))
     return as_settings({**_evaluated_places(config), "runs": runs, "programs": programs})
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from hexport.build.artifacts import Program, shard_file, template_file
+from hexport.build.artifacts import ProgramKey, shard_file, template_file
 from hexport.build.matrix import as_settings, programs_to_build, toolchain_versions
 from hexport.build.resources import SizesNotKnown, build_of, machine_mb, most_needed, smallest_sharding
 from hexport.config.checks import check_lookahead_size, check_r3, check_recipe
@@ -16,19 +16,19 @@ from hexport.targets.modes import MODES
 from hexport.targets.target import target_named
 
 
-def templates(config: Config, program: Program) -> list[str]:
+def templates(config: Config, program: ProgramKey) -> list[str]:
     """The files of a program's templates, one of each AR length, which all SoCs of an HTP architecture share."""
     arch, lengths = target_named(program.target).htp_arch, _shard_settings(config, program)["ar_lengths"].values()
     return [template_file(config.artifacts, program, arch, ar_len) for ar_len in sorted(set(lengths))]
 
 
-def shards(config: Config, program: Program) -> list[str]:
+def shards(config: Config, program: ProgramKey) -> list[str]:
     """The files of a program's context binaries, in order."""
     count = n_shards(config, program)
     return [shard_file(config.artifacts, program, shard, count) for shard in range(1, count + 1)]
 
 
-def check_shard(config: Config, program: Program, number: int, count: int) -> None:
+def check_shard(config: Config, program: ProgramKey, number: int, count: int) -> None:
     """Raise HexportError where a program in so many shards has none of this number, counted from 1."""
     if number > count:
         raise HexportError(f"there is no shard {number} of {count}; name one up to {count}")
@@ -36,7 +36,7 @@ def check_shard(config: Config, program: Program, number: int, count: int) -> No
         build_of(config, program).shards(count)
 
 
-def n_shards(config: Config, program: Program) -> int:
+def n_shards(config: Config, program: ProgramKey) -> int:
     """Raises HexportError where it is `auto` and the sizes of the model are not known yet, and where one of so many
     shards is more than the HTP addresses."""
     count = config.models[program.model].num_sharding
@@ -89,19 +89,19 @@ def template_settings(config: Config, recipe: str, context_len: int, arch: str, 
     )
 
 
-def shard_settings(config: Config, program: Program, count: int) -> str:
+def shard_settings(config: Config, program: ProgramKey, count: int) -> str:
     """Raises HexportError as `program_settings` does."""
     return as_settings({**_shard_settings(config, program), "num_sharding": count})
 
 
-def program_settings(config: Config, program: Program) -> str:
+def program_settings(config: Config, program: ProgramKey) -> str:
     """Raises HexportError where the target cannot run the recipe, or the mode does not fit the context."""
     sizes = config.models[program.model].sizes(program.context_length)
     keys = {key: sizes[key] for key in MODES[program.mode].keys if key != "num_sharding"}
     return as_settings({**_shard_settings(config, program), "mode": program.mode, **keys})
 
 
-def _shard_settings(config: Config, program: Program) -> dict[str, Any]:
+def _shard_settings(config: Config, program: ProgramKey) -> dict[str, Any]:
     """Of the mode, only the AR lengths count: a lookahead step of another shape is compiled alike."""
     spec, mode = config.models[program.model], MODES[program.mode]
     sizes, recipe = spec.sizes(program.context_length), config.recipes[program.recipe]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hexport.build.artifacts import (
     Place,
-    Program,
+    ProgramKey,
     program_file,
     quant_attrs_file,
     result_file,
@@ -70,10 +70,10 @@ def programs(config: Config) -> list[str]:
     return [program(config, each) for each in programs_to_build(config)]
 
 
-def programs_to_build(config: Config) -> list[Program]:
+def programs_to_build(config: Config) -> list[ProgramKey]:
     """As `programs` says."""
     return [
-        Program(name, recipe, context_len, soc, mode)
+        ProgramKey(name, recipe, context_len, soc, mode)
         for name, model in config.models.items()
         if model.pre_gen_pte is None
         for soc in config.socs
@@ -97,7 +97,7 @@ def used_recipes(config: Config, model: Model) -> list[str]:
     return [name for name in model.recipes if name in used]
 
 
-def program(config: Config, wanted: Program) -> str:
+def program(config: Config, wanted: ProgramKey) -> str:
     """The file of a program. Raises HexportError where a model's ready programs lack the mode."""
     if folder := config.models[wanted.model].pre_gen_pte:
         return ready_program(folder, wanted.mode)
@@ -154,7 +154,7 @@ def calibration_files(config: Config, model: str) -> list[str]:
 
 
 def calibration_options(config: Config, model: str) -> list[str]:
-    """Options that hand these files to scripts/calibration.py; a task's definition is in the settings."""
+    """Options that hand these files to scripts/encode_calibration.py; a task's definition is in the settings."""
     data = config.models[model].calibration or {}
     options = [(f"--{key}", data[key]) for key in ("text", "samples") if key in data]
     options += [("--local", f"{name}={file}") for name, file in local_texts(config, data.get("tasks", [])).items()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 
-from hexport.build.artifacts import Program, checkpoint_config_file
+from hexport.build.artifacts import ProgramKey, checkpoint_config_file
 from hexport.build.program_size import known_sizes
 from hexport.config.ready_programs import ready_program
 from hexport.config.settings import Config
@@ -83,7 +83,7 @@ def _shards(build: Build, count: int) -> list[Shard]:
     return shards_of(build.part_bytes, count)
 
 
-def build_of(config: Config, program: Program) -> Build:
+def build_of(config: Config, program: ProgramKey) -> Build:
     """Raises SizesNotKnown, with the name of the canonical config.json, where they are not known yet."""
     spec, target = config.models[program.model], target_named(program.target)
     n_graphs = len(ar_lengths_of(program.mode, spec.sizes(program.context_length)))
@@ -189,7 +189,7 @@ def program_needs(build: Build) -> Needs:
     return Needs(PYTHON_MB + 300, ceil(1.1 * written) + 50, 5 + ceil(written / 3000))
 
 
-def run_needs(config: Config, program: Program) -> Needs:
+def run_needs(config: Config, program: ProgramKey) -> Needs:
     """Of the job that runs a program on the emulator. Raises HexportError where a model's ready programs lack it."""
     if folder := config.models[program.model].pre_gen_pte:
         written = os.stat(ready_program(folder, program.mode)).st_size / MB

@@ -32,7 +32,7 @@ FACTS = "bundle.json"
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle is of. settings: as of scripts/bundle.py. tokenizer: …/tokenizer.json."""
+    """What a bundle is of. settings: as of scripts/write_bundle.py. tokenizer: …/tokenizer.json."""
 
     program: Path
     facts: ProgramFacts

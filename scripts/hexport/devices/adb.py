@@ -13,7 +13,7 @@ from adbutils import AdbTimeout
 
 from hexport.config.devices import Device
 from hexport.devices.adb_server import LINK_ERRORS, Client, client
-from hexport.devices.faults import PassingFault, PhoneFault, printable
+from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
 from hexport.devices.shell_stream import Output, Stream, script
 from hexport.errors import HexportError
 
@@ -58,7 +58,7 @@ class Phone:
                     f"adb server {self.host}:{self.port}: no adb server answers there; restart it "
                     "(`adb kill-server`), or correct adb_server in devices.yaml"
                 ) from None
-        return "no permissions" if state == "no" else printable(state)  # adbutils takes the first of its words
+        return "no permissions" if state == "no" else said_by_phone(state)  # adbutils takes the first of its words
 
     def check_online(self, seconds: float = 0.0) -> None:
         """Wait up to `seconds` for the phone, and connect to it where it is one over TCP.
@@ -178,7 +178,7 @@ class Phone:
         try:
             yield
         except LINK_ERRORS as error:
-            said = printable((adb.refusal() or str(error)).partition("\n")[0])
+            said = said_by_phone((adb.refusal() or str(error)).partition("\n")[0])
             states = {
                 "device offline": "offline",
                 "device unauthorized": "unauthorized",

@@ -39,7 +39,7 @@ class Run:
 
     @classmethod
     def of(cls, settings: dict) -> "Run":
-        """From the settings of scripts/run.py."""
+        """From the settings of scripts/run_program.py."""
         mode = settings["mode"]
         size = Size(*(settings[key] for key in LOOKAHEAD_KEYS)) if MODES[mode].looks_ahead else None
         keys = ("system_prompt", "temperature", "seq_len", "repeats", "warmup")

@@ -7,7 +7,7 @@ from hexport.devices.measured import Measured
 from hexport.progress import Progress
 
 
-def evaluate_program(device: Device, job: EvaluationJob, progress: Progress) -> Measured:
+def evaluate_on_emulator(device: Device, job: EvaluationJob, progress: Progress) -> Measured:
     """Score the tasks of a job. Raises HexportError for a program that cannot do it, and one that
     crashes or hangs."""
     return measure(device, job.program, progress, _evaluate, job)

@@ -9,8 +9,8 @@ from hexport.devices.measured import Measured
 from hexport.progress import Progress
 
 
-def run_program(device: Device, program: Path, tokenizer: Path, settings: dict, progress: Progress) -> Measured:
-    """Have the conversations of the settings of scripts/run.py. tokenizer: …/tokenizer.json.
+def run_on_emulator(device: Device, program: Path, tokenizer: Path, settings: dict, progress: Progress) -> Measured:
+    """Have the conversations of the settings of scripts/run_program.py. tokenizer: …/tokenizer.json.
 
     Raises HexportError for a program that cannot do it, and one that crashes or hangs.
     """

@@ -14,7 +14,7 @@ from hexport.progress import Progress
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 
-def evaluate_program(phones: list[Device], job: EvaluationJob, progress: Progress) -> Measured:
+def evaluate_on_phones(phones: list[Device], job: EvaluationJob, progress: Progress) -> Measured:
     """Evaluate on whichever of the phones is free, and anew on another one where it fails. Raises HexportError."""
     check_htp(facts_of(job.program), job.settings["target"])
     loaded, tasks, references = load_tokenizer(job.tokenizer.parent), job.load_tasks(progress), job.references()

@@ -13,6 +13,6 @@ class PassingFault(PhoneFault):
     """The same phone may do it on another try: the link broke, a file was damaged on the way, the adb server went."""
 
 
-def printable(said: str) -> str:
+def said_by_phone(said: str) -> str:
     """What a phone said, as a part of one line of a message."""
     return "".join(character for character in said if character.isprintable()).strip()[:SAID_LETTERS]

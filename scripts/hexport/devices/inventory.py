@@ -15,7 +15,7 @@ from hexport.config.devices import Device
 from hexport.devices import leases
 from hexport.devices.adb import Phone
 from hexport.devices.adb_server import LINK_ERRORS, client
-from hexport.devices.faults import PhoneFault, printable
+from hexport.devices.faults import PhoneFault, said_by_phone
 from hexport.devices.phone_facts import ANDROID, HOST, SECONDS, Facts, check_soc, platform, read_facts
 from hexport.devices.phone_libraries import qnn_libraries, runner_files
 from hexport.errors import HexportError
@@ -99,11 +99,11 @@ def _ask_server(address: tuple[str, int]) -> Server:
     host, port = address
     try:
         with client(host, port, SECONDS) as adb:
-            return Server(f"1.0.{adb.server_version()}", "", tuple(printable(entry.serial) for entry in adb.list()))
+            return Server(f"1.0.{adb.server_version()}", "", tuple(said_by_phone(entry.serial) for entry in adb.list()))
     except PhoneFault as fault:
         return Server(fault=str(fault))
     except LINK_ERRORS as error:
-        said = printable(str(error))
+        said = said_by_phone(str(error))
         return Server(
             fault=f"adb server {host}:{port}: no adb server answers there ({said}); restart it, or correct adb_server"
         )

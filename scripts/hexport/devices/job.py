@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hexport.devices.adb import Phone
-from hexport.devices.faults import PassingFault, PhoneFault, printable
+from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
 from hexport.devices.phone_cache import COMMAND_S, FOLDER, ensure_cached, said_well, transfer_s
 from hexport.devices.shell_stream import LIMIT, Output, Stream
 from hexport.errors import HexportError
@@ -89,7 +89,9 @@ class JobFolder:
             raise HexportError(f"{self.phone}: the program left no file {name!r}; see the log of the run")
         size = re.fullmatch(r"([0-9]{1,15})\n", found.text())
         if size is None:
-            raise PhoneFault(f"{self.phone}: its stat does not tell the size of {name!r}: {printable(found.text())!r}")
+            raise PhoneFault(
+                f"{self.phone}: its stat does not tell the size of {name!r}: {said_by_phone(found.text())!r}"
+            )
         if int(size[1]) > limit:
             raise PhoneFault(f"{self.phone}: {name!r} has {size[1]} bytes, expected are {limit} at most; see the log")
         seconds = transfer_s(int(size[1]))

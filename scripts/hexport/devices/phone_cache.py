@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hexport.devices.adb import Phone, free_bytes
-from hexport.devices.faults import PassingFault, PhoneFault, printable
+from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
 from hexport.file_hashes import sha256
 from hexport.progress import Progress
 
@@ -88,7 +88,7 @@ def _survey(phone: Phone, sizes: dict[str, int]) -> tuple[set[str], list[CachedF
 def _free(phone: Phone, line: str) -> int:
     free = free_bytes(line)
     if free is None:
-        raise PhoneFault(f"{phone}: its df does not tell what is free ({printable(line)!r}); see `adb shell df -k`")
+        raise PhoneFault(f"{phone}: its df does not tell what is free ({said_by_phone(line)!r}); see `adb shell df -k`")
     return free
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hexport.config.devices import Device
 from hexport.devices.adb import Phone, free_bytes
-from hexport.devices.faults import PhoneFault, printable
+from hexport.devices.faults import PhoneFault, said_by_phone
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.targets.socs import HTP_ARCH
@@ -54,7 +54,7 @@ def read_facts(phone: Phone) -> Facts:
     said = _tagged(output.stdout)
     machine = said.get("machine", [""])[0]
     if not machine:
-        complaint = printable(output.stderr.decode(errors="replace").strip().partition("\n")[0])
+        complaint = said_by_phone(output.stderr.decode(errors="replace").strip().partition("\n")[0])
         raise PhoneFault(
             f"{phone}: its shell does not answer{': ' + complaint if complaint else ''}; restart the phone"
         )
@@ -117,7 +117,7 @@ def _tagged(output: bytes) -> dict[str, list[str]]:
     for line in output.decode(errors="replace").splitlines():
         tag, equals, value = line.partition("=")
         if equals:
-            said.setdefault(tag, []).append(printable(value))
+            said.setdefault(tag, []).append(said_by_phone(value))
     return said
 
 

@@ -12,7 +12,7 @@ from importlib import metadata
 
 from hexport.config.devices import Device
 from hexport.devices.adb import Phone
-from hexport.devices.faults import PassingFault, PhoneFault, printable
+from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
 from hexport.devices.job import JobFolder
 from hexport.devices.phone_code import MODULE
 from hexport.devices.shell_stream import LIMIT, Stream
@@ -48,7 +48,7 @@ def understood(phone: Phone) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        why = printable(f"{type(error).__name__}: {error}")
+        why = said_by_phone(f"{type(error).__name__}: {error}")
         raise PhoneFault(f"{phone}: its answer is none of hexport's ({why}); see what else uses the phone") from None
 
 
@@ -132,7 +132,7 @@ class PhoneProcess:
         if event.name == "error":
             with understood(self.phone):
                 error = event.json()
-                line, missing = printable(str(error["line"])), printable(str(error["missing"] or ""))
+                line, missing = said_by_phone(str(error["line"])), said_by_phone(str(error["missing"] or ""))
             raise self._reported(line, missing)
         return event
 

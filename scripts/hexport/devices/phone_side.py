@@ -84,7 +84,7 @@ def serve(asked: Iterator[dict], answers: Answers) -> None:
     else:
         (graph,) = graphs.values()
         for request in asked:
-            read(graph, request, answers)
+            send_logits(graph, request, answers)
 
 
 def load_graphs(program: str, values: dict[str, dict]) -> dict[str, object]:
@@ -118,7 +118,7 @@ def generate(generator: object, request: dict, answers: Answers) -> None:
     answers.send_json("generation", {**dataclasses.asdict(generation), "n_past": generator.cache.n_past})
 
 
-def read(graph: object, request: dict, answers: Answers) -> None:
+def send_logits(graph: object, request: dict, answers: Answers) -> None:
     """Send the logits of each call as the program puts them out, in frames of one row or more."""
     import numpy as np
 

@@ -18,8 +18,8 @@ from hexport.devices.job import job_folder
 from hexport.devices.phone_facts import platform, read_facts
 from hexport.devices.phone_libraries import RUNNER, qnn_libraries, runner_files
 from hexport.devices.remote import RemoteCache, graph_sizes, mode_sizes
-from hexport.devices.runner_process import PROGRAM, Report, RunnerProcess
-from hexport.devices.runner_version import OR_OURS, check_lookahead_size, check_version
+from hexport.devices.runner_process import PROGRAM, RunnerProcess, RunnerReport
+from hexport.devices.runner_version import OR_OURS, check_runner_lookahead, check_version
 from hexport.errors import HexportError
 from hexport.programs.abi import KV_METHOD
 from hexport.programs.facts import ProgramFacts
@@ -78,7 +78,7 @@ class RunnerGenerator:
         decode_s = report.decode_s * (len(ids) - 1) / max(report.decoded, 1)  # keeps the rate where ids are cut off
         return Generation(ids, len(tokens), steps, report.first_token_s, report.first_token_s + decode_s)
 
-    def _lookahead_steps(self, report: Report, n: int) -> int:
+    def _lookahead_steps(self, report: RunnerReport, n: int) -> int:
         """Calls that n tokens took. The first one is the prefill's."""
         counts = LOOKAHEAD.search(report.output)
         if counts is None:
@@ -165,7 +165,7 @@ def generator(
     prefill_graph, decode_graph = mode_sizes(facts, run)
     check_version(phone, device, facts, run.mode, progress)
     if run.lookahead:
-        check_lookahead_size(facts, run.lookahead, decode_graph)
+        check_runner_lookahead(facts, run.lookahead, decode_graph)
     with _process(phone, device, facts, tokenizer, progress) as process:
         yield RunnerGenerator(process, prefill_graph, decode_graph, run, RemoteCache())
 

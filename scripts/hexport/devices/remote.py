@@ -22,7 +22,7 @@ class RemoteCache:
         self.n_past = n
 
 
-def program_sizes(program: Path, run: Run) -> tuple[GraphSizes, GraphSizes]:
+def sizes_in_mode(program: Path, run: Run) -> tuple[GraphSizes, GraphSizes]:
     """Of the prefill and the decode graph of a mode; the program is read and not loaded.
 
     Raises HexportError for a file that does not obey the ABI, and for a program that has not got the mode's graphs.
@@ -31,7 +31,7 @@ def program_sizes(program: Path, run: Run) -> tuple[GraphSizes, GraphSizes]:
 
 
 def mode_sizes(facts: ProgramFacts, run: Run) -> tuple[GraphSizes, GraphSizes]:
-    """As `program_sizes`, of a program that is known."""
+    """As `sizes_in_mode`, of a program that is known."""
     return mode_graphs(facts.path, facts.methods, lambda method: graph_sizes(facts, method), run)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hexport.devices.adb import Phone
-from hexport.devices.faults import PassingFault, PhoneFault, printable
+from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
 from hexport.devices.id_tokenizer import IdTokenizer
 from hexport.devices.job import JobFolder
 from hexport.devices.phone_facts import read_facts
@@ -36,7 +36,7 @@ REMOVE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Report:
+class RunnerReport:
     """What the runner says of one answer. `decoded` counts the tokens behind the first one; times are in seconds."""
 
     ids: list[int]
@@ -61,7 +61,7 @@ class RunnerProcess:
     models: Tokenizer
     progress: Progress
 
-    def run(self, tokens: list[int], seq_len: int, mode: str, options: dict[str, str]) -> Report:
+    def run(self, tokens: list[int], seq_len: int, mode: str, options: dict[str, str]) -> RunnerReport:
         """Let it read tokens, and answer until there are seq_len in all. `options` are more flags by their names.
 
         Raises PhoneFault where it does not do what it should.
@@ -100,7 +100,7 @@ class RunnerProcess:
                 )
         return printed
 
-    def _report(self, printed: bytes) -> Report:
+    def _report(self, printed: bytes) -> RunnerReport:
         try:
             figures = json.loads(OBSERVER.search(printed)[1])
             load_start, load_end, start, first, end = (figures[name] / 1e3 for name in TIMES)
@@ -108,12 +108,12 @@ class RunnerProcess:
             if not all(map(math.isfinite, (load_start, load_end, start, first, end))) or not 0 <= decoded < MOST_TOKENS:
                 raise ValueError
         except (TypeError, KeyError, ValueError, OverflowError, RecursionError):
-            last = printable(printed.decode(errors="replace").strip().rpartition("\n")[2])
+            last = said_by_phone(printed.decode(errors="replace").strip().rpartition("\n")[2])
             raise PhoneFault(
                 f"{self.phone}: {RUNNER} ended without its report (PyTorchObserver){_said(last)}; see the log"
             ) from None
         ids = self._ids(decoded)
-        return Report(
+        return RunnerReport(
             ids, decoded, load_end - load_start, max(first - start, TICK_S), max(end - first, TICK_S), printed
         )
 

@@ -35,7 +35,7 @@ def check_version(phone: Phone, device: Device, facts: ProgramFacts, mode: str, 
             raise HexportError(f"{facts.path}: {RUNNER} of {device.build_path} is of executorch 1.4; {fit.limit}")
 
 
-def check_lookahead_size(facts: ProgramFacts, size: Size, decode_graph: GraphSizes) -> None:
+def check_runner_lookahead(facts: ProgramFacts, size: Size, decode_graph: GraphSizes) -> None:
     """Raise HexportError for a size that the runner answers wrongly with: it reads a mask of all rows, whether the size
     fills them or not, and holds cached tokens only to a sliding window."""
     if size.rows != decode_graph.ar_len:

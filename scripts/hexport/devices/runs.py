@@ -20,9 +20,9 @@ from hexport.tokenizers.tokenizer import load_tokenizer
 RUNNERS = {"qnn_llama_runner": qnn_llama_runner, "hexport": hexport_runner}
 
 
-def run_program(phones: list[Device], program: Path, tokenizer: Path, settings: dict, progress: Progress) -> Measured:
-    """Have the conversations of the settings of scripts/run.py on whichever of the phones is free, and anew on another
-    one where it fails. tokenizer: …/tokenizer.json. Raises HexportError.
+def run_on_phones(phones: list[Device], program: Path, tokenizer: Path, settings: dict, progress: Progress) -> Measured:
+    """Have the conversations of the settings of scripts/run_program.py on whichever of the phones is free, and anew on
+    another one where it fails. tokenizer: …/tokenizer.json. Raises HexportError.
     """
     check_htp(facts_of(program), settings["target"])
     loaded, run = load_tokenizer(tokenizer.parent), Run.of(settings)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from hexport.devices.adb_server import LINK_ERRORS, Client, Connection
-from hexport.devices.faults import PassingFault, PhoneFault, printable
+from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
 
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)  # adb's shell_protocol.h
 PACKET = 32 << 10  # bytes of input a packet
@@ -69,7 +69,7 @@ class Output:
         shells = signal.strsignal(self.ended_by) if self.ended_by else None  # what the shell says of a crash
         for said in (self.stderr, self.stdout):
             for line in reversed(said[-2000:].decode(errors="replace").split("\n")):
-                text = printable(line)
+                text = said_by_phone(line)
                 if text and not (shells and text.startswith(shells)):
                     return text
         return ""

@@ -25,7 +25,7 @@ INDEX_S = 15
 
 def look_at_host(folder: Path) -> list[Finding]:
     """Findings on the machine, and on the disk that holds `folder`."""
-    return [python(), machine(), glibc(), processor(), memory(), disk(folder)]
+    return [python(), system(), glibc(), processor(), memory(), disk(folder)]
 
 
 def python() -> Finding:
@@ -34,7 +34,7 @@ def python() -> Finding:
     return judged("Python", found == PYTHON, platform.python_version(), mend)
 
 
-def machine() -> Finding:
+def system() -> Finding:
     system, kind = platform.system(), platform.machine()
     mend = "use Linux on x86-64: the HTP compiler and the emulator are built for nothing else"
     return judged("system", (system, kind) == ("Linux", "x86_64"), f"{system} on {kind}", mend)

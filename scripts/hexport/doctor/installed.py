@@ -25,7 +25,7 @@ def look_at_installed(devices: Path) -> Iterator[Finding]:
     """Findings one by one, as they are made; `devices` is the path of devices.yaml."""
     yield packages()
     yield qnn()
-    yield from phones(devices)
+    yield from phones_reached(devices)
     yield slurm()
     yield hub()
 
@@ -54,7 +54,7 @@ def qnn() -> Finding:
         return Finding("QNN", BAD, found, mend)
 
 
-def phones(file: Path) -> Iterator[Finding]:
+def phones_reached(file: Path) -> Iterator[Finding]:
     """adb and each phone of devices.yaml, and the QNN of the SDK that the phone gets its libraries from."""
     from hexport.devices.inventory import problem_lines, take_inventory
 
@@ -65,7 +65,10 @@ def phones(file: Path) -> Iterator[Finding]:
         return
     if not devices:
         yield Finding(
-            "phones", NOTE, f"{file} names none", "docs/phones.md tells how to add one; none is needed to export"
+            "phones",
+            NOTE,
+            f"{file} names none",
+            "docs/phones.md tells how to add one; none is needed to export",
         )
     for entry in take_inventory(devices):
         problems = [line.removeprefix(f"{entry.device.name}: ") for line in problem_lines([entry])]

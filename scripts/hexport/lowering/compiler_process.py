@@ -11,7 +11,7 @@ from pathlib import Path
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 import numpy as np
 
-from hexport.lowering.recording import Op, Tensor
+from hexport.lowering.recording import Op, OpTensor
 from hexport.lowering.sent_arrays import receive_array
 from hexport.progress import peak_rss_mb
 from hexport.qnn_sdk import load_qnn_libraries
@@ -54,7 +54,7 @@ class _Wrappers:
         self.ops: list = []
         self._tensors: dict[int, object] = {}
 
-    def add(self, op: Op, inputs: list[int], outputs: list[int], new: dict[int, Tensor]) -> None:
+    def add(self, op: Op, inputs: list[int], outputs: list[int], new: dict[int, OpTensor]) -> None:
         """An op comes with the numbers of its tensors, and with those tensors that are new."""
         self._tensors |= {number: self._wrapper(tensor) for number, tensor in new.items()}
         wrapper = qnn.PyQnnOpWrapper(op.name, op.package, op.type)
@@ -66,7 +66,7 @@ class _Wrappers:
             wrapper.AddScalarParam(*param)
         self.ops.append(wrapper)
 
-    def _wrapper(self, tensor: Tensor):
+    def _wrapper(self, tensor: OpTensor):
         return qnn.TensorWrapper(
             tensor.name,
             tensor.kind,

@@ -15,9 +15,9 @@ from hexport.decoder.masks import MASK, MASKS
 from hexport.decoder.model import rope_of
 from hexport.decoder.rope import TABLES
 from hexport.decoder.weights import Checkpoint
-from hexport.lowering.recording import GraphOps, Tensor
+from hexport.lowering.recording import GraphOps, OpTensor
 from hexport.lowering.shards import Shard
-from hexport.lowering.stamping import Parameters, Place, Wire, program_input, stamp, wire_from
+from hexport.lowering.stamping import Parameters, StampPlace, Wire, program_input, stamp, wire_from
 from hexport.lowering.template import Template, Templates
 from hexport.programs.abi import input_names
 from hexport.progress import Progress
@@ -41,12 +41,12 @@ class DecoderGraph:
         """Whether it takes caches; a graph that is as long as the context takes none."""
         return "k_cache" in self.templates.layers[0].inputs
 
-    def inputs(self) -> dict[str, Tensor]:
+    def inputs(self) -> dict[str, OpTensor]:
         """Return new tensors of the program's inputs by name, in the order of the runner."""
         names = input_names(self.config.n_layers, self.config.sliding_window is not None, self.cached)
         prologue, some_layer = self.templates.prologue, self.templates.layers[0]
 
-        def tensor(name: str) -> Tensor:
+        def tensor(name: str) -> OpTensor:
             template, own, encoding = some_layer, name, None
             if name in MASKS:
                 own, encoding = MASK, self.attrs.mask
@@ -59,7 +59,7 @@ class DecoderGraph:
 
         return {name: tensor(name) for name in names}
 
-    def positions(self) -> Tensor:
+    def positions(self) -> OpTensor:
         """Return all positions of the context, which a graph without caches always takes."""
         recorded = self.templates.prologue.inputs["input_pos"]
         data = np.arange(recorded.dims[-1], dtype=np.int32).reshape(recorded.dims)
@@ -68,12 +68,12 @@ class DecoderGraph:
     def hidden_before(self, layer: int) -> Wire:
         """Return what layer `layer` (of n layers, layer n is the epilogue) takes, as the part before puts it out."""
         if layer == 0:
-            return wire_from(self.templates.prologue, Place(PROLOGUE, self.attrs), 0)
-        return wire_from(self.templates.layers[layer - 1], Place(f"layers.{layer - 1}", self.attrs), 0)
+            return wire_from(self.templates.prologue, StampPlace(PROLOGUE, self.attrs), 0)
+        return wire_from(self.templates.layers[layer - 1], StampPlace(f"layers.{layer - 1}", self.attrs), 0)
 
     def ropes(self) -> list[Wire]:
         """Return the cosines and sines of the positions as the prologue puts them out, those of all ropes."""
-        place = Place(PROLOGUE, self.attrs)
+        place = StampPlace(PROLOGUE, self.attrs)
         return [wire_from(self.templates.prologue, place, 1 + i) for i in range(len(TABLES) * len(self.config.ropes))]
 
     def ropes_from(self, layer: int) -> list[int]:
@@ -107,7 +107,7 @@ class ShardGraph:
         inputs = {"tokens": Wire(self._inputs["tokens"]), "input_pos": Wire(positions)}
         later, layers = self.graph.ropes_from(self.shard.layers.stop), self.shard.layers
         leaving = {1 + i: f"rope_{i}" for i in later} | ({} if layers else {0: hidden_name(0)})
-        place = Place(PROLOGUE, self.graph.attrs, parameters, inputs)
+        place = StampPlace(PROLOGUE, self.graph.attrs, parameters, inputs)
         self._hidden, *self._ropes = self._emit(self.graph.templates.prologue, place, leaving)
 
     def layer(self, i: int, parameters: Parameters | None) -> None:
@@ -120,15 +120,15 @@ class ShardGraph:
                 inputs[cache] = Wire(self._inputs[f"{cache}_{i}"], f"layers.{i}.{cache}")
         leaves = i == self.shard.layers[-1] and not self.shard.epilogue
         leaving = {1: f"k_{i}", 2: f"v_{i}"} | ({0: hidden_name(i + 1)} if leaves else {})
-        place = Place(f"layers.{i}", self.graph.attrs, parameters, inputs)
+        place = StampPlace(f"layers.{i}", self.graph.attrs, parameters, inputs)
         self._hidden, _, _ = self._emit(self.graph.templates.layers[i], place, leaving)
 
     def epilogue(self, parameters: Parameters | None) -> None:
         """The logits leave."""
-        place = Place(EPILOGUE, self.graph.attrs, parameters, {"hidden": self._hidden})
+        place = StampPlace(EPILOGUE, self.graph.attrs, parameters, {"hidden": self._hidden})
         self._emit(self.graph.templates.epilogue, place, {0: "logits"})
 
-    def _emit(self, template: Template, place: Place, leaving: dict[int, str]) -> list[Wire]:
+    def _emit(self, template: Template, place: StampPlace, leaving: dict[int, str]) -> list[Wire]:
         """Stamp a template; `leaving` names its outputs, by number, that leave the shard."""
         ops, wires = stamp(template, place, leaving)
         for op in ops:

@@ -11,8 +11,8 @@ from hexport.lowering.compiler import compile_graphs
 from hexport.lowering.constant_methods import SpecialTokens, constant_methods
 from hexport.lowering.decoder_graph import DecoderGraph, outline, stamp_shard
 from hexport.lowering.plan import Plan
-from hexport.lowering.program import DTYPES, Method, Part, assemble
-from hexport.lowering.recording import Tensor
+from hexport.lowering.program import DTYPES, Method, ProgramPart, assemble
+from hexport.lowering.recording import OpTensor
 from hexport.lowering.shards import Shard
 from hexport.lowering.template import Templates
 from hexport.programs.abi import KV_METHOD, output_names
@@ -79,7 +79,7 @@ def method_of(graph: DecoderGraph, shards: list[Shard], binaries: list[Path]) ->
         ops = outline(graph, shard)
         fed = [values[tensor.value] for tensor in ops.inputs]
         values |= {tensor.value: tensor for tensor in ops.outputs}
-        parts.append(Part(fed, ops.outputs, binary))
+        parts.append(ProgramPart(fed, ops.outputs, binary))
     outputs = [values[name] for name in output_names(graph.config.n_layers)]
     return Method(list(inputs.values()), outputs, parts)
 
@@ -87,7 +87,7 @@ def method_of(graph: DecoderGraph, shards: list[Shard], binaries: list[Path]) ->
 def io_table(method: Method) -> dict[str, list[dict]]:
     """Name, shape, dtype and encoding of each input and output, in the order of the method."""
 
-    def row(tensor: Tensor) -> dict:
+    def row(tensor: OpTensor) -> dict:
         dtype = str(DTYPES[tensor.dtype]).removeprefix("torch.")
         row = {"name": tensor.value, "shape": tensor.dims, "dtype": dtype}
         if QCOM_SCALE in tensor.quantization:

@@ -44,7 +44,7 @@ class Plan:
         """
         check_context(self.context_len, self.ar_lengths)
         for ar_len in set(self.ar_lengths.values()):
-            check_points(templates[ar_len], attrs)
+            check_template_points(templates[ar_len], attrs)
         return {
             method: DecoderGraph(self.config, templates[ar_len], attrs) for method, ar_len in self.ar_lengths.items()
         }
@@ -65,7 +65,7 @@ def check_context(context_len: int, ar_lengths: dict[str, int]) -> None:
         raise HexportError(f"prefill_ar_len {longest} is more than max_seq_len {context_len}; use a smaller one")
 
 
-def check_points(templates: Templates, attrs: QuantAttrs) -> None:
+def check_template_points(templates: Templates, attrs: QuantAttrs) -> None:
     """Raise HexportError where the quant attrs lack a point that a template needs."""
     places = [("prologue", templates.prologue), ("epilogue", templates.epilogue)]
     places += [(f"layers.{i}", template) for i, template in enumerate(templates.layers)]

@@ -22,7 +22,7 @@ from torch import nn
 from hexport.errors import HexportError
 from hexport.executorch_internals import preprocess_globals_kept, program_pieces, quantised_io_pass
 from hexport.lowering.compile_spec import compile_spec
-from hexport.lowering.recording import Tensor
+from hexport.lowering.recording import OpTensor
 from hexport.programs.context_binary import HEADER_BYTES, HEADER_SIGNATURE_AT, read_context
 from hexport.targets.target import Target
 
@@ -37,14 +37,14 @@ _libraries: list[torch.library.Library] = []  # an op lives as long as its libra
 
 
 @dataclass(frozen=True)
-class Part:
+class ProgramPart:
     """A graph of one context binary: what it is fed, inputs of the method or outputs of earlier parts, and puts out.
 
     Both are in the order of the binary, a file as `compiler.compile_graphs` makes its content.
     """
 
-    inputs: list[Tensor]
-    outputs: list[Tensor]
+    inputs: list[OpTensor]
+    outputs: list[OpTensor]
     binary: Path
 
 
@@ -52,9 +52,9 @@ class Part:
 class Method:
     """I/O of a method, and the parts that compute it one after the other."""
 
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-    parts: list[Part]
+    inputs: list[OpTensor]
+    outputs: list[OpTensor]
+    parts: list[ProgramPart]
 
 
 def assemble(methods: dict[str, Method], target: Target, constants: dict[str, object], output: Path) -> str:
@@ -174,11 +174,11 @@ def _export(name: str, method: Method) -> torch.export.ExportedProgram:
 
 def _context_op(name: str, outputs: list[torch.Tensor]):
     library = torch.library.Library(OpContextLoader.namespace, "FRAGMENT")
-    library.define(f"{name}(Tensor[] inputs) -> Any")
+    library.define(f"{name}(OpTensor[] inputs) -> Any")
     library.impl(name, lambda inputs: tuple(outputs), dispatch_key="CompositeExplicitAutograd")
     _libraries.append(library)
     return getattr(getattr(torch.ops, OpContextLoader.namespace), name).default
 
 
-def _empty(tensor: Tensor, device: str) -> torch.Tensor:
+def _empty(tensor: OpTensor, device: str) -> torch.Tensor:
     return torch.zeros(tensor.dims, dtype=DTYPES[tensor.dtype], device=device)

@@ -14,7 +14,7 @@ import numpy as np
 from hexport.executorch_internals import wrappers_replaced
 
 
-class Tensor:
+class OpTensor:
     """One QNN tensor. Identity matters: an op's input is the very tensor that another op puts out."""
 
     def __init__(self, name, kind, dtype, encoding, quantization, rank, dims, dynamic_dims, data, has_data):
@@ -32,8 +32,8 @@ class Tensor:
         """The name of the value that it is, of an input or output: `input_3_k_cache_0@0` is k_cache_0."""
         return re.fullmatch(r"(?:input_\d+|output)_(.*)@\d+", self.name)[1]
 
-    def copy(self, **changes) -> "Tensor":
-        clone = object.__new__(Tensor)
+    def copy(self, **changes) -> "OpTensor":
+        clone = object.__new__(OpTensor)
         clone.__dict__ = {**self.__dict__, "quantization": dict(self.quantization), **changes}
         return clone
 
@@ -43,8 +43,8 @@ class Op:
     name: str
     package: str
     type: str
-    inputs: list[Tensor] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
+    inputs: list[OpTensor] = field(default_factory=list)
+    outputs: list[OpTensor] = field(default_factory=list)
     tensor_params: list[tuple] = field(default_factory=list)
     scalar_params: list[tuple] = field(default_factory=list)
 
@@ -67,13 +67,13 @@ class Op:
 class _NameReader:
     """Stands in for PyQnnTensorWrapper, of which the builders only ask a tensor's name."""
 
-    def __init__(self, tensor: Tensor):
+    def __init__(self, tensor: OpTensor):
         self.GetName = tensor.GetName
 
 
 def recording() -> AbstractContextManager[None]:
     """Have executorch's op builders make these classes."""
-    return wrappers_replaced(Tensor, Op, _NameReader)
+    return wrappers_replaced(OpTensor, Op, _NameReader)
 
 
 class GraphOps:
@@ -84,12 +84,12 @@ class GraphOps:
 
     def __init__(self):
         self.ops: list[Op] = []
-        self.outputs: list[Tensor] = []
-        self._inputs: dict[int, Tensor] = {}
-        self._known: set[Tensor] = set()
+        self.outputs: list[OpTensor] = []
+        self._inputs: dict[int, OpTensor] = {}
+        self._known: set[OpTensor] = set()
 
     @property
-    def inputs(self) -> list[Tensor]:
+    def inputs(self) -> list[OpTensor]:
         """By the number in their names, as executorch's runtime binds them."""
         return [self._inputs[number] for number in sorted(self._inputs)]
 
@@ -103,12 +103,12 @@ class GraphOps:
                 elif tensor.name.startswith("input_"):
                     self._inputs[int(tensor.name.split("_")[1])] = tensor
 
-    def leave(self) -> Iterator[tuple[Op, list[int], list[int], dict[int, Tensor]]]:
+    def leave(self) -> Iterator[tuple[Op, list[int], list[int], dict[int, OpTensor]]]:
         """Yield each op without its tensors, the numbers of its inputs and outputs, and those tensors that are new.
 
         The ops are dropped on the way, and the data of their tensors: each is in memory once.
         """
-        numbers: dict[Tensor, int] = {}
+        numbers: dict[OpTensor, int] = {}
         ops, self.ops = self.ops[::-1], []
         while ops:
             op = ops.pop()

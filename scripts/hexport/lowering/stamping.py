@@ -14,7 +14,7 @@ from executorch.backends.qualcomm.utils.constants import (
     QCOM_SCALE_OFFSET,
 )
 
-from hexport.lowering.recording import Op, Tensor
+from hexport.lowering.recording import Op, OpTensor
 from hexport.lowering.template import Filling, Template
 from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
@@ -39,7 +39,7 @@ NATIVE = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_NATIVE
 class Wire:
     """A tensor between stamps, and the point in the quant attrs that says how it is coded."""
 
-    tensor: Tensor
+    tensor: OpTensor
     point: str | None = None
 
 
@@ -54,7 +54,7 @@ class Parameters:
 
 
 @dataclass
-class Place:
+class StampPlace:
     """One place of the decoder that a template is stamped at: its name (`layers.3`), encodings and parameters.
 
     Without parameters, tensors that hold some stay blank.
@@ -70,7 +70,7 @@ class Place:
         return self.inputs[point].point if point in self.inputs else f"{self.name}.{point}"
 
 
-def stamp(template: Template, place: Place, program_outputs: dict[int, str]) -> tuple[list[Op], list[Wire]]:
+def stamp(template: Template, place: StampPlace, program_outputs: dict[int, str]) -> tuple[list[Op], list[Wire]]:
     """Instantiate a template; return its ops and what it puts out.
 
     `program_outputs` names the outputs, by number, that leave the program; the others stay inside it.
@@ -83,7 +83,7 @@ def stamp(template: Template, place: Place, program_outputs: dict[int, str]) -> 
         else:
             stamped[tensor].kind = NATIVE
 
-    def of(tensors: list[Tensor]) -> list[Tensor]:
+    def of(tensors: list[OpTensor]) -> list[OpTensor]:
         for tensor in tensors:
             if tensor not in stamped:
                 stamped[tensor] = _fill(template, tensor, place)
@@ -94,13 +94,13 @@ def stamp(template: Template, place: Place, program_outputs: dict[int, str]) -> 
     return ops, outputs
 
 
-def wire_from(template: Template, place: Place, number: int) -> Wire:
+def wire_from(template: Template, place: StampPlace, number: int) -> Wire:
     """What a stamp puts out as output `number`, without stamping it."""
     tensor = template.outputs[number]
     return Wire(_fill(template, tensor, place), place.point(template.fillings[tensor].point))
 
 
-def _stamped_op(op: Op, place: Place, inputs: list[Tensor], outputs: list[Tensor]) -> Op:
+def _stamped_op(op: Op, place: StampPlace, inputs: list[OpTensor], outputs: list[OpTensor]) -> Op:
     """A conversion between unsigned and signed 16-bit codes of one scale is a cast, as executorch's builder makes it
     (op_to.py). Only the encodings of the place tell, so the template has a conversion.
     """
@@ -108,13 +108,15 @@ def _stamped_op(op: Op, place: Place, inputs: list[Tensor], outputs: list[Tensor
     return Op(f"{place.name}.{op.name}", op.package, kind, inputs, outputs, op.tensor_params, op.scalar_params)
 
 
-def _castable(a: Tensor, b: Tensor) -> bool:
+def _castable(a: OpTensor, b: OpTensor) -> bool:
     same_scale = a.quantization[QCOM_SCALE] == b.quantization[QCOM_SCALE]
     shift = abs(a.quantization[QCOM_OFFSET] - b.quantization[QCOM_OFFSET])
     return {a.dtype, b.dtype} == FIXED_16 and same_scale and shift == 2**15
 
 
-def program_input(template: Template, template_name: str, number: int, name: str, encoding: Encoding | None) -> Tensor:
+def program_input(
+    template: Template, template_name: str, number: int, name: str, encoding: Encoding | None
+) -> OpTensor:
     """The program's input tensor for a template's input. The runtime binds inputs by the number in their names."""
     tensor = template.inputs[template_name].copy(name=f"input_{number}_{name}@0")
     if encoding is not None:
@@ -134,7 +136,7 @@ class _Quantised:
     blocks: np.ndarray | None = None
 
 
-def _fill(template: Template, tensor: Tensor, place: Place) -> Tensor:
+def _fill(template: Template, tensor: OpTensor, place: StampPlace) -> OpTensor:
     """A copy of a template's tensor with the encoding and the data of a place."""
     stamped = tensor.copy(name=f"{place.name}.{tensor.name}")
     filling = template.fillings.get(tensor)
@@ -172,14 +174,14 @@ def _fill(template: Template, tensor: Tensor, place: Place) -> Tensor:
     return stamped
 
 
-def _set_encoding(tensor: Tensor, encoding: Encoding, of_scale: float = 1.0) -> None:
+def _set_encoding(tensor: OpTensor, encoding: Encoding, of_scale: float = 1.0) -> None:
     """Offset 0 stays 0: the bias that QNN's RmsNorm demands is coded in units of its output's scale, around zero."""
     offset = -encoding.zero_point if tensor.quantization[QCOM_OFFSET] else 0
     tensor.quantization |= {QCOM_SCALE: of_scale * encoding.scale, QCOM_OFFSET: offset}
 
 
 def _parameter_encoding(
-    filling: Filling, place: Place, coding: ParameterCoding | None, parameter: torch.Tensor
+    filling: Filling, place: StampPlace, coding: ParameterCoding | None, parameter: torch.Tensor
 ) -> Encoding:
     if filling.point is not None:
         return place.attrs.encoding(place.point(filling.point))
@@ -202,7 +204,7 @@ def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, dtype: np.dty
 
 
 def _quantise(
-    filling: Filling, tensor: Tensor, place: Place, parameter: torch.Tensor, observer: Observer
+    filling: Filling, tensor: OpTensor, place: StampPlace, parameter: torch.Tensor, observer: Observer
 ) -> _Quantised:
     name = filling.bias_of or filling.parameter
     coded = place.attrs.weights.get(f"{place.name}.{name.removesuffix('.weight')}")
@@ -238,7 +240,7 @@ def _quantise_weight(weight: torch.Tensor, observer: Observer, coded: CodedWeigh
     return _Quantised(quantised.contiguous().numpy(), units.float().numpy(), blocks)
 
 
-def _set_channel_encodings(tensor: Tensor, quantised: _Quantised, channels: np.ndarray) -> None:
+def _set_channel_encodings(tensor: OpTensor, quantised: _Quantised, channels: np.ndarray) -> None:
     encodings = np.zeros(len(channels), dtype=[("scale", np.float32), ("offset", np.int32)])
     encodings["scale"] = quantised.scales[channels]
     if quantised.blocks is None:

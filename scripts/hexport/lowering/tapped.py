@@ -12,8 +12,8 @@ from executorch.runtime import Runtime, Verification
 from hexport.decoder.weights import Checkpoint
 from hexport.lowering.compiler import compile_graphs
 from hexport.lowering.decoder_graph import DecoderGraph, ShardGraph
-from hexport.lowering.program import Method, Part, assemble
-from hexport.lowering.recording import GraphOps, Tensor
+from hexport.lowering.program import Method, ProgramPart, assemble
+from hexport.lowering.recording import GraphOps, OpTensor
 from hexport.lowering.shards import Shard
 from hexport.lowering.stamping import NATIVE, Parameters
 from hexport.lowering.template import Template
@@ -41,7 +41,7 @@ class TappedPart:
     The HTP compiler may put ops together where it need not put out what lies between them, and then round otherwise.
     """
 
-    def __init__(self, method: object, ops: GraphOps, taps: dict[Tensor, Tap]):
+    def __init__(self, method: object, ops: GraphOps, taps: dict[OpTensor, Tap]):
         self._method, self._inputs, self._outputs, self._taps = method, ops.inputs, ops.outputs, taps
 
     @property
@@ -92,7 +92,7 @@ def _points(template: Template, place: str) -> dict[str, str]:
 
 
 def _loaded(ops: GraphOps, points: dict[str, str], target: Target, folder: Path, progress: Progress) -> TappedPart:
-    taps: dict[Tensor, Tap] = {}
+    taps: dict[OpTensor, Tap] = {}
     tapped = GraphOps()
     for op in ops.ops:
         for tensor in op.outputs:
@@ -102,7 +102,7 @@ def _loaded(ops: GraphOps, points: dict[str, str], target: Target, folder: Path,
                 taps[tensor] = Tap(op.type, point, int(head[1]) if head else 0)
                 tensor.name, tensor.kind = f"output_tap_{len(taps)}@0", OUTPUT
         tapped.add(op)
-    method = Method(tapped.inputs, tapped.outputs, [Part(tapped.inputs, tapped.outputs, folder / "part.bin")])
+    method = Method(tapped.inputs, tapped.outputs, [ProgramPart(tapped.inputs, tapped.outputs, folder / "part.bin")])
     compile_graphs({METHOD: tapped}, target, folder / "part.bin", progress)
     assemble({METHOD: method}, target, {}, folder / "part.pte")
     program = Runtime.get().load_program(folder / "part.pte", verification=Verification.InternalConsistency)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from hexport.lowering.recording import Op, Tensor
+from hexport.lowering.recording import Op, OpTensor
 from hexport.quantization.weights import ParameterCoding
 
 
@@ -44,9 +44,9 @@ class Template:
     """
 
     ops: list[Op]
-    fillings: dict[Tensor, Filling]
-    inputs: dict[str, Tensor]
-    outputs: list[Tensor]
+    fillings: dict[OpTensor, Filling]
+    inputs: dict[str, OpTensor]
+    outputs: list[OpTensor]
     codings: dict[str, ParameterCoding]
     constants: dict[str, torch.Tensor]
 
@@ -81,5 +81,5 @@ def resize(template: Template, old: int, new: int) -> None:
             template.fillings[tensor] = replace(filling, channels=np.arange(new))
 
 
-def unique_tensors(ops: list[Op]) -> list[Tensor]:
+def unique_tensors(ops: list[Op]) -> list[OpTensor]:
     return list(dict.fromkeys(tensor for op in ops for tensor in (*op.inputs, *op.outputs)))

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from hexport.errors import HexportError
-from hexport.lowering.recording import Op, Tensor
+from hexport.lowering.recording import Op, OpTensor
 from hexport.lowering.template import Filling, Template, Templates, blank, unique_tensors
 from hexport.quantization.weights import ParameterCoding, observer_for
 
@@ -81,7 +81,7 @@ def _template_as_json(template: Template) -> dict:
         params = {"tensor_params": _as_json(op.tensor_params), "scalar_params": _as_json(op.scalar_params)}
         return {"name": op.name, "package": op.package, "type": op.type, **io, **params}
 
-    def tensor_as_json(tensor: Tensor) -> dict:
+    def tensor_as_json(tensor: OpTensor) -> dict:
         row = {key: _as_json(getattr(tensor, key)) for key in TENSOR_KEYS}
         filling = template.fillings.get(tensor)
         if filling is None:
@@ -104,7 +104,7 @@ def _template_as_json(template: Template) -> dict:
 def _template_from(content: dict) -> Template:
     tensors, fillings = [], {}
     for row in content["tensors"]:
-        tensor = object.__new__(Tensor)
+        tensor = object.__new__(OpTensor)
         tensor.__dict__ = {key: _value(row[key]) for key in TENSOR_KEYS}
         tensors.append(tensor)
         if "filling" in row:
@@ -120,7 +120,7 @@ def _template_from(content: dict) -> Template:
     )
 
 
-def _op_from(op: dict, tensors: list[Tensor]) -> Op:
+def _op_from(op: dict, tensors: list[OpTensor]) -> Op:
     inputs, outputs = ([tensors[number] for number in op[io]] for io in ("inputs", "outputs"))
     params = (_value(op[kind]) for kind in ("tensor_params", "scalar_params"))
     return Op(op["name"], op["package"], op["type"], inputs, outputs, *params)

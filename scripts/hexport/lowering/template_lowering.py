@@ -39,7 +39,7 @@ from hexport.executorch_internals import (
 )
 from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.norm_builder import BIAS_OF_SCALE
-from hexport.lowering.recording import Op, Tensor, recording
+from hexport.lowering.recording import Op, OpTensor, recording
 from hexport.lowering.template import Filling, Template, blank, unique_tensors
 from hexport.quantization.prepared import PreparedGraph, output_values
 from hexport.quantization.weights import Observer, coding_of
@@ -150,7 +150,7 @@ class _Tags:
                 self.by_scale[float(scales[0])] = Filling(point, parameter)
             _answer_with(observer, scales)
 
-    def filling(self, tensor: Tensor) -> Filling | None:
+    def filling(self, tensor: OpTensor) -> Filling | None:
         quantization = tensor.quantization
         channels = channel_encodings(quantization)
         if channels is not None:
@@ -197,7 +197,7 @@ def _answer_with(observer: Observer, tags: np.ndarray) -> None:
 def _decode(ops: list[Op], prepared: PreparedGraph, tags: _Tags) -> Template:
     constants = {name: buffer for name, buffer in prepared.module.named_buffers() if name in prepared.weights}
     template = Template(ops, {}, {}, [], {}, constants)
-    outputs: dict[str, Tensor] = {}
+    outputs: dict[str, OpTensor] = {}
     biases = _biases(ops, tags)
     for tensor in unique_tensors(ops):
         filling = biases.get(tensor) or tags.filling(tensor)
@@ -214,7 +214,7 @@ def _decode(ops: list[Op], prepared: PreparedGraph, tags: _Tags) -> Template:
     return template
 
 
-def _empty(tensor: Tensor, filling: Filling) -> None:
+def _empty(tensor: OpTensor, filling: Filling) -> None:
     """Drop what comes from the parameter that a tensor holds, so that a template says nothing of any weights."""
     if filling.parameter is not None:
         tensor.data = blank(tensor.data.dtype, tensor.data.shape)
@@ -225,7 +225,7 @@ def _empty(tensor: Tensor, filling: Filling) -> None:
         tensor.quantization[QCOM_SCALE] = 1.0
 
 
-def _biases(ops: list[Op], tags: _Tags) -> dict[Tensor, Filling]:
+def _biases(ops: list[Op], tags: _Tags) -> dict[OpTensor, Filling]:
     """The biases of convolutions. Their scales are products of tags, so their place tells what they are."""
     biases = {}
     for op in ops:

@@ -69,7 +69,7 @@ def emulator_refusal(program: ProgramFacts) -> str | None:
     return None
 
 
-def phones(program: ProgramFacts) -> list[str]:
+def phone_socs(program: ProgramFacts) -> list[str]:
     """SoCs whose HTP has the architecture that the program was compiled for; its own SoC first."""
     options = program.options
     if options is None:

@@ -5,7 +5,7 @@ from dataclasses import fields
 from math import isclose, isfinite
 
 from hexport.programs.abi import KV_METHOD, PREFILL_METHOD, SLIDING_WINDOW
-from hexport.programs.context_binary import Encoding
+from hexport.programs.context_binary import TensorEncoding
 from hexport.programs.facts import MethodFacts, ProgramFacts, TensorFacts
 from hexport.programs.layout import EXPORT_AGAIN, TOKEN_DTYPES, Layout, layouts_of, other_layout
 
@@ -169,7 +169,7 @@ def _binary_faults(program: ProgramFacts, name: str) -> Iterator[str]:
 
 def _encoding_faults(methods: dict[str, MethodFacts]) -> Iterator[str]:
     """Those of masks and caches, as far as they are recorded."""
-    caches: dict[str, tuple[str, Encoding]] = {}
+    caches: dict[str, tuple[str, TensorEncoding]] = {}
     for name, method in methods.items():
         for tensor in (*method.inputs, *method.outputs):
             if tensor.encoding is None:
@@ -195,16 +195,17 @@ def _logits_faults(name: str, logits: TensorFacts, constants: dict[str, object])
     recorded = [constants.get(constant) for constant in (LOGITS_SCALE, LOGITS_ZERO_POINT)]
     if logits.encoding is None or logits.dtype == "float32" or not all(map(_is_number, recorded)):
         return
-    if not _same(logits.encoding, Encoding(*recorded)):
+    if not _same(logits.encoding, TensorEncoding(*recorded)):
         yield (
-            f"{name}: logits have {_text(logits.encoding)}, but the constant methods say {_text(Encoding(*recorded))}; "
+            f"{name}: logits have {_text(logits.encoding)}, but the constant methods say "
+            f"{_text(TensorEncoding(*recorded))}; "
             f"{EXPORT_AGAIN}"
         )
 
 
-def _same(one: Encoding, other: Encoding) -> bool:
+def _same(one: TensorEncoding, other: TensorEncoding) -> bool:
     return one.zero_point == other.zero_point and isclose(one.scale, other.scale, rel_tol=SAME_SCALE)
 
 
-def _text(encoding: Encoding) -> str:
+def _text(encoding: TensorEncoding) -> str:
     return f"scale {encoding.scale:.6g} and zero point {encoding.zero_point}"

@@ -27,7 +27,7 @@ PER_TENSOR = (1, 0)  # QNN_DEFINITION_DEFINED, QNN_QUANTIZATION_ENCODING_SCALE_O
 
 
 @dataclass(frozen=True)
-class Encoding:
+class TensorEncoding:
     """value = (code - zero_point) * scale"""
 
     scale: float
@@ -40,7 +40,7 @@ class QnnTensor:
 
     name: str
     shape: tuple[int, ...]
-    encoding: Encoding | None
+    encoding: TensorEncoding | None
 
     @property
     def n_elements(self) -> int:
@@ -258,7 +258,7 @@ def _spill_fill_bytes(graph: _GraphInfo) -> int | None:
 def _tensor(tensor: _Tensor) -> QnnTensor:
     quantization, encoding = tensor.quantization, None
     if (quantization.definition, quantization.kind) == PER_TENSOR:
-        encoding = Encoding(quantization.scale, -quantization.offset)
+        encoding = TensorEncoding(quantization.scale, -quantization.offset)
     return QnnTensor(tensor.name.decode(errors="replace"), tuple(tensor.dimensions[: tensor.rank]), encoding)
 
 

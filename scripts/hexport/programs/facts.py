@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hexport.programs.context_binary import Encoding
+from hexport.programs.context_binary import TensorEncoding
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class TensorFacts:
     shape: tuple[int, ...]
     dtype: str
     planned: bool
-    encoding: Encoding | None
+    encoding: TensorEncoding | None
 
     @property
     def is_mask(self) -> bool:
@@ -122,5 +122,5 @@ def _method(content: dict) -> MethodFacts:
 
 
 def _tensor(content: dict) -> TensorFacts:
-    encoding = content["encoding"] and Encoding(**content["encoding"])
+    encoding = content["encoding"] and TensorEncoding(**content["encoding"])
     return TensorFacts(**content | {"shape": tuple(content["shape"]), "encoding": encoding})

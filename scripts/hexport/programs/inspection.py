@@ -19,10 +19,10 @@ from hexport.executorch_internals import program_of_flatbuffer
 from hexport.programs.abi import names_by_count
 from hexport.programs.context_binary import (
     DamagedBinary,
-    Encoding,
     QnnContext,
     QnnGraph,
     QnnTensor,
+    TensorEncoding,
     context_binary,
     read_context,
 )
@@ -166,7 +166,7 @@ def _method(
 
 
 def _tensor(
-    plan: schema.ExecutionPlan, name: str | None, index: int, encodings: dict[int, Encoding | None]
+    plan: schema.ExecutionPlan, name: str | None, index: int, encodings: dict[int, TensorEncoding | None]
 ) -> TensorFacts:
     value = plan.values[index].val
     if not isinstance(value, schema.Tensor):
@@ -177,7 +177,7 @@ def _tensor(
 
 def _encodings(
     plan: schema.ExecutionPlan, arguments: list[int], graph: QnnGraph, options: QnnOptions | None
-) -> dict[int, Encoding | None]:
+) -> dict[int, TensorEncoding | None]:
     """Encodings of a delegate's arguments, by the numbers of the values. Empty where graph and call do not fit.
 
     executorch binds the inputs by the number in their names (input_3_…), and the outputs in the order of the binary;

@@ -48,12 +48,12 @@ def _report(_: Progress, path: Path, as_document: bool, width: int | None, colou
 
     from hexport.programs.conformance import faults
     from hexport.programs.inspection import inspect_program
-    from hexport.programs.report import as_json, as_tables
+    from hexport.programs.report import as_tables, program_json
 
     program = inspect_program(path)
     found = faults(program)
     if as_document:
-        return as_json(program, found), found
+        return program_json(program, found), found
     text = StringIO()
     console = Console(file=text, width=width, force_terminal=colours, highlight=False, markup=False)
     for table in as_tables(program, found):

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from hexport.programs.capabilities import emulator_refusal, hexport_refusal, modes, phones, shares_weights
+from hexport.programs.capabilities import emulator_refusal, hexport_refusal, modes, phone_socs, shares_weights
 from hexport.programs.facts import DelegateData, ProgramFacts, TensorFacts
 from hexport.programs.layout import layouts_of
 from hexport.programs.runners import RELEASE, RunnerFit, runner_fits
@@ -16,7 +16,7 @@ CODES = ("uint8", "uint16")  # dtypes that mean nothing without an encoding
 FOLDED = 4  # more rows than this that differ in their layer only become one
 
 
-def as_json(program: ProgramFacts, faults: list[str]) -> dict:
+def program_json(program: ProgramFacts, faults: list[str]) -> dict:
     """All facts, nothing folded."""
     facts = asdict(program)
     for method in facts["methods"].values():
@@ -34,7 +34,7 @@ def as_json(program: ProgramFacts, faults: list[str]) -> dict:
         **_lengths(program),
         "modes": [] if faults else modes(program),
         "runners": None if faults else _runners(program),
-        "phones": phones(program),
+        "phones": phone_socs(program),
         "emulator": {"runs": not (refusal or faults), "reason": refusal or (faults[0] if faults else None)},
         "abi": {"obeyed": not faults, "faults": faults},
     }
@@ -128,7 +128,7 @@ def _summary(program: ProgramFacts, faults: list[str]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    options, refusal, alike = program.options, emulator_refusal(program), phones(program)
+    options, refusal, alike = program.options, emulator_refusal(program), phone_socs(program)
     lengths = _lengths(program)
     table.add_row("file", f"{program.path}, {_size(program.n_bytes)}")
     if options:

@@ -9,7 +9,7 @@ from torch import nn
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import ATTEND, MASKED, MASKS
 from hexport.decoder.rope import TABLES
-from hexport.quantization.prepared import Observer, centred, encoding_of
+from hexport.quantization.prepared import Observer, centred_encoding, encoding_of
 from hexport.quantization.quant_attrs import Encoding
 
 # Of rows from -1 to 1, in steps of 1/127 around the code 128; and in 16 bits, where every 256th code is one of these.
@@ -65,7 +65,8 @@ def layer_encodings(points: dict[str, Observer], k: str, v: str) -> dict[str, En
             observer.min_val, observer.max_val = operand.min_val, operand.max_val
     cached = [_range(operand) for operand in operands]
     return {
-        point: centred(o) if o.quant_min == 0 and _range(o) in cached else encoding_of(o) for point, o in points.items()
+        point: centred_encoding(o) if o.quant_min == 0 and _range(o) in cached else encoding_of(o)
+        for point, o in points.items()
     }
 
 

@@ -147,7 +147,7 @@ def encoding_of(observer: Observer) -> Encoding:
     return Encoding(float(scale), int(zero_point), observer.quant_min, observer.quant_max)
 
 
-def centred(observer: Observer) -> Encoding:
+def centred_encoding(observer: Observer) -> Encoding:
     """Unsigned codes around their middle, in the scale that signed codes around 0 of as many bits have."""
     largest = torch.max(-observer.min_val.clamp(max=0), observer.max_val.clamp(min=0))
     half = (observer.quant_max - observer.quant_min) // 2

@@ -11,13 +11,13 @@ MOST = 40  # changes that are shown
 
 
 @dataclass(frozen=True)
-class Change:
+class Difference:
     what: str
     before: float | str | None
     now: float | str | None
 
 
-def changes_since(store: Path, figures: Figures) -> list[Change]:
+def changes_since(store: Path, figures: Figures) -> list[Difference]:
     """Put the figures into the store, and tell what is not as in the last report with other ones. A store that is
     damaged or missing is begun anew."""
     before, last = _read(store)
@@ -27,7 +27,7 @@ def changes_since(store: Path, figures: Figures) -> list[Change]:
     if not before:
         return []
     names = dict.fromkeys([*last, *before])
-    found = [Change(name, before.get(name), last.get(name)) for name in names if before.get(name) != last.get(name)]
+    found = [Difference(name, before.get(name), last.get(name)) for name in names if before.get(name) != last.get(name)]
     return found[:MOST]
 
 

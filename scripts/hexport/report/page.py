@@ -8,9 +8,9 @@ from pathlib import Path
 
 import jinja2
 
-from hexport.build.artifacts import Place, Program, result_file
+from hexport.build.artifacts import Place, ProgramKey, result_file
 from hexport.evaluation.result_files import SPEEDS
-from hexport.report.changes import Change, Figures
+from hexport.report.changes import Difference, Figures
 from hexport.report.charts import lines, scatter, stacked_bars
 from hexport.report.programs import STAGES, BuiltProgram, model_costs
 from hexport.report.summary import PHASES, Evaluation, phase_files
@@ -45,7 +45,7 @@ class Report:
     results: list[tuple[Place, dict]]
 
 
-def report_page(report: Report, changes: Sequence[Change], folder: Path) -> str:
+def report_page(report: Report, changes: Sequence[Difference], folder: Path) -> str:
     """HTML, for a file in `folder`, from where its links go out."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(PAGE).render(
@@ -85,7 +85,7 @@ def figures_of(report: Report) -> Figures:
     return found
 
 
-def ratios(evaluations: Sequence[Evaluation], program: Program) -> tuple[float | None, float | None]:
+def ratios(evaluations: Sequence[Evaluation], program: ProgramKey) -> tuple[float | None, float | None]:
     """The worst perplexity ratio of a program's fake-quantised decoder, and of what a device computed of it."""
     version = (program.model, program.recipe, program.context_length)
     same = [each for each in evaluations if (each.place.model, each.place.recipe, each.place.context_length) == version]
@@ -140,7 +140,7 @@ def _noise(evaluations: Sequence[Evaluation]) -> dict[str, list[float | None]]:
     return dict(list(found.items())[:MOST_LINES])
 
 
-def _version(of: Program | Place) -> str:
+def _version(of: ProgramKey | Place) -> str:
     """The name of a quantised model: that of its model, recipe and context length."""
     return f"{of.model} / {of.recipe} / {of.context_length}"
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from hexport.build.artifacts import (
-    Program,
+    ProgramKey,
     checkpoint_file,
     gates_file,
     program_file,
@@ -37,7 +37,7 @@ class BuiltProgram:
     """n_bytes, built (date and time, UTC): None where the program is not there. costs: by stage, of artifacts that are
     there. passed: whether its gates are passed; None where there are none."""
 
-    program: Program
+    program: ProgramKey
     file: str
     n_bytes: int | None
     built: str | None
@@ -45,7 +45,7 @@ class BuiltProgram:
     passed: bool | None
 
 
-def built_programs(artifacts: str, programs: Iterable[Program]) -> list[BuiltProgram]:
+def built_programs(artifacts: str, programs: Iterable[ProgramKey]) -> list[BuiltProgram]:
     return [_built(artifacts, program) for program in programs]
 
 
@@ -65,7 +65,7 @@ def model_costs(programs: Iterable[BuiltProgram]) -> dict[str, dict[str, Cost]]:
     }
 
 
-def _built(artifacts: str, program: Program) -> BuiltProgram:
+def _built(artifacts: str, program: ProgramKey) -> BuiltProgram:
     file = Path(program_file(artifacts, program))
     there = file.is_file()
     gates = Path(gates_file(artifacts, program.model, program.recipe, program.context_length))
@@ -79,7 +79,7 @@ def _built(artifacts: str, program: Program) -> BuiltProgram:
     )
 
 
-def _parts(artifacts: str, program: Program, file: Path) -> Iterator[tuple[str, list[Path]]]:
+def _parts(artifacts: str, program: ProgramKey, file: Path) -> Iterator[tuple[str, list[Path]]]:
     model, recipe, *_ = program
     templates = Path(template_file(artifacts, program, target_named(program.target).htp_arch, 1)).parent
     files = {

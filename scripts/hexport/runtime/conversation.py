@@ -16,7 +16,7 @@ from hexport.runtime.reading import common_prefix
 from hexport.tokenizers.tokenizer import Tokenizer
 
 
-class Cache(Protocol):
+class TokenCache(Protocol):
     """Holds the first n_past tokens of a conversation."""
 
     n_past: int
@@ -29,7 +29,7 @@ class AnyGenerator(Protocol):
 
     prefill_graph: GraphSizes
     decode_graph: GraphSizes
-    cache: Cache
+    cache: TokenCache
     load_s: float
 
     def begin(self, conversation: int) -> None: ...

@@ -77,7 +77,7 @@ class Generator:
         if self.lookahead_size is None:
             steps = decode(*arguments, self.sample, on_token)
         else:
-            steps = lookahead.decode(*arguments, self.lookahead_size, on_token)
+            steps = lookahead.decode_ahead(*arguments, self.lookahead_size, on_token)
         return Generation(tokens[n_prompt:], n_prompt - n_past, steps, first_token_s, time.perf_counter() - start)
 
 

@@ -39,7 +39,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Layout:
+class StepRows:
     """What stands in which row of a call. Rows without a part are padding, and seen by none.
 
     window: rows (N - 1, W), of which [0, 0] is the front's last; (0, W) where there is no room for a window.
@@ -63,7 +63,7 @@ class Layout:
 
 
 @functools.lru_cache(maxsize=4)
-def layout_of(size: Size, ar_len: int, n_front: int) -> Layout:
+def step_rows(size: Size, ar_len: int, n_front: int) -> StepRows:
     """Front, window and candidates, one behind the other, as far as there is room: a longer front costs the window."""
     levels, last = size.ngram - 1, n_front - 1
     with_window = n_front - 1 + size.rows <= ar_len
@@ -89,7 +89,7 @@ def layout_of(size: Size, ar_len: int, n_front: int) -> Layout:
         if parent >= 0:
             sees[row] |= sees[parent]
     asked = np.unique(np.concatenate([[last], *window[-1:], candidates.ravel()]).astype(int))
-    return Layout(n_front, window, candidates, offsets, sees, asked)
+    return StepRows(n_front, window, candidates, offsets, sees, asked)
 
 
 class NgramPool:
@@ -137,7 +137,7 @@ class Guesses:
         self.window = trajectories[1:]
 
 
-def decode(
+def decode_ahead(
     graph: Graph,
     cache: KVCache,
     tokens: list[int],
@@ -154,7 +154,7 @@ def decode(
     cache.keep(min(cache.n_past, graph.cache_len))
     guesses, steps = Guesses(size, tokens), 0
     while len(tokens) < end and tokens[-1] not in stop_ids:
-        layout = layout_of(size, graph.ar_len, len(tokens) - cache.n_past)
+        layout = step_rows(size, graph.ar_len, len(tokens) - cache.n_past)
         guesses.begin_at(tokens[-1])
         candidates = guesses.pool.after(tokens[-1])[: len(layout.candidates)]
         said, new = _call(graph, cache, tokens, layout, guesses.window, candidates)
@@ -176,7 +176,7 @@ def _call(
     graph: Graph,
     cache: KVCache,
     tokens: list[int],
-    layout: Layout,
+    layout: StepRows,
     window: np.ndarray,
     candidates: list[tuple[int, ...]],
 ) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -198,7 +198,7 @@ def _call(
     return said, new
 
 
-def _longest_run(said: np.ndarray, layout: Layout, candidates: list[tuple[int, ...]]) -> tuple[list[int], list[int]]:
+def _longest_run(said: np.ndarray, layout: StepRows, candidates: list[tuple[int, ...]]) -> tuple[list[int], list[int]]:
     """The most tokens that the model confirms: what it says behind the text, then behind each token of a candidate as
     long as that token is the one it said itself. And the rows of the candidate's confirmed tokens.
     """

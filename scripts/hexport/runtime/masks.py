@@ -17,7 +17,7 @@ CODES = {
 }
 
 
-def causal_masks(graph: Graph, n_past: int) -> list[np.ndarray]:
+def coded_masks(graph: Graph, n_past: int) -> list[np.ndarray]:
     """Masks of a block that follows the n_past tokens of the cache: each token sees these, and the block up to itself.
 
     (1, 1, AR, CL) in graph.mask_dtype: that of the full layers, and that of the sliding layers, if there are any.

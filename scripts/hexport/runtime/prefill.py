@@ -7,7 +7,7 @@ import numpy as np
 from hexport.errors import HexportError
 from hexport.runtime.graph import Graph, GraphSizes
 from hexport.runtime.kv_cache import KVCache
-from hexport.runtime.masks import causal_masks
+from hexport.runtime.masks import coded_masks
 
 PADDING = 0  # any id of the vocabulary: nothing sees a padding token
 
@@ -62,7 +62,7 @@ def _read(graph: Graph, call: Callable, cache: KVCache, block: list[int], rows: 
     tokens[0, :n] = block
     positions = np.arange(n_past, n_past + graph.ar_len, dtype=np.int32)[None]
     caches = cache.arranged_for(graph)
-    logits, new = call(tokens, causal_masks(graph, n_past), positions, caches, rows=rows)
+    logits, new = call(tokens, coded_masks(graph, n_past), positions, caches, rows=rows)
     cache.append(new, n)
     return logits
 

@@ -39,7 +39,7 @@ def special_tokens(config: dict) -> dict[str, str]:
 def special_ids(folder: Path) -> dict[str, int | None]:
     """Ids of bos_token, eos_token, …, None for one that the vocabulary lacks.
 
-    Raises HexportError where a file of `scripts/tokenizer.py` is missing or malformed.
+    Raises HexportError where a file of `scripts/extract_tokenizer.py` is missing or malformed.
     """
     backend, config = load_backend(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json")
     return {name: backend.token_to_id(text) for name, text in special_tokens(config).items()}

@@ -100,13 +100,13 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Load what `scripts/tokenizer.py` wrote. Raises HexportError where a file is missing or malformed."""
+    """Load what `scripts/extract_tokenizer.py` wrote. Raises HexportError where a file is missing or malformed."""
     backend = load_backend(folder / "tokenizer.json")
     config = read_json(folder / "tokenizer_config.json")
     stops, template = config.get("stop_tokens"), config.get("chat_template")
     texts = isinstance(stops, list) and all(isinstance(text, str) for text in stops)
     if not texts or type(config.get("add_bos_token")) is not bool or not isinstance(template, str | None):
-        raise HexportError(f"{folder}: tokenizer_config.json is not one that scripts/tokenizer.py wrote")
+        raise HexportError(f"{folder}: tokenizer_config.json is not one that scripts/extract_tokenizer.py wrote")
     special = special_tokens(config)
     ids = {name: backend.token_to_id(text) for name, text in special.items()}
     # Some files name special tokens here alone; transformers then keeps them whole in a text too.

@@ -11,12 +11,12 @@ from hexport.programs.facts import ProgramFacts
 from hexport.programs.layout import layouts_of
 from hexport.tokenizers.probe import SAMPLES
 from hexport.tokenizers.tokenizer import Tokenizer
-from hexport.verification.sources import Model
+from hexport.verification.sources import Reference
 
 EOS, BOS, HIDDEN_SIZE = "get_eos_id", "get_bos_id", "get_dim"
 
 
-def contract_faults(program: ProgramFacts, model: Model) -> tuple[list[str], list[str]]:
+def contract_faults(program: ProgramFacts, model: Reference) -> tuple[list[str], list[str]]:
     """In a line each: what keeps it from being run beside the checkpoint; and what else is wrong with it."""
     structure = faults(program) or list(_sizes(program, model.checkpoint.config))
     if model.used is None:
@@ -77,7 +77,7 @@ def _named(token: object, tokenizer: Tokenizer) -> str:
     return str(token) if text is None else f"{token} ({text!r})"
 
 
-def _tokenizers(model: Model, vocab_size: int) -> Iterator[str]:
+def _tokenizers(model: Reference, vocab_size: int) -> Iterator[str]:
     if model.used.vocab_size > vocab_size:
         yield (
             f"the tokenizer has {model.used.vocab_size} tokens, and the model {vocab_size}; they belong to different "

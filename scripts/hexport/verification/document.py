@@ -7,14 +7,14 @@ from hexport import __version__
 from hexport.decoder.device import machine
 from hexport.file_hashes import sha256
 from hexport.programs.layout import layouts_of
-from hexport.verification.sources import Model
+from hexport.verification.sources import Reference
 from hexport.verification.verdict import Found
 from hexport.verification.verify import Verification
 
 PACKAGES = ("executorch", "torch", "transformers")
 
 
-def document_of(verification: Verification, checkpoint: str, model: Model) -> dict:
+def document_of(verification: Verification, checkpoint: str, model: Reference) -> dict:
     """Figures that are not finite, as the SQNR of what is equal, are null. `ran` is the program whose figures these
     are: the one at hand, or its twin. checkpoint: as the user named it."""
     program, config, ran = verification.program, model.checkpoint.config, verification.ran
@@ -52,7 +52,7 @@ def document_of(verification: Verification, checkpoint: str, model: Model) -> di
     }
 
 
-def _figures(found: Found, model: Model) -> dict:
+def _figures(found: Found, model: Reference) -> dict:
     return {
         "text": {name: _finite(value) for name, value in found.text.items()},
         "first_block_db": _finite(found.first_block_db),

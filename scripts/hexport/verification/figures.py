@@ -16,7 +16,7 @@ LARGEST = 700.0  # whose exponential a float holds
 ROWS = 64  # compared at a time, in float64
 
 
-def centred(logits: np.ndarray) -> np.ndarray:
+def less_row_means(logits: np.ndarray) -> np.ndarray:
     """Float64 logits less their row's mean."""
     logits = logits.astype(np.float64)
     return logits - logits.mean(axis=1, keepdims=True)
@@ -26,9 +26,9 @@ def sqnr_db(reference: np.ndarray, logits: np.ndarray) -> float:
     """Of rows of logits in dB; infinite where they are equal, and minus infinity where they are no numbers."""
     signal = noise = 0.0
     for start in range(0, len(reference), ROWS):
-        rows = centred(reference[start : start + ROWS])
+        rows = less_row_means(reference[start : start + ROWS])
         signal += float(np.square(rows).sum())
-        noise += float(np.square(rows - centred(logits[start : start + ROWS])).sum())
+        noise += float(np.square(rows - less_row_means(logits[start : start + ROWS])).sum())
     if not math.isfinite(noise):
         return -math.inf
     return math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-300) / noise)

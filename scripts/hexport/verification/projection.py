@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hexport.verification.figures import centred
+from hexport.verification.figures import less_row_means
 
 CERTAIN = 0.2  # a standard error of c above which nothing is said
 DEVIATIONS = 2.5  # standard errors that c is from 1 at most
@@ -33,9 +33,9 @@ class Projection:
 
     def add(self, program: np.ndarray, quantised: np.ndarray, exact: np.ndarray, mistaken: np.ndarray) -> None:
         """Rows (rows, vocab) of p, q, f and h; f in the place of q where that is not known."""
-        reference = centred(exact)
-        error = _beside(reference, centred(program) - centred(quantised))
-        direction = _beside(reference, centred(mistaken) - reference)
+        reference = less_row_means(exact)
+        error = _beside(reference, less_row_means(program) - less_row_means(quantised))
+        direction = _beside(reference, less_row_means(mistaken) - reference)
         self.along += np.einsum("ij,ij->i", error, direction).tolist()
         self.extent += np.square(direction).sum(axis=1).tolist()
         self.error += np.square(error).sum(axis=1).tolist()

@@ -32,7 +32,7 @@ MOST_TOKENS, MOST_CHARACTERS = 256, 10_000
 
 
 @dataclass(frozen=True)
-class Model:
+class Reference:
     """checkpoint: canonical. own: the tokenizer that is published with it. used: the one that the program is used with,
     another one where the user names it. None where there is none.
     """
@@ -42,7 +42,7 @@ class Model:
     used: Tokenizer | None
 
 
-def model_of(checkpoint: str, tokenizer: str | None, program: Path, folder: Path, progress: Progress) -> Model:
+def model_of(checkpoint: str, tokenizer: str | None, program: Path, folder: Path, progress: Progress) -> Reference:
     """Of paths or URIs. What has to be converted is put into `folder`. A program in hexport's artifacts is used with
     the tokenizer that lies there, unless another one is named. Raises HexportError."""
     path = _local(checkpoint, progress)
@@ -55,10 +55,10 @@ def model_of(checkpoint: str, tokenizer: str | None, program: Path, folder: Path
         used = _tokenizer(built.tokenizer, folder)
     else:
         used = own
-    return Model(Checkpoint(canonical), own, used)
+    return Reference(Checkpoint(canonical), own, used)
 
 
-def tokens_of(model: Model, text: Path | None) -> list[int]:
+def tokens_of(model: Reference, text: Path | None) -> list[int]:
     """Ids of the beginning of a text; without a tokenizer, ids that are drawn. Raises HexportError."""
     if model.used is None:
         if text is not None:

@@ -25,7 +25,7 @@ from hexport.verification.layer_mistakes import mistakes_in_layer
 from hexport.verification.layers import RecordingDecoder, departure, keys_db, layers_db, located
 from hexport.verification.mistakes import Change, Mistake, MistakenDecoder, mistakes_of
 from hexport.verification.projection import Projection
-from hexport.verification.sources import Model
+from hexport.verification.sources import Reference
 from hexport.verification.verdict import Found, faults_of
 
 MOST_IN_LAYERS = 40  # tries of mistakes in single layers
@@ -71,7 +71,9 @@ class Verification:
         return self.twin or self
 
 
-def verify(path: Path, model: Model, tokens: list[int], quick: bool, host: Host, locate: bool = False) -> Verification:
+def verify(
+    path: Path, model: Reference, tokens: list[int], quick: bool, host: Host, locate: bool = False
+) -> Verification:
     """All checks of a program on a text of token ids, of which the host's emulator reads the first few hundred.
 
     A program that the emulator cannot run is checked without, and its twin is verified in its place. locate: compare
@@ -116,7 +118,7 @@ def verify(path: Path, model: Model, tokens: list[int], quick: bool, host: Host,
 
 
 def _verify_twin(
-    result: Verification, built: Built, model: Model, tokens: list[int], quick: bool, host: Host, locate: bool
+    result: Verification, built: Built, model: Reference, tokens: list[int], quick: bool, host: Host, locate: bool
 ) -> None:
     """Verify the emulator's build of the same inputs and settings, and take its faults for the program's."""
     twin, why_not = built_twin(built)

@@ -41,13 +41,13 @@ def main(
     )
     with progress.library_output_in_log():
         if found[0].kind == "emulator":
-            from hexport.devices.emulator_runs import run_program
+            from hexport.devices.emulator_runs import run_on_phones
 
-            measured = run_program(found[0], program, tokenizer, settings, progress)
+            measured = run_on_phones(found[0], program, tokenizer, settings, progress)
         else:
-            from hexport.devices.runs import run_program
+            from hexport.devices.runs import run_on_phones
 
-            measured = run_program(found, program, tokenizer, settings, progress)
+            measured = run_on_phones(found, program, tokenizer, settings, progress)
         answers = measured.facts["prompts"]
         for said in answers:
             progress.say(f"{said['prompt']!r} -> {said['text']!r}")

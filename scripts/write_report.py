@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hexport.build.artifacts import Place, Program, result_file
+from hexport.build.artifacts import Place, ProgramKey, result_file
 from hexport.errors import one_line_errors
 from hexport.evaluation.result_files import read_answers
 from hexport.progress import Progress
@@ -32,7 +32,7 @@ def main(settings: dict, output: Path, log: Path | None) -> None:
         evaluations = settings["artifacts"], settings["evaluations"]
         runs = {result_file(settings["artifacts"], place): place for place in (Place(*run) for run in settings["runs"])}
         inputs = verified(input_files(*evaluations) | {run: Path(run) for run in runs})
-        programs = built_programs(settings["artifacts"], (Program(*program) for program in settings["programs"]))
+        programs = built_programs(settings["artifacts"], (ProgramKey(*program) for program in settings["programs"]))
         results = [(place, read_answers(Path(run))) for run, place in runs.items()]
         report = Report(settings["artifacts"], programs, read_evaluations(*evaluations), results)
         changes = changes_since(output.with_name("figures.json"), figures_of(report))
