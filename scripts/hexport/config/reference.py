@@ -83,7 +83,10 @@ def _kind(kind: str, rule: dict, root: dict) -> str:
     if kind != "array":
         return NAMES[kind] + _bounds(rule)
     items = _resolved(rule["items"], root)
-    return "list of " + {"string": "texts", "integer": "whole numbers"}.get(items.get("type"), _takes(items, root))
+    if items.get("type") in ("string", "integer"):
+        return f"list of {NAMES[items['type']]}s"
+    of = _takes(items, root)
+    return f"list of ({of})" if " or " in of and "enum" not in items else f"list of {of}"
 
 
 def _bounds(rule: dict) -> str:
