@@ -100,3 +100,10 @@ def test_folders_that_the_tour_names_are_those_of_the_package():
     named = {span.rstrip("/") for span in spans(DOCS / "architecture.md") if re.fullmatch(r"\w+/", span)}
     package = REPOSITORY / "scripts" / "hexport"
     assert named == {folder.name for folder in package.iterdir() if (folder / "__init__.py").exists()}
+
+
+def test_rules_that_the_tour_draws_are_those_of_the_workflow():
+    (graph,) = re.findall(r"```mermaid\n(.*?)```", (DOCS / "architecture.md").read_text(), re.DOTALL)
+    drawn = set(re.findall(r"\w+", re.sub("flowchart LR|--", "", graph)))
+    rules = "\n".join(file.read_text() for file in (REPOSITORY / "rules").glob("*.smk"))
+    assert drawn and drawn <= set(re.findall(r"^rule (\w+):", rules, re.MULTILINE))
