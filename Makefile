@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 THREE_AT_A_TIME := --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 RESULTS := artifacts/*/*/*/*/*/*
 
-.PHONY: setup demo doctor test test-fast fuzz chaos lint benchmark benchmark-scale
+.PHONY: setup demo doctor docs test test-fast fuzz chaos lint benchmark benchmark-scale
 
 setup: $(VENV)/.installed
 
@@ -28,6 +28,10 @@ demo: setup
 # What is wrong with this machine, and how to mend it.
 doctor: setup
 	$(BIN)/python scripts/doctor.py
+
+# The page that is made from the schemas.
+docs: setup
+	$(BIN)/python scripts/reference.py
 
 test: setup lint
 	$(BIN)/pytest $(THREE_AT_A_TIME)

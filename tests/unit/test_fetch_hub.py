@@ -7,6 +7,7 @@ import subprocess
 from hashlib import sha256
 from pathlib import Path
 
+import documented
 import pytest
 from fake_hub import Hub, Repository, commit_of, serve
 from forks import FORKS
@@ -79,6 +80,7 @@ def listing(folder: Path) -> dict:
 def test_takes_what_is_needed_and_says_what_it_is(fetch, tmp_path):
     assert fetch("hf://org/tiny").returncode == 0
     assert content(tmp_path / "d") == FILES
+    documented.check(listing(tmp_path / "d"), "Downloads")
     assert listing(tmp_path / "d") == {
         "uri": "hf://org/tiny",
         "commit": FIRST,

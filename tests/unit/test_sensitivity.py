@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import documented
 import pytest
 import torch
 import yaml
@@ -194,6 +195,7 @@ def test_the_files_that_were_written_are_read(checkpoint, folder, attrs):
     assert load_quant_attrs(folder / "quant_attrs.json").activations == attrs.activations
     found = weights_of(folder / "weights.safetensors", checkpoint, recipe_from(NARROW, "narrow"))
     assert found.keys() == attrs.weights.keys() == {"layers.1.attention.v_proj"}
+    documented.check(json.loads((folder / "sensitivity.json").read_text()), "sensitivity.json")
     manifest = json.loads((folder / "sensitivity.yaml.manifest.json").read_text())
     files = {"model.safetensors", "config.json", "tokens.json", "quant_attrs.json", "weights.safetensors"}
     assert manifest["inputs"].keys() == files

@@ -1,5 +1,6 @@
 """weights.safetensors: what is read is what was written, equal weights are equal files, and others' are refused."""
 
+import documented
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -60,6 +61,7 @@ def test_equal_weights_are_equal_files_that_others_may_read(checkpoint, weights,
     again = tmp_path / "again.safetensors"
     save_weights(again, dict(reversed(weights.items())), recipe="r", checkpoint=sha256(checkpoint.path))
     assert again.read_bytes() == saved.read_bytes()
+    documented.check(dict.fromkeys(load_file(saved)), "weights.safetensors")
     (tmp_path / "plain").touch()
     assert saved.stat().st_mode == (tmp_path / "plain").stat().st_mode
 

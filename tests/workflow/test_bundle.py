@@ -8,6 +8,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import documented
 from loopback import AdbServer, LoopbackDevice
 from loopback_phones import SCRIPTS, phone_of, upstream_runner
 
@@ -30,6 +31,7 @@ def test_a_bundle_of_each_program(tree, tmp_path):
     assert tree.run("bundle") == {f"write_bundle {model}/16a8w/32/SM8650/kv" for model in "ab"}
     folder = unpacked(tree, "SM8650", tmp_path)
     facts = json.loads((folder / "bundle.json").read_text())
+    documented.check(facts, "Bundles")
     assert facts["files"] == {file.name: sha256(file) for file in folder.iterdir() if file.name != "bundle.json"}
     beside = (tree.path / ARCHIVE.format(target="SM8650")).with_suffix("")
     assert all((beside / file.name).read_bytes() == file.read_bytes() for file in folder.iterdir())

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
+import documented
 import pytest
 from test_staleness import PROGRAMS_A, RUN, TEMPLATES_A, at
 from workflow_tree import Tree, stand_in
@@ -142,6 +144,17 @@ def test_a_gate_that_is_not_passed_holds_everything_back(tree_with_figures):
     assert (tree.path / "artifacts" / PLACE / "result.json").read_text() == result
     tree.edit("config.yaml", f"min_sqnr_db: {qdq['sqnr_db'] + 1}", "min_sqnr_db: 1")
     assert tree.run() == GATE | RUN
+
+
+def test_the_keys_are_those_of_docs_artifacts(really_evaluated):
+    section, on_phones = "fp.json, qdq.json, evaluation.json", ["runner"]
+    fp, device = "artifacts/a/evaluation/ctx32/fp.json", f"artifacts/{PLACE}/evaluation.json"
+    for phase, file in {"fp": fp, "qdq": QDQ_FILE, "device": device}.items():
+        documented.check(figures(really_evaluated, file), section, absent=on_phones, only=phase)
+    text = documented.PAGE.read_text()
+    with (really_evaluated.path / "artifacts/report/summary.csv").open() as file:
+        figures_of = {re.sub("^(fp|qdq|device)_", "", column) for column in next(csv.reader(file))}
+    assert all(f"`{name}`" in text for name in figures_of - {"byte_perplexity", "bits_per_byte"})
 
 
 def test_three_phases_side_by_side(really_evaluated):

@@ -1,11 +1,16 @@
 """The example commands of the reference script's README become configs, whose dry run plans what each would make."""
 
 import re
+import shlex
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from forks import FORKS
 from workflow_tree import REPOSITORY, Tree, copy_workflow, environment
+
+from hexport.config.documents import read_yaml
+from import_command import main
 
 LLAMA = "python examples/qualcomm/oss_scripts/llama/llama.py -b build-android"
 PHONE, SOC = "-s ${SERIAL_NUM}", "-m ${SOC_MODEL}"
@@ -126,6 +131,17 @@ def test_a_dry_run_plans_what_the_command_would_make(tree, name):
     assert (f"calibrate {model}/{recipe}" in jobs) == (not ready)
     if target == EVALUATE:
         assert {f"evaluate_fp {model}/{context}", f"evaluate_qdq {model}/{recipe}/{context}"} <= jobs
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Why is it blue?", "a, b: c", "yes", "12", "- [x]", "#1 {of} 3", "it's", "?", " é… "]
+)
+def test_any_prompt_is_read_as_it_was_said(tmp_path, prompt):
+    words = f"python llama.py -m SM8650 --decoder_model qwen3-0_6b --prompt {shlex.quote(prompt)}"
+    files = [f"--{name}={tmp_path}/{name}.yaml" for name in ("config", "devices")]
+    done = CliRunner().invoke(main, [words, *files])
+    assert done.exit_code == 0, done.output
+    assert read_yaml(tmp_path / "config.yaml")["models"]["qwen3-0_6b"]["prompts"] == [prompt]
 
 
 def test_the_second_of_two_runs_keeps_the_calibration_of_the_first(tree):

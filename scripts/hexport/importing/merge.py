@@ -4,8 +4,10 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml as pyyaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from hexport.config.documents import read_yaml
 from hexport.importing.entries import Entries
@@ -56,13 +58,23 @@ def merged_devices(path: Path, entries: Entries) -> str:
 def _written(value: object) -> object:
     """Lists, and mappings in a model, as one line each."""
     if isinstance(value, list):
-        found = CommentedSeq(value)
+        found = CommentedSeq(_quoted(each) if isinstance(each, str) else each for each in value)
     elif isinstance(value, dict):
         found = CommentedMap({key: _written(each) for key, each in value.items()})
     else:
         return value
     found.fa.set_flow_style()
     return found
+
+
+def _quoted(text: str) -> str:
+    """A text in quotes, unless PyYAML, which hexport reads with, reads it as it is in a list. It does not read `blue?`,
+    which ruamel writes without quotes."""
+    try:
+        is_plain = pyyaml.safe_load(f"[{text}]") == [text]
+    except pyyaml.YAMLError:
+        is_plain = False
+    return text if is_plain else DoubleQuotedScalarString(text)
 
 
 def _names(name: str) -> Iterator[str]:

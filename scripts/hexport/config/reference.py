@@ -1,0 +1,139 @@
+"""docs/reference.md: the keys of config.yaml and devices.yaml as tables, made from the schemas."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, fields
+
+from hexport.config.devices import Device
+from hexport.config.schema import schema
+
+PAGE = "reference.md"
+HEAD = """# Keys of config.yaml and devices.yaml
+
+This page has every key, what it takes, its default and its meaning. `make docs` makes it from `schemas/*.yaml`.
+[configuration.md](configuration.md) tells how the files are read and what an edit rebuilds, and
+[config.full.yaml](../config.full.yaml) shows every key once, in its place.
+
+An empty default means that nothing is set. In headings, `<name>` stands for a name of your own, and `[]` for an entry
+of a list.
+"""
+NAMES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
+LINK = re.compile(r"docs/([a-z_]+\.md)((?:#[\w-]+)?)")
+
+
+def reference() -> str:
+    """The whole page, in Markdown."""
+    config, devices = schema("config"), schema("devices")
+    tables = [*_sections("config.yaml", "", config, config), *_sections("devices.yaml", "", devices, devices)]
+    return "\n".join([HEAD, *tables])
+
+
+def _sections(heading: str, path: str, rule: dict, root: dict, around: dict | None = None) -> Iterator[str]:
+    """Lines of a section with the table of an object's keys, then of those of the objects in it, depth first.
+
+    `path` says where the object is in its file, `models.<name>.` for one. `root` is the whole schema, and `around` has
+    the keys of the object that this one is in.
+    """
+    yield from (f"## {heading}", "")
+    if path.endswith((">.", "].")) and "description" in rule:
+        yield from (_linked(rule["description"]), "")
+    yield from ("| key | takes | default | meaning |", "|---|---|---|---|")
+    keys = {key: _resolved(value, root) for key, value in rule["properties"].items()}
+    known = [key for key in keys if keys[key] == (around or {}).get(key)]
+    for key, value in keys.items():
+        if key not in known:
+            place, inside = _object_in(f"{path}{key}", value, root)
+            takes = f"[{_takes(value, root)}](#{_anchor(place)})" if inside else _takes(value, root)
+            yield f"| `{key}` | {takes} | {_default_of(key, rule, path)} | {_linked(value['description'])} |"
+    if known:
+        yield f"| {', '.join(f'`{key}`' for key in known)} | as in the section before | | |"
+    yield ""
+    for key, value in keys.items():
+        place, inside = _object_in(f"{path}{key}", value, root)
+        if inside:
+            yield from _sections(f"`{place}`", f"{place}.", inside, root, keys)
+
+
+def _object_in(path: str, rule: dict, root: dict) -> tuple[str, dict | None]:
+    """Where the object is that a value is, or holds by name or in a list, and its rule, if it has keys of ours."""
+    if "properties" in rule:
+        return path, rule
+    if isinstance(named := rule.get("additionalProperties"), dict):
+        return f"{path}.<name>", _resolved(named, root)
+    items = _resolved(rule.get("items", {}), root)
+    return f"{path}[]", items if "properties" in items else None
+
+
+def _takes(rule: dict, root: dict) -> str:
+    """What a value may be: `whole number (1 to 1024)`."""
+    if "enum" in rule:
+        return _choice(f"`{value}`" for value in rule["enum"])
+    if alternatives := rule.get("anyOf", rule.get("oneOf")):
+        return _choice(_takes(_resolved(alternative, root), root) for alternative in alternatives)
+    kinds = [rule["type"]] if isinstance(rule["type"], str) else [kind for kind in rule["type"] if kind != "null"]
+    if "$comment" in rule and "maxLength" not in rule:  # what a fault says that it expects
+        return rule["$comment"] + _bounds(rule)
+    return _choice(_kind(kind, rule, root) for kind in kinds)
+
+
+def _kind(kind: str, rule: dict, root: dict) -> str:
+    if kind == "object":
+        return "keys with values"
+    if kind != "array":
+        return NAMES[kind] + _bounds(rule)
+    items = _resolved(rule["items"], root)
+    if items.get("type") in ("string", "integer"):
+        return f"list of {NAMES[items['type']]}s"
+    of = _takes(items, root)
+    return f"list of ({of})" if " or " in of and "enum" not in items else f"list of {of}"
+
+
+def _bounds(rule: dict) -> str:
+    least, most, above = (rule.get(key) for key in ("minimum", "maximum", "exclusiveMinimum"))
+    found = [] if above is None else [f"more than {above}"]
+    found += [] if least is None else [f"{least} or more"] if most is None else [f"{least} to {most}"]
+    found += [f"up to {most}"] if above is not None and most is not None else []
+    found += [f"a multiple of {rule['multipleOf']}"] if "multipleOf" in rule else []
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _default_of(key: str, parent: dict, path: str) -> str:
+    """Of an entry of devices.yaml, the class has the defaults."""
+    if key in parent.get("required", ()):
+        return "required"
+    default = parent["properties"][key].get("default")
+    if path == "devices.<name>.":
+        default = next(field.default for field in fields(Device) if field.name == key)
+    if default is None or default is MISSING:
+        return ""
+    if isinstance(default, list):
+        return f"`[{', '.join(map(str, default))}]`"
+    return f"`{default}`" if re.fullmatch(r"[\w.]+", str(default)) else f"`{json.dumps(default)}`"
+
+
+def _resolved(rule: dict, root: dict) -> dict:
+    """The rule with what its $ref names."""
+    if "$ref" not in rule:
+        return rule
+    named = root["$defs"][rule["$ref"].rpartition("/")[2]]
+    return named | {key: value for key, value in rule.items() if key != "$ref"}
+
+
+def _choice(texts: Iterable[str]) -> str:
+    *first, last = texts
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _linked(text: str) -> str:
+    """The text with links in place of names of pages."""
+
+    def link(match: re.Match) -> str:
+        return f"[below]({match[2]})" if match[1] == PAGE else f"[{match[1]}]({match[1]}{match[2]})"
+
+    return LINK.sub(link, text)
+
+
+def _anchor(heading: str) -> str:
+    """What GitHub makes of a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
