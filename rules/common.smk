@@ -114,7 +114,7 @@ def place_of(wildcards):
 
 def program_of(wildcards):
     context_length = int(wildcards.context)
-    return Program(wildcards.model, wildcards.recipe, context_length, wildcards.target, wildcards.mode)
+    return ProgramKey(wildcards.model, wildcards.recipe, context_length, wildcards.target, wildcards.mode)
 
 
 # Jobs go to nodes, whatever this machine has.

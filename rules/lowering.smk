@@ -33,7 +33,7 @@ def shards(wildcards):
 # All AR lengths of a model take about the same.
 def template_needs(wildcards):
     target = target_of_arch(wildcards.arch).name
-    program = Program(wildcards.model, wildcards.recipe, int(wildcards.context), target, "kv")
+    program = ProgramKey(wildcards.model, wildcards.recipe, int(wildcards.context), target, "kv")
     return resources.template_needs(resources.build_of(build, program))
 
 
