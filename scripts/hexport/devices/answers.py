@@ -56,7 +56,8 @@ def answer_prompts(
     conversations = []
     for i in range(run.warmup + run.repeats):
         if run.warmup + run.repeats > 1:
-            progress.say(f"repeat {i + 1 - run.warmup} of {run.repeats}" if i >= run.warmup else f"warm-up {i + 1}")
+            line = f"repeat {i + 1 - run.warmup} of {run.repeats}" if i >= run.warmup else f"warm-up {i + 1}"
+            progress.say(line, passing=True)
         turns = converse(generator, script, run.seq_len, tokenizer.stop_ids, progress)
         conversations.append([Answer(turn, run.mode, generator.load_s) for turn in turns])
     return conversations[run.warmup :]
