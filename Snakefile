@@ -24,6 +24,7 @@ from hexport.targets.target import EMULATOR_SUFFIX, target_named, target_of_arch
 
 include: "rules/common.smk"
 include: "rules/staleness.smk"
+include: "rules/view.smk"
 include: "rules/outcome.smk"
 include: "rules/checkpoint.smk"
 include: "rules/tokenizer.smk"

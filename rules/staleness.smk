@@ -112,4 +112,5 @@ DAG.finish, DAG.update_needrun = finish, update_needrun
 PersistenceBase._input = inputs_that_count
 _IOFile.checksum = remembered_checksum
 JobScheduler.exit_gracefully = exit_soon
-shell.prefix(f"set -euo pipefail; export {PARENT}=$PPID; ")
+JOB_PREFIX = f"set -euo pipefail; export {PARENT}=$PPID; "
+shell.prefix(JOB_PREFIX)

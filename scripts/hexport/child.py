@@ -154,7 +154,7 @@ def answer(
             kind, *values = json.loads(child.receive(SILENCE_S))
             match kind:
                 case "say":
-                    progress.say(values[0], passing=values[1])
+                    progress.say(values[0], passing=values[1], cost=values[2])
                 case "stage":
                     progress.stages[values[0]] = values[1]
                 case "log":
@@ -200,8 +200,8 @@ class _Told(Progress):
         self._tell = tell
         self.stages = _ToldStages(tell)
 
-    def say(self, line: str, *, passing: bool = False) -> None:
-        self._tell("say", line, passing)
+    def say(self, line: str, *, passing: bool = False, cost: bool = False) -> None:
+        self._tell("say", line, passing, cost)
 
     def log(self, text: str) -> None:
         self._tell("log", text)

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,12 +13,18 @@ from typing import TypeVar
 
 T = TypeVar("T")
 ENOUGH = 0.05  # of a job: by the speed of less, it promises nothing
+IN_VIEW = "HEXPORT_IN_VIEW"  # environment variable of a job: a live view on the terminal shows what its log says
+END_OF_LOG = 4096  # bytes in which the last line that was said is looked for
+SAID = re.compile(r"\d\d:\d\d:\d\d (.+)")
+STEP = re.compile(r"(\d+) of ([1-9]\d*)")
+BAR = re.compile(r" *\[#* *\] +(\d+%)")  # of the HTP compiler
 
 
 class Progress:
     """Says what a job is doing and records what each stage cost.
 
     Lines go to the log file and to stderr. Where stderr is a terminal, the steps of a stage overwrite one line there.
+    Where a live view shows the log, steps and costs are in the log alone.
     """
 
     def __init__(self, log: Path | None = None):
@@ -27,15 +34,18 @@ class Progress:
         self._announced_s = self._taken_s = 0.0  # of those that have ended: as announced, and as it came
         self._terminal = sys.stderr
         self._line_open = False  # a passing line stands on the terminal
+        self._in_view = log is not None and IN_VIEW in os.environ
         self._file = None
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(log, "w", encoding="utf-8", buffering=1)  # noqa: SIM115 - lives as long as the job
 
-    def say(self, line: str, *, passing: bool = False) -> None:
-        """Write one line; a passing line is overwritten by the next one on a terminal."""
+    def say(self, line: str, *, passing: bool = False, cost: bool = False) -> None:
+        """Write one line; a passing line is overwritten by the next one on a terminal. cost: of what a stage took."""
         if self._file:
             self._file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        if self._in_view and (passing or cost):
+            return
         if self._terminal.isatty():
             self._overwrite(line, passing)
         else:
@@ -94,7 +104,7 @@ class Progress:
         yield
         seconds, peak = time.perf_counter() - start, max(peak_rss_mb(), self._with_child_mb)
         self.stages[name] = {"seconds": round(seconds, 3), "peak_rss_mb": round(peak)}
-        self.say(f"{name}: {seconds:.1f} s, peak {peak:.0f} MB")
+        self.say(f"{name}: {seconds:.1f} s, peak {peak:.0f} MB", cost=True)
 
     def add_child(self, peak_mb: float) -> None:
         """Count a child process, which had this peak while this process had the memory that it has now."""
@@ -138,10 +148,32 @@ class Progress:
             to_come *= slowness
         elif to_come:
             return ""
-        return "" if own is None else f", {_duration(own + to_come)} left"
+        return "" if own is None else f", {duration(own + to_come)} left"
 
 
-def _duration(seconds: float) -> str:
+def last_said(log: Path) -> str:
+    """The line that a job said last, with how far the HTP compiler's bar behind it is; empty where the last few
+    kilobytes of its log have none. Raises OSError where there is no such file.
+    """
+    with open(log, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - END_OF_LOG))
+        lines = re.split(r"[\r\n]", file.read().decode(errors="replace"))
+    said = bar = ""
+    for line in lines:
+        if match := SAID.fullmatch(line):
+            said, bar = match[1], ""
+        elif said and (match := BAR.match(line)):
+            bar = f", {match[1]}"
+    return said + bar
+
+
+def step_of(line: str) -> tuple[int, int] | None:
+    """(2, 18) of a line that says `layer 3 of 18`: the steps that are done, and all."""
+    found = STEP.search(line)
+    return (int(found[1]) - 1, int(found[2])) if found else None
+
+
+def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

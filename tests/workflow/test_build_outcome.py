@@ -1,6 +1,7 @@
 """What a build says of its programs, where one model fails and another does not."""
 
 import json
+import re
 
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -27,7 +28,9 @@ def test_a_model_that_fails_does_not_stop_another_and_the_summary_says_why(tree,
     stages = json.loads((program.parent / f"{program.name}.manifest.json").read_text())["stages"]
     assert built.startswith(f"built {PROGRAM.format('a')}: {program.stat().st_size / 1e6:.1f} MB; its jobs took ")
     assert float(built.split("took ")[1].split(" s")[0]) >= stages["assemble"]["seconds"]
-    start = lines.index("programs: 1 built, 0 as they were, 1 not built")
+    start = next(i for i, line in enumerate(lines) if line.startswith("programs: "))
+    assert re.fullmatch(r"programs: 1 built, 0 as they were, 1 not built; this took \d+ s", lines[start])
+    assert lines[start - 1] == f"program: {PROGRAM.format('a')}: {program.stat().st_size / 1e6:.1f} MB"
     assert lines[start + 1 : start + 3] == [
         f"not built: {PROGRAM.format('b')}",
         "failed: convert_checkpoint, artifacts/b/checkpoint/model.safetensors: checkpoints/b: tensor "

@@ -1,15 +1,25 @@
-"""What a build has come to: a line for each program, and at the end what was made, what was not, and why."""
+"""What a build has come to: a line for each program, and at the end what was made, how good it is, what was not made
+and why, and where to look next."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hexport.errors import printable
+from hexport.errors import HexportError, printable
+from hexport.evaluation.result_files import read_evaluation
+from hexport.progress import duration
 from hexport.provenance import manifest_path
 
 MB = 10**6
-MOST_NAMED = 20  # programs that are not built, one by one
+MOST_NAMED = 20  # programs, one by one
+NEXT = {  # what each target does with programs
+    "export": "compiles for every SoC",
+    "run": "lets them answer the prompts",
+    "evaluate": "measures them",
+    "report": "shows it all on a page",
+    "bundle": "packs them for an app team",
+}
 LAST_BYTES = 20_000  # of a log, which ends with the error's trace
 
 
@@ -20,6 +30,16 @@ class Failure:
     rule: str
     artifact: str
     log: str | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A program and the evaluations of it: evaluation.json by the device, or qdq.json of its model as `quantised`."""
+
+    program: str
+    size: int
+    evaluations: Mapping[str, Path]
+    gates_passed: bool = False
 
 
 def program_line(program: str, size: int, made_of: Iterable[str]) -> str:
@@ -38,14 +58,55 @@ def program_line(program: str, size: int, made_of: Iterable[str]) -> str:
     return f"built {program}: {size / MB:,.1f} MB; its jobs took {seconds:,.0f} s and up to {max(peaks):,} MB of memory"
 
 
-def summary(built: int, as_they_were: int, not_built: Iterable[str], failures: Iterable[Failure]) -> list[str]:
-    """The last lines of a build, of which programs are `built`, `as_they_were`, or `not_built`."""
+def summary(
+    built: int, as_they_were: int, not_built: Iterable[str], failures: Iterable[Failure], seconds: float
+) -> list[str]:
+    """The lines of a build that took so long, of which programs are `built`, `as_they_were`, or `not_built`."""
     missing = list(not_built)
     counts = [f"{built} built", f"{as_they_were} as they were", *([f"{len(missing)} not built"] if missing else [])]
-    lines = [f"programs: {', '.join(counts)}"] if built or as_they_were or missing else []
-    lines += [f"not built: {program}" for program in missing[:MOST_NAMED]]
-    lines += [f"not built: {len(missing) - MOST_NAMED} more"] if len(missing) > MOST_NAMED else []
+    programs = f"programs: {', '.join(counts)}; " if built or as_they_were or missing else ""
+    lines = [f"{programs}this took {duration(seconds)}", *_first_of("not built", missing)]
     return lines + [_of_failure(failure) for failure in failures]
+
+
+def result_lines(results: Iterable[Result]) -> list[str]:
+    """How large each program is, and how good as far as it was evaluated."""
+    return _first_of("program", [f"{result.program}: {', '.join(_qualities(result))}" for result in results])
+
+
+def where_next(made: Mapping[str, list[str]], open_targets: Container[str]) -> list[str]:
+    """The last lines after a build without failures: files to look at, by what they are, and what could come next.
+
+    open_targets: those of which this build has not made all, though the config has something for them.
+    """
+    lines = [f"{what}: {files[0]}{_and_more(files)}" for what, files in made.items() if files]
+    commands = [f"`snakemake {target}` {does}" for target, does in NEXT.items() if target in open_targets][:2]
+    return lines + ([f"next: {'; '.join(commands)}"] if commands else [])
+
+
+def _first_of(kind: str, named: list[str]) -> list[str]:
+    more = len(named) - MOST_NAMED
+    return [f"{kind}: {name}" for name in named[:MOST_NAMED]] + ([f"{kind}: {more} more"] if more > 0 else [])
+
+
+def _and_more(files: list[str]) -> str:
+    return f" and {len(files) - 1} more" if len(files) > 1 else ""
+
+
+def _qualities(result: Result) -> list[str]:
+    found = [f"{result.size / MB:,.1f} MB"]
+    for phase, file in result.evaluations.items():
+        try:
+            evaluation = read_evaluation(file)
+        except (OSError, HexportError):  # a storage has it, or it was edited; the build is over all the same
+            continue
+        where = phase if phase == "quantised" else f"on {phase}"
+        ratios = evaluation.get("perplexity_ratio", {})
+        for task, ratio in ratios.items():
+            found.append(f"perplexity ratio {f'{ratio:.3f}' if ratio else 'not finite'} ({task}, {where})")
+        if not ratios and evaluation.get("sqnr_db"):
+            found.append(f"SQNR {evaluation['sqnr_db']:.1f} dB ({where})")
+    return found + (["gates passed"] if result.gates_passed else [])
 
 
 def that_failed(group: list[Failure]) -> Failure:

@@ -71,7 +71,8 @@ def answer_prompts(
     repeated = []
     for i in range(run.warmup + run.repeats):
         if run.warmup + run.repeats > 1:
-            progress.say(f"repeat {i + 1 - run.warmup} of {run.repeats}" if i >= run.warmup else f"warm-up {i + 1}")
+            line = f"repeat {i + 1 - run.warmup} of {run.repeats}" if i >= run.warmup else f"warm-up {i + 1}"
+            progress.say(line, passing=True)
         answers = []
         for script in scripts:
             turns = converse(generator, script, run.seq_len, tokenizer.stop_ids, progress)

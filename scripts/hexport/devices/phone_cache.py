@@ -122,7 +122,7 @@ def _make_room(
 
 def _push(phone: Phone, file: Path, name: str, size: int, progress: Progress) -> None:
     part = f"{CACHE}/{name}.part"
-    progress.say(f"{phone}: pushing {file.name}, {size / 1e6:.1f} MB")
+    progress.say(f"{phone}: pushing {file.name}, {size / 1e6:.1f} MB", passing=True)
     try:
         phone.push(file, part, transfer_s(size), 0o555, _passing(progress, f"{phone}: pushing {file.name}", size))
         code = phone.shell(ADMIT.format(cache=CACHE, name=name), transfer_s(size)).code

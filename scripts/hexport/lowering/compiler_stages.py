@@ -3,11 +3,10 @@ some with a bar that fills up, ` [####      ]  38%`."""
 
 import re
 
-from hexport.progress import Progress
+from hexport.progress import BAR, Progress
 
 FIRST_STAGE = "Graph Preparation Initializing"
 STAGE = re.compile(r"Starting stage: (.+)")
-BAR = re.compile(r" *\[#* *\] +(\d+%)")
 
 
 class CompilerStages:

@@ -75,7 +75,7 @@ def calibrate(
     It computes with `weights`, by projection, where these are known, and else with those of the checkpoint.
     """
     check_samples(samples, checkpoint.config)
-    progress.say(f"decoders compute on {machine()['device']}")
+    progress.say(f"decoders compute on {machine()['device']}", passing=True)
     activations: dict[str, Encoding] = {}
     progress.announce(_parts(checkpoint, samples, recipe))
     with torch.no_grad():

@@ -233,5 +233,5 @@ def _common(answer: list[int], choices: list[int]) -> int:
 class _Silent(Progress):
     """Of a part that takes a second."""
 
-    def say(self, line: str, *, passing: bool = False) -> None:
+    def say(self, line: str, *, passing: bool = False, cost: bool = False) -> None:
         pass
