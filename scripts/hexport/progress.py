@@ -174,6 +174,7 @@ def step_of(line: str) -> tuple[int, int] | None:
 
 
 def duration(seconds: float) -> str:
+    """Seconds in words: `99 s`, `2 min` or `1.7 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

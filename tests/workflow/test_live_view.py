@@ -90,6 +90,7 @@ def test_ctrl_c_ends_the_view_and_its_jobs(layers, terminal):
     assert terminal.end() == 1
     assert time.monotonic() - start < 20
     assert "Terminating processes on user request" in "\n".join(terminal.lines)
+    assert "Error in rule encode_calibration:" in terminal.lines
     assert any(line.startswith("failed: encode_calibration, ") for line in terminal.lines)
     assert not any("jobs done" in line or STEP in line for line in terminal.lines)
     assert not terminal.screen.cursor.hidden and terminal.screen.cursor.x == 0
