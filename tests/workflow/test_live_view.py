@@ -47,7 +47,7 @@ def layers(tmp_path) -> Tree:
     (tmp_path / "config.yaml").write_text(CONFIG)
     (tmp_path / "devices.yaml").write_text("devices: {emulator: {kind: emulator, soc: SM8650}}\n")
     write_checkpoint(tmp_path / "checkpoints" / "a")
-    (tmp_path / "scripts" / "calibration.py").write_text(LAYERS)
+    (tmp_path / "scripts" / "encode_calibration.py").write_text(LAYERS)
     return Tree(tmp_path)
 
 
