@@ -62,9 +62,9 @@ def main(
         inputs = verified(named | task_inputs(local, settings.get("trusted")))
         job = EvaluationJob(program, tokenizer, settings, local, checkpoint, quant_attrs, weights)
         if found[0].kind == "emulator":
-            from hexport.devices.emulator_evaluations import evaluate_on_phones
+            from hexport.devices.emulator_evaluations import evaluate_on_emulator
 
-            measured = evaluate_on_phones(found[0], job, progress)
+            measured = evaluate_on_emulator(found[0], job, progress)
         else:
             from hexport.devices.evaluations import evaluate_on_phones
 

@@ -41,9 +41,9 @@ def main(
     )
     with progress.library_output_in_log():
         if found[0].kind == "emulator":
-            from hexport.devices.emulator_runs import run_on_phones
+            from hexport.devices.emulator_runs import run_on_emulator
 
-            measured = run_on_phones(found[0], program, tokenizer, settings, progress)
+            measured = run_on_emulator(found[0], program, tokenizer, settings, progress)
         else:
             from hexport.devices.runs import run_on_phones
 

@@ -1,6 +1,7 @@
 """The layers of the package: each folder imports from those above it in ORDER alone."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,29 @@ def test_no_import_runs_upwards():
         if own != other and ORDER.index(other) > ORDER.index(own)
     }
     assert upwards == {}
+
+
+def test_whatever_is_imported_from_a_module_is_there():
+    """In functions too, whose imports nothing runs before a user does."""
+
+    def has(module: str, name: str) -> bool:
+        file = PACKAGE.parent.joinpath(*module.split("."))
+        if (file / name).is_dir() or (file / f"{name}.py").is_file():
+            return True
+        file = file.with_suffix(".py") if file.with_suffix(".py").is_file() else file / "__init__.py"
+        return (
+            re.search(rf"^(class |def |async def )?{name}\b|^    {name}\b", file.read_text(), re.MULTILINE) is not None
+        )
+
+    missing = [
+        f"{file.name}: {node.module}.{alias.name}"
+        for file in sorted(PACKAGE.parent.rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hexport"
+        for alias in node.names
+        if not has(node.module, alias.name)
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize("script", sorted(PACKAGE.parent.glob("*.py")), ids=lambda path: path.name)

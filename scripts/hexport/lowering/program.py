@@ -174,7 +174,7 @@ def _export(name: str, method: Method) -> torch.export.ExportedProgram:
 
 def _context_op(name: str, outputs: list[torch.Tensor]):
     library = torch.library.Library(OpContextLoader.namespace, "FRAGMENT")
-    library.define(f"{name}(OpTensor[] inputs) -> Any")
+    library.define(f"{name}(Tensor[] inputs) -> Any")
     library.impl(name, lambda inputs: tuple(outputs), dispatch_key="CompositeExplicitAutograd")
     _libraries.append(library)
     return getattr(getattr(torch.ops, OpContextLoader.namespace), name).default
