@@ -1,4 +1,4 @@
-"""The canonical checkpoint: Hugging Face names, shapes and config, in one safetensors file written as a stream."""
+"""This module checks and writes the canonical checkpoint: one safetensors file with Hugging Face's names and shapes."""
 
 import json
 import math
@@ -13,14 +13,15 @@ from hexport.decoder.tensors import tensor_shapes
 from hexport.errors import HexportError
 from hexport.provenance import atomic_path
 
-LARGEST = 65504.0  # of float16, the NPU's own type: no trained model has such weights
+LARGEST = 65504.0  # the largest float16, the NPU's own type: no trained model has larger weights
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def check_tensors(tensors: Iterable[Tensor], config: dict, where: str) -> list[Tensor]:
-    """Tensors in the order of the forward pass, without a copy of the embedding that serves as a tied head.
+    """Return the tensors in the order of the forward pass, without a copy of the embedding that serves as a tied head.
 
-    Raises HexportError where one is missing, surplus or misshapen, and for a config that is not supported.
+    `where` names the checkpoint in errors. Raises HexportError where a tensor is missing, surplus or misshapen, where
+    the config ties the head to the embedding but their values differ, and for a config that is not supported.
     """
     expected = tensor_shapes(decoder_config(config, where))
     found = {tensor.name: tensor for tensor in tensors}
@@ -43,10 +44,10 @@ def check_tensors(tensors: Iterable[Tensor], config: dict, where: str) -> list[T
 
 
 def write_safetensors(path: Path, tensors: list[Tensor], where: str) -> None:
-    """Write tensors as a stream in the safetensors format (https://github.com/huggingface/safetensors#format).
+    """Write tensors one block at a time in the safetensors format (https://github.com/huggingface/safetensors#format).
 
-    Raises HexportError, and leaves no file, where a value is not finite or beyond LARGEST, and where a matrix is all
-    zeros: that file was not written whole, or never trained.
+    Raises HexportError, and leaves no file, where a value is not finite or its magnitude is beyond LARGEST, and where a
+    matrix is all zeros: such a checkpoint was not written whole, or was never trained.
     """
     # Widest type first, as the safetensors library does: every tensor is then aligned to its own type.
     tensors = sorted(tensors, key=lambda tensor: -NUMPY_TYPES[tensor.dtype].itemsize)
@@ -73,8 +74,8 @@ def write_safetensors(path: Path, tensors: list[Tensor], where: str) -> None:
 
 
 def _largest(block: np.ndarray) -> float:
-    """The largest magnitude in a block, NaN where one is NaN."""
+    """Return the largest magnitude in a block, or NaN where the block holds one."""
     if block.dtype == NUMPY_TYPES["BF16"]:
-        # Without their signs, bits are in the order of the values; NaN comes last.
+        # Without the sign bit, the bits are in the order of the magnitudes, and NaN is the largest.
         return float(np.array(np.max(block & 0x7FFF) << np.uint32(16), np.uint32).view(np.float32))
     return float(np.abs(block).max())

@@ -1,4 +1,8 @@
-"""Download one file over HTTPS: continued after an interruption, checked against its hash, whole or not at all."""
+"""This module downloads one file over HTTPS.
+
+A download goes on after an interruption, is checked against a hash, and appears whole or not at all. huggingface_hub's
+own downloads begin anew in another process, so they are not used.
+"""
 
 import contextlib
 import fcntl
@@ -20,17 +24,18 @@ from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 
 TRANSIENT = (httpx2.ConnectError, httpx2.TimeoutException, httpx2.RemoteProtocolError, httpx2.ReadError)
-TRIES = 5  # in a row that bring nothing, before a download that has begun is given up
+TRIES = 5  # so many tries in a row that bring no byte end a download that has begun
 
 
 def download(url: str, output: Path, digest: str, headers: dict[str, str], size: int | None = None) -> None:
     """Write the file at `url` to `output`, unless it is there already.
 
-    `digest` is the hex SHA-256 of the file, or its hex SHA-1 as a git blob, by which the Hub knows small files; `size`
-    is its size in bytes where that is known. What a call that was interrupted received stays beside `output`, and the
-    next one goes on from there. huggingface_hub's own downloads begin anew in another process.
-    Raises HexportError where the content is not that of the digest, is larger than `size` or than the room on the disk;
-    and what `open_url` raises.
+    `digest` is the hex SHA-256 of the file, or its hex SHA-1 as a git blob, by which the Hub knows small files. `size`
+    is its size in bytes where that is known. An interrupted call leaves what it received beside `output`, and the next
+    call goes on from there.
+
+    Raises HexportError where the content does not have this digest, is larger than `size`, or does not fit on the disk,
+    and where another process downloads the same file. Raises what `open_url` raises, too.
     """
     if output.is_file() and _digest(output, digest) == digest:
         return
@@ -48,13 +53,13 @@ def download(url: str, output: Path, digest: str, headers: dict[str, str], size:
 
 
 def partial_path(output: Path, digest: str) -> Path:
-    """Where the received part of a file is kept: never that of another content of the same name."""
+    """Return where the received part of a file is kept. Files of one name with other contents have other paths."""
     return output.with_name(f".{output.name}.{digest[:12]}.partial")
 
 
 @contextlib.contextmanager
 def _open_partial(path: Path) -> Iterator[BinaryIO]:
-    """Open at its end a file that this user made. Raises HexportError for a link, which could lead to another file."""
+    """Open a file of this user at its end. Raises HexportError for a link, which could lead to another file."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     foreign = HexportError(f"{path}: is no regular file of yours alone; remove it")
     if path.is_symlink():
@@ -67,7 +72,10 @@ def _open_partial(path: Path) -> Iterator[BinaryIO]:
 
 
 def _receive(url: str, file: BinaryIO, partial: Path, headers: dict[str, str], size: int | None) -> None:
-    """Append what is missing of the file at `url` to `file`, which is open at `partial`."""
+    """Append the missing rest of the file at `url` to `file`, which is open at `partial`.
+
+    Raise the last error after TRIES tries in a row that bring no byte.
+    """
     tries = 0
     while True:
         before = file.tell()
@@ -80,14 +88,14 @@ def _receive(url: str, file: BinaryIO, partial: Path, headers: dict[str, str], s
                 raise
             time.sleep(1)
         except HfHubHTTPError as error:
-            if error.response.status_code == 416:  # longer than the file: nothing to go on from
+            if error.response.status_code == 416:  # the partial file is longer than the file, so it is of no use
                 partial.unlink()
             else:
                 _remove_if_empty(file, partial)
             raise
         except BaseException as error:
             _remove_if_empty(file, partial)
-            if isinstance(error, OSError) and error.filename is None:  # a full disk: on which file
+            if isinstance(error, OSError) and error.filename is None:  # a full disk: the message shall name the file
                 error.filename = str(partial)
             raise
 
@@ -98,12 +106,12 @@ def _remove_if_empty(file: BinaryIO, partial: Path) -> None:
 
 
 def _receive_rest(url: str, file: BinaryIO, partial: Path, headers: dict[str, str], size: int | None) -> None:
-    # Compressed on the way, a file could not be continued at a byte of its own.
+    # A compressed answer could not be continued at a given byte of the file.
     headers = {"Accept-Encoding": "identity", **headers}
     if start := file.tell():
         headers["Range"] = f"bytes={start}-"
     with open_url(url, headers) as response:
-        if start and response.status_code == 200:  # the server knows no ranges, and sends all of it
+        if start and response.status_code == 200:  # the server knows no ranges and sends the whole file
             file.truncate(0)
             start = file.seek(0)
         rest = _length(response)
@@ -134,10 +142,10 @@ def _check_room(url: str, partial: Path, needed: int) -> None:
 
 
 def _digest(path: Path, like: str) -> str:
-    """Digest of a file, of the kind that the digest `like` is."""
+    """Return the hex digest of a file, of the same kind as the digest `like`: SHA-256, or SHA-1 as a git blob."""
     if len(like) == 64:
         return sha256(path)
-    # gitformat-object: a header, then the content
+    # A git blob's id covers a header and then the content (git's gitformat-object page).
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -146,7 +154,7 @@ def _digest(path: Path, like: str) -> str:
 
 
 def _lock(descriptor: int, output: Path) -> None:
-    """Hold the partial file to the end of this process. Raises HexportError where another one writes to it."""
+    """Lock the partial file until this process ends. Raises HexportError where another process has locked it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

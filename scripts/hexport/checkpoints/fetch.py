@@ -1,4 +1,4 @@
-"""Get what a URI names: a file, or the files of a repository."""
+"""This module gets what a URI names: a file, or the files of a repository."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +16,13 @@ from hexport.provenance import atomic_path
 def fetch(
     uri: str, sha256: str | None, output: Path, *, weights: bool = True, say: Callable[[str], None] = print
 ) -> dict:
-    """Write the file that `uri` names to `output`, whole or not at all; of hf://, write the listing of what now lies
-    beside it. Returns facts for the manifest.
+    """Write the file that `uri` names to `output`, whole or not at all, and return facts for the manifest.
 
-    `weights` says whether a repository's weights are wanted or its tokenizer only; `say` hears of each file's turn.
-    Raises HexportError where there is no such thing, it cannot be had, or its SHA-256 is not `sha256`.
+    For hf://, write the repository's files beside `output`, and to `output` a listing of them; the facts are then
+    `{"commit": "<40 hex digits>"}`, and empty for other URIs. `weights` says whether a repository's weights are wanted
+    or its tokenizer only. `say` gets one line before each file of a repository.
+
+    Raises HexportError where the URI names nothing, where the file cannot be had, or where its SHA-256 is not `sha256`.
     """
     match source := parse_uri(uri):
         case HubFiles():

@@ -1,4 +1,7 @@
-"""Which files a published checkpoint has, told without reading weights. Light: the Snakefile asks."""
+"""This module tells which files a published checkpoint has, without reading weights.
+
+The Snakefile calls it before any job starts, so it imports nothing heavy.
+"""
 
 import os
 from dataclasses import dataclass
@@ -18,7 +21,11 @@ Format = Literal["huggingface", "gguf", "meta", "llama2c"]
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """`config` is config.json or params.json, None where the weights' own file says it; `index` lists the shards."""
+    """A published checkpoint is a list of weight files in one format, with the files that belong to them.
+
+    `config` is config.json or params.json, and None where the weights' own file holds the config. `index` is the JSON
+    file that says which shard has which tensor, and None where there is none.
+    """
 
     format: Format
     weights: list[Path]
@@ -27,20 +34,22 @@ class PublishedCheckpoint:
 
     @property
     def files(self) -> list[Path]:
+        """Return the config, the weights and the index, without those that are None."""
         return [file for file in (self.config, *self.weights, self.index) if file is not None]
 
 
 def checkpoint_files(path: Path, params: Path | None) -> list[Path]:
-    """All files that the canonical checkpoint is made from. Raises HexportError as `find_checkpoint` does."""
+    """Return all files that the canonical checkpoint is made from. Raises HexportError as `find_checkpoint` does."""
     return find_checkpoint(path, params).files
 
 
 def find_checkpoint(path: Path, params: Path | None) -> PublishedCheckpoint:
-    """The checkpoint at `path`; `params` names the params.json that is not beside its Meta or llama2.c weights.
+    """Find the checkpoint at `path`. `params` names a params.json that is not beside its Meta or llama2.c weights.
 
-    Raises HexportError where `path` is no checkpoint or lacks a file, and for what is no regular file.
+    Raises HexportError where `path` is no checkpoint, where a file is missing or is no regular file, and where `params`
+    is given for a checkpoint that has its own config.
     """
-    if not os.path.exists(path):  # unlike Path's own, it takes any name
+    if not os.path.exists(path):  # unlike Path.exists, it raises for no name
         raise HexportError(f"{path}: no such file or folder; expected {ACCEPTED}")
     if params is not None and not os.path.isfile(params):
         raise HexportError(f"{params}: no such file; params names the params.json of a Meta or llama2.c checkpoint")
@@ -84,7 +93,7 @@ def _find_file(path: Path, params: Path | None) -> PublishedCheckpoint:
 
 
 def _params_beside(weights: Path, params: Path | None) -> Path:
-    """Raises HexportError where there is no params.json."""
+    """Return `params`, or else the params.json beside the weights. Raises HexportError where there is neither."""
     beside = weights.with_name("params.json")
     if params is None and not beside.is_file():
         raise HexportError(f"{beside} is missing; download it, or name it with the model's key params")
@@ -92,7 +101,7 @@ def _params_beside(weights: Path, params: Path | None) -> Path:
 
 
 def _hugging_face_weights(folder: Path) -> tuple[list[Path], Path | None]:
-    """Weight files and their index: as safetensors if the folder has any, or else pickled."""
+    """Return the weight files and their index: safetensors files if the folder has any, and pickled files if not."""
     for index_name, pattern in (
         ("model.safetensors.index.json", "*.safetensors"),
         ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
@@ -105,7 +114,7 @@ def _hugging_face_weights(folder: Path) -> tuple[list[Path], Path | None]:
 
 
 def _indexed(index: Path) -> list[Path]:
-    """Raises HexportError where a shard that the index names is not beside it."""
+    """Return the shards that an index names. Raises HexportError where one of them is not beside it."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise HexportError(f"{index}: no weight_map from tensors to files")

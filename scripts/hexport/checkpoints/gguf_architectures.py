@@ -1,6 +1,7 @@
-"""How GGUF architectures map to Hugging Face families: tensor names, conventions and metadata keys. Data, not code.
+"""This module maps GGUF architectures to Hugging Face families: names of tensors, conventions and metadata keys.
 
-Facts: llama.cpp's conversion/{llama,gemma,phi,qwen}.py, src/models/*.cpp and gguf-py/gguf/constants.py.
+It holds data only. The facts are from llama.cpp: conversion/{llama,gemma,phi,qwen}.py, src/models/*.cpp and
+gguf-py/gguf/constants.py.
 """
 
 from dataclasses import dataclass, field
@@ -20,14 +21,14 @@ FFN = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.do
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """One value of general.architecture.
+    """An architecture says how files with one value of general.architecture become a Hugging Face checkpoint.
 
-    layer_tensors: names without the prefix `blk.<i>.` -> without `model.layers.<i>.`
-    permuted: the rows of q and k are in pair-by-pair order.
-    norm_offset: what llama.cpp's converter adds to the weights of norms.
-    bias_keys: config keys that say which parts have biases -> how the names of these parts begin.
-    keys: metadata keys, beside the common ones, that are understood.
-    fixed: config keys that the architecture decides.
+    layer_tensors: maps GGUF's names without the prefix `blk.<i>.` to Hugging Face's without `model.layers.<i>.`.
+    permuted: says whether the rows of q and k are in pair-by-pair order.
+    norm_offset: is what llama.cpp's converter adds to the weights of norms.
+    bias_keys: maps a config key that says whether some parts have biases to how the names of these parts begin.
+    keys: lists the metadata keys, beside the common ones, that are understood.
+    fixed: holds the config keys whose values follow from the architecture.
     """
 
     model_type: str

@@ -1,4 +1,4 @@
-"""Reads the weights and the config of a GGUF file as a canonical checkpoint."""
+"""This module reads the weights and the config of a GGUF file as a canonical checkpoint."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,9 +20,10 @@ RAW_TYPES = {GGMLQuantizationType.F32: "F32", GGMLQuantizationType.F16: "F16", G
 
 
 def read_gguf(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
-    """Config and tensors of a GGUF file; quantised tensors become float32, F32, F16 and BF16 stay as they are.
+    """Return the config and the tensors of a GGUF file; the tensors stay on disk.
 
-    Raises HexportError for an architecture, a metadata key, a tensor or a type that is not known.
+    Tensors of type F32, F16 and BF16 keep their type, and quantised ones become float32. Raises HexportError for an
+    architecture, a metadata key, a tensor or a type that is not known.
     """
     path = checkpoint.weights[0]
     file = open_gguf(path)
@@ -49,7 +50,7 @@ def read_gguf(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
 
 
 def _names(architecture: Architecture, layers: int) -> dict[str, str]:
-    """GGUF's name -> Hugging Face's, of every tensor that there might be."""
+    """Return Hugging Face's name by GGUF's name, for every tensor that a file may have."""
     parts = dict(TENSORS)
     for i in range(layers):
         parts |= {f"blk.{i}.{gguf}": f"model.layers.{i}.{hf}" for gguf, hf in architecture.layer_tensors.items()}
@@ -66,21 +67,21 @@ def _tensor(path: Path, entry: GgufTensor) -> Tensor:
     def read(multiple: int) -> Iterator[np.ndarray]:
         row_bytes, rows = entry.nbytes // shape[0], rows_per_block(4 * shape[1], multiple)
         for block in read_blocks(path, entry.offset, entry.nbytes, rows * row_bytes):
-            with np.errstate(invalid="ignore", over="ignore"):  # the writer refuses what is not finite
+            with np.errstate(invalid="ignore", over="ignore"):  # write_safetensors refuses what is not finite
                 yield dequantize(block.reshape(-1, row_bytes), kind)
 
     return Tensor(entry.name, "F32", shape, read)
 
 
 def _without_offset(tensor: Tensor, offset: float, path: Path) -> Tensor:
-    """A norm's weight as Hugging Face stores it; llama.cpp keeps norms in float32."""
+    """Return a norm's weight as Hugging Face stores it. llama.cpp keeps norms in float32."""
     if tensor.dtype != "F32":
         raise HexportError(f"{path}: tensor {tensor.name} has type {tensor.dtype}; expected F32 as in every norm")
     return replace(tensor, read=lambda multiple: (block - np.float32(offset) for block in tensor.read(multiple)))
 
 
 def _dequantises(kind: GGMLQuantizationType) -> bool:
-    """Whether the gguf package can dequantise a type: it tells only when asked to."""
+    """Tell whether the gguf package can dequantise a type. The only way to know is to try."""
     try:
         dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
     except NotImplementedError:

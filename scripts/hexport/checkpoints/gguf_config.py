@@ -1,4 +1,4 @@
-"""The metadata of a GGUF file as a Hugging Face config, with llama.cpp's defaults for what is absent."""
+"""This module turns the metadata of a GGUF file into a Hugging Face config. Absent keys have llama.cpp's defaults."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from hexport.checkpoints.gguf_file import GgufFile, GgufTensor
 from hexport.decoder.layer_kinds import MAX_LAYERS
 from hexport.errors import HexportError
 
-# Metadata below `<architecture>.` that every architecture has. Any other key may change what the model computes.
+# Config key -> the metadata key below `<architecture>.` that every architecture may have. Any other metadata key could
+# change what the model computes.
 KEYS = {
     "hidden_size": "embedding_length",
     "intermediate_size": "feed_forward_length",
@@ -39,13 +40,20 @@ SMOLLM3_UNROTATED_LAYERS = 4  # every fourth layer has no rotary embeddings: src
 
 @dataclass(frozen=True)
 class Keys:
-    """The metadata of a file below `<architecture>.`"""
+    """An instance reads the metadata keys of a file that begin with `<architecture>.`.
+
+    Its methods take the rest of a key: `embedding_length` stands for `llama.embedding_length`.
+    """
 
     file: GgufFile
     architecture: str
     path: Path
 
     def number(self, key: str, default: float | None = None) -> float | None:
+        """Return a finite number of at least 0, or `default` where the key is absent.
+
+        Raises HexportError for another value.
+        """
         found = self.file.metadata.get(f"{self.architecture}.{key}", default)
         if found is not None and not (type(found) in (int, float) and 0 <= found < math.inf):
             shown = self.file.shown(f"{self.architecture}.{key}")
@@ -53,17 +61,25 @@ class Keys:
         return found
 
     def integer(self, key: str, default: int | None = None) -> int | None:
+        """Return a whole number of at least 0, or `default` where the key is absent.
+
+        Raises HexportError for another value.
+        """
         found = self.number(key, default)
         if found is not None and type(found) is not int:
             raise HexportError(f"{self.name(key)} = {found!r}: expected a whole number")
         return found
 
     def name(self, key: str) -> str:
+        """Return the file and the whole key, as an error names them."""
         return f"{self.path}: metadata key {self.architecture}.{key}"
 
 
 def gguf_config(file: GgufFile, architecture: Architecture, path: Path) -> dict:
-    """Raises HexportError for a metadata key that is unknown, missing or not one that the family can have."""
+    """Return the config of a GGUF file, in the form of a Hugging Face config.json.
+
+    Raises HexportError for a metadata key that is unknown or missing, or has a value that the family cannot have.
+    """
     name = file.text("general.architecture")
     known = {f"{name}.{key}" for key in (*KEYS.values(), *OTHER_KEYS, *architecture.keys)}
     for key in file.metadata:
@@ -144,7 +160,7 @@ def _phi3(keys: Keys, config: dict) -> dict:
 
 
 def _rope_scaling(keys: Keys, config: dict) -> dict | None:
-    """rope_scaling from metadata and from the tensors that hold frequencies."""
+    """Return rope_scaling from metadata and from the tensors that hold frequencies, or None where neither scales."""
     kind = keys.file.text(f"{keys.architecture}.rope.scaling.type", "none")
     factor = keys.number("rope.scaling.factor")
     names = ROPE_TENSORS.get(keys.architecture, ())
@@ -169,7 +185,7 @@ def _factors(tensor: GgufTensor, path: Path) -> np.ndarray:
 
 
 def _llama3(ratios: np.ndarray, config: dict, path: Path) -> dict:
-    """The scaling of Llama 3.1 and later, of which the file keeps only by how much each frequency is divided."""
+    """Return the rope_scaling of Llama 3.1 and later. The file says only by how much each frequency is divided."""
     scaling = {"factor": _decimal(ratios.max(initial=1.0)), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     original = 8192
     dims = config["head_dim"]
@@ -185,7 +201,7 @@ def _llama3(ratios: np.ndarray, config: dict, path: Path) -> dict:
 
 
 def _longrope(tensors: dict[str, np.ndarray], keys: Keys, config: dict) -> dict:
-    """The scaling of Phi: divisors for each frequency, and a factor on cosines and sines."""
+    """Return the rope_scaling of Phi: divisors for each frequency, and a factor on cosines and sines."""
     original = keys.integer("rope.scaling.original_context_length", 0)
     attention_factor = keys.number("rope.scaling.attn_factor")
     if len(tensors) != 2 or original < 2 or not attention_factor:
@@ -198,7 +214,7 @@ def _longrope(tensors: dict[str, np.ndarray], keys: Keys, config: dict) -> dict:
         "long_factor": [_decimal(factor) for factor in tensors[LONG_FACTORS]],
         "short_factor": [_decimal(factor) for factor in tensors[SHORT_FACTORS]],
     }
-    # Left out where it follows from the config, which says it in more digits.
+    # The factor is left out where it follows from the config, which gives it more digits.
     scale = config["max_position_embeddings"] / original
     usual = math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0
     if not math.isclose(attention_factor, usual, rel_tol=1e-6):
@@ -207,6 +223,6 @@ def _longrope(tensors: dict[str, np.ndarray], keys: Keys, config: dict) -> dict:
 
 
 def _decimal(value: float) -> float:
-    """The shortest decimal that is this float32: 1e-05, not 9.999999747378752e-06."""
+    """Return the shortest decimal that stands for this float32: 1e-05, not 9.999999747378752e-06."""
     with np.errstate(over="ignore"):  # a config with infinity is refused
         return float(str(np.float32(value)))

@@ -1,7 +1,8 @@
-"""GGUF files: metadata and tensor table. Every count, length and offset is checked before memory or time goes into it.
+"""This module reads the metadata and the tensor table of GGUF files.
 
-Format: docs/gguf.md of github.com/ggml-org/ggml. The gguf package's own reader keeps two numpy views for each string,
-160 MB and two seconds for 49k tokens and their merges, and believes what a file says of itself.
+The format is in docs/gguf.md of github.com/ggml-org/ggml. Every count, length and offset is checked before memory or
+time goes into it. The gguf package's own reader believes what a file says of itself, and keeps two numpy views for each
+string: 160 MB and two seconds for 49k tokens and their merges.
 """
 
 import math
@@ -17,7 +18,7 @@ from gguf.constants import GGML_QUANT_SIZES
 from hexport.errors import HexportError
 from hexport.regular_file import regular_file
 
-MAX_KEYS, MAX_TENSORS, MAX_ITEMS = 10_000, 100_000, 4_000_000  # of a file, of a file, of a list
+MAX_KEYS, MAX_TENSORS, MAX_ITEMS = 10_000, 100_000, 4_000_000  # in a file, in a file, in a list
 MAX_HEADER_BYTES, MAX_TEXT_BYTES = 256 << 20, 16 << 20
 MAX_DIMENSIONS, MAX_SIZE = 4, 1 << 40
 SCALARS = {
@@ -37,7 +38,10 @@ SCALARS = {
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor of the table: `shape` has rows first, `offset` is in the file, and both `offset` and `nbytes` fit it."""
+    """A GGUF tensor is an entry of the tensor table.
+
+    `shape` has rows first. `offset` counts bytes from the start of the file; `nbytes` from there on are in the file.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -48,7 +52,7 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class Texts:
-    """A list of texts in the file that is only decoded when asked for."""
+    """An instance stands for a list of texts in the file, which is decoded only when asked for."""
 
     data: mmap.mmap
     offset: int
@@ -57,10 +61,11 @@ class Texts:
 
 @dataclass(frozen=True)
 class GgufFile:
-    """`metadata` has texts that are no UTF-8 as bytes, lists of numbers as arrays, and lists of texts as `Texts`.
+    """An instance holds the metadata and the tensor table of one file.
 
-    The methods give the value of a key in one type, `default` where the key is absent, and raise HexportError for a
-    value of another type.
+    In `metadata`, a text that is not UTF-8 is bytes, a list of numbers is a numpy array, and a list of texts is
+    `Texts`. The methods return the value of a key in one type, or `default` where the key is absent. They raise
+    HexportError for a value of another type.
     """
 
     path: Path
@@ -80,7 +85,7 @@ class GgufFile:
         return self._typed(key, self.metadata.get(key, default), bool, "true or false")
 
     def numbers(self, key: str, kinds: str) -> list:
-        """A list of numbers, of the numpy kinds "iu" or "f". Empty where the key is absent."""
+        """Return a list of numbers whose numpy kind is in `kinds`, "iu" or "f". It is empty where the key is absent."""
         found = self.metadata.get(key)
         if found is None:
             return []
@@ -89,7 +94,7 @@ class GgufFile:
         return found.tolist()
 
     def texts(self, key: str) -> list[str]:
-        """A list of texts. Empty where the key is absent."""
+        """Return a list of texts, empty where the key is absent. Raises HexportError for a text that is not UTF-8."""
         found, texts = self.metadata.get(key), []
         if found is None:
             return []
@@ -104,7 +109,7 @@ class GgufFile:
         return texts
 
     def shown(self, key: str) -> str:
-        """A value for an error."""
+        """Return a value as an error shows it, in at most 80 characters."""
         found = self.metadata.get(key)
         if isinstance(found, Texts):
             return f"a list of {found.count} texts"
@@ -117,20 +122,20 @@ class GgufFile:
 
 
 class _Cursor:
-    """A place in the header, which only moves on over bytes that are there."""
+    """A cursor is a place in the header, which moves on only over bytes that the file has."""
 
     def __init__(self, data: mmap.mmap, path: Path, offset: int) -> None:
         self.data, self.path, self.offset = data, path, offset
 
     def skip(self, size: int) -> int:
-        """The offset of the next `size` bytes, and past them."""
+        """Return the offset of the next `size` bytes, and move past them."""
         start, self.offset = self.offset, self.offset + size
         if self.offset > min(len(self.data), MAX_HEADER_BYTES):
             self.refuse("ends in its header" if self.offset > len(self.data) else "has too large a header")
         return start
 
     def number(self, kind: str) -> int:
-        """The next whole number, little-endian, of a kind that struct knows: I or Q."""
+        """Return the next whole number, which is little-endian and of struct's kind I or Q."""
         return struct.unpack_from(f"<{kind}", self.data, self.skip(struct.calcsize(f"<{kind}")))[0]
 
     def count(self, limit: int, what: str) -> int:
@@ -151,7 +156,10 @@ class _Cursor:
 
 
 def open_gguf(path: Path) -> GgufFile:
-    """Raises HexportError for what is not GGUF, damaged, big-endian, or one part of several."""
+    """Read the metadata and the tensor table of a file.
+
+    Raises HexportError for what is not GGUF, damaged, big-endian, or one part of several.
+    """
     with open(regular_file(path), "rb") as file:
         if len(file.peek(4)) < 4:
             raise HexportError(f"{path}: not a whole GGUF file: it has fewer than 4 bytes; fetch it again")
@@ -230,7 +238,7 @@ def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> list[GgufTenso
 
 
 def _read_entry(cursor: _Cursor, name: str) -> tuple[tuple[int, ...], GGMLQuantizationType, int, int]:
-    """Shape with rows first, type, offset from the first tensor, and size in bytes."""
+    """Return the shape with rows first, the type, the offset from the first tensor, and the size in bytes."""
     if not 1 <= (n_dimensions := cursor.number("I")) <= MAX_DIMENSIONS:
         cursor.refuse(f"has the tensor {name} of {n_dimensions} dimensions")
     sizes = [cursor.number("Q") for _ in range(n_dimensions)]  # the fastest dimension first

@@ -1,4 +1,4 @@
-"""Get a checkpoint from the Hugging Face Hub: hf://org/repo@revision."""
+"""This module gets a checkpoint or a tokenizer from the Hugging Face Hub: hf://org/repo@revision."""
 
 import contextlib
 import difflib
@@ -28,9 +28,9 @@ from hexport.file_hashes import sha256
 from hexport.json_file import parse_json
 from hexport.provenance import write_json
 
-MAX_LISTING = 16 << 20  # bytes of the listing of a repository: some 100,000 files
+MAX_LISTING = 16 << 20  # bytes of the Hub's answer, which lists a repository: some 100,000 files
 COMMIT, SHA256 = re.compile("[0-9a-f]{40}"), re.compile("[0-9a-f]{64}")
-# Repositories hold the same weights several times over: the first of these sets that one has is taken.
+# A repository may hold the same weights in several formats. The first of these sets that it has is taken.
 WEIGHTS = (
     ("config.json", "model.safetensors"),
     ("config.json", "model.safetensors.index.json", "model-*-of-*.safetensors"),
@@ -38,7 +38,8 @@ WEIGHTS = (
     ("config.json", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"),
     ("params.json", "consolidated.*.pth"),
 )
-# What hexport.tokenizers.files finds in a folder. It is not imported here: each change of it would fetch all anew.
+# What hexport.tokenizers.files finds in a folder. That module is not imported here, as each change of it would then
+# fetch everything anew.
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer.model",
@@ -55,7 +56,11 @@ TOKENIZER = (
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository. `digest` is the SHA-256 of a large file, and of a small one the id of its git blob."""
+    """An instance is a file of a repository.
+
+    `name` is its path in the repository and `size` its size in bytes. `digest` is the hex SHA-256 of a large file, and
+    the hex id of the git blob of a small one.
+    """
 
     name: str
     size: int
@@ -63,11 +68,13 @@ class HubFile:
 
 
 def fetch_hub_files(uri: str, source: HubFiles, weights: bool, listing: Path, say: Callable[[str], None]) -> str:
-    """Put the files into the listing's folder, and then write the listing: uri, commit, and file -> size and SHA-256.
+    """Put the needed files into the listing's folder, then write the listing, and return the commit.
 
-    Files that are there are kept if they are those of the commit. Returns the commit. Raises HexportError where the
-    repository, the revision or a needed file does not exist, where the user may not have it, and for an answer that is
-    none of the Hub's.
+    The listing is JSON: `{"uri": "hf://…", "commit": "<40 hex digits>", "files": {"config.json": {"size": 861,
+    "sha256": "…"}}}`. A file that is there already is kept if it is the commit's. Files of another commit are removed.
+
+    Raises HexportError where the repository, the revision or a needed file does not exist, where the user may not have
+    it, and where the answer does not have the form of the Hub's.
     """
     folder = listing.parent
     with one_line_http_errors(uri), _one_line_hub_errors(uri, source):
@@ -75,7 +82,7 @@ def fetch_hub_files(uri: str, source: HubFiles, weights: bool, listing: Path, sa
         taken = [files[name] for name in needed_files(uri, source, list(files), weights)]
         for file in taken:
             _check_name(uri, file.name, listing)
-        # Weights that are there may be wanted again, when a model of this checkpoint is added.
+        # Weights stay where only the tokenizer is wanted, as a model of this checkpoint may be added later.
         there = folder.rglob("*") if weights else map(folder.joinpath, TOKENIZER)
         _remove_others(there, listing, taken)
         for i, file in enumerate(taken):
@@ -88,9 +95,9 @@ def fetch_hub_files(uri: str, source: HubFiles, weights: bool, listing: Path, sa
 
 
 def _list_files(uri: str, source: HubFiles) -> tuple[str, dict[str, HubFile]]:
-    """The commit of a revision and its files by name. Raises HexportError for an answer of another form.
+    """Return the commit of a revision, and its files by name. Raises HexportError for an answer of another form.
 
-    The form: https://huggingface.co/docs/hub/api, GET /api/models/{repo}/revision/{revision}.
+    The form is that of GET /api/models/{repo}/revision/{revision} (https://huggingface.co/docs/hub/api).
     """
     validate_repo_id(source.repo)
     address = f"{constants.ENDPOINT}/api/models/{source.repo}/revision/{quote(source.revision, safe='')}?blobs=true"
@@ -113,7 +120,7 @@ def _list_files(uri: str, source: HubFiles) -> tuple[str, dict[str, HubFile]]:
 
 
 def _hub_file(rfilename: str, size: int, blobId: str, lfs: dict | None) -> HubFile:
-    """Raises TypeError, ValueError or KeyError for what is no description of a file."""
+    """Return one entry of the Hub's answer. Raises TypeError, ValueError or KeyError for what describes no file."""
     if lfs is not None:
         size, digest = lfs["size"], SHA256.fullmatch(lfs["sha256"])
     else:
@@ -124,14 +131,14 @@ def _hub_file(rfilename: str, size: int, blobId: str, lfs: dict | None) -> HubFi
 
 
 def _check_name(uri: str, name: str, listing: Path) -> None:
-    """Raises HexportError for a name that leads out of the listing's folder, or to the listing."""
+    """Raise HexportError for a name that leads out of the listing's folder, or to the listing itself."""
     parts = name.split("/")
     if {"", ".", ".."} & set(parts) or not name.isprintable() or "\\" in name or parts[0].startswith(listing.name):
         raise HexportError(f"{uri}: {constants.ENDPOINT} names a file {name!r}, which is not written")
 
 
 def needed_files(uri: str, source: HubFiles, names: list[str], weights: bool) -> list[str]:
-    """Of the files of a repository, those that a checkpoint or a tokenizer is read from.
+    """Return those names of a repository's files that a checkpoint or, without `weights`, a tokenizer is read from.
 
     Raises HexportError where the repository lacks them.
     """
@@ -147,7 +154,7 @@ def needed_files(uri: str, source: HubFiles, names: list[str], weights: bool) ->
             raise HexportError(f"{uri}: {source.repo} has no tokenizer.json or tokenizer.model; name another tokenizer")
         return tokenizer
     for patterns in WEIGHTS:
-        # They lie at the top: fnmatch's * would take a slash too.
+        # Weights lie in the top folder. The test for a slash is needed, as fnmatch's * matches slashes too.
         found = [[name for name in names if "/" not in name and fnmatchcase(name, pattern)] for pattern in patterns]
         if all(found):
             return list(dict.fromkeys([*itertools.chain(*found), *tokenizer]))
@@ -158,7 +165,7 @@ def needed_files(uri: str, source: HubFiles, names: list[str], weights: bool) ->
 
 
 def _sha256(file: HubFile, folder: Path) -> str:
-    """`download` has compared a large file with the SHA-256 that the Hub knows it by."""
+    """Return the hex SHA-256 of a downloaded file. `download` has already compared a large file with it."""
     return file.digest if SHA256.fullmatch(file.digest) else sha256(folder / file.name)
 
 
@@ -173,7 +180,7 @@ def _remove_others(there: Iterable[Path], listing: Path, files: list[HubFile]) -
 
 @contextlib.contextmanager
 def _one_line_hub_errors(uri: str, source: HubFiles) -> Iterator[None]:
-    """Turn what the Hub refuses into a HexportError that says what to do about it."""
+    """Turn the Hub's refusals into a HexportError that says what to do."""
     page = f"{constants.ENDPOINT}/{source.repo}"
     try:
         yield

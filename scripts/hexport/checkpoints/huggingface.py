@@ -1,4 +1,4 @@
-"""Reads a Hugging Face folder, config.json with safetensors or pickled weights, as a canonical checkpoint."""
+"""This module reads a Hugging Face folder as a canonical checkpoint: a config with safetensors or pickled weights."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +12,9 @@ from hexport.json_file import read_json
 
 
 def read_folder(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
-    """Config and tensors of a folder as they are; tensors stay on disk.
+    """Return the config and the tensors of a folder as they are; the tensors stay on disk.
 
-    Raises HexportError for a malformed file, a type other than F32, F16 and BF16, a tensor found twice.
+    Raises HexportError for a malformed file, for a type other than F32, F16 and BF16, and for a tensor found twice.
     """
     config = read_json(checkpoint.config)
     tensors: dict[str, Tensor] = {}
@@ -23,12 +23,12 @@ def read_folder(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
             if tensor.name in tensors:
                 raise HexportError(f"{file}: tensor {tensor.name} is in another file of the folder too")
             tensors[tensor.name] = tensor
-    # Old checkpoints hold these buffers, which follow from the config; transformers skips them too.
+    # Old checkpoints hold these buffers. They follow from the config, and transformers skips them too.
     return config, [tensor for name, tensor in tensors.items() if not name.endswith("rotary_emb.inv_freq")]
 
 
 def _read_pickled(path: Path) -> Iterator[Tensor]:
-    """Tensors of a pytorch_model.bin."""
+    """Yield the tensors of a pytorch_model.bin."""
     file = open_torch_file(path)
     if not is_state_dict(file.content):
         raise HexportError(f"{path}: expected a state_dict, names with tensors; save the model's state_dict alone")

@@ -1,6 +1,7 @@
-"""Reads the .bin files of llama2.c: a header of integers, then float32 tensors, all layers of a kind together.
+"""This module reads the .bin files of llama2.c as a canonical checkpoint.
 
-Layouts: legacy_export and version1_export in export.py (github.com/karpathy/llama2.c).
+Such a file is a header of integers and then float32 tensors, all layers of one kind together. The layouts are those of
+legacy_export and version1_export in export.py (github.com/karpathy/llama2.c).
 """
 
 import math
@@ -29,14 +30,20 @@ VERSION_1_ORDER = (
 
 @dataclass(frozen=True)
 class Header:
+    """A header says what a .bin file holds.
+
+    `params` are its sizes by their names in FIELDS. `tied` says that the head is the embedding. `order` lists its
+    tensors.
+    """
+
     params: dict[str, int]
     tied: bool
-    start: int  # of the tensors, in bytes
+    start: int  # byte at which the tensors begin
     order: tuple[str, ...]
 
 
 def read_bin(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
-    """Hugging Face config and float32 tensors, which stay on disk.
+    """Return a Hugging Face config and float32 tensors, which stay on disk.
 
     Raises HexportError for what is not a whole file of version 0 or 1, and for a params.json that contradicts it.
     """
@@ -65,7 +72,7 @@ def _read_header(path: Path) -> Header:
 
 
 def _tensors(path: Path, header: Header) -> dict[str, Tensor]:
-    """Tensors by canonical names. Raises HexportError where the file's size is not what its header says."""
+    """Return the tensors by canonical names. Raises HexportError where the file's size is not what its header says."""
     dim, ffn, layers, heads, kv_heads, vocabulary, length = (header.params[field] for field in FIELDS)
     kv = kv_heads * (dim // heads)
     layer_shapes = {
@@ -74,11 +81,11 @@ def _tensors(path: Path, header: Header) -> dict[str, Tensor]:
         "feed_forward.w3": (ffn, dim),
     }  # fmt: skip
     shapes = {"tok_embeddings": (vocabulary, dim), "norm": (dim,), "output": (vocabulary, dim)}
-    # cosines and sines, which follow from the sizes
+    # Cosines and sines are skipped, as they follow from the sizes.
     shapes |= {"freqs": (2 * length, dim // heads // 2)}
     order = [part for part in header.order if part != "output" or not header.tied]
     sizes = [layers * math.prod(layer_shapes[p]) if p in layer_shapes else math.prod(shapes[p]) for p in order]
-    # Before any name is made: a damaged header can say millions of layers.
+    # This check comes before any name is made: a damaged header can say millions of layers.
     if (size := path.stat().st_size) != (said := header.start + 4 * sum(sizes)):
         raise HexportError(f"{path}: not a whole model of llama2.c: {size} bytes, its header says {said}")
     tensors, offset = {}, header.start

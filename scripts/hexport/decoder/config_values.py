@@ -1,15 +1,18 @@
-"""Values of a config.json, checked as they are read. A default stands for an absent key, never for null."""
+"""This module checks values of a config.json as they are read. A default stands for an absent key, never for null."""
 
 import math
 
 from hexport.errors import HexportError
 
-LARGEST_INTEGER = 2**31 - 1  # no size of a model, nor a position, is larger
-LARGEST_NUMBER = 3.0e38  # of float32
+LARGEST_INTEGER = 2**31 - 1  # no size of a model and no position is larger
+LARGEST_NUMBER = 3.0e38  # about the largest float32
 
 
 def integer(config: dict, key: str, where: str, default: int | None = None, minimum: int = 1) -> int:
-    """Raises HexportError for a value that is no integer or below the minimum; without a default, for an absent key."""
+    """Return an integer from `minimum` to LARGEST_INTEGER.
+
+    Raises HexportError for any other value, and for an absent key without a default.
+    """
     value = config.get(key, default)
     if type(value) is not int or value < minimum:
         kind = "a positive integer" if minimum == 1 else f"an integer of at least {minimum}"
@@ -20,7 +23,10 @@ def integer(config: dict, key: str, where: str, default: int | None = None, mini
 
 
 def positive_number(config: dict, key: str, where: str, default: float | None = None) -> float:
-    """Raises HexportError for a value that is no positive number of float32; without a default, for an absent key."""
+    """Return a positive number of at most LARGEST_NUMBER.
+
+    Raises HexportError for any other value, and for an absent key without a default.
+    """
     value = config.get(key, default)
     if type(value) not in (int, float) or not 0 < value < math.inf:
         raise HexportError(f"{where}: {key} must be a positive number, {_found(config, key)}")
@@ -30,7 +36,7 @@ def positive_number(config: dict, key: str, where: str, default: float | None = 
 
 
 def boolean(config: dict, key: str, where: str, default: bool = False) -> bool:
-    """Raises HexportError for what is neither true nor false. null is false, as it is to transformers."""
+    """Return true or false; null is false, as it is to transformers. Raises HexportError for any other value."""
     value = config.get(key, default)
     if type(value) not in (bool, type(None)):
         raise HexportError(f"{where}: {key} must be true or false, {_found(config, key)}")

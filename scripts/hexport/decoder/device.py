@@ -1,15 +1,18 @@
-"""Where decoders compute."""
+"""This module says where decoders compute."""
 
 import torch
 
 
 def device() -> torch.device:
-    """A CUDA device if torch sees one, else the CPU with all its cores."""
+    """Return a CUDA device if torch sees one, and otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def machine() -> dict[str, str | int]:
-    """What decoders compute on, for manifests: the last bits of a result can depend on it."""
+    """Return what decoders compute on, for manifests: the last bits of a result can depend on it.
+
+    `device` is "cpu" or the GPU's name, `cpu` the CPU's name, `threads` the number of threads that torch uses.
+    """
     where = device()
     return {
         "device": "cpu" if where.type == "cpu" else torch.cuda.get_device_name(where),
@@ -19,7 +22,7 @@ def machine() -> dict[str, str | int]:
 
 
 def cpu_model() -> str:
-    """The CPU's name, as Linux gives it."""
+    """Return the CPU's name as Linux gives it, or "unknown"."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         names = [line.partition(":")[2].strip() for line in file if line.startswith(("model name", "CPU part"))]
     return names[0] if names else "unknown"

@@ -1,6 +1,7 @@
-"""The decoder families, by model_type: what each computes beyond what all of them share. Data, not code.
+"""This module lists the decoder families by model_type, and what each computes beyond what all of them share.
 
-The defaults are those of the configuration classes of transformers 5, for keys that a config.json leaves out.
+It holds data only. The defaults, for keys that a config.json leaves out, are those of transformers 5's configuration
+classes.
 """
 
 from dataclasses import dataclass
@@ -9,19 +10,19 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """One model_type.
+    """A family is what all models of one model_type have in common.
 
-    norm_offset: what is added to the weight of every norm.
+    norm_offset: is added to the weight of every norm.
     scaled_embedding: the embedding is multiplied by sqrt(hidden_size).
     qk_norm: queries and keys are normalised per head, before they are rotated.
     sandwich_norms: the outputs of attention and feed-forward are normalised too.
     fused: q, k and v are one tensor in the checkpoint, and so are gate and up.
     qkv_bias: q, k and v have biases, whatever the config says.
     partial_rotary: `partial_rotary_factor` of a head's dimensions are rotated.
-    sliding_layers: which layers have a sliding window, where the config does not list them: all, those from
+    sliding_layers: says which layers have a sliding window where the config does not list them: all, those from
         max_window_layers up, those without rotary embeddings, or all but every sliding_window_pattern-th.
     layer_ropes: sliding and full layers have rotary parameters of their own.
-    keys: keys of config.json, beside the common ones, that this family reads.
+    keys: lists the keys of config.json, beside the common ones, that this family reads.
     """
 
     keys: frozenset[str] = frozenset()
@@ -48,7 +49,7 @@ class Family:
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # values of layer_types
 WINDOW_KEYS = {"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"}
-# Gemma's published configs say "gelu" and mean the tanh approximation; transformers reads them so too.
+# Gemma's published configs say "gelu" and mean the tanh approximation. transformers reads them so, too.
 GEMMA_ACTIVATIONS = (("gelu", "gelu_tanh"), ("gelu_pytorch_tanh", "gelu_tanh"))
 
 FAMILIES = {
@@ -185,5 +186,5 @@ IRRELEVANT_KEYS = frozenset(
         "use_cache",
     }
 )
-# Keys of which one value is the usual computation.
+# Keys that may be present if they have this value, which means the usual computation.
 USUAL_VALUES = {"full_attn_mod": 1, "interpolate_factor": 1, "embedding_multiplier": 1.0, "residual_multiplier": 1.0}

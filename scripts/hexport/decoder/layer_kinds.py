@@ -1,4 +1,4 @@
-"""What each layer of a decoder attends to, and which rotary embeddings it has, read from a config.json."""
+"""This module reads from a config.json what each layer attends to, and which rotary embeddings it has."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,10 @@ MAX_LAYERS = 1000  # far beyond any model
 
 @dataclass(frozen=True)
 class LayerKind:
-    """What a layer attends to, all of the past or a sliding window of it, and how it is told positions.
+    """A kind says what a layer attends to and how it is told positions.
 
-    `rope` is an index into the ropes of the config, or None in layers without rotary embeddings.
+    `sliding` means a sliding window of the past instead of all of it. `rope` is an index into the ropes of the config,
+    or None in layers without rotary embeddings.
     """
 
     sliding: bool
@@ -24,7 +25,11 @@ class LayerKind:
 def read_layers(
     config: dict, family: Family, head_dim: int, where: str
 ) -> tuple[int | None, tuple[LayerKind, ...], tuple[Rope, ...]]:
-    """The sliding window, the kind of every layer, and the distinct rotary embeddings that these name."""
+    """Return the sliding window, the kind of every layer, and the distinct rotary embeddings that the kinds index.
+
+    The window is None where no layer slides. None does where the window is as wide as the longest context. Raises
+    HexportError for a value that is missing, malformed or not supported.
+    """
     n = integer(config, "num_hidden_layers", where)
     if n > MAX_LAYERS:
         raise HexportError(f"{where}: num_hidden_layers {n} is more than {MAX_LAYERS}; the file is damaged")
@@ -46,7 +51,7 @@ def read_layers(
 
 
 def _sliding_window(config: dict, family: Family, where: str) -> int | None:
-    """None where windows are switched off. A list of layer types decides by itself."""
+    """Return the config's window, or None where windows are switched off. A list of layer types needs no switch."""
     if "sliding_window" not in family.keys:
         return None
     switched_on = "use_sliding_window" not in family.keys or boolean(config, "use_sliding_window", where)
@@ -75,7 +80,7 @@ def _layer_types(config: dict, family: Family, window: int | None, n: int, where
 
 
 def _rotated_layers(config: dict, family: Family, n: int, where: str) -> list[bool]:
-    """In `no_rope_layers`, 1 means that a layer has rotary embeddings, whatever the name says."""
+    """Return which layers have rotary embeddings. In `no_rope_layers`, 1 means that a layer has them."""
     if "no_rope_layers" not in family.keys:
         return [True] * n
     if config.get("no_rope_layers"):

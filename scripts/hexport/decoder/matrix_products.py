@@ -1,5 +1,7 @@
-"""A layer's function without a graph, by matrix products and fused attention, which take the CPU half the time of 1x1
-convolutions and of attention spelled out."""
+"""This module computes a layer without a graph, by matrix products and fused attention.
+
+On the CPU these take half the time of 1x1 convolutions and of attention in single ops.
+"""
 
 from collections.abc import Sequence
 
@@ -19,10 +21,11 @@ def layer_by_products(
     ropes: Sequence[torch.Tensor],
     ahead: int = 0,
 ) -> torch.Tensor:
-    """The hidden states (1, n, hidden) behind layer `i`, of sequences side by side, whose lengths are given.
+    """Return the hidden states (1, n, hidden_size) behind layer `i`.
 
-    `ropes` are the tables of all rotary embeddings. Each token sees those up to `ahead` behind itself, which is 0 but
-    for a decoder that is to be wrong.
+    `hidden` (1, n, hidden_size) holds sequences of these `lengths` side by side. `ropes` are the tables of all rotary
+    embeddings, cos, sin and -sin of each. A token sees all tokens up to the one that is `ahead` places after itself:
+    0 places, unless the decoder is meant to be wrong.
     """
     kind = config.layers[i]
     window, rope = config.sliding_window if kind.sliding else None, rope_of(kind, ropes)
@@ -48,9 +51,9 @@ def _attention(attention: Attention, x: torch.Tensor, lengths: Sequence[int], wi
 
 
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None, ahead: int) -> torch.Tensor:
-    """(1, heads, n, head_dim); the scale is in the queries' weights."""
+    """Return attention's sums of values, (1, heads, n, head_dim). The scale is already in the queries' weights."""
     n, seen = q.shape[2], None
     if ahead or (window is not None and window < n):
         seen = torch.ones(n, n, dtype=torch.bool, device=q.device).tril(ahead).triu(1 - (window or n))
-        seen[0, 0] = True  # a token that sees nothing has no value
+        seen[0, 0] = True  # a token that sees nothing would have no value
     return F.scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None, scale=1.0, enable_gqa=True)

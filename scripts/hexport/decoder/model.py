@@ -1,8 +1,8 @@
-"""The static-shape decoder: a prologue, N layers and an epilogue, with the KV cache as inputs and outputs.
+"""This module is the decoder with static shapes: a prologue, N layers and an epilogue.
 
-Every linear map is a 1x1 convolution, the form in which the HTP runs it fastest and in which the QNN pass that splits
-attention into single heads recognises it. The AR length is never written into a shape (it is always the -1), so that
-a graph exported at one length also runs on the CPU at any other.
+The KV cache is among the inputs and outputs. Every linear map is a 1x1 convolution: the HTP runs this form fastest, and
+the QNN pass that splits attention into single heads recognises it. No shape holds the AR length (it is always the -1),
+so a graph exported at one length also runs on the CPU at any other.
 
 Constant factors are folded into the weights (see `weights.py`): the attention scale, that of the embedding, and the
 offset of norms.
@@ -22,27 +22,27 @@ from hexport.decoder.masks import ATTEND
 from hexport.decoder.rope import TABLES, Rotary, rope_tables
 
 T = TypeVar("T")
-HIDDEN_BELOW = 20.0  # e^-20 of the smallest score is none; 16 bits need not reach down to the mask's -255
+HIDDEN_BELOW = 20.0  # e^-20 of the smallest weight is nothing, and 16 bits need not reach down to the mask's -255
 
 
 class Conv(nn.Conv2d):
-    """A linear map on (1, channels, 1, AR)."""
+    """A Conv is a linear map on (1, channels, 1, AR), as a 1x1 convolution."""
 
     def __init__(self, n_in: int, n_out: int, bias: bool = False):
         super().__init__(n_in, n_out, kernel_size=1, bias=bias)
 
     def of_rows(self, x: torch.Tensor) -> torch.Tensor:
-        """The same map of (…, channels), as a product of matrices."""
+        """Return the same map of (…, channels), as a product of matrices."""
         return F.linear(x, self.weight[:, :, 0, 0], self.bias)
 
 
 def to_channels(x: torch.Tensor) -> torch.Tensor:
-    """(1, AR, channels) -> (1, channels, 1, AR)"""
+    """Return x (1, AR, channels) as (1, channels, 1, AR)."""
     return x.reshape(1, -1, 1, x.shape[-1]).transpose(1, 3)
 
 
 def repeat_heads(cache: torch.Tensor, n_heads: int, shape: tuple[int, int]) -> torch.Tensor:
-    """Repeat each KV head for its group of query heads: (1, n_kv, *shape) -> (1, n_heads, *shape)"""
+    """Repeat each KV head for its group of query heads: return (1, n_kv, *shape) as (1, n_heads, *shape)."""
     groups = n_heads // cache.shape[1]
     if groups == 1:
         return cache
@@ -50,8 +50,11 @@ def repeat_heads(cache: torch.Tensor, n_heads: int, shape: tuple[int, int]) -> t
 
 
 class Hadamard(nn.Module):
-    """R3 of SpinQuant (arXiv 2405.16406): spreads outliers of queries and keys over the dimensions of a head, of which
-    there are a power of 2, and leaves their products as they are. For keys of 8 bits."""
+    """This is R3 of SpinQuant (arXiv 2405.16406), for keys of 8 bits.
+
+    It spreads outliers of queries and keys over the dimensions of a head, and leaves their products as they are. The
+    number of dimensions must be a power of 2.
+    """
 
     def __init__(self, head_dim: int):
         super().__init__()
@@ -62,6 +65,8 @@ class Hadamard(nn.Module):
 
 
 class Attention(nn.Module):
+    """This is attention with grouped query heads (GQA), over the KV cache and the tokens of the current call."""
+
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
@@ -77,11 +82,15 @@ class Attention(nn.Module):
         self.o_proj = Conv(q, config.hidden_size, "o_proj" in biases)
 
     def heads(self, projected: torch.Tensor, n: int) -> torch.Tensor:
-        """(1, n * head_dim, 1, AR) -> (1, n, AR, head_dim)"""
+        """Return projections (1, n * head_dim, 1, AR) as heads (1, n, AR, head_dim)."""
         return projected.permute(0, 3, 1, 2).squeeze(-1).view(1, -1, n, self.head_dim).transpose(1, 2)
 
     def forward(self, x, mask, k_cache, v_cache, *rope):
-        """x (1, AR, hidden), k_cache (1, n_kv, head_dim, CL-AR), v_cache (1, n_kv, CL-AR, head_dim)"""
+        """Return the output (1, AR, hidden_size), new k (1, n_kv, head_dim, AR) and new v (1, n_kv, AR, head_dim).
+
+        x is (1, AR, hidden_size), k_cache (1, n_kv, head_dim, CL-AR), v_cache (1, n_kv, CL-AR, head_dim). A cache may
+        be None.
+        """
         x = to_channels(x)
         q = self.q_norm(self.heads(self.q_proj(x), self.n_heads))
         k = self.k_norm(self.heads(self.k_proj(x), self.n_kv_heads))
@@ -107,10 +116,10 @@ class Attention(nn.Module):
 
 
 class GeluTanh(nn.Module):
-    """GELU (arXiv 1606.08415) in its approximation 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+    """This is GELU (arXiv 1606.08415) in its approximation 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
 
-    Written as x sigmoid(2 ...), it is about eight times as precise in 16 bits as the HTP's own GELU, which moreover is
-    the exact one.
+    It is written as x sigmoid(2 ...). In 16 bits, that is about eight times as precise as the HTP's own GELU, which
+    computes the exact function besides.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -122,6 +131,8 @@ ACTIVATIONS = {"silu": nn.SiLU(), "gelu_tanh": GeluTanh()}
 
 
 class FeedForward(nn.Module):
+    """This is the gated feed-forward: down_proj(activation(gate_proj(x)) * up_proj(x)), on x (1, AR, hidden_size)."""
+
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.activation, biases = ACTIVATIONS[config.activation], config.biases
@@ -136,6 +147,8 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
+    """A layer is attention and feed-forward, each behind a norm and added to the hidden states."""
+
     def __init__(self, config: DecoderConfig):
         super().__init__()
 
@@ -150,9 +163,10 @@ class Layer(nn.Module):
         self.post_feed_forward_norm = norm(config.sandwich_norms)
 
     def forward(self, hidden, atten_mask, k_cache, v_cache, *rope):
-        """Return hidden (1, AR, hidden), the new k (1, n_kv, head_dim, AR) and the new v (1, n_kv, AR, head_dim).
+        """Return hidden (1, AR, hidden_size), the new k (1, n_kv, head_dim, AR) and the new v (1, n_kv, AR, head_dim).
 
-        `rope` are cos, sin and -sin of the positions, (1, 1, AR, dims / 2), in layers that rotate.
+        `rope` are cos, sin and -sin of the positions, (1, 1, AR, dims / 2), in layers that rotate, and nothing in
+        others.
         """
         attended, k, v = self.attention(self.input_norm(hidden), atten_mask, k_cache, v_cache, *rope)
         hidden = hidden + self.post_attention_norm(attended)
@@ -160,17 +174,18 @@ class Layer(nn.Module):
 
 
 class UncachedLayer(Layer):
-    """A layer of a graph that reads the whole context in one call."""
+    """This is a layer of a graph that reads the whole context in one call, without caches as inputs."""
 
     def forward(self, hidden, atten_mask, *rope):
         return super().forward(hidden, atten_mask, None, None, *rope)
 
 
 class Prologue(nn.Module):
-    """Token ids and positions -> hidden states, and the rotary angles of these positions.
+    """The prologue turns token ids and positions into hidden states and the rotary angles of these positions.
 
     With row scales, the rows of the table reach from -1 to 1 at most, so that 8 bits code each as well as they can, and
-    what was looked up is multiplied with its row's scale: the HTP looks up nothing of a table with several encodings.
+    what was looked up is multiplied by its row's scale. A table with several encodings would not do: the HTP looks up
+    nothing in one.
     """
 
     def __init__(self, config: DecoderConfig, context_len: int):
@@ -180,13 +195,17 @@ class Prologue(nn.Module):
         self.set_rope_tables(config, context_len)
 
     def set_rope_tables(self, config: DecoderConfig, context_len: int) -> None:
+        """Register cos, sin and -sin of all positions of the context as buffers, for each of the config's ropes."""
         self.n_ropes = len(config.ropes)
         for i, rope in enumerate(config.ropes):
             for name, table in zip(TABLES, rope_tables(rope, context_len), strict=True):
                 self.register_buffer(f"{name}_{i}", table, persistent=False)
 
     def forward(self, tokens, input_pos):
-        """tokens, input_pos int32 (1, AR) -> hidden (1, AR, hidden); per rope cos, sin, -sin (1, 1, AR, dims / 2)"""
+        """Return hidden (1, AR, hidden_size) and, for each rope, cos, sin and -sin (1, 1, AR, dims / 2).
+
+        `tokens` and `input_pos` are int32 (1, AR).
+        """
         tables = [getattr(self, f"{name}_{i}") for i in range(self.n_ropes) for name in TABLES]
         hidden = self.embedding(tokens)
         if self.row_scale is not None:
@@ -195,7 +214,7 @@ class Prologue(nn.Module):
 
 
 class Epilogue(nn.Module):
-    """Hidden states -> logits."""
+    """The epilogue turns hidden states into logits."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -203,13 +222,13 @@ class Epilogue(nn.Module):
         self.output = Conv(config.hidden_size, config.vocab_size)
 
     def forward(self, hidden):
-        """hidden (1, AR, hidden) -> logits (1, AR, vocab)"""
+        """Return logits (1, AR, vocab_size) of hidden (1, AR, hidden_size)."""
         logits = self.output(to_channels(self.norm(hidden)))
         return logits.transpose(1, 3).reshape(1, -1, self.output.out_channels)
 
 
 class Decoder(nn.Module):
-    """The whole model, as one graph."""
+    """A decoder is the whole model as one graph."""
 
     def __init__(self, config: DecoderConfig, context_len: int):
         super().__init__()
@@ -219,10 +238,10 @@ class Decoder(nn.Module):
         self.kinds = config.layers
 
     def forward(self, tokens, masks, input_pos, *caches):
-        """masks: as of `causal_masks`. caches: k of every layer, then v of every layer.
+        """Return logits, the new k of every layer, and the new v of every layer.
 
-        Returns logits, new k of every layer, new v of every layer. This order of inputs and outputs is the one that
-        the ExecuTorch QNN llama runner expects.
+        `masks` are those of `causal_masks`. `caches` are k of every layer, then v of every layer. The ExecuTorch QNN
+        llama runner expects this order of inputs and outputs.
         """
         n = len(self.layers)
         hidden, *ropes = self.prologue(tokens, input_pos)
@@ -235,17 +254,20 @@ class Decoder(nn.Module):
 
 
 def rope_of(kind: LayerKind, ropes: Sequence[T]) -> Sequence[T]:
-    """What a layer of this kind needs of the prologue's tables of all ropes: those of one rope, or none."""
+    """Return what a layer of this kind needs of the tables of all ropes: those of one rope, or none."""
     return () if kind.rope is None else ropes[len(TABLES) * kind.rope : len(TABLES) * (kind.rope + 1)]
 
 
 def empty_cache(config: DecoderConfig, cache_len: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Float32 zeros for one layer: k (1, n_kv, head_dim, cache_len) and v (1, n_kv, cache_len, head_dim)."""
+    """Return float32 zeros for one layer: k (1, n_kv, head_dim, cache_len) and v (1, n_kv, cache_len, head_dim)."""
     n, dim = config.n_kv_heads, config.head_dim
     return torch.zeros(1, n, dim, cache_len), torch.zeros(1, n, cache_len, dim)
 
 
 def empty_caches(config: DecoderConfig, cache_len: int) -> list[torch.Tensor]:
-    """Float32 zeros: k of every layer, then v of every layer. Distinct tensors: torch.export merges equal inputs."""
+    """Return float32 zeros: k of every layer, then v of every layer.
+
+    They are distinct tensors, as torch.export merges equal inputs.
+    """
     layers = [empty_cache(config, cache_len) for _ in range(config.n_layers)]
     return [k for k, _ in layers] + [v for _, v in layers]

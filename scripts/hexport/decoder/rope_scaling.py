@@ -1,5 +1,7 @@
-"""Rotary parameters from a config.json, in the spelling of transformers 4 (`rope_theta`, `rope_scaling`) and of
-transformers 5 (`rope_parameters`)."""
+"""This module reads rotary parameters from a config.json.
+
+It knows the spelling of transformers 4 (`rope_theta`, `rope_scaling`) and that of transformers 5 (`rope_parameters`).
+"""
 
 import math
 from dataclasses import dataclass
@@ -25,14 +27,14 @@ ROPE_KEYS = {
 
 @dataclass(frozen=True)
 class Linear:
-    """Every frequency divided by a factor (position interpolation, arXiv 2306.15595)."""
+    """Linear scaling divides every frequency by a factor (position interpolation, arXiv 2306.15595)."""
 
     factor: float
 
 
 @dataclass(frozen=True)
 class Llama3:
-    """Long wavelengths divided by a factor, short ones kept, those between interpolated (Llama 3.1)."""
+    """Llama 3.1's scaling divides long wavelengths by a factor, keeps short ones, and interpolates between."""
 
     factor: float
     low_freq_factor: float
@@ -42,7 +44,7 @@ class Llama3:
 
 @dataclass(frozen=True)
 class LongRope:
-    """A divisor for each frequency, and a factor on cosines and sines (LongRoPE, arXiv 2402.13753).
+    """LongRoPE (arXiv 2402.13753) has a divisor for each frequency, and a factor on cosines and sines.
 
     transformers takes the long divisors once a call reaches beyond the original context, and so mixes both in one
     cache. A static graph must choose once: it takes them where its own context length is beyond the original one.
@@ -54,12 +56,13 @@ class LongRope:
     attention_factor: float
 
     def divisors(self, context_len: int) -> tuple[float, ...]:
+        """Return the divisor of each frequency for a graph of this context length."""
         return self.long_factor if context_len > self.original_context_len else self.short_factor
 
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary embeddings of the first `dims` dimensions of a head."""
+    """A rope is rotary embeddings of the first `dims` dimensions of a head, with base `theta`."""
 
     theta: float
     dims: int
@@ -67,12 +70,12 @@ class Rope:
 
     @property
     def attention_factor(self) -> float:
-        """The amplitude of the cosines and sines."""
+        """Return the amplitude of the cosines and sines."""
         return self.scaling.attention_factor if isinstance(self.scaling, LongRope) else 1.0
 
 
 def read_ropes(config: dict, family: Family, head_dim: int, where: str) -> dict[str, Rope]:
-    """Rotary embeddings by layer type, FULL and SLIDING.
+    """Return the rotary embeddings by layer type, FULL and SLIDING.
 
     Raises HexportError for a kind of scaling that is not computed, and for a missing or misfitting parameter.
     """
@@ -89,7 +92,7 @@ def read_ropes(config: dict, family: Family, head_dim: int, where: str) -> dict[
     full, sliding = (_dictionary(parameters, key, where) for key in (FULL, SLIDING))
     local_theta = positive_number(config, "rope_local_base_freq", where, 10000.0)
     return {
-        # rope_scaling is of transformers 4, which scaled the full layers alone.
+        # rope_scaling is transformers 4's key. That version scaled the full layers alone.
         FULL: _rope(config, full | scaling, theta, family, head_dim, where),
         SLIDING: _rope(config, sliding, local_theta, family, head_dim, where),
     }
@@ -154,7 +157,10 @@ def _divisors(parameters: dict, key: str, n: int, where: str) -> tuple[float, ..
 
 
 def _original_context_len(config: dict, parameters: dict, family: Family, where: str) -> int:
-    """Phi-3 configs have it outside the rotary parameters, and transformers looks nowhere else in this family."""
+    """Return the length of the context that the model was first trained on.
+
+    Phi-3 configs have it outside the rotary parameters, and transformers looks nowhere else in this family.
+    """
     key = "original_max_position_embeddings"
     if family.original_context_len is not None:
         return integer(config, key, where, family.original_context_len, minimum=2)
@@ -164,7 +170,7 @@ def _original_context_len(config: dict, parameters: dict, family: Family, where:
 
 
 def _attention_factor(config: dict, parameters: dict, original: int, where: str) -> float:
-    """Given, or as the paper derives it from how far the context is extended."""
+    """Return the given factor, or else the one that the paper derives from how far the context is extended."""
     if parameters.get("attention_factor") is not None:
         return positive_number(parameters, "attention_factor", where)
     if parameters.get("factor") is not None:

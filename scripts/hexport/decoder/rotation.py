@@ -1,12 +1,14 @@
-"""R1 and R2 of SpinQuant (arXiv 2405.16406) and QuaRot (arXiv 2404.00456): the decoder in other bases.
+"""This module rotates a decoder into other bases, by R1 and R2.
 
-R1 turns hidden states. One token's may hold a value a thousand times as large as all others (arXiv 2402.17762). It
+They are from SpinQuant (arXiv 2405.16406) and QuaRot (arXiv 2404.00456).
+
+R1 rotates hidden states. One token's may hold a value a thousand times as large as all others (arXiv 2402.17762), which
 decides how coarse 16-bit codes are for every token. In a basis in which no channel stands out, it is spread over all of
-them. An orthogonal change of basis passes RMSNorm, whose weights move into the projections behind it.
+them. An orthogonal change of basis passes RMSNorm, once the norm's weights are moved into the projections behind it.
 
-R2 turns the values of each KV head, between v_proj and o_proj: sums of values that attention makes turn with them.
+R2 rotates the values of each KV head, between v_proj and o_proj. Attention's sums of values rotate with them.
 
-The function stays the same, and the program gets no op more.
+The function stays the same, and the program gets no further op.
 """
 
 import functools
@@ -27,7 +29,7 @@ Parameters = dict[str, torch.Tensor]
 
 
 def check_rotation(config: DecoderConfig, where: str) -> None:
-    """Raise HexportError where hidden states cannot be rotated."""
+    """Check that hidden states can be rotated. Raises HexportError, which begins with `where`, where they cannot."""
     if config.sandwich_norms:
         raise HexportError(
             f"{where}: r1 rotates hidden states, and {config.family} scales what its layers add to them channel by "
@@ -37,19 +39,23 @@ def check_rotation(config: DecoderConfig, where: str) -> None:
 
 @functools.cache
 def rotation(n: int) -> torch.Tensor:
-    """The discrete Hartley transform, float32 (n, n): orthogonal, symmetric, of any size, entries up to sqrt(2 / n)."""
+    """Return the discrete Hartley transform, float32 (n, n).
+
+    It is orthogonal and symmetric, exists for any n, and its entries are at most sqrt(2 / n).
+    """
     products = torch.outer(torch.arange(n), torch.arange(n)) % n
     angles = products.double() * (2 * math.pi / n)
     return ((angles.cos() + angles.sin()) / math.sqrt(n)).float()
 
 
 def rotated_prologue(parameters: Parameters) -> Parameters:
+    """Return the prologue's parameters with rotated embeddings."""
     embedding = parameters["embedding.weight"]
     return {**parameters, "embedding.weight": embedding @ rotation(embedding.shape[1])}
 
 
 def with_rotated_values(parameters: Parameters, head_dim: int) -> Parameters:
-    """A layer whose KV heads put out values in another basis, in which o_proj reads them."""
+    """Return a layer's parameters in which v_proj puts out values in another basis and o_proj reads them in it."""
     turned, matrix = dict(parameters), rotation(head_dim)
     for name in ("attention.v_proj.weight", "attention.v_proj.bias"):
         if name in parameters:
@@ -61,7 +67,10 @@ def with_rotated_values(parameters: Parameters, head_dim: int) -> Parameters:
 
 
 def rotated_layer(parameters: Parameters) -> Parameters:
-    """Norms of ones; what they scaled by is in the projections that read them."""
+    """Return a layer's parameters for rotated hidden states.
+
+    The norms become ones, as the projections that read them take over their weights.
+    """
     rotated, matrix = dict(parameters), rotation(len(parameters["input_norm.weight"]))
     for norm, projections in READERS.items():
         for name in projections:
@@ -76,11 +85,12 @@ def rotated_layer(parameters: Parameters) -> Parameters:
 
 
 def rotated_epilogue(parameters: Parameters) -> Parameters:
+    """Return the epilogue's parameters for rotated hidden states. Its norm becomes ones."""
     norm = parameters["norm.weight"]
     output = _reading(parameters["output.weight"], norm, rotation(len(norm)))
     return {**parameters, "norm.weight": torch.ones_like(norm), "output.weight": output}
 
 
 def _reading(weight: torch.Tensor, norm: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """A projection (out, in, 1, 1) behind a norm, of rotated hidden states."""
+    """Return the weight (out, in, 1, 1) of a projection behind a norm, for rotated hidden states."""
     return ((weight[:, :, 0, 0] * norm) @ matrix)[:, :, None, None]

@@ -1,4 +1,4 @@
-"""Sizes of a decoder: enough to say what a recipe gives it, and how large its program will be."""
+"""This module holds a decoder's sizes: enough to say what a recipe gives it, and how large its program will be."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,8 +9,10 @@ from hexport.decoder.config import DecoderConfig
 
 @dataclass(frozen=True)
 class Sizes:
-    """rope_dims: the rotated dimensions of a head, of each of the decoder's rotary embeddings. sandwich_norms: whether
-    norms stand behind attention and feed-forward too.
+    """An instance holds the sizes of a decoder.
+
+    rope_dims: the number of rotated dimensions of a head, for each of the decoder's rotary embeddings.
+    sandwich_norms: whether norms stand behind attention and feed-forward too.
     """
 
     hidden_size: int
@@ -25,7 +27,7 @@ class Sizes:
 
     @cached_property
     def projections(self) -> dict[str, tuple[int, int]]:
-        """Input and output channels of each projection of a layer, and of the epilogue's."""
+        """Return the input and output channels of each projection of a layer, and of the epilogue's ("output")."""
         hidden, ffn = self.hidden_size, self.intermediate_size
         q, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         return {
@@ -41,11 +43,12 @@ class Sizes:
 
     @property
     def layer_products(self) -> int:
-        """Weights in the projections of a layer, which are its multiplications by token."""
+        """Return the number of weights in a layer's projections, which is that of its multiplications per token."""
         return sum(n_in * n_out for name, (n_in, n_out) in self.projections.items() if name != "output")
 
 
 def sizes_of(config: DecoderConfig) -> Sizes:
+    """Return the sizes of a config."""
     return Sizes(
         hidden_size=config.hidden_size,
         n_layers=config.n_layers,
@@ -59,7 +62,7 @@ def sizes_of(config: DecoderConfig) -> Sizes:
     )
 
 
-# Of the built-in models as published, for those that are not downloaded.
+# Sizes of the built-in models as published, which are needed before a model is downloaded.
 PUBLISHED = MappingProxyType(
     {
         "stories110m": Sizes(768, 12, 12, 12, 64, 2048, 32000, (64,)),

@@ -1,9 +1,9 @@
-"""Token sequences on their way through decoders: all of them pass one layer, then the next.
+"""This module passes token sequences through decoders: all of them through one layer, then through the next.
 
-Calibration and the search of weights take the states of their samples through the layers in loops of their own, as they
-meet each layer more than once. Evaluation passes whole decoders, side by side: memory holds one layer of each and the
-hidden states, of WAVE_TOKENS tokens at a time. Short sequences go side by side into one call, so that they cost what
-their tokens cost.
+Calibration and the search of weights have loops of their own over the states of their samples, as they meet each layer
+more than once. Evaluation passes whole decoders, side by side. Memory holds one layer of each decoder, and the hidden
+states of WAVE_TOKENS tokens at a time. Short sequences go side by side into one call, so that they cost no more than
+their tokens.
 """
 
 import functools
@@ -22,17 +22,18 @@ from hexport.decoder.sizes import sizes_of
 from hexport.errors import HexportError
 from hexport.progress import Progress
 
-PACK_TOKENS = 1024  # in one call, unless a single sequence is longer
+PACK_TOKENS = 1024  # go into one call at most, unless a single sequence is longer
 WAVE_TOKENS = 1 << 15
-CHUNK = 1 << 22  # logits made at a time …
-LEAST_ROWS = 64  # … but no fewer rows: each time, all weights of the output projection are read
+CHUNK = 1 << 22  # logits are made at a time
+LEAST_ROWS = 64  # are made at a time at least, as each time all weights of the output projection are read
 
 
 @dataclass(frozen=True)
 class Pack:
-    """Sequences side by side in one call. Each is read from position 0 and sees only itself.
+    """A pack holds sequences side by side for one call. Each is read from position 0 and sees only itself.
 
-    tokens, positions: int32 (1, n); lengths: of the sequences, n in all
+    tokens, positions: int32 (1, n)
+    lengths: those of the sequences, n in all
     """
 
     tokens: torch.Tensor
@@ -42,10 +43,12 @@ class Pack:
 
 @dataclass
 class State:
-    """Sequences side by side between two layers.
+    """A state holds sequences side by side between two layers.
 
-    hidden (1, n, hidden); ropes: cos, sin, -sin (1, 1, n, dims / 2) of each; lengths: of the sequences, n in all;
-    window: of the decoder's sliding layers, None where it has none
+    hidden: float32 (1, n, hidden_size)
+    ropes: cos, sin and -sin of each rope, each (1, 1, n, dims / 2)
+    lengths: those of the sequences, n in all
+    window: that of the decoder's sliding layers, None where it has none
     """
 
     hidden: torch.Tensor
@@ -55,15 +58,15 @@ class State:
 
     @property
     def masks(self) -> tuple[torch.Tensor, ...]:
-        """As of `packed_masks`: that of full layers, and that of sliding ones where there are any."""
+        """Return what `packed_masks` does: the mask of full layers, and that of sliding ones where there are any."""
         return packed_masks(self.lengths, self.window)
 
 
 class StreamedDecoder(Protocol):
-    """A decoder whose parts are loaded one at a time, each when the one before it has been dropped.
+    """A streamed decoder loads its parts one at a time, each when the one before it has been dropped.
 
-    The prologue gives (hidden, *ropes) for (tokens, positions), a layer the next hidden states (1, n, hidden), the
-    epilogue logits (1, n, vocab) for hidden states.
+    The prologue returns (hidden, *ropes) for (tokens, positions), a layer the next hidden states (1, n, hidden_size)
+    for a state, the epilogue logits (1, n, vocab_size) for hidden states.
     """
 
     def prologue(self) -> Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]: ...
@@ -84,8 +87,9 @@ def stream(
     """Pass sequences of token ids through the decoders, side by side.
 
     `on_hidden(layer, *hidden)` gets what layer number `layer` of each decoder puts out for a pack. `on_logits(row,
-    *logits)` gets logits (rows, vocab) of each decoder for consecutive tokens, of which the first is number `row` of
-    all tokens; without it, no logits are made. Raises HexportError for token ids beyond the vocabulary.
+    *logits)` gets the logits (rows, vocab_size) of each decoder for consecutive tokens; `row` is the number of the
+    first of them among all tokens. Without `on_logits`, no logits are made. Raises HexportError for token ids beyond
+    the vocabulary.
     """
     _check_ids(inputs, config)
     waves = list(_waves(packs(inputs)))
@@ -103,23 +107,26 @@ def stream(
 
 
 def token_inputs(tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and their positions from 0, both int32 (1, n)."""
+    """Return token ids and their positions from 0, both int32 (1, n)."""
     return torch.tensor([tokens], dtype=torch.int32), torch.arange(len(tokens), dtype=torch.int32)[None]
 
 
 def state_of(prologue: Callable[..., Sequence[torch.Tensor]], tokens: Sequence[int], window: int | None) -> State:
-    """One sequence before the first layer. The prologue computes on the CPU, the layers where decoders do."""
+    """Return the state of one sequence before the first layer.
+
+    The prologue computes on the CPU, and the state is then moved to `device()`.
+    """
     hidden, *ropes = (each.to(device()) for each in prologue(*token_inputs(tokens)))
     return State(hidden, ropes, (len(tokens),), window)
 
 
 def after_prologue(decoder: StreamedDecoder, pack: Pack, window: int | None) -> State:
-    """The sequences of a pack before the first layer."""
+    """Return the state of a pack's sequences before the first layer."""
     return _states(decoder.prologue(), [pack], window)[0]
 
 
 def packs(inputs: Sequence[Sequence[int]]) -> Iterator[Pack]:
-    """Consecutive sequences, as many as PACK_TOKENS hold."""
+    """Yield packs of consecutive sequences, of as many as PACK_TOKENS tokens hold."""
     together: list[Sequence[int]] = []
     for tokens in inputs:
         if together and sum(map(len, together)) + len(tokens) > PACK_TOKENS:
@@ -132,10 +139,13 @@ def packs(inputs: Sequence[Sequence[int]]) -> Iterator[Pack]:
 
 @functools.lru_cache(maxsize=2)
 def packed_masks(lengths: tuple[int, ...], window: int | None) -> tuple[torch.Tensor, ...]:
-    """Masks of a pack, float32 (1, 1, n, n), as of `decoder.masks.causal_masks`: causal within each sequence."""
+    """Return the masks of a pack, float32 (1, 1, n, n): each is causal within each sequence.
+
+    As in `decoder.masks.causal_masks`, the second is that of sliding layers, with a window.
+    """
     sequence = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device())
     behind = torch.arange(len(sequence), device=device())
-    behind = behind[:, None] - behind  # how many tokens behind the query's a key is
+    behind = behind[:, None] - behind  # how many tokens a key is behind the query
     full = (sequence[:, None] == sequence) & (behind >= 0)
     seen = (full,) if window is None else (full, full & (behind < window))
     return tuple(torch.where(mask, ATTEND, MASKED)[None, None] for mask in seen)
@@ -169,14 +179,14 @@ def _waves(of: Iterator[Pack]) -> Iterator[list[Pack]]:
 
 
 def _costs(part: str, wave: list[Pack], config: DecoderConfig, with_logits: bool) -> dict[str, float]:
-    """Of the parts of a wave, for `Progress.announce`."""
+    """Return the costs of the parts of a wave in seconds, for `Progress.announce`."""
     sizes, inputs = sizes_of(config), [range(n) for pack in wave for n in pack.lengths]
     layers = {f"evaluate{part}": config.n_layers * float_layer_s(sizes, inputs)}
     return layers | ({f"logits{part}": float_epilogue_s(sizes, inputs)} if with_logits else {})
 
 
 def _states(prologue: Callable, wave: list[Pack], window: int | None) -> list[State]:
-    """The sequences of each pack before the first layer."""
+    """Return the state of each pack before the first layer."""
     made = []
     for pack in wave:
         hidden, *ropes = prologue(pack.tokens, pack.positions)
@@ -195,8 +205,8 @@ def _pass_layer(decoders, i: int, states: list[list[State]], on_hidden) -> None:
 def _pass_epilogue(
     decoders, states: list[list[State]], config: DecoderConfig, row: int, on_logits, progress: Progress, name: str
 ) -> int:
-    """Returns the number of the next row."""
-    # The last decoder's first: to fake-quantise takes the weights' memory twice, before the others' are there.
+    """Pass the states to `on_logits` as logits, and return the number of the next row."""
+    # The last decoder's is loaded first: fake quantisation takes the weights' memory twice, which is then still free.
     epilogues = [decoder.epilogue() for decoder in reversed(decoders)][::-1]
     step = max(LEAST_ROWS, CHUNK // config.vocab_size)
     blocks = [

@@ -1,4 +1,8 @@
-"""Where the parameters of a decoder are in the canonical checkpoint, whose tensors have Hugging Face's names."""
+"""This module says where a decoder's parameters are in the canonical checkpoint.
+
+Parameters have the names of `decoder.model`, and tensors those of Hugging Face: `attention.q_proj.weight` of layer 3 is
+`model.layers.3.self_attn.q_proj.weight`.
+"""
 
 from dataclasses import dataclass
 
@@ -7,18 +11,19 @@ from hexport.decoder.config import DecoderConfig
 
 @dataclass(frozen=True)
 class Source:
-    """A tensor of the checkpoint; `rows`, from and to, where a parameter is only a part of it."""
+    """A source is a tensor of the checkpoint. `rows`, from and up to, are given where a parameter is a part of it."""
 
     tensor: str
     rows: tuple[int, int] | None = None
 
 
 def prologue_sources(rows: tuple[int, int] | None = None) -> dict[str, Source]:
+    """Return the source of each parameter of `Prologue`, of all rows of the table or of some."""
     return {"embedding.weight": Source("model.embed_tokens.weight", rows)}
 
 
 def layer_sources(config: DecoderConfig, layer: int) -> dict[str, Source]:
-    """Parameter of `Layer` -> its place in the checkpoint."""
+    """Return the source of each parameter of `Layer`, for layer number `layer`."""
     q, kv, ffn = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim, config.intermediate_size
     if config.fused:
         projections = {
@@ -45,12 +50,13 @@ def layer_sources(config: DecoderConfig, layer: int) -> dict[str, Source]:
 
 
 def epilogue_sources(config: DecoderConfig, rows: tuple[int, int] | None = None) -> dict[str, Source]:
+    """Return the source of each parameter of `Epilogue`, of all rows of the output projection or of some."""
     head = "model.embed_tokens.weight" if config.tied_head else "lm_head.weight"
     return {"norm.weight": Source("model.norm.weight"), "output.weight": Source(head, rows)}
 
 
 def tensor_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor in the canonical checkpoint, in the order of the forward pass."""
+    """Return the shape of every tensor in the canonical checkpoint by name, in the order of the forward pass."""
     vocabulary = (config.vocab_size, config.hidden_size)
     shapes = {"model.embed_tokens.weight": vocabulary}
     for i in range(config.n_layers):
@@ -60,7 +66,10 @@ def tensor_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _norms(config: DecoderConfig) -> dict[str, str]:
-    """Norm of `Layer` -> norm of the checkpoint. What Llama calls post_attention_layernorm stands before its MLP."""
+    """Return the checkpoint's name of each norm of `Layer`.
+
+    What Llama calls post_attention_layernorm stands before its feed-forward.
+    """
     if config.sandwich_norms:
         norms = {
             "input_norm": "input_layernorm",

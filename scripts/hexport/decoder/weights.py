@@ -1,4 +1,7 @@
-"""Weights of the canonical checkpoint, streamed into decoder modules: memory-mapped, one module at a time."""
+"""This module loads weights of the canonical checkpoint into decoder modules.
+
+The file is mapped into memory, and read one module at a time.
+"""
 
 from dataclasses import replace
 from functools import cached_property
@@ -24,10 +27,11 @@ from hexport.errors import HexportError
 
 
 class Checkpoint:
-    """A canonical checkpoint: config.json and model.safetensors in one folder.
+    """A checkpoint reads a canonical checkpoint: config.json and model.safetensors in one folder.
 
-    Names and shapes are checked at once, tensors are read when asked for. Parameters are those of the
-    same function in the given basis, and `config` has its sizes.
+    Names and shapes are checked at once, and tensors are read when asked for. Parameters are those of the same function
+    in the given basis, and `config` has the sizes of that basis. Raises HexportError where a file is missing or does
+    not fit, and where the model cannot have the basis.
     """
 
     def __init__(self, folder: Path, basis: Basis = PUBLISHED):
@@ -50,20 +54,23 @@ class Checkpoint:
                 )
 
     def tensor(self, source: Source) -> torch.Tensor:
-        """A float32 tensor. It holds its own map of the file: pages that were read leave memory along with it."""
+        """Return a float32 tensor.
+
+        It holds its own map of the file, so the pages that were read leave memory along with it.
+        """
         with safe_open(self.path, framework="pt") as file:
             if source.rows is None:
                 return file.get_tensor(source.tensor).float()
             return file.get_slice(source.tensor)[slice(*source.rows)].float()
 
     def layer_parameters(self, layer: int) -> dict[str, torch.Tensor]:
-        """Float32 parameters of one layer by their names in `Layer`, in the decoder's shapes."""
+        """Return the float32 parameters of one layer, by their names in `Layer` and in its shapes."""
         parameters = self._parameters(layer_sources(self.config, layer))
-        # What the queries pass last before they are rotated takes the attention scale.
+        # The attention scale goes into the last weights that queries pass before they are rotated.
         last = "attention.q_norm." if self.config.qk_norm else "attention.q_proj."
         for name in parameters:
             if name.startswith(last):
-                # Not in place: the tensors may be the file's memory map.
+                # This is not done in place, as the tensors may be the file's memory map.
                 parameters[name] = parameters[name] * self.config.attention_scale
         if self.basis.r2:
             parameters = with_rotated_values(parameters, self.config.head_dim)
@@ -72,7 +79,10 @@ class Checkpoint:
         return rotated_layer(parameters) if self.basis.r1 else parameters
 
     def prologue_parameters(self, rows: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
-        """Of the whole vocabulary, or of its rows from one up to another."""
+        """Return the float32 parameters of the prologue, by their names in `Prologue`.
+
+        They have the rows of the whole vocabulary, or those from one up to another.
+        """
         parameters, scale = self._parameters(prologue_sources(rows)), self.config.embedding_scale
         parameters = {name: tensor if scale == 1 else tensor * scale for name, tensor in parameters.items()}
         if self.basis.widen:
@@ -81,7 +91,10 @@ class Checkpoint:
         return with_row_scales(parameters) if self.basis.row_scales else parameters
 
     def epilogue_parameters(self, rows: tuple[int, int] | None = None) -> dict[str, torch.Tensor]:
-        """Of the whole vocabulary, or of its rows from one up to another."""
+        """Return the float32 parameters of the epilogue, by their names in `Epilogue`.
+
+        They have the rows of the whole vocabulary, or those from one up to another.
+        """
         parameters = self._parameters(epilogue_sources(self.config, rows))
         if self.basis.widen:
             parameters = self._widening.epilogue(parameters)
@@ -95,7 +108,7 @@ class Checkpoint:
         return Widening.of(reach(layers), self.basis.widen)
 
     def _parameters(self, sources: dict[str, Source]) -> dict[str, torch.Tensor]:
-        """Norms with their offset, projections as convolutions."""
+        """Return parameters of which norms include their offset and projections are convolutions."""
         parameters = {name: as_convolution(name, self.tensor(source)) for name, source in sources.items()}
         return {
             name: parameter + self.config.norm_offset if name.endswith("norm.weight") else parameter
@@ -104,7 +117,10 @@ class Checkpoint:
 
 
 def with_row_scales(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The table of embeddings as the largest magnitude of each row, (vocab, 1), and rows from -1 to 1."""
+    """Split the table of embeddings into a scale of each row and rows from -1 to 1.
+
+    `row_scale.weight` (vocab_size, 1) is the largest magnitude of each row, or 1 for a row of zeros.
+    """
     table = parameters["embedding.weight"]
     largest = torch.maximum(table.amax(dim=1, keepdim=True), -table.amin(dim=1, keepdim=True))
     scales = torch.where(largest > 0, largest, 1.0)
@@ -112,12 +128,12 @@ def with_row_scales(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def as_convolution(name: str, weight: torch.Tensor) -> torch.Tensor:
-    """(out, in) -> (out, in, 1, 1) for the maps that the decoder computes as 1x1 convolutions."""
+    """Return the weights of a map (out, in) as those of a 1x1 convolution (out, in, 1, 1), and others as they are."""
     return weight[:, :, None, None] if name.endswith(("proj.weight", "output.weight")) else weight
 
 
 def with_parameters(module: nn.Module, parameters: dict[str, torch.Tensor]) -> nn.Module:
-    """Assign parameters without a copy."""
+    """Assign all parameters of a module without a copy, and return it for inference, without gradients."""
     module.load_state_dict(parameters, strict=True, assign=True)
     return module.eval().requires_grad_(False)
 
@@ -125,14 +141,20 @@ def with_parameters(module: nn.Module, parameters: dict[str, torch.Tensor]) -> n
 def load_layer(
     checkpoint: Checkpoint, layer: int, kind: type[Layer] = Layer, config: DecoderConfig | None = None
 ) -> Layer:
-    """`config` is the checkpoint's unless another form of its attention is asked for."""
+    """Return layer number `layer` with its float32 weights.
+
+    `config` is the checkpoint's, unless another form of its attention is asked for.
+    """
     with torch.device("meta"):
         module = kind(config or checkpoint.config)
     return with_parameters(module, checkpoint.layer_parameters(layer))
 
 
 def layer_without_weights(config: DecoderConfig, kind: type[Layer] = Layer) -> Layer:
-    """Its parameters are zeros, which take memory where they are changed."""
+    """Return a layer whose parameters are zeros.
+
+    Zeros take memory only where they are changed.
+    """
     with torch.device("meta"):
         module = kind(config)
     return with_parameters(module, {name: torch.zeros(p.shape) for name, p in module.named_parameters()})
@@ -141,7 +163,10 @@ def layer_without_weights(config: DecoderConfig, kind: type[Layer] = Layer) -> L
 def load_prologue(
     checkpoint: Checkpoint, context_len: int, parameters: dict[str, torch.Tensor] | None = None
 ) -> Prologue:
-    """`parameters`, of some rows of the table of embeddings, take the place of all: token ids are then these rows."""
+    """Return the prologue with its float32 weights.
+
+    `parameters`, for some rows of the table of embeddings, take the place of all. Token ids then count these rows.
+    """
     parameters = parameters or checkpoint.prologue_parameters()
     with torch.device("meta"):
         module = Prologue(replace(checkpoint.config, vocab_size=len(parameters["embedding.weight"])), context_len)
@@ -150,7 +175,7 @@ def load_prologue(
 
 
 def load_epilogue(checkpoint: Checkpoint, rows: tuple[int, int] | None = None) -> Epilogue:
-    """Of the whole vocabulary, or of its rows from one up to another."""
+    """Return the epilogue with its float32 weights, for the whole vocabulary or rows from one up to another."""
     parameters = checkpoint.epilogue_parameters(rows)
     with torch.device("meta"):
         module = Epilogue(replace(checkpoint.config, vocab_size=len(parameters["output.weight"])))
@@ -158,7 +183,7 @@ def load_epilogue(checkpoint: Checkpoint, rows: tuple[int, int] | None = None) -
 
 
 def load_decoder(checkpoint: Checkpoint, context_len: int, config: DecoderConfig | None = None) -> Decoder:
-    """The whole model in memory, float32. `config` as in `load_layer`."""
+    """Return the whole model with its float32 weights. `config` is as in `load_layer`."""
     with torch.device("meta"):
         decoder = Decoder(config or checkpoint.config, context_len)
     decoder.prologue = load_prologue(checkpoint, context_len)

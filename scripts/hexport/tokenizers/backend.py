@@ -1,4 +1,4 @@
-"""A tokenizer.json as the tokenizers library sees it, and the special tokens of its tokenizer_config.json."""
+"""This module loads a tokenizer.json into the tokenizers library, and reads the special tokens of a config."""
 
 from pathlib import Path
 
@@ -14,13 +14,17 @@ PROBES = ("", "a b", "\u00e9\n")
 
 
 def load_backend(path: Path) -> tokenizers.Tokenizer:
-    """The tokenizers library's view of a tokenizer.json, without truncation or padding. Raises HexportError."""
+    """Load a tokenizer.json into the tokenizers library, without truncation or padding.
+
+    Raises HexportError where the file is missing, has no vocabulary, or is one that the library cannot read or encode
+    with.
+    """
     if not path.exists():
         raise HexportError(f"{path} is missing")
     text = read_bytes(path, MAX_BYTES)
     with one_line_library_errors(f"{path}: the tokenizers library cannot read it"), panics_unsaid():
         backend = tokenizers.Tokenizer.from_buffer(text)
-        for sample in PROBES:  # a post-processor may name what is not there
+        for sample in PROBES:  # a post-processor may name a token that is not there
             backend.encode(sample)
     if not backend.get_vocab_size():
         raise HexportError(f"{path}: has no vocabulary")
@@ -30,14 +34,17 @@ def load_backend(path: Path) -> tokenizers.Tokenizer:
 
 
 def special_tokens(config: dict) -> dict[str, str]:
-    """bos_token, eos_token, … of a tokenizer_config.json as texts; it may hold them as AddedToken objects."""
+    """Return bos_token, eos_token, … of a tokenizer_config.json as texts: `{"bos_token": "<s>"}`.
+
+    The file may hold them as AddedToken objects, too.
+    """
     tokens = {key: value for key, value in config.items() if key.endswith("_token") and value}
     texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in tokens.items()}
     return {key: text for key, text in texts.items() if isinstance(text, str)}
 
 
 def special_ids(folder: Path) -> dict[str, int | None]:
-    """Ids of bos_token, eos_token, …, None for one that the vocabulary lacks.
+    """Return the ids of bos_token, eos_token, …, with None for a token that the vocabulary lacks.
 
     Raises HexportError where a file of `scripts/extract_tokenizer.py` is missing or malformed.
     """

@@ -1,7 +1,8 @@
-"""Byte-level BPE: the pipelines of the model families, by the names that GGUF files give them (tokenizer.ggml.pre).
+"""This module builds byte-level BPE tokenizers, with the pipelines of the model families.
 
-Names: llama.cpp's src/llama-vocab.cpp and convert_hf_to_gguf_update.py; the pipelines are those of the models' own
-tokenizer.json, to which llama.cpp's expressions are equal.
+Their names are those of GGUF files (tokenizer.ggml.pre), from llama.cpp's src/llama-vocab.cpp and
+convert_hf_to_gguf_update.py. The pipelines are those of the models' own tokenizer.json, to which llama.cpp's
+expressions are equal.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.pre_tokenizers import ByteLevel, Digits, PreTokenizer, Split
 
-# One expression but for how many digits make a number: three (Llama 3) or one (Qwen 2).
+# Llama 3 and Qwen 2 share this expression, but for how many digits make a number: up to three, or one.
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -25,12 +26,12 @@ GPT4O_WORDS = (
 
 @dataclass(frozen=True)
 class PreType:
-    """How text is normalised and cut into words before BPE."""
+    """A pre type says how text is normalised and cut into words before BPE."""
 
     pre_tokenizers: tuple[PreTokenizer, ...]
     nfc: bool = False
-    ignore_merges: bool = False  # a word that is a token is taken whole
-    adds_bos: bool = False  # where the file does not say
+    ignore_merges: bool = False  # whether a word that is a token is taken whole
+    adds_bos: bool = False  # whether BOS goes in front, where the file does not say
 
 
 def _words(regex: str) -> tuple[PreTokenizer, ...]:
@@ -48,7 +49,10 @@ PRE_TYPES = {
 
 
 def byte_level_tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]], pre: PreType) -> Tokenizer:
-    """Raises the library's plain Exception where merges and vocabulary do not fit."""
+    """Return a tokenizer with this vocabulary (text -> id), merges and pre type, and without special tokens.
+
+    Raises the library's plain Exception where merges and vocabulary do not fit.
+    """
     backend = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre.ignore_merges))
     if pre.nfc:
         backend.normalizer = normalizers.NFC()

@@ -1,4 +1,4 @@
-"""Chat templates, rendered as transformers renders them (transformers/utils/chat_template_utils.py)."""
+"""This module renders chat templates as transformers does (transformers/utils/chat_template_utils.py)."""
 
 import json
 import os
@@ -10,8 +10,8 @@ import threading
 from hexport.errors import HexportError
 from hexport.tokenizers import chat_child
 
-LOADER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # what the interpreter itself may need; secrets stay here
-SECONDS = 5  # of the processor, for one rendering: real templates take milliseconds
+LOADER = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # what the interpreter itself may need; secrets are not passed on
+SECONDS = 5  # of processor time, for one rendering: real templates take milliseconds
 
 _lock = threading.Lock()
 _child: subprocess.Popen | None = None
@@ -20,10 +20,13 @@ _child: subprocess.Popen | None = None
 def render_chat(
     template: str, messages: list[dict[str, str]], special: dict[str, str], generation_prompt: bool = True
 ) -> str:
-    """Render, up to where the assistant goes on by default. The date, for a template that asks, is always the same.
+    """Return the text of a chat, which by default ends where the assistant goes on.
+
+    `messages` are like `{"role": "user", "content": "Hello"}`, and `special` maps bos_token, … to texts. A template
+    that asks for the date always gets the same one.
 
     Raises HexportError for a bad template, for messages that it refuses, and for a template that takes more time or
-    memory, or gives more text, than they may: see `chat_child`.
+    memory, or gives more text, than it may (see `chat_child`).
     """
     asked = {"template": template, "messages": messages, "special": special, "generation_prompt": generation_prompt}
     with _lock:
@@ -34,7 +37,7 @@ def render_chat(
 
 
 def _ask(line: str) -> dict[str, str]:
-    """The answer of the child process, which renders one chat after the other as long as it lives."""
+    """Return the answer of the child process, which renders one chat after the other as long as it lives."""
     global _child
     if _child is None or _child.poll() is not None:
         environment = {name: os.environ[name] for name in LOADER if name in os.environ}
@@ -52,7 +55,7 @@ def _ask(line: str) -> dict[str, str]:
         answer = _child.stdout.readline()
     except BrokenPipeError:
         answer = ""
-    except BaseException:  # interrupted: the answer must not be taken for that of another question
+    except BaseException:  # interrupted: the next question must not get this answer
         _child.kill()
         _child.wait()
         raise

@@ -1,7 +1,8 @@
-"""The process that renders chat templates: a template is its publisher's program, in a sandbox, with few resources.
+"""This module is the process that renders chat templates, in a sandbox and with few resources.
 
-It answers each line of its standard input, a JSON object of `template`, `messages`, `special` and `generation_prompt`,
-with a line: {"text": …} or {"error": …}. It imports nothing of hexport, and starts in a tenth of a second.
+A template is a program by its publisher. The process answers each line of its standard input, a JSON object of
+`template`, `messages`, `special` and `generation_prompt`, with one line: {"text": …} or {"error": …}. It imports
+nothing of hexport, so it starts in a tenth of a second.
 """
 
 import functools
@@ -15,8 +16,8 @@ import jinja2
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-# What a template that asks for today's date is told: the same ids on every day. It is the date that Llama 3.2's own
-# template falls back to.
+# A template that asks for today's date gets this one, so that ids are the same on every day. Llama 3.2's own template
+# falls back to it.
 TODAY = datetime(2024, 7, 26)
 MEMORY_BYTES = 512 << 20
 MAX_CHARACTERS = 4_000_000  # of a rendered text: a million tokens or so, more than a context holds
@@ -43,7 +44,7 @@ def _compile(template: str) -> jinja2.Template:
 
 
 def _to_json(value: object, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
-    """Unlike jinja's own filter, this one does not escape HTML."""
+    """Return a value as JSON. Unlike jinja's own filter, this one does not escape HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -67,12 +68,12 @@ def _render(template: str, messages: list, special: dict[str, str], generation_p
 
 
 def main(seconds: float) -> None:
-    """Answer to the end of the input. A rendering may take `seconds` of the processor."""
+    """Answer until the input ends. Each rendering may take `seconds` of processor time."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
-        # The signal ends this process, also where no line of Python is reached any more.
+        # The signal ends this process even while it runs no Python code.
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             answer = json.dumps(_render(**json.loads(line)))

@@ -1,4 +1,7 @@
-"""The files of a published tokenizer, by its path. Light: the Snakefile calls these before any job starts."""
+"""This module finds the files of a published tokenizer by its path.
+
+The Snakefile calls it before any job starts, so it imports nothing heavy.
+"""
 
 import os
 from pathlib import Path
@@ -20,10 +23,10 @@ COMPANIONS = (
 
 
 def tokenizer_files(path: Path) -> list[Path]:
-    """The tokenizer itself (.gguf, tokenizer.json or *.model), then the files beside it that it is made from too.
+    """Return the tokenizer itself (.gguf, tokenizer.json or *.model), then the COMPANIONS that are beside it.
 
-    A tokenizer.json wins over a tokenizer.model in the same folder; beside a checkpoint file, its folder is looked in.
-    Raises HexportError where there is no tokenizer, and for what is no regular file.
+    A tokenizer.json wins over a tokenizer.model in the same folder. Where `path` is a checkpoint file, its folder is
+    searched. Raises HexportError where there is no tokenizer, and for what is no regular file.
     """
     _check(path)
     if is_gguf(path):
@@ -37,7 +40,10 @@ def tokenizer_files(path: Path) -> list[Path]:
 
 
 def model_file(path: Path) -> Path | None:
-    """The published *.model of a source: itself, or the one in its folder (`original/` in Llama 3's)."""
+    """Return the published *.model of a source, or None where it has none.
+
+    It is the source itself, or the tokenizer.model in its folder (`original/` in Llama 3's).
+    """
     if path.suffix == ".model" and path.is_file():
         return path
     if is_gguf(path):
@@ -47,7 +53,7 @@ def model_file(path: Path) -> Path | None:
 
 
 def published_model(path: Path) -> Path:
-    """`model_file`, or a HexportError where the source has none."""
+    """Return what `model_file` does. Raises HexportError where the source has no *.model or does not exist."""
     _check(path)
     if (file := model_file(path)) is None:
         raise HexportError(f"{path}: no tokenizer.model is published with this tokenizer; use its tokenizer.json")
@@ -55,16 +61,17 @@ def published_model(path: Path) -> Path:
 
 
 def _check(path: Path) -> None:
-    if not os.path.exists(path):  # unlike Path's own, it takes any name
+    if not os.path.exists(path):  # unlike Path.exists, it raises for no name
         raise HexportError(f"{path}: no such file or folder")
     if not path.is_dir():
         regular_file(path)
 
 
 def is_sentencepiece(path: Path) -> bool:
-    """Whether a *.model is SentencePiece's ModelProto: it starts with field 1, a piece, whose field 1 is its text.
+    """Return whether a *.model is SentencePiece's ModelProto (sentencepiece/src/sentencepiece_model.proto).
 
-    The other kind, tiktoken's, is lines of base64 (sentencepiece/src/sentencepiece_model.proto).
+    A ModelProto starts with field 1, a piece, whose field 1 is its text. The other kind of *.model, tiktoken's, is
+    lines of base64.
     """
     with open(path, "rb") as file:
         head = file.read(4)
@@ -76,7 +83,10 @@ def is_gguf(path: Path) -> bool:
 
 
 def _json_file(path: Path) -> Path | None:
-    """The tokenizer.json of a source, unless the source names another tokenizer. A download's name has a prefix."""
+    """Return the tokenizer.json of a source, unless the source names another tokenizer.
+
+    The name of a download has a prefix.
+    """
     if path.is_file() and path.name.endswith("tokenizer.json"):
         return path
     file = folder_of(path) / "tokenizer.json"
@@ -84,5 +94,5 @@ def _json_file(path: Path) -> Path | None:
 
 
 def folder_of(path: Path) -> Path:
-    """The folder that a source is, or lies in."""
+    """Return the source itself if it is a folder, and otherwise the folder that it lies in."""
     return path if path.is_dir() else path.parent

@@ -1,6 +1,6 @@
-"""Builds a tokenizer from the metadata of a GGUF file: byte-level BPE, or SentencePiece's pieces.
+"""This module builds a tokenizer from the metadata of a GGUF file: byte-level BPE, or SentencePiece's pieces.
 
-Keys and token types: llama.cpp's src/llama-vocab.cpp and conversion/base.py.
+Keys and token types are those of llama.cpp's src/llama-vocab.cpp and conversion/base.py.
 """
 
 from pathlib import Path
@@ -14,13 +14,16 @@ from hexport.tokenizers.byte_level import PRE_TYPES, PreType, byte_level_tokeniz
 from hexport.tokenizers.pieces import SPACE, Pieces, build_tokenizer
 from hexport.tokenizers.tokenizer import AS_IT_IS
 
-# Control tokens of Phi-3 and Phi-4 take the white space after them, but for these. No key says so: llama.cpp goes by
-# the model's name, and so do the published tokenizer.json files.
+# Control tokens of Phi-3 and Phi-4 take the white space after them, except for these. No key of the file says so:
+# llama.cpp goes by the model's name. The published tokenizer.json files agree.
 KEEP_SPACE = {"<unk>", "<s>", "<|endoftext|>", "<|endofprompt|>"}
 
 
 def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict]:
-    """The tokenizer and its tokenizer_config.json. Raises HexportError for a kind of vocabulary that is not known."""
+    """Return the tokenizer of a GGUF file and its tokenizer_config.json.
+
+    Raises HexportError for a kind of vocabulary that is not known, and for metadata that is missing or does not fit.
+    """
     file = open_gguf(path)
     model = file.text("tokenizer.ggml.model")
     if model not in ("gpt2", "llama"):
@@ -43,7 +46,7 @@ def _pieces_tokenizer(file: GgufFile, path: Path, tokens: list[str], types: list
     scores = file.numbers("tokenizer.ggml.scores", "f")
     if len(scores) != len(tokens) or types.count(TokenType.BYTE) != 256:
         raise HexportError(f"{path}: tokenizer.ggml.scores do not fit the tokens, or there are not 256 byte tokens")
-    # llama.cpp's converter writes the spaces of user-defined tokens as they are in a text.
+    # llama.cpp's converter writes the spaces of user-defined tokens as spaces, and not as SentencePiece's character.
     texts = [
         token.replace(" ", SPACE) if kind == TokenType.USER_DEFINED else token
         for token, kind in zip(tokens, types, strict=True)
@@ -62,7 +65,7 @@ def _pre_type(file: GgufFile, path: Path) -> PreType:
 def _byte_level_tokenizer(file: GgufFile, path: Path, tokens: list[str], types: list[int], pre: PreType) -> Tokenizer:
     if not (merges := file.texts("tokenizer.ggml.merges")):
         raise HexportError(f"{path}: tokenizer.ggml.merges are missing")
-    # Unused tokens only pad the vocabulary to the model's output size.
+    # Unused tokens are left out, as they only pad the vocabulary to the model's output size.
     vocabulary = {token: i for i, token in enumerate(tokens) if types[i] != TokenType.UNUSED}
     try:
         backend = byte_level_tokenizer(vocabulary, [tuple(merge.split(" ")) for merge in merges], pre)
@@ -82,7 +85,7 @@ def _byte_level_tokenizer(file: GgufFile, path: Path, tokens: list[str], types: 
 
 
 def _rstrip(file: GgufFile, tokens: list[str], types: list[int]) -> frozenset[str]:
-    """The tokens that take the white space after them."""
+    """Return the tokens that take the white space after them."""
     if file.text("general.architecture") != "phi3":
         return frozenset()
     control = (token for token, kind in zip(tokens, types, strict=True) if kind == TokenType.CONTROL)
@@ -90,7 +93,10 @@ def _rstrip(file: GgufFile, tokens: list[str], types: list[int]) -> frozenset[st
 
 
 def _config(file: GgufFile, path: Path, tokens: list[str], adds_bos: bool) -> dict:
-    """tokenizer_config.json: what transformers needs to load the tokenizer as it is, and the tokens that end a turn."""
+    """Return a tokenizer_config.json that has what transformers needs to load the tokenizer as it is.
+
+    Its `stop_tokens` are the tokens that end a turn.
+    """
 
     def token(key: str) -> str | None:
         index = file.integer(f"tokenizer.ggml.{key}")

@@ -1,4 +1,7 @@
-"""The files beside a tokenizer in a Hugging Face folder: special tokens, chat template, tokens that end a turn."""
+"""This module reads the files beside a tokenizer in a Hugging Face folder.
+
+They hold its special tokens, its chat template, and the tokens that end a turn.
+"""
 
 from pathlib import Path
 
@@ -14,12 +17,13 @@ ADDED_TOKEN_KEYS = ("content", "single_word", "lstrip", "rstrip", "normalized", 
 
 
 def read_tokenizer_config(backend: Tokenizer, folder: Path, defaults: dict) -> dict:
-    """The tokenizer_config.json to go with a tokenizer, from the files of its folder, over `defaults`.
+    """Return the tokenizer_config.json of a tokenizer, made from the files of its folder.
 
-    It has the chat template inside, wherever it was, and as `stop_tokens` the EOS tokens that generation_config.json
-    and config.json list. Raises HexportError for a file that is malformed or does not fit the others.
+    `defaults` stand for keys that these files lack. The result has the chat template inside, whichever file held it.
+    Its `stop_tokens` are the EOS tokens that generation_config.json and config.json list. Raises HexportError for a
+    file that is malformed or does not fit the others.
     """
-    # special_tokens_map.json is what transformers wrote before tokenizer_config.json had it all.
+    # Older versions of transformers wrote special_tokens_map.json, before tokenizer_config.json held all of it.
     config = {**defaults, **_read(folder / "special_tokens_map.json"), **_read(folder / "tokenizer_config.json")}
     special = special_tokens(config)
     path = folder / "tokenizer_config.json"
@@ -38,7 +42,7 @@ def read_tokenizer_config(backend: Tokenizer, folder: Path, defaults: dict) -> d
 
 
 def add_listed_tokens(backend: Tokenizer, folder: Path) -> None:
-    """Add the tokens that tokenizer_config.json and added_tokens.json list and a tokenizer.model does not have.
+    """Add the tokens that tokenizer_config.json and added_tokens.json list and that a tokenizer.model does not have.
 
     Raises HexportError where an id is taken by another text, or leaves a gap behind the vocabulary.
     """
@@ -62,7 +66,7 @@ def _read(path: Path) -> dict:
 
 
 def _adds_bos(backend: Tokenizer, special: dict[str, str], path: Path, *said: bool | None) -> bool:
-    """What the files say, the first that does; else what the tokenizer does."""
+    """Return what the first of the files says that says anything, or else what the tokenizer does."""
     if "bos_token" not in special:
         return False
     if wrong := [adds for adds in said if type(adds) not in (bool, type(None))]:
@@ -72,7 +76,7 @@ def _adds_bos(backend: Tokenizer, special: dict[str, str], path: Path, *said: bo
 
 
 def _chat_template(config: dict, folder: Path) -> str | None:
-    """The default template: a file of its own, or a key of the config, which may hold several by name."""
+    """Return the default template: a file of its own, or a key of the config, which may hold several by name."""
     if (file := folder / "chat_template.jinja").is_file():
         try:
             return read_bytes(file, MAX_BYTES).decode()
@@ -93,5 +97,5 @@ def _stop_tokens(backend: Tokenizer, folder: Path) -> list[str]:
         ids += eos if isinstance(eos, list) else [] if eos is None else [eos]
     if wrong := [id for id in ids if not (type(id) is int and 0 <= id < 2**32)]:
         raise HexportError(f"{folder}: eos_token_id of generation_config.json or config.json has {wrong[0]!r}, no id")
-    # Some published lists name an id beyond the vocabulary: nothing can ever emit it.
+    # Some published lists name an id beyond the vocabulary, which nothing can ever emit.
     return sorted({token for id in ids if (token := backend.id_to_token(id)) is not None})

@@ -1,4 +1,4 @@
-"""What the tokenizers library raises: plain exceptions, and panics of the Rust code behind it."""
+"""This module handles what the tokenizers library raises: plain exceptions, and panics of the Rust code behind it."""
 
 import contextlib
 import os
@@ -25,9 +25,9 @@ def one_line_library_errors(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def panics_unsaid() -> Iterator[None]:
-    """Keep from the terminal what Rust writes of a panic before it is raised here.
+    """Hide from the terminal the text that Rust writes about a panic before Python raises it.
 
-    The process's standard error is away meanwhile: not for code that other threads run beside.
+    The process's standard error is redirected meanwhile, so this must not be used while other threads run.
     """
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

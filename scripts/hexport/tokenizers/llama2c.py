@@ -1,4 +1,4 @@
-"""tokenizer.bin, the tokenizer format of llama2.c, as pytorch_tokenizers.tools.llama2c.convert writes it."""
+"""This module writes tokenizer.bin, llama2.c's format, as pytorch_tokenizers.tools.llama2c.convert does."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from hexport.tokenizers.files import is_sentencepiece, published_model
 
 
 def write_tokenizer_bin(model: Path, output: Path) -> None:
-    """Raises HexportError where the model is damaged."""
+    """Write a SentencePiece model as a tokenizer.bin. Raises HexportError where the model is damaged."""
     from pytorch_tokenizers.llama2c import Llama2cTokenizer
 
     try:
@@ -18,7 +18,7 @@ def write_tokenizer_bin(model: Path, output: Path) -> None:
 
 
 def sentencepiece_file(source: Path) -> Path:
-    """The SentencePiece model of a source. Raises HexportError where there is none."""
+    """Return the SentencePiece model of a source. Raises HexportError where there is none."""
     model = published_model(source)
     if not is_sentencepiece(model):
         raise HexportError(f"{model}: not a SentencePiece model; only these have a tokenizer.bin")

@@ -1,6 +1,7 @@
-"""SentencePiece's pieces as a pipeline of the tokenizers library, for *.model files and for GGUF metadata.
+"""This module turns SentencePiece's pieces into a pipeline of the tokenizers library.
 
-What a piece's type means, and what is done to a text: sentencepiece/src/{bpe_model,normalizer}.cc.
+The pieces come from *.model files and from GGUF metadata. What a piece's type means, and how a text is normalised,
+follows sentencepiece/src/{bpe_model,normalizer}.cc.
 """
 
 import math
@@ -14,28 +15,33 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from hexport.errors import HexportError
 from hexport.tokenizers.merges import all_merges
 
-SPACE = "▁"
+SPACE = "▁"  # stands for a space in the texts of pieces
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """A BPE vocabulary with byte fallback: text, score and type of each id. The highest score merges first."""
+    """An instance is a BPE vocabulary with byte fallback: it has the text, score and type of each id.
+
+    The pair of pieces whose joined piece has the highest score merges first.
+    """
 
     texts: list[str]
     scores: list[float]
     types: list[TokenType]
-    dummy_prefix: bool  # a text gets a space in front
-    one_space: bool = False  # runs of spaces count as one, and those around a text as none
+    dummy_prefix: bool  # whether a text gets a space in front
+    one_space: bool = False  # whether runs of spaces count as one, and those around a text as none
     rstrip: frozenset[str] = frozenset()  # control pieces that take the white space after them
 
     def of(self, *types: TokenType) -> list[str]:
+        """Return the texts of all pieces of these types, in the order of their ids."""
         return [text for text, kind in zip(self.texts, self.types, strict=True) if kind in types]
 
 
 def build_tokenizer(pieces: Pieces, path: Path) -> Tokenizer:
-    """The pipeline that gives SentencePiece's ids. Unused pieces are left out; control pieces are special tokens.
+    """Return a tokenizer that gives SentencePiece's ids. Unused pieces are left out; control pieces are special tokens.
 
-    Raises HexportError, which names the file `path`, for pieces that this pipeline cannot reach.
+    Raises HexportError, which names the file `path`, for a score that is not finite, and for pieces that this pipeline
+    cannot reach.
     """
     if wrong := [text for text, score in zip(pieces.texts, pieces.scores, strict=True) if not math.isfinite(score)]:
         raise HexportError(f"{path}: the score of piece {wrong[0]!r} is no finite number; fetch it again")
@@ -60,8 +66,8 @@ def build_tokenizer(pieces: Pieces, path: Path) -> Tokenizer:
     backend.normalizer = _normalizer(pieces)
     backend.decoder = _decoder(pieces)
     if cut_out:
-        # An added token would keep the prefix from a text that starts with it. Cut out of the normalised text, each
-        # symbol is a word of its own, which ignore_merges takes whole.
+        # A text that starts with an added token would get no prefix, so symbols are no added tokens here. They are cut
+        # out of the normalised text instead: each is then a word of its own, which ignore_merges takes whole.
         backend.pre_tokenizer = pre_tokenizers.Split(Regex(_symbol_regex(symbols)), "isolated")
     else:
         backend.add_tokens([AddedToken(text, normalized=True, special=False) for text in symbols])
@@ -71,9 +77,10 @@ def build_tokenizer(pieces: Pieces, path: Path) -> Tokenizer:
 
 
 def _bytes_as_characters(characters: set[str], path: Path) -> dict[str, str]:
-    """Byte piece -> the character it is, for characters that are in longer pieces and not pieces themselves.
+    """Return the character of each byte piece, for characters that occur in longer pieces but are no pieces themselves.
 
-    SentencePiece joins them all the same: Gemma's tabs. The library joins only what is in the vocabulary.
+    SentencePiece joins them all the same, as in Gemma's tabs, whereas the library joins only what is in the vocabulary.
+    Raises HexportError for a character that is not ASCII.
     """
     if beyond := sorted(character for character in characters if not character.isascii()):
         raise HexportError(f"{path}: {beyond[0]!r} is in longer pieces, but not a piece itself; use a tokenizer.json")
@@ -81,9 +88,10 @@ def _bytes_as_characters(characters: set[str], path: Path) -> dict[str, str]:
 
 
 def _symbol_regex(symbols: list[str]) -> str:
-    """Any of the symbols, the longest first; and the < of a spelled-out byte piece that is all between two of them.
+    r"""Return an expression that finds any of the symbols, the longest first.
 
-    Without its < that text is not taken whole for the byte. \\G is where the match before ends.
+    It also finds the < of a spelled-out byte piece (`<0x41>`) that is all the text between two symbols: without its <,
+    that text is not taken whole for the byte. \G is where the match before ends.
     """
     symbol = "|".join(map(re.escape, sorted(symbols, key=len, reverse=True)))
     return rf"{symbol}|\G<(?=0x[0-9A-F]{{2}}>(?:{symbol}|\z))"
@@ -101,6 +109,6 @@ def _normalizer(pieces: Pieces) -> normalizers.Normalizer:
 def _decoder(pieces: Pieces) -> decoders.Decoder:
     steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     if pieces.dummy_prefix or pieces.one_space:
-        every = 1_000_000  # SentencePiece then takes all spaces from the front of a text, else the prefix alone
+        every = 1_000_000  # with one_space, SentencePiece strips all spaces in front, else only the prefix
         steps.append(decoders.Strip(" ", every if pieces.one_space else 1, 0))
     return decoders.Sequence(steps)

@@ -1,4 +1,4 @@
-"""A last look at a converted tokenizer: the ids and the text of varied samples must be the reference library's."""
+"""This module compares a converted tokenizer with a reference library, by ids and texts of varied samples."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +28,11 @@ def check_equal(
     path: Path,
     symbols: Sequence[str] = (),
 ) -> None:
-    """Raises HexportError where the reference's `encode` or `decode` differs. It never cuts a text of `symbols`."""
+    """Compare a tokenizer with the reference's `encode` and `decode` on SAMPLES, and on texts made of `symbols`.
+
+    `symbols` are user-defined pieces, which a tokenizer always takes whole. Raises HexportError, which names the file
+    `path`, where ids or decoded texts differ.
+    """
     for text in (*SAMPLES, *(f"{symbol}{symbol} a{symbol}<0x41>{symbol}\n{symbol}" for symbol in symbols)):
         ids = encode(text)
         same_ids = backend.encode(text, add_special_tokens=False).ids == ids

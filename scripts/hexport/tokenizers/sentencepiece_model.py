@@ -1,6 +1,6 @@
-"""SentencePiece's own files: tokenizer.model of Llama 2, Gemma, llama2.c.
+"""This module reads SentencePiece's own files: tokenizer.model of Llama 2, Gemma, llama2.c.
 
-Format: sentencepiece/src/sentencepiece_model.proto.
+The format is that of sentencepiece/src/sentencepiece_model.proto.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from hexport.tokenizers.probe import check_equal
 
 
 def read_sentencepiece(path: Path) -> tuple[Tokenizer, dict]:
-    """The tokenizer, and the special tokens under their names in tokenizer_config.json.
+    """Return the tokenizer, and the special tokens under their names in tokenizer_config.json, with add_bos_token.
 
     Raises HexportError for a damaged file, for a kind of model that is not BPE with byte fallback, and where the
     tokenizer differs from the sentencepiece library.

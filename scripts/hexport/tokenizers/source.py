@@ -1,4 +1,4 @@
-"""A published tokenizer by its path: what kind it is, what is in it."""
+"""This module reads a published tokenizer of any format by its path."""
 
 from pathlib import Path
 
@@ -14,7 +14,10 @@ from hexport.tokenizers.tiktoken_model import read_tiktoken
 
 
 def read_tokenizer(source: Path) -> tuple[str, dict]:
-    """Text of tokenizer.json and contents of tokenizer_config.json. Raises HexportError."""
+    """Return the text of tokenizer.json and the contents of tokenizer_config.json.
+
+    Raises HexportError where there is no tokenizer, or where its files are malformed or not supported.
+    """
     file = tokenizer_files(source)[0]
     with one_line_library_errors(f"{file}: cannot be made a tokenizer"), panics_unsaid():
         return _read(file, source)

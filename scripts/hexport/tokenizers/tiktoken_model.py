@@ -1,6 +1,6 @@
-"""Llama 3's tokenizer.model: tiktoken's lines of base64 and rank.
+"""This module reads Llama 3's tokenizer.model, which is tiktoken's lines of base64 and rank.
 
-What the file leaves out, the split into words and the special tokens, is in Meta's llama3/llama/tokenizer.py.
+The file leaves out the split into words and the special tokens; these are from Meta's llama3/llama/tokenizer.py.
 """
 
 import base64
@@ -16,7 +16,7 @@ from hexport.tokenizers.files import MAX_MODEL_BYTES
 from hexport.tokenizers.merges import all_merges
 from hexport.tokenizers.probe import check_equal
 
-# The 256 ids after the ranks, by the names of Llama 3.1 and 3.2; Llama 3.0 reserves some that these use.
+# Names among the 256 ids after the ranks, as in Llama 3.1 and 3.2. Llama 3.0 reserves some ids that these name.
 NAMED = {
     0: "<|begin_of_text|>",
     1: "<|end_of_text|>",
@@ -32,7 +32,7 @@ SPECIAL = [NAMED.get(i) or f"<|reserved_special_token_{RESERVED.index(i)}|>" for
 
 
 def read_tiktoken(path: Path) -> tuple[Tokenizer, dict]:
-    """The tokenizer, and the special tokens under their names in tokenizer_config.json.
+    """Return the tokenizer, and the special tokens under their names in tokenizer_config.json, with add_bos_token.
 
     Raises HexportError for what is no such file, and where the tokenizer differs from the tiktoken library.
     """
@@ -47,7 +47,7 @@ def read_tiktoken(path: Path) -> tuple[Tokenizer, dict]:
 
 
 def _read_ranks(path: Path) -> dict[bytes, int]:
-    """Token -> rank, in the order of the ranks, which are the ids 0, 1, 2, …"""
+    """Return the rank of each token, in the order of the ranks, which are the ids 0, 1, 2, …"""
     lines = [line.split() for line in read_bytes(path, MAX_MODEL_BYTES).splitlines()]
     try:
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
@@ -61,7 +61,7 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
 
 
 def _byte_characters() -> dict[int, str]:
-    """The character that stands for each byte in the texts of byte-level BPE (gpt-2/src/encoder.py)."""
+    """Return the character that stands for each byte in the texts of byte-level BPE (gpt-2/src/encoder.py)."""
     printable = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}

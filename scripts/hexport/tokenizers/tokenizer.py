@@ -1,4 +1,7 @@
-"""The tokenizer of a model at run time: tokenizer.json and tokenizer_config.json, without torch or transformers."""
+"""This module is the tokenizer of a model at run time. It needs neither torch nor transformers.
+
+It is read from the tokenizer.json and tokenizer_config.json that `scripts/extract_tokenizer.py` writes.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,7 @@ from hexport.tokenizers.backend import load_backend, special_tokens
 from hexport.tokenizers.chat import render_chat
 from hexport.tokenizers.library import one_line_library_errors
 
-MAX_CHARACTERS = 16_000_000  # of a text: the library takes 100 bytes a character and more
+MAX_CHARACTERS = 16_000_000  # of a text: the library takes 100 bytes and more for each character
 # Tokens that end a turn or a text in the chat formats of the known models.
 END_TOKENS = {
     "<|im_end|>",
@@ -32,7 +35,7 @@ AS_IT_IS = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Text to token ids and back, and the chat template, equal to transformers' AutoTokenizer on the same folder.
+    """A tokenizer turns text into token ids and back, and renders chats, equal to transformers' AutoTokenizer.
 
     `special` maps the names of transformers (bos_token, eos_token, …) to token texts. `adds_bos` says whether the
     tokenizer puts BOS in front of a text by itself. Generation ends at any of `stop_ids`.
@@ -48,13 +51,14 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """One more than the highest token id. A model's output may be padded beyond it."""
+        """Return the highest token id plus 1. A model's output may be padded beyond it."""
         return max(self.backend.get_vocab().values()) + 1
 
     def encode(self, text: str, bos: bool = False) -> list[int]:
-        """Ids of a text; special tokens spelled out in it become their ids. `bos` puts BOS, if any, in front.
+        """Return the ids of a text. Special tokens spelled out in it become their ids.
 
-        Raises HexportError for a text of more than MAX_CHARACTERS, and for one with half of a surrogate pair.
+        `bos` puts BOS, if any, in front. Raises HexportError for a text of more than MAX_CHARACTERS, and for one with
+        half of a surrogate pair.
         """
         if (n := len(text)) > MAX_CHARACTERS:
             most = f"at most {MAX_CHARACTERS // 10**6} million can be encoded"
@@ -68,24 +72,24 @@ class Tokenizer:
         return [self.bos_id, *ids] if bos and self.bos_id is not None else ids
 
     def decode(self, ids: list[int]) -> str:
-        """Text of ids, special tokens included."""
+        """Return the text of ids, with special tokens."""
         return self.backend.decode(ids, skip_special_tokens=False)
 
     def render(self, messages: list[dict[str, str]], generation_prompt: bool = True) -> str:
-        """Messages ({"role", "content"}) as the text that the model continues with the assistant's answer; without the
-        generation prompt, as the text up to the last message's end.
+        """Return messages as the text that the model continues with the assistant's answer.
 
-        Raises HexportError where there is no chat template, or where it refuses the messages.
+        A message is like `{"role": "user", "content": "Hello"}`. Without the generation prompt, the text ends with the
+        last message. Raises HexportError where there is no chat template, or where it refuses the messages.
         """
         if self.chat_template is None:
             raise HexportError("this tokenizer has no chat template")
         return render_chat(self.chat_template, messages, self.special, generation_prompt)
 
     def prompt_ids(self, prompt: str, system_prompt: str = "") -> list[int]:
-        """Ids that a run feeds for a prompt: one user turn of a chat where there is a template, else the text.
+        """Return the ids that a run feeds for a prompt: a user turn of a chat if there is a template, else the text.
 
-        An empty system prompt means no system message: the template decides. Without a template, BOS goes in front
-        where the tokenizer adds one, and a system prompt is refused with a HexportError.
+        An empty system prompt means no system message, so the template decides. Without a template, BOS goes in front
+        where the tokenizer adds one. Raises HexportError for a system prompt without a template.
         """
         if self.chat_template is None:
             if system_prompt:
@@ -95,7 +99,7 @@ class Tokenizer:
         return self.chat_ids([*system, {"role": "user", "content": prompt}])
 
     def chat_ids(self, messages: list[dict[str, str]], generation_prompt: bool = True) -> list[int]:
-        """Ids of a chat as `render` writes it. Raises HexportError as that does."""
+        """Return the ids of a chat as `render` writes it. Raises HexportError as `render` and `encode` do."""
         return self.encode(self.render(messages, generation_prompt))
 
 
@@ -109,7 +113,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise HexportError(f"{folder}: tokenizer_config.json is not one that scripts/extract_tokenizer.py wrote")
     special = special_tokens(config)
     ids = {name: backend.token_to_id(text) for name, text in special.items()}
-    # Some files name special tokens here alone; transformers then keeps them whole in a text too.
+    # Some publishers name special tokens in this file alone. transformers keeps these whole in a text, too.
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
     backend.add_special_tokens(
         [special[name] for name, id in ids.items() if id is not None and special[name] not in added]
@@ -117,7 +121,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     stops = {backend.token_to_id(text) for text in END_TOKENS.union(stops)} | {ids.get("eos_token")}
     bos_id = ids.get("bos_token")
     if template is None:
-        stops.add(bos_id)  # a text ends where another one starts: llama2.c's stories have no other end
+        stops.add(bos_id)  # a text ends where the next one starts: llama2.c's stories have no other end
     return Tokenizer(
         backend=backend,
         special=special,
