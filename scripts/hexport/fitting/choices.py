@@ -1,4 +1,4 @@
-"""What each weight of a decoder may be coded as, and how a choice for each is written as a recipe."""
+"""This module lists what each weight of a decoder may be coded as, and writes a choice for each as a recipe."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -17,17 +17,17 @@ from hexport.quantization.recipe import (
     projections_of,
 )
 
-# A weight by its place (a layer's number, epilogue) and projection; or the table of embeddings.
+# A unit is a weight, by its place (a layer's number or epilogue) and its projection; or the table of embeddings.
 Unit = tuple[str, str]
 TABLE_UNIT: Unit = PROLOGUE, TABLE
 BLOCK_SIZES = 64, 32, 16
 
 
 def candidates(recipe: Recipe, sizes: Sizes, in_blocks: bool) -> dict[Unit, list[Precision]]:
-    """What every weight has in the recipe, first, and what it may have instead.
+    """Return the precisions that every weight may have: first that of the recipe, then what it may have instead.
 
-    That is 8 bits per channel, without a search, and, if a program may have any (`in_blocks`), 4 bits in blocks of each
-    size, searched as the recipe says. The table of embeddings has 8 bits, or those of hidden states: the
+    That is 8 bits per channel, without a search, and, if a program may have blocks (`in_blocks`), 4 bits in blocks of
+    each size, searched as the recipe says. The table of embeddings has 8 bits, or those of hidden states: the
     `activation_bits` of its precision.
     """
     places = *map(str, range(sizes.n_layers)), EPILOGUE
@@ -54,20 +54,25 @@ def _of_weight(recipe: Recipe, unit: Unit, channels: int, in_blocks: bool) -> li
 
 
 def unit_bytes(sizes: Sizes, unit: Unit, precision: Precision) -> int:
+    """Return the bytes of a unit in this precision, stored once."""
     if unit == TABLE_UNIT:
         return table_bytes(sizes, precision.activation_bits, precision.activation_bits == 8)
     return weight_bytes(sizes, unit[1], precision)
 
 
 def coding_name(precision: Precision) -> str:
-    """Of a weight's precision, for people: `4-bit blocks of 32, SeqMSE 20, GPTQ`."""
+    """Name how a weight is coded, for people: `4-bit blocks of 32, SeqMSE 20, GPTQ`."""
     scales = f"blocks of {precision.block_size}" if precision.block_size else precision.granularity.replace("_", " ")
     seq_mse = f", SeqMSE {precision.seq_mse}" if precision.seq_mse else ""
     return f"{precision.weight_bits}-bit {scales}{seq_mse}{', GPTQ' if precision.gptq else ''}"
 
 
 def as_recipe(recipe: Recipe, n_layers: int, chosen: Mapping[Unit, Precision]) -> dict[str, Any]:
-    """The keys of a recipe that is based on `recipe` and gives each unit what is chosen for it."""
+    """Return the keys of a recipe that is based on `recipe` and gives each unit the precision that is chosen for it.
+
+    They are `overrides`, such as `{"layers": "2[1-35]", "points": "attention.v_proj", …, "weight_bits": 8}`, and
+    `embedding_bits` where these change.
+    """
     content: dict[str, Any] = {}
     if TABLE_UNIT in chosen and chosen[TABLE_UNIT].activation_bits != recipe.embedding_bits:
         content["embedding_bits"] = chosen[TABLE_UNIT].activation_bits
@@ -89,7 +94,10 @@ def _changes(own: Precision, other: Precision) -> tuple[tuple[str, Any], ...]:
 
 
 def layer_globs(layers: Iterable[int], n_layers: int) -> list[str]:
-    """Globs that name these layers, of so many: `*`, or one for each ten of them, such as `2[1-35]`."""
+    """Return globs that name these layers of a model with `n_layers`.
+
+    All layers are `*`; otherwise there is a glob for each ten of them, such as `2[1-35]` for layers 21, 22, 23 and 25.
+    """
     numbers = sorted(layers)
     if len(numbers) == n_layers:
         return ["*"]
@@ -100,7 +108,7 @@ def layer_globs(layers: Iterable[int], n_layers: int) -> list[str]:
 
 
 def _digits(digits: list[int]) -> str:
-    """`3`, or `[0-35]` of several, ascending."""
+    """Write one digit as it is, and several ascending ones as a character class such as `[0-35]`."""
     if len(digits) == 1:
         return str(digits[0])
     starts = [digit for digit in digits if digit - 1 not in digits]

@@ -1,4 +1,4 @@
-"""The least damage for every size: which weight gets more bytes next."""
+"""This module finds the least damage for every size, by choosing which weight gets more bytes next."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ from hexport.quantization.recipe import Precision
 
 @dataclass(frozen=True)
 class Choice:
-    """A unit's precision, the bytes that it takes, and what it costs in the KL divergence of the logits, in nats."""
+    """A choice is a precision of a unit, the bytes that it takes, and its damage.
+
+    Damage is what it adds to the KL divergence of the logits, in nats per token.
+    """
 
     precision: Precision
     n_bytes: int
@@ -20,7 +23,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Step:
-    """A unit's change from one choice to the next one up."""
+    """A step is a unit's change from one choice to the next larger one."""
 
     unit: Unit
     choice: Choice
@@ -29,14 +32,15 @@ class Step:
 
     @property
     def gain_per_byte(self) -> float:
+        """Return by how many nats the damage falls per extra byte."""
         return self.gain / self.extra_bytes
 
 
 class Curve:
-    """From all units in the fewest bytes to all of them in their best choice, the best bargain first.
+    """A curve goes from all units in the fewest bytes to all of them in their best choice, the best bargain first.
 
     The greedy order is that of the relaxed knapsack of classes: on the way, no choice of as many bytes has less damage,
-    but for the last step. `other_bytes` are those of the program that there is no choice of.
+    but for the last step. `other_bytes` are those of the program for which there is no choice.
     """
 
     def __init__(self, choices: Mapping[Unit, Iterable[Choice]], other_bytes: int):
@@ -46,9 +50,10 @@ class Curve:
         self.steps = sorted(steps, key=lambda step: -step.gain_per_byte)
 
     def within(self, n_bytes: float) -> dict[Unit, Choice]:
-        """The choice of each unit for a program of so many bytes at most. Raises HexportError where none is that small.
+        """Return the choice of each unit for a program of at most `n_bytes`.
 
-        What a step is too large for is left to the steps behind it.
+        Where a step is too large, the steps behind it may still use the bytes that are left. Raises HexportError where
+        no program is that small.
         """
         chosen, size, full = dict(self.smallest), self.size_of(self.smallest), set()
         if size > n_bytes:
@@ -63,7 +68,7 @@ class Curve:
         return chosen
 
     def points(self) -> Iterator[tuple[int, float]]:
-        """Bytes and damage behind each step, from the smallest program on."""
+        """Yield the bytes and the damage behind each step, from the smallest program on."""
         size, damage = self.size_of(self.smallest), self.damage_of(self.smallest)
         yield size, damage
         for step in self.steps:
@@ -71,15 +76,17 @@ class Curve:
             yield size, damage
 
     def size_of(self, chosen: Mapping[Unit, Choice]) -> int:
+        """Return the bytes of a program with these choices."""
         return self.other_bytes + sum(choice.n_bytes for choice in chosen.values())
 
     @staticmethod
     def damage_of(chosen: Mapping[Unit, Choice]) -> float:
+        """Return the damage of these choices together, in nats per token."""
         return sum(choice.damage for choice in chosen.values())
 
 
 def hull(choices: Iterable[Choice]) -> list[Choice]:
-    """Those that are worth their bytes, ascending: each step up gains less for a byte than the one before it."""
+    """Return the choices that are worth their bytes, ascending: each gains less per byte than the one before it."""
     best: list[Choice] = []
     for choice in sorted(choices, key=lambda choice: (choice.n_bytes, choice.damage)):
         if best and choice.damage >= best[-1].damage:

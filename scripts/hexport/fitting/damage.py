@@ -1,11 +1,11 @@
-"""Damage: what each way to code a weight costs in the KL divergence of the logits, in nats per token.
+"""Damage is what a way to code a weight costs in the KL divergence of the logits, in nats per token.
 
 A weight that is off by D changes what its projection puts out for a token, of input x, by D x. To second order, this
-costs half the mean of (g . D x)^2, where g is the gradient of the log-probability of a label that the model draws: the
-Fisher information, as in WoodFisher (arXiv 2004.14340), token by token. So a forward and a backward pass serve all ways
-to code all weights. Errors of keys and values reach later tokens, where they may add up; so the product is that of what
-the whole layer puts out, once more with the coded weight, and its gradient. Of the output projection, the divergence
-itself is taken. Codes are found on one part of the calibration data, and judged on another one.
+costs half the mean of (g . D x)^2, where g is the gradient of the log-probability of a label that the model draws. This
+is the Fisher information, as in WoodFisher (arXiv 2004.14340), token by token. So one forward and one backward pass
+serve all ways to code all weights. Errors of keys and values reach later tokens, where they may add up; for these, the
+product is taken behind the whole layer, which is computed once more with the coded weight. For the output projection,
+the divergence itself is measured. Codes are found on one part of the calibration data, and judged on another one.
 """
 
 import json
@@ -39,9 +39,9 @@ from hexport.quantization.weight_search import coded_head, coded_weight
 from hexport.quantization.weights import fake_quantised
 from hexport.quantization.weights_file import full_name
 
-LAYERS = "damage"  # a part, in the progress
-RANGES = 4  # of SeqMSE
-REACHING = ("attention.k_proj", "attention.v_proj")  # later tokens
+LAYERS = "damage"  # the name of a part in the progress
+RANGES = 4  # the most that SeqMSE tries here
+REACHING = ("attention.k_proj", "attention.v_proj")  # errors of these reach later tokens
 Candidates = Mapping[Unit, list[Precision]]
 Damages = dict[Unit, dict[Precision, float]]
 
@@ -54,11 +54,11 @@ def damages(
     folder: Path,
     progress: Progress,
 ) -> Damages:
-    """The damage of each candidate of each unit, of a checkpoint without row scales. Samples of token ids in `coding`
-    find the codes, those in `judging` say what they cost; each is read from position 0.
+    """Return the damage of each candidate of each unit, in nats per token, for a checkpoint without row scales.
 
-    What is known of a layer is in `folder` as soon as it is, and not measured again. Raises HexportError where weights
-    or hidden states are not finite.
+    Samples of token ids in `coding` find the codes, and those in `judging` tell what they cost; each is read from
+    position 0. What is known of a layer is written to `folder` at once, and not measured again. Raises HexportError
+    where weights or hidden states are not finite.
     """
     files = _files(checkpoint, candidates, coding, judging, folder)
     missing = {place: file for place, file in files.items() if not file.is_file()}
@@ -117,7 +117,7 @@ def _measure(
 def _error(
     name: str, layer: UncachedLayer, projection: str, products: torch.Tensor, precision: Precision
 ) -> torch.Tensor:
-    """What coding changes a weight by, (out, in, 1, 1). `name` is its full name."""
+    """Return what coding changes a weight by, float32 (out, in, 1, 1). `name` is its full name, for messages."""
     weight, precision = layer.get_submodule(projection).weight, _quick(precision)
     with torch.no_grad():
         coded = coded_weight(name, weight, products, precision) if precision.is_searched else None
@@ -125,7 +125,7 @@ def _error(
 
 
 def _quick(precision: Precision) -> Precision:
-    """With fewer ranges to try, which tells ways to code a weight apart as well, in a fifth of the time."""
+    """Return a precision with fewer ranges to try, which tells ways to code a weight apart in a fifth of the time."""
     return replace(precision, seq_mse=min(precision.seq_mse, RANGES))
 
 
@@ -134,7 +134,10 @@ def _fake(weight: torch.Tensor, precision: Precision, coded: CodedWeight | None)
 
 
 class _LayerJudge:
-    """Judges errors of the weights of a layer by samples before it, and gradients of their hidden states behind it."""
+    """This judge measures the damage of errors in the weights of a layer.
+
+    It takes samples before the layer, and the gradients of their hidden states behind it.
+    """
 
     def __init__(self, layer: UncachedLayer, kind: LayerKind, states: list[State], gradients: list[torch.Tensor]):
         self.layer, self.kind, self.states = layer, kind, states
@@ -144,7 +147,7 @@ class _LayerJudge:
         self.gradient = torch.cat(gradients, dim=1)[0]
 
     def damage(self, projection: str, error: torch.Tensor) -> float:
-        """Of an error (out, in, 1, 1) of a projection's weight."""
+        """Return the damage of an error (out, in, 1, 1) of a projection's weight."""
         with torch.no_grad():
             if projection in REACHING:
                 return _damage((self._behind_with(projection, error) - self.behind) * self.gradient)
@@ -160,12 +163,15 @@ class _LayerJudge:
 
 
 def _damage(products: torch.Tensor) -> float:
-    """Of products (tokens, features) of errors and gradients."""
+    """Return the damage, given products (tokens, features) of errors and gradients."""
     return float(products.sum(dim=1).square().mean()) / 2
 
 
 def _table_damage(embedded: list[torch.Tensor], gradients: list[torch.Tensor], precision: Precision) -> float:
-    """Of rows (1, n, hidden) with a scale each; without these, 16 bits for all, as all hidden states have."""
+    """Return the damage of rows (1, n, hidden_size) with a scale each; with 16 bits, there is none.
+
+    16 bits without scales are what all hidden states have.
+    """
     if precision.activation_bits == 16:
         return 0.0
     rows, gradient = (torch.cat(parts, dim=1)[0] for parts in (embedded, gradients))
@@ -199,7 +205,7 @@ def _write(file: Path, place: str, found: dict[str, dict[Precision, float]]) -> 
 
 
 def _files(checkpoint: Checkpoint, candidates: Candidates, coding, judging, folder: Path) -> dict[str, Path]:
-    """The file of each place, named by a digest of all that it depends on."""
+    """Return the file of each place, named by a digest of all that it depends on."""
     common = [*identity(checkpoint), coding, judging, code_digest("hexport/fitting/damage.py")]
     of_place: dict[str, list] = {}
     for (place, name), precisions in candidates.items():

@@ -1,4 +1,4 @@
-"""Fitting a recipe to a size or to a perplexity: predicted by the damage of each weight, and then measured."""
+"""This module fits a recipe to a size or a perplexity, which it predicts by the damage of weights and then measures."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -13,19 +13,23 @@ from hexport.fitting.curve import Choice, Curve
 from hexport.progress import Progress
 from hexport.quantization.recipe import Recipe, recipe_from
 
-MOST_MEASURED = 6  # recipes, on the way to a perplexity
-CLOSE = 0.005  # of the size: nearer to the smallest one that will do, no recipe is looked for
+MOST_MEASURED = 6  # so many recipes are measured at most on the way to a perplexity
+CLOSE = 0.005  # no recipe is looked for between two whose sizes differ by less than this part
 
 
 class Measures(Protocol):
+    """An object of this type measures the perplexity of a recipe, in units of the float model's."""
+
     def perplexity_ratio(self, recipe: Recipe) -> float: ...
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A recipe's keys beside `based_on`, and what to expect of it.
+    """A fitted recipe holds its keys beside `based_on` (`content`), and what to expect of it.
 
-    n_bytes: estimated. damage: predicted, in nats. perplexity_ratio: measured, per token.
+    n_bytes: the estimated bytes of the program.
+    damage: the predicted KL divergence, in nats per token.
+    perplexity_ratio: the measured perplexity per token, in units of the float model's.
     """
 
     content: dict[str, Any]
@@ -35,9 +39,9 @@ class Fitted:
 
 
 class Fitter:
-    """Fits a recipe on a curve; `spec` is the full content of the recipe that it is based on.
+    """A fitter looks for a recipe on a curve. `spec` is the full content of the recipe that it is based on.
 
-    measured: all recipes of the curve that were measured, by their bytes.
+    `measured` has all recipes of the curve that were measured, by their bytes.
     """
 
     def __init__(self, spec: Mapping[str, Any], name: str, n_layers: int, curve: Curve, laboratory: Measures):
@@ -45,7 +49,7 @@ class Fitter:
         self.curve, self.laboratory, self.measured = curve, laboratory, {}
 
     def to_size(self, n_bytes: int, progress: Progress) -> Fitted:
-        """The recipe of so many bytes at most, with the two ends of the curve measured beside it.
+        """Return the recipe of at most `n_bytes`, and measure the two ends of the curve beside it.
 
         Raises HexportError where no recipe is that small.
         """
@@ -56,10 +60,10 @@ class Fitter:
         return fitted
 
     def to_ratio(self, ratio: float, progress: Progress) -> Fitted:
-        """The smallest recipe with this perplexity ratio at most, of those that were measured.
+        """Return the smallest recipe with at most this perplexity ratio, of those that were measured.
 
-        Between two recipes that were measured, the logarithm of the ratio goes about as the damage does. Raises
-        HexportError where 8 bits throughout have a larger one.
+        Between two recipes that were measured, the logarithm of the ratio is taken to grow as the damage does. Raises
+        HexportError where the largest program, with the best choice of every unit, has a larger ratio.
         """
         largest, smallest = (self._measure(self._at(end), progress) for end in (math.inf, 0))
         if largest.perplexity_ratio > ratio:
@@ -79,7 +83,7 @@ class Fitter:
         return best if worse.perplexity_ratio > ratio else worse
 
     def table(self) -> Iterator[tuple[int, float, float, float | None]]:
-        """Bytes, damage, perplexity ratio as interpolated and, where there is one, as measured, along the curve."""
+        """Yield points of the curve: bytes, damage, the interpolated perplexity ratio, and the measured one or None."""
         known = sorted((fitted.damage, math.log(fitted.perplexity_ratio)) for fitted in self.measured.values())
         points = dict(self.curve.points())
         points |= {fitted.n_bytes: fitted.damage for fitted in self.measured.values()}
@@ -88,7 +92,7 @@ class Fitter:
             yield size, damage, ratio, self.measured[size].perplexity_ratio if size in self.measured else None
 
     def _between(self, worse: Fitted, best: Fitted, log_ratio: float) -> dict[Unit, Choice]:
-        """Where the logarithm of the ratio is looked for, between two recipes, with a little to spare."""
+        """Return choices between two measured recipes where the ratio is expected, with a little to spare."""
         known = [(math.log(each.perplexity_ratio), each.damage) for each in (best, worse)]
         wanted = np.interp(log_ratio * 0.98, *zip(*known, strict=True))
         size = next(size for size, damage in self.curve.points() if damage <= wanted)

@@ -1,4 +1,4 @@
-"""Gradients of a float decoder's log-probabilities, layer by layer.
+"""This module computes gradients of a float decoder's log-probabilities, layer by layer.
 
 The labels are drawn from the model's own predictions, so that a squared product of a gradient and a small change is, on
 average, twice the change's KL divergence (the Fisher information). Memory holds one layer and, of each sample, the
@@ -17,13 +17,13 @@ from hexport.progress import Progress
 from hexport.quantization.recipe import LAYER_PROJECTIONS
 from hexport.quantization.weight_inputs import pass_layer
 
-FORWARD, BACKWARD = "forward", "backward"  # parts, in the progress
+FORWARD, BACKWARD = "forward", "backward"  # names of parts in the progress
 
 
 def hidden_gradients(checkpoint: Checkpoint, states: list[State], progress: Progress) -> list[list[torch.Tensor]]:
-    """Of the hidden states (1, n, hidden) of each sample before each layer, and, last, before the epilogue.
+    """Return gradients of hidden states, float32 (1, n, hidden_size), before each layer and before the epilogue.
 
-    The states pass all layers.
+    Each inner list has one gradient per sample. The states pass all layers, and are then behind the last one.
     """
     config, before = checkpoint.config, []
     with torch.no_grad():
@@ -48,9 +48,9 @@ def hidden_gradients(checkpoint: Checkpoint, states: list[State], progress: Prog
 def projection_gradients(
     layer: UncachedLayer, kind: LayerKind, states: list[State], behind: list[torch.Tensor]
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs (in, tokens) of each projection of a layer, and gradients (out, tokens) of its outputs, of all samples.
+    """Return the inputs (in, tokens) of each projection of a layer, and the gradients (out, tokens) of its outputs.
 
-    behind: the gradients of the hidden states of each sample behind the layer.
+    The tokens are those of all samples. `behind` has the gradients of each sample's hidden states behind the layer.
     """
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     hooks = [
@@ -72,7 +72,10 @@ def projection_gradients(
 
 
 def _of_logits(head: Epilogue, hidden: torch.Tensor, labels: torch.Generator) -> torch.Tensor:
-    """Of hidden states (1, n, hidden): that of the sum over tokens of -log p(label)."""
+    """Return the gradient, with respect to hidden states (1, n, hidden_size), of the sum over tokens of -log p.
+
+    `labels` draws the token of which p is the probability.
+    """
     leaf, weight = hidden.detach().requires_grad_(), head.output.weight[:, :, 0, 0]
     normed, rows = head.norm(leaf), []
     with torch.no_grad():

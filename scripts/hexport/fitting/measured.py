@@ -1,8 +1,7 @@
-"""The real perplexity of a fitted recipe: its weights are searched, and the fake-quantised decoder reads tokens that
-the search has not seen.
+"""This module measures the perplexity of a fitted recipe on tokens that the search of its weights has not seen.
 
-Ranges of activations hardly depend on how weights are coded, so they are calibrated once, by the float weights and no
-more tokens than it takes.
+The fake-quantised decoder reads them. Ranges of activations hardly depend on how weights are coded, so they are
+calibrated once, with the float weights and on no more tokens than it takes.
 """
 
 import json
@@ -24,13 +23,13 @@ from hexport.quantization.quant_attrs import QuantAttrs, load_quant_attrs, save_
 from hexport.quantization.recipe import Recipe
 from hexport.quantization.weight_search import search
 
-JUDGED = 1 / 4  # of the calibration tokens
+JUDGED = 1 / 4  # this part of the calibration tokens judges codes
 FEWEST_TOKENS = 64
-CALIBRATED = 2048  # tokens that activations are calibrated on
+CALIBRATED = 2048  # activations are calibrated on about so many tokens
 
 
 def split(samples: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
-    """The first three quarters of calibration samples, to find codes, and the last one, to judge them.
+    """Split calibration samples: the first three quarters find codes, and the last one judges them.
 
     A sample that lies in both is cut in two. Raises HexportError for too few tokens.
     """
@@ -50,7 +49,7 @@ def split(samples: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
 
 
 def _first(samples: list[list[int]], n_tokens: int) -> Iterator[list[int]]:
-    """Samples up to the one with which there are so many tokens."""
+    """Yield samples up to the one with which there are so many tokens."""
     for sample in samples:
         if n_tokens > 0:
             yield sample
@@ -59,9 +58,9 @@ def _first(samples: list[list[int]], n_tokens: int) -> Iterator[list[int]]:
 
 @dataclass(frozen=True)
 class Laboratory:
-    """Measures recipes that differ in their weights from `base`, a recipe of the model, whose name is `base_name`.
+    """A laboratory measures recipes that differ from `base` in their weights. `base_name` is the name of that recipe.
 
-    checkpoint: its folder. What was measured is in `folder`, and is not measured again.
+    `checkpoint` is the checkpoint's folder. What was measured is in `folder`, and is not measured again.
     """
 
     model: str
@@ -74,7 +73,10 @@ class Laboratory:
     progress: Progress
 
     def perplexity_ratio(self, recipe: Recipe) -> float:
-        """Perplexity per token on the judging samples, in units of the float model's."""
+        """Return the perplexity per token on the judging samples, in units of the float model's.
+
+        Raises HexportError where perplexities are not finite.
+        """
         checkpoint = Checkpoint(self.checkpoint, recipe.basis)
         file = self.folder / "recipes" / f"{self._name(checkpoint, repr(recipe))}.json"
         if not file.is_file():

@@ -1,4 +1,4 @@
-"""The curve of a model: every weight's choices, with the bytes that they take and the damage that was measured."""
+"""This module makes the curve of a model, from the bytes and the measured damage of every choice for every weight."""
 
 from pathlib import Path
 
@@ -24,8 +24,14 @@ def model_curve(
     copies: int,
     in_blocks: bool,
 ) -> Curve:
-    """`copies`: how often a program stores its weights. `in_blocks`: whether it may have weights in blocks. The others
-    are as of `damages`, and `recipe` is what the choices start from."""
+    """Return the curve of a model. Its choices start from what `recipe` gives each weight.
+
+    context_len: tokens that a program can hold at once.
+    copies: how often a program stores its weights.
+    in_blocks: whether it may have weights in blocks.
+
+    The other arguments are as of `damages`. Raises HexportError as `damages` and `check_sizes` do.
+    """
     sizes = sizes_of(checkpoint.config)
     check_sizes(recipe, sizes)
     units = candidates(recipe, sizes, in_blocks)
@@ -34,6 +40,6 @@ def model_curve(
         unit: [Choice(each, copies * unit_bytes(sizes, unit, each), found[unit][each]) for each in precisions]
         for unit, precisions in units.items()
     }
-    # Of each, the first one is what the recipe has.
+    # The first choice of each unit is what the recipe has.
     as_it_is = sum(of_unit[0].n_bytes for of_unit in choices.values())
     return Curve(choices, copies * sum(part_bytes(recipe, sizes, context_len)) - as_it_is)

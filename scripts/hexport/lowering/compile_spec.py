@@ -1,4 +1,4 @@
-"""Options of the HTP compiler."""
+"""This module makes the options of the HTP compiler."""
 
 from executorch.backends.qualcomm.serialization.qc_schema import QcomChipset
 from executorch.backends.qualcomm.utils.utils import (
@@ -11,10 +11,11 @@ from hexport.targets.target import Target
 
 
 def compile_spec(target: Target, several_contexts: bool = False, several_graphs: bool = False) -> list[CompileSpec]:
-    """Options of the HTP compiler. Device programs take their I/O from shared buffers, which the emulator has not.
+    """Return the options of the HTP compiler, as executorch's compile specs.
 
-    Several contexts of one program share the buffer that the NPU spills to. Several graphs of one context share their
-    weights, where the target can.
+    Device programs take their inputs and outputs from shared buffers, which the emulator does not have. Several
+    contexts of one program (`several_contexts`) share the buffer that the NPU spills to. Several graphs of one context
+    (`several_graphs`) share their weights, where the target can.
     """
     return generate_qnn_executorch_compiler_spec(
         soc_model=QcomChipset[target.soc],

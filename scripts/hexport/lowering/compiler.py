@@ -1,4 +1,4 @@
-"""The HTP compiler: QNN ops in, one context binary out."""
+"""This module calls the HTP compiler, which turns QNN ops into one context binary."""
 
 import ctypes
 import json
@@ -26,8 +26,8 @@ def compile_graphs(
 ) -> None:
     """Compile all graphs in one call to one context binary, which they share, in the file `output`.
 
-    Their ops are dropped on the way. Equal ops give equal bytes. Raises HexportError when the compiler refuses (it
-    prints its reason to stderr) or crashes, and OSError where the file cannot be written.
+    The ops of the graphs are dropped on the way. Equal ops give equal bytes. Raises HexportError where the compiler
+    refuses (it prints its reason to stderr) or crashes, and OSError where the file cannot be written.
     """
     options = generate_qnn_executorch_option(compile_spec(target, several_contexts, several_graphs=len(graphs) > 1))
     advice = "the log has its last words; with little memory, raise num_sharding"
@@ -49,10 +49,11 @@ def compile_graphs(
 def _send(child: Child, graphs: list[GraphOps]) -> None:
     """Send the ops of all graphs, and each array of data once, also where graphs share it.
 
-    An array comes before the first tensor that refers to it, which has its number in the place of the data. The type
-    that torch has for its codes stays here: the compiler does not ask for it, and its process does not load torch.
+    An array comes before the first tensor that refers to it. That tensor has the array's number in the place of its
+    data. The torch type of a tensor's codes stays here: the compiler does not ask for it, and its process does not load
+    torch.
     """
-    sent: dict[tuple, int] = {}  # by place in memory; all are there from the start, so none takes another's place
+    sent: dict[tuple, int] = {}  # by place in memory: all arrays exist from the start, so none takes another's place
     for graph in graphs:
         for op, inputs, outputs, new in graph.leave():
             bare = {}
@@ -72,7 +73,10 @@ def _send(child: Child, graphs: list[GraphOps]) -> None:
 
 
 def sign(file: Path) -> None:
-    """Put hexport's signature into a context binary, in the place of the one that executorch made of its clock."""
+    """Put hexport's signature into a context binary, in place of the one that executorch makes of its clock.
+
+    Raises HexportError where the binary has not the header that executorch writes.
+    """
     binary = np.memmap(file, np.uint8, "r+")
     size = HEADER_BYTES + int.from_bytes(binary[HEADER_SIZE_AT].tobytes(), "little")
     if binary[: len(MAGIC)].tobytes() != MAGIC or len(binary) != size:

@@ -1,4 +1,4 @@
-"""The process in which the HTP compiler runs.
+"""This module runs the HTP compiler in a process of its own.
 
 The compiler numbers ops and graphs through the life of a process, and writes these numbers into the context binary. In
 a process of its own, equal ops give equal bytes, whatever was compiled or checked before them.
@@ -18,13 +18,15 @@ from hexport.qnn_sdk import load_qnn_libraries
 
 
 def compile_ops(connection: Connection, options: bytes, names: list[str], output: str) -> None:
-    """Work of a `child.Child`: compile the ops that come, to a context binary.
-
-    First come the ops of the graphs with these names, each list closed by None, and before each op the arrays that no
-    other one has referred to yet. The binary is written to the file `output`, which stays empty where the compiler
-    refuses. The answer is JSON: the peak memory of this process in MB, and of an OSError what it is made of.
+    """Compile the ops that come through `connection` to a context binary, as the work of a `child.Child`.
 
     options: executorch's options of the QNN backend, as a flatbuffer.
+    names: the names of the graphs.
+    output: the file of the binary. It stays empty where the compiler refuses.
+
+    The ops of each graph come in the order of `names`, and None closes each list. Before an op come the arrays to which
+    no earlier op has referred. The answer is JSON: `peak_rss_mb`, the peak memory of this process in MB, and `error`,
+    the number and the text of an OSError, where there was one.
     """
     load_qnn_libraries()
     graphs, arrays = [], []
@@ -47,7 +49,10 @@ def compile_ops(connection: Connection, options: bytes, names: list[str], output
 
 
 class _Wrappers:
-    """Turns ops into the compiler's own wrappers, each tensor once. Their data are in `arrays`, by number."""
+    """These wrappers stand for ops in the compiler's own classes, and for each tensor once.
+
+    The data of tensors are in `arrays`, by number.
+    """
 
     def __init__(self, arrays: list[np.ndarray]):
         self._arrays = arrays
@@ -55,7 +60,7 @@ class _Wrappers:
         self._tensors: dict[int, object] = {}
 
     def add(self, op: Op, inputs: list[int], outputs: list[int], new: dict[int, OpTensor]) -> None:
-        """An op comes with the numbers of its tensors, and with those tensors that are new."""
+        """Add an op, which comes with the numbers of its tensors and with those tensors that are new."""
         self._tensors |= {number: self._wrapper(tensor) for number, tensor in new.items()}
         wrapper = qnn.PyQnnOpWrapper(op.name, op.package, op.type)
         wrapper.AddInputTensors([self._tensors[number] for number in inputs])

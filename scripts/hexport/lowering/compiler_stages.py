@@ -1,5 +1,7 @@
-"""The stages of the HTP compiler, as it prints them for each graph: `Starting stage: Graph Optimizations` and so on,
-some with a bar that fills up, ` [####      ]  38%`."""
+"""This module follows the stages of the HTP compiler, as it prints them for each graph.
+
+It prints `Starting stage: Graph Optimizations` and so on, and for some a bar that fills up, ` [####      ]  38%`.
+"""
 
 import re
 
@@ -10,7 +12,7 @@ STAGE = re.compile(r"Starting stage: (.+)")
 
 
 class CompilerStages:
-    """Says which stage of which graph the compiler is in, by what comes to the log; without a log, nothing."""
+    """An instance says which stage of which graph the compiler is in, as the log shows. Without a log, it is silent."""
 
     def __init__(self, progress: Progress, n_graphs: int):
         self._progress, self._n_graphs, self._graph = progress, n_graphs, 0
@@ -18,7 +20,7 @@ class CompilerStages:
         self._stage = self._rest = ""
 
     def look(self) -> None:
-        """Say what has come since the last look. It never waits."""
+        """Say what has come to the log since the last look. It never waits."""
         *lines, self._rest = (self._rest + next(self._log)).split("\n")
         shown = ""
         for line in lines:

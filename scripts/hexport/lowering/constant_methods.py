@@ -1,4 +1,4 @@
-"""Constant methods: what a program says of itself to its runner."""
+"""Constant methods are what a program says of itself to its runner."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,17 @@ from hexport.quantization.recipe import Recipe
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Ids that the program carries for its runner. A tokenizer without BOS gives EOS in its place."""
+    """Special tokens are the ids that a program carries for its runner."""
 
     bos_id: int
     eos_id: int
 
     @classmethod
     def of(cls, ids: dict[str, int | None], where: Path) -> "SpecialTokens":
-        """Those of the ids of bos_token and eos_token. Raises HexportError where there is no EOS."""
+        """Return the ids of `bos_token` and `eos_token` in `ids`; without BOS, EOS takes its place.
+
+        Raises HexportError if there is no EOS. `where` is the tokenizer's path, for the message.
+        """
         bos_id, eos_id = ids.get("bos_token"), ids.get("eos_token")
         if eos_id is None:
             raise HexportError(f"{where}: the tokenizer names no EOS token; set eos_token in tokenizer_config.json")
@@ -29,7 +32,7 @@ class SpecialTokens:
 def constant_methods(
     config: DecoderConfig, attrs: QuantAttrs, recipe: Recipe, ar_len: int, context_len: int, special: SpecialTokens
 ) -> dict[str, object]:
-    """Return the constant methods by name, of a program whose decode graph has this AR length."""
+    """Return the values of the constant methods by name, for a program whose decode graph has this AR length."""
     window = {} if config.sliding_window is None else {SLIDING_WINDOW: config.sliding_window}
     return {
         "get_ar_len": ar_len,

@@ -1,8 +1,9 @@
-"""A decoder graph of one AR length, stamped from templates shard by shard.
+"""This module stamps a decoder graph of one AR length from templates, shard by shard.
 
-Values that go from shard to shard, as inputs of one context binary and outputs of an earlier one, are boundaries: the
-hidden states, and the cosines and sines. Their names, shapes and encodings follow from templates and quant attrs, so
-each shard can be made alone.
+Values that go from shard to shard, as outputs of one context binary and inputs of later ones, are boundaries: the
+hidden states, and the cosines and sines. For example, `hidden_2` is what layer 2 puts out and layer 3 takes, and
+`rope_0` are the first cosines. Their names, shapes and encodings follow from templates and quant attrs, so each shard
+can be made alone.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ STATIC = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_STATIC
 
 @dataclass(frozen=True)
 class DecoderGraph:
-    """What a graph of one AR length is stamped from."""
+    """A decoder graph holds what a graph of one AR length is stamped from."""
 
     config: DecoderConfig
     templates: Templates
@@ -38,7 +39,7 @@ class DecoderGraph:
 
     @property
     def cached(self) -> bool:
-        """Whether it takes caches; a graph that is as long as the context takes none."""
+        """Return whether the graph takes caches. One that is as long as the context takes none."""
         return "k_cache" in self.templates.layers[0].inputs
 
     def inputs(self) -> dict[str, OpTensor]:
@@ -83,12 +84,15 @@ class DecoderGraph:
 
 
 def hidden_name(layer: int) -> str:
-    """The boundary's name of the hidden states that layer `layer` takes."""
+    """Return the name of the boundary with the hidden states that layer `layer` takes: `hidden_2` for layer 3."""
     return f"hidden_{layer - 1}" if layer else "hidden"
 
 
 class ShardGraph:
-    """What one context binary computes of a decoder graph; `ops` are complete after its last part."""
+    """A shard graph is what one context binary computes of a decoder graph.
+
+    Its parts are stamped in order by `prologue`, `layer` and `epilogue`; after the last one, `ops` is complete.
+    """
 
     def __init__(self, graph: DecoderGraph, shard: Shard):
         self.graph, self.shard, self.ops = graph, shard, GraphOps()
@@ -102,7 +106,11 @@ class ShardGraph:
                 self._ropes[i] = _entering(self._ropes[i], f"rope_{i}", numbers)
 
     def prologue(self, parameters: Parameters | None) -> None:
-        """The hidden states leave where no layer follows, and those cosines and sines that later shards read."""
+        """Stamp the prologue.
+
+        The hidden states leave the shard where no layer follows, and so do the cosines and sines that later shards
+        read.
+        """
         positions = self._inputs["input_pos"] if self.graph.cached else self.graph.positions()
         inputs = {"tokens": Wire(self._inputs["tokens"]), "input_pos": Wire(positions)}
         later, layers = self.graph.ropes_from(self.shard.layers.stop), self.shard.layers
@@ -111,7 +119,11 @@ class ShardGraph:
         self._hidden, *self._ropes = self._emit(self.graph.templates.prologue, place, leaving)
 
     def layer(self, i: int, parameters: Parameters | None) -> None:
-        """The new k and v leave; so do the hidden states after the last layer, unless the epilogue is in the shard."""
+        """Stamp layer `i`.
+
+        The new k and v leave the shard. So do the hidden states after the last layer, unless the epilogue is in the
+        shard.
+        """
         kind = self.graph.config.layers[i]
         inputs = {"hidden": self._hidden, MASK: Wire(self._inputs[MASKS[kind.sliding]], MASK)}
         inputs |= {f"rope_{j}": wire for j, wire in enumerate(rope_of(kind, self._ropes))}
@@ -124,12 +136,12 @@ class ShardGraph:
         self._hidden, _, _ = self._emit(self.graph.templates.layers[i], place, leaving)
 
     def epilogue(self, parameters: Parameters | None) -> None:
-        """The logits leave."""
+        """Stamp the epilogue. The logits leave the shard."""
         place = StampPlace(EPILOGUE, self.graph.attrs, parameters, {"hidden": self._hidden})
         self._emit(self.graph.templates.epilogue, place, {0: "logits"})
 
     def _emit(self, template: Template, place: StampPlace, leaving: dict[int, str]) -> list[Wire]:
-        """Stamp a template; `leaving` names its outputs, by number, that leave the shard."""
+        """Stamp a template. `leaving` names those of its outputs, by number, that leave the shard."""
         ops, wires = stamp(template, place, leaving)
         for op in ops:
             self.ops.add(op)
@@ -141,7 +153,7 @@ def _entering(wire: Wire, name: str, numbers: dict[str, int]) -> Wire:
 
 
 def stamp_shard(graphs: list[DecoderGraph], checkpoint: Checkpoint, shard: Shard, progress: Progress) -> list[GraphOps]:
-    """Stamp a shard of all graphs; weights are read and quantised once, part by part."""
+    """Stamp a shard of all graphs. Weights are read and quantised once, part by part."""
     stamped = [ShardGraph(graph, shard) for graph in graphs]
     if shard.prologue:
         parameters = Parameters(checkpoint.prologue_parameters())
@@ -159,7 +171,7 @@ def stamp_shard(graphs: list[DecoderGraph], checkpoint: Checkpoint, shard: Shard
 
 
 def outline(graph: DecoderGraph, shard: Shard) -> GraphOps:
-    """Stamp a shard without weights: what it takes and puts out, in the order of its context binary."""
+    """Stamp a shard without weights, to learn what it takes and puts out, in the order of its context binary."""
     stamped = ShardGraph(graph, shard)
     if shard.prologue:
         stamped.prologue(None)

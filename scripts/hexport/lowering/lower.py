@@ -1,4 +1,4 @@
-"""Lowering: canonical checkpoint + quant attrs + templates -> shards -> .pte."""
+"""Lowering makes shards, and of these a .pte, from a canonical checkpoint, quant attrs and templates."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,10 @@ from hexport.quantization.quant_attrs import QuantAttrs
 
 @dataclass(frozen=True)
 class Lowered:
-    """The facts of a program's manifest. content_sha256 leaves out the signatures of its context binaries.
+    """A lowered program says what the manifest of a program holds of it.
 
-    graphs: name, shape, dtype and encoding of inputs and outputs, by method name.
+    content_sha256: the SHA-256 of the program, with zeros for the signatures of its context binaries.
+    graphs: by method name, the inputs and outputs, as of `io_table`.
     """
 
     content_sha256: str
@@ -40,7 +41,10 @@ def compile_shard(
     output: Path,
     progress: Progress,
 ) -> None:
-    """Stamp and compile shard `number`, from 0 on, of all graphs into one context binary, the file `output`."""
+    """Stamp and compile shard `number`, from 0 on, of all graphs into one context binary, the file `output`.
+
+    Raises HexportError as `plan.shards`, `plan.graphs` and `compile_graphs` do.
+    """
     target, shard, graphs = plan.target, plan.shards[number], plan.graphs(templates, attrs)
     if len(graphs) > 1 and not target.shares_weights:
         why = "the emulator" if target.emulator else f"{target.soc} ({target.htp_arch})"
@@ -60,7 +64,10 @@ def assemble_program(
     output: Path,
     progress: Progress,
 ) -> Lowered:
-    """Write a program to `output` of its shards' context binaries, in order."""
+    """Write the program whose shards have these context binaries, in order, to `output`.
+
+    Raises HexportError where there are more or fewer binaries than shards, and as `plan.graphs` and `assemble` do.
+    """
     if len(binaries) != plan.n_shards:
         raise HexportError(f"num_sharding is {plan.n_shards}, but {len(binaries)} shards are given; give each")
     graphs = plan.graphs(templates, attrs)
@@ -72,7 +79,7 @@ def assemble_program(
 
 
 def method_of(graph: DecoderGraph, shards: list[Shard], binaries: list[Path]) -> Method:
-    """The graph as its shards compute it one after the other, linked by the names of values."""
+    """Return a graph as its shards compute it one after the other, linked by the names of values."""
     inputs = graph.inputs()
     values, parts = dict(inputs), []
     for shard, binary in zip(shards, binaries, strict=True):
@@ -85,7 +92,14 @@ def method_of(graph: DecoderGraph, shards: list[Shard], binaries: list[Path]) ->
 
 
 def io_table(method: Method) -> dict[str, list[dict]]:
-    """Name, shape, dtype and encoding of each input and output, in the order of the method."""
+    """Return name, shape, dtype and encoding of each input and output, in the order of the method.
+
+    An entry of a manifest is such as
+
+        {"name": "k_cache_0", "shape": [1, 3, 64, 1023], "dtype": "uint16", "scale": 0.0003, "zero_point": 32768}
+
+    Values that are no codes, such as tokens, have neither scale nor zero_point.
+    """
 
     def row(tensor: OpTensor) -> dict:
         dtype = str(DTYPES[tensor.dtype]).removeprefix("torch.")

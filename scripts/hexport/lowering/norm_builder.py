@@ -1,8 +1,8 @@
-"""The QNN op of RMSNorm (arXiv 1910.07467), so that the HTP rounds what it puts out.
+"""This module builds the QNN op of RMSNorm (arXiv 1910.07467) so that the HTP rounds what the op puts out.
 
-The HTP cuts codes of an RmsNorm's output off: its errors lie between -1 and 0 codes, -0.5 on average, four times the
-noise of codes that are rounded. QNN's op has a bias, for which executorch gives it zeros; half a code in their place
-makes cutting off rounding. The program has no op more.
+The HTP cuts off the codes of an RmsNorm's output: its errors lie between -1 and 0 codes, -0.5 on average, and have four
+times the noise of codes that are rounded. QNN's op has a bias, for which executorch gives zeros. Half a code in their
+place turns cutting off into rounding. The program has no more ops for it.
 """
 
 import torch
@@ -11,14 +11,15 @@ from executorch.backends.qualcomm.utils.constants import QCOM_QUANT_ATTRS, QCOM_
 
 from hexport.executorch_internals import op_builder
 
-BIAS_OF_SCALE = 0.5  # the scale in which a bias is coded, in units of the output's; its code is 1
-_BIAS = "_runtime_bias"  # ends the name of the node that executorch's builder makes for it
+BIAS_OF_SCALE = 0.5  # a bias has the code 1 in a scale that is so many times the output's
+_BIAS = "_runtime_bias"  # the name of the node that executorch's builder makes for a bias ends with it
 
 
 class RoundingRmsNorm(op_builder("aten.rms_norm.default")):
-    """Takes the place of executorch's builder of this op, which makes the bias by a call of `define_tensor`."""
+    """This builder replaces executorch's builder of the op, which makes the bias by a call of `define_tensor`."""
 
     def define_tensor(self, tensor_source_node, target_build_node, tensor, *args, **options):
+        """Define a tensor as executorch does; a bias gets codes 1 in a scale of half the output's."""
         attrs = tensor_source_node.meta.get(QCOM_QUANT_ATTRS)
         if attrs is not None and tensor_source_node.name.endswith(_BIAS):
             tensor_source_node.meta[QCOM_QUANT_ATTRS] = {**attrs, QCOM_SCALE: BIAS_OF_SCALE * attrs[QCOM_SCALE]}

@@ -1,6 +1,7 @@
-"""The plain flow: the whole decoder as one graph through every step. Slow and large; the reference for the stamped one.
+"""The plain flow takes the whole decoder as one graph through every step.
 
-Tests compare ops, encodings and outputs of both flows, `benchmarks/` their time and memory.
+It is slow and large, and is the reference for the stamped flow. Tests compare ops, encodings and outputs of both flows,
+and `benchmarks/` compares their time and memory.
 """
 
 from collections.abc import Mapping
@@ -32,14 +33,17 @@ from hexport.targets.target import Target
 
 
 def decoder_inputs(config: DecoderConfig, tokens: list[int], context_len: int) -> tuple:
-    """Inputs of the decoder that read a whole sequence from position 0, with an empty cache of CL - n slots."""
+    """Return inputs of the decoder that read a whole sequence from position 0, with an empty cache of CL - n slots.
+
+    n is the number of tokens, and CL is `context_len`.
+    """
     ids, positions = token_inputs(tokens)
     masks = causal_masks(len(tokens), context_len, 0, config.sliding_window)
     return ids, masks, positions, *empty_caches(config, context_len - len(tokens))
 
 
 def prepare_decoder(checkpoint: Checkpoint, context_len: int, ar_len: int, recipe: Recipe) -> PreparedGraph:
-    """The whole decoder with observers; its points have the names that they have in the templates."""
+    """Return the whole decoder with observers. Its points have the names that they have in the templates."""
     config = checkpoint.config
     inputs = decoder_inputs(config, [0] * ar_len, context_len)
     names = ["tokens", *MASKS[: len(inputs[1])], "input_pos", *_cache_points(config)]
@@ -53,7 +57,7 @@ def calibrate_plain(
     recipe: Recipe,
     weights: Mapping[str, CodedWeight] = NO_WEIGHTS,
 ) -> QuantAttrs:
-    """Observe the whole prepared decoder on all samples, as `calibrate` does."""
+    """Observe the whole prepared decoder on all samples of token ids; return the same as `calibrate` does."""
     config = checkpoint.config
     longest = max(map(len, samples))
     prepared = prepare_decoder(checkpoint, longest, longest, recipe)
@@ -85,9 +89,9 @@ def calibrate_plain(
 def convert_decoder(
     checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, context_len: int, ar_len: int = 1
 ) -> tuple[GraphModule, tuple]:
-    """The whole decoder as a QDQ graph with the encodings of `attrs`, and inputs of its shapes.
+    """Return the whole decoder as a QDQ graph with the encodings of `attrs`, and inputs of its shapes.
 
-    It runs on the CPU as it is, at any AR length: what it computes is what a program should compute.
+    It runs on the CPU, for calls of `ar_len` tokens: what it computes is what a program should compute.
     """
     prepared = prepare_decoder(checkpoint, context_len, ar_len, recipe)
     inputs = decoder_inputs(checkpoint.config, [0] * ar_len, context_len)
@@ -100,7 +104,7 @@ def convert_decoder(
             if coded is None:
                 _answer_with(observer, *weight_encoding(observer, tensors[name]))
             else:
-                # Of what codes stand for, they are the nearest ones.
+                # Tensors take what the codes stand for: to code them again gives the same codes.
                 tensors[name].data = fake_quantised(observer, tensors[name], coded)
                 _answer_with(observer, coded.scales, torch.zeros_like(coded.scales, dtype=torch.int32))
     for point, observer in prepared.points.items():
@@ -112,14 +116,17 @@ def convert_decoder(
 def record_plain(
     checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, target: Target, context_len: int, ar_len: int = 1
 ) -> list[Op]:
-    """The ops of the whole decoder with the encodings of `attrs`, as the HTP compiler would get them."""
+    """Return the ops of the whole decoder with the encodings of `attrs`, as the HTP compiler would get them."""
     return record_ops(*convert_decoder(checkpoint, attrs, recipe, context_len, ar_len), target)
 
 
 def lower_plain(
     checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, target: Target, context_len: int, special: SpecialTokens
 ) -> bytes:
-    """The program of mode kv that `lower` makes, by executorch's own flow from end to end."""
+    """Return the bytes of the program of mode kv, as executorch's own flow makes it from end to end.
+
+    `lower` makes the same program by stamping.
+    """
     converted, inputs = convert_decoder(checkpoint, attrs, recipe, context_len)
     edge = to_edge_transform_and_lower_to_qnn(
         {KV_METHOD: converted},

@@ -1,4 +1,4 @@
-"""The plan of a program: its graphs, and how they are dealt out to shards."""
+"""A plan says which graphs a program has, and how they are dealt out to shards."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +18,10 @@ from hexport.targets.target import Target, target_named
 
 @dataclass(frozen=True)
 class Plan:
-    """What a program has: a graph of each AR length, by method name, and context binaries that these share, one per
-    shard."""
+    """A plan holds the graphs of a program and the number of its shards.
+
+    `ar_lengths` has a graph's AR length by method name. The graphs share one context binary per shard.
+    """
 
     config: DecoderConfig
     recipe: Recipe
@@ -30,7 +32,10 @@ class Plan:
 
     @cached_property
     def shards(self) -> list[Shard]:
-        """Raises HexportError where there are fewer parts than shards, and where one is more than the HTP addresses."""
+        """Return the shards, in order.
+
+        Raises HexportError where there are fewer parts than shards, and where a shard is more than the HTP addresses.
+        """
         n_bytes = part_bytes(self.recipe, sizes_of(self.config), self.context_len)
         shards = shards_of(n_bytes, self.n_shards)
         copies = self.target.copies(len(self.ar_lengths))
@@ -38,7 +43,7 @@ class Plan:
         return shards
 
     def graphs(self, templates: dict[int, Templates], attrs: QuantAttrs) -> dict[str, DecoderGraph]:
-        """The graphs by method name, from templates by AR length.
+        """Return the graphs by method name, from templates by AR length.
 
         Raises HexportError where the context is too short for them, and where the quant attrs lack a point.
         """
@@ -51,13 +56,20 @@ class Plan:
 
 
 def plan_of(settings: dict, config: DecoderConfig, recipe: Recipe) -> Plan:
-    """Settings are those of a shard."""
+    """Return the plan of the settings of a shard or program.
+
+    Of these it reads `target`, `max_seq_len`, `num_sharding` and `ar_lengths`: for example, `{"target": "SM8650",
+    "max_seq_len": 1024, "num_sharding": 1, "ar_lengths": {"kv_forward": 1, "prefill_forward": 128}}`.
+    """
     target, sizes = target_named(settings["target"]), (settings["max_seq_len"], settings["num_sharding"])
     return Plan(config, recipe, target, settings["ar_lengths"], *sizes)
 
 
 def check_context(context_len: int, ar_lengths: dict[str, int]) -> None:
-    """A prefill graph may be as long as the context; a decode graph needs a cache."""
+    """Raise HexportError where graphs do not fit the context.
+
+    A prefill graph may be as long as the context; a decode graph needs a cache.
+    """
     decode, longest = ar_lengths[KV_METHOD], max(ar_lengths.values())
     if context_len <= decode:
         raise HexportError(f"max_seq_len {context_len} leaves no cache beside the AR length {decode}; use a larger one")

@@ -1,4 +1,7 @@
-"""The .pte: context binaries as an ExecuTorch program with named methods, in the I/O order of the QNN llama runner."""
+"""This module writes the .pte: an ExecuTorch program with named methods, made of context binaries.
+
+Its inputs and outputs are in the order of the QNN llama runner.
+"""
 
 import hashlib
 import itertools
@@ -38,9 +41,11 @@ _libraries: list[torch.library.Library] = []  # an op lives as long as its libra
 
 @dataclass(frozen=True)
 class ProgramPart:
-    """A graph of one context binary: what it is fed, inputs of the method or outputs of earlier parts, and puts out.
+    """A program part is one graph of a context binary, with what it is fed and what it puts out.
 
-    Both are in the order of the binary, a file as `compiler.compile_graphs` makes its content.
+    inputs: inputs of the method, or outputs of earlier parts, in the order of the binary.
+    outputs: what it puts out, in the order of the binary.
+    binary: a file as `compiler.compile_graphs` makes it.
     """
 
     inputs: list[OpTensor]
@@ -50,7 +55,7 @@ class ProgramPart:
 
 @dataclass(frozen=True)
 class Method:
-    """I/O of a method, and the parts that compute it one after the other."""
+    """A method has inputs and outputs, and the parts that compute it one after the other."""
 
     inputs: list[OpTensor]
     outputs: list[OpTensor]
@@ -60,9 +65,9 @@ class Method:
 def assemble(methods: dict[str, Method], target: Target, constants: dict[str, object], output: Path) -> str:
     """Write context binaries as a program, which has one copy of those that methods share.
 
-    Returns its content_sha256, which takes zeros for the signatures of the context binaries: whoever signs them, it
-    stays the same. The binaries are copied from file to file, and never held. Raises HexportError where QNN cannot read
-    one, and OSError.
+    Returns the program's content_sha256, for which the signatures of context binaries count as zeros: whoever signs
+    them, it stays the same. The binaries are copied from file to file, and never held. Raises HexportError where QNN
+    cannot read a binary, and OSError where a file cannot be read or written.
     """
     several_contexts = any(len(method.parts) > 1 for method in methods.values())
     spec = compile_spec(target, several_contexts, several_graphs=len(methods) > 1)
@@ -88,9 +93,10 @@ def _header(binary: Path) -> bytes:
 
 
 def _with_spill_fill(spec: list[CompileSpec], binaries: Iterable[Path]) -> list[CompileSpec]:
-    """Options with the size of the buffer that contexts of one program spill to: the most that one of them needs.
+    """Return options with the size of the buffer that contexts of one program spill to.
 
-    executorch's `update_spill_fill_size` finds the same, but holds each binary twice.
+    It is the most that one of them needs. Raises HexportError where a binary does not tell. executorch's
+    `update_spill_fill_size` finds the same, but holds each binary twice.
     """
     (qnn_spec,) = spec
     options = flatbuffer_to_option(qnn_spec.value)
@@ -109,7 +115,7 @@ def _spill_fill_bytes(binary: Path) -> int:
 
 
 def _write(pieces: list[bytes | Path], output: Path) -> str:
-    """Write pieces of a program, of which the files are context binaries; return its content_sha256."""
+    """Write the pieces of a program, of which files are context binaries; return its content_sha256."""
     digest = hashlib.sha256()
     with open(output, "wb") as file:
         for piece in pieces:
@@ -128,7 +134,7 @@ def _write(pieces: list[bytes | Path], output: Path) -> str:
 
 
 class _ContextPartitioner(Partitioner):
-    """A delegate per context. executorch's own partitioner would merge those that feed each other."""
+    """This partitioner makes a delegate per context. executorch's own would merge those that feed each other."""
 
     def __init__(self, spec: list[CompileSpec]):
         super().__init__()
@@ -148,7 +154,7 @@ def _context_nodes(program: torch.export.ExportedProgram) -> list[torch.fx.Node]
 
 
 def executorch_config() -> ExecutorchBackendConfig:
-    """Quantised I/O, in buffers that the runner brings."""
+    """Return options that exchange quantised values, in buffers that the runner brings."""
     return ExecutorchBackendConfig(
         memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False),
         passes=[quantised_io_pass()],
@@ -156,7 +162,7 @@ def executorch_config() -> ExecutorchBackendConfig:
 
 
 def _export(name: str, method: Method) -> torch.export.ExportedProgram:
-    """A graph of one op per part, which stands for its context binary."""
+    """Export a graph of one op per part, which stands for its context binary."""
     ops = [
         _context_op(f"{name}_{next(_numbers)}", [_empty(tensor, "meta") for tensor in part.outputs])
         for part in method.parts

@@ -1,4 +1,4 @@
-"""QNN ops as plain Python data: what executorch's op builders would hand to the HTP compiler.
+"""This module records QNN ops as plain Python data: what executorch's op builders would hand to the HTP compiler.
 
 While `recording()` is active, the builders get these classes instead of the compiler's own wrappers. The method names
 are therefore those of executorch's `PyQnnManagerAdaptor`.
@@ -15,7 +15,7 @@ from hexport.executorch_internals import wrappers_replaced
 
 
 class OpTensor:
-    """One QNN tensor. Identity matters: an op's input is the very tensor that another op puts out."""
+    """An op tensor is one QNN tensor. Identity matters: an op's input is the very tensor that another op puts out."""
 
     def __init__(self, name, kind, dtype, encoding, quantization, rank, dims, dynamic_dims, data, has_data):
         self.name, self.kind, self.dtype, self.encoding = name, kind, dtype, encoding
@@ -29,10 +29,11 @@ class OpTensor:
 
     @property
     def value(self) -> str:
-        """The name of the value that it is, of an input or output: `input_3_k_cache_0@0` is k_cache_0."""
+        """Return the name of the value that an input or output holds: `k_cache_0` for `input_3_k_cache_0@0`."""
         return re.fullmatch(r"(?:input_\d+|output)_(.*)@\d+", self.name)[1]
 
     def copy(self, **changes) -> "OpTensor":
+        """Return a new tensor with these attributes changed. It shares the data, but not the quantization."""
         clone = object.__new__(OpTensor)
         clone.__dict__ = {**self.__dict__, "quantization": dict(self.quantization), **changes}
         return clone
@@ -40,6 +41,8 @@ class OpTensor:
 
 @dataclass(eq=False)
 class Op:
+    """An op is one QNN op with its tensors and parameters."""
+
     name: str
     package: str
     type: str
@@ -65,21 +68,21 @@ class Op:
 
 
 class _NameReader:
-    """Stands in for PyQnnTensorWrapper, of which the builders only ask a tensor's name."""
+    """This class stands in for PyQnnTensorWrapper, which the builders only ask for a tensor's name."""
 
     def __init__(self, tensor: OpTensor):
         self.GetName = tensor.GetName
 
 
 def recording() -> AbstractContextManager[None]:
-    """Have executorch's op builders make these classes."""
+    """Make executorch's op builders use these classes, as a context."""
     return wrappers_replaced(OpTensor, Op, _NameReader)
 
 
 class GraphOps:
-    """The ops of one graph, up to the compiler.
+    """Graph ops hold the ops of one graph, until the compiler gets them.
 
-    inputs, outputs: those of the context binary, in its order.
+    `inputs` and `outputs` are those of the context binary, in its order.
     """
 
     def __init__(self):
@@ -90,10 +93,11 @@ class GraphOps:
 
     @property
     def inputs(self) -> list[OpTensor]:
-        """By the number in their names, as executorch's runtime binds them."""
+        """Return the inputs, ordered by the number in their names, as executorch's runtime binds them."""
         return [self._inputs[number] for number in sorted(self._inputs)]
 
     def add(self, op: Op) -> None:
+        """Add an op, and note which of its tensors are inputs and outputs of the graph."""
         self.ops.append(op)
         for tensor in (*op.inputs, *op.outputs):
             if tensor not in self._known:
@@ -106,7 +110,7 @@ class GraphOps:
     def leave(self) -> Iterator[tuple[Op, list[int], list[int], dict[int, OpTensor]]]:
         """Yield each op without its tensors, the numbers of its inputs and outputs, and those tensors that are new.
 
-        The ops are dropped on the way, and the data of their tensors: each is in memory once.
+        The ops are dropped on the way, and so are the data of their tensors: each is in memory once.
         """
         numbers: dict[OpTensor, int] = {}
         ops, self.ops = self.ops[::-1], []

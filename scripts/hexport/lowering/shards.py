@@ -1,4 +1,4 @@
-"""Shards: how the parts of a decoder are dealt out to context binaries."""
+"""Shards are what the parts of a decoder are dealt out to, each of them one context binary."""
 
 import itertools
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from hexport.errors import HexportError
 
-CONTEXT_LIMIT = 2**32 - 2**27  # bytes; a context of the HTP addresses 4 GB, of which some go to what is no weight
+CONTEXT_LIMIT = 2**32 - 2**27  # bytes: an HTP context addresses 4 GB, and some of these hold no weights
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive parts of a decoder, which are compiled to one context binary.
+    """A shard holds consecutive parts of a decoder, which are compiled to one context binary.
 
     Of 4 layers in 3 shards of about the same size, the first may be the prologue alone, `Shard(True, range(0, 0),
     False)`, the second `Shard(False, range(0, 3), False)`, and the third `Shard(False, range(3, 4), True)`.
@@ -25,7 +25,7 @@ class Shard:
 def shards_of(part_bytes: list[int], n_shards: int) -> list[Shard]:
     """Deal out the prologue, the layers and the epilogue, with these bytes, to exactly `n_shards` shards.
 
-    The largest is as small as it can be; where several ways are left, the one with the least sum of squares.
+    The largest shard is as small as it can be; of several such ways, the one with the least sum of squares is taken.
     Raises HexportError where there are fewer parts than shards.
     """
     n_parts, n_layers = len(part_bytes), len(part_bytes) - 2
@@ -56,7 +56,7 @@ def check_addressable(stored_bytes: list[int], shards: list[Shard]) -> None:
 
 
 def shard_sums(part_bytes: list[int], shards: list[Shard]) -> list[int]:
-    """The bytes of each shard."""
+    """Return the bytes of each shard."""
     prologue, *layers, epilogue = part_bytes
     return [
         prologue * shard.prologue + sum(layers[i] for i in shard.layers) + epilogue * shard.epilogue for shard in shards
@@ -64,7 +64,7 @@ def shard_sums(part_bytes: list[int], shards: list[Shard]) -> list[int]:
 
 
 def _cuts(sizes: list[int], n_shards: int) -> list[int]:
-    """Where the second shard begins, the third and so on."""
+    """Return the parts where the second shard begins, the third and so on."""
     sums = [0, *itertools.accumulate(sizes)]
     largest = _least(sums, n_shards, lambda rest, size: max(rest, size))[0]
     squares = _least(sums, n_shards, lambda rest, size: rest + size**2 if size <= largest else float("inf"))
@@ -72,8 +72,10 @@ def _cuts(sizes: list[int], n_shards: int) -> list[int]:
 
 
 def _least(sums: list[int], n_shards: int, add: Callable[[float, int], float]) -> tuple[float, list[int]]:
-    """The least cost of parting `sums` into shards, whose sizes `add` adds to the cost of those before, and where they
-    begin."""
+    """Return the least cost of parting `sums` into shards, and where the shards begin.
+
+    `add` adds the size of a shard to the cost of those before it.
+    """
     n = len(sums) - 1
     best: list[tuple[float, list[int]]] = [(0, [])] + [(float("inf"), [])] * n
     for _ in range(n_shards):

@@ -1,4 +1,4 @@
-"""Stamping: a template's ops once per layer, with that layer's encodings and quantised weights filled in."""
+"""Stamping repeats a template's ops once per layer, with that layer's encodings and quantised weights filled in."""
 
 from dataclasses import dataclass, field
 
@@ -37,7 +37,7 @@ NATIVE = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_NATIVE
 
 @dataclass(frozen=True)
 class Wire:
-    """A tensor between stamps, and the point in the quant attrs that says how it is coded."""
+    """A wire is a tensor between stamps, with the point in the quant attrs that says how it is coded."""
 
     tensor: OpTensor
     point: str | None = None
@@ -45,7 +45,15 @@ class Wire:
 
 @dataclass
 class Parameters:
-    """The parameters of a place of the decoder; and, so that graphs share them, their codes and what heads have."""
+    """Parameters hold the float tensors of a place of the decoder, and their codes, so that graphs share these.
+
+    tensors: float tensors by name.
+    per_tensor: codes of parameters with a single scale, by name and encoding.
+    per_channel: weights and biases quantised per output channel, by name.
+    of_heads: the codes of some output channels, such as those of a head, by name and channels.
+
+    The last three are filled when a graph is stamped, and are there for the next graph.
+    """
 
     tensors: dict[str, torch.Tensor]
     per_tensor: dict[tuple[str, Encoding], np.ndarray] = field(default_factory=dict)
@@ -55,9 +63,11 @@ class Parameters:
 
 @dataclass
 class StampPlace:
-    """One place of the decoder that a template is stamped at: its name (`layers.3`), encodings and parameters.
+    """A stamp place is where in the decoder a template is stamped: its name, encodings, parameters and inputs.
 
-    Without parameters, tensors that hold some stay blank.
+    For example, `StampPlace("layers.3", attrs, parameters, {"hidden": wire, …})` is layer 3. There, the template's
+    point `attention.q_rope.mul` is `layers.3.attention.q_rope.mul`, and `hidden` is the point of the wire, which layer
+    2 puts out: `layers.2.add_1`. Without parameters, tensors that hold some stay blank.
     """
 
     name: str
@@ -66,14 +76,15 @@ class StampPlace:
     inputs: dict[str, Wire] = field(default_factory=dict)
 
     def point(self, point: str) -> str:
-        """A template's point by its name in the quant attrs."""
+        """Return the name in the quant attrs of a point of the template."""
         return self.inputs[point].point if point in self.inputs else f"{self.name}.{point}"
 
 
 def stamp(template: Template, place: StampPlace, program_outputs: dict[int, str]) -> tuple[list[Op], list[Wire]]:
     """Instantiate a template; return its ops and what it puts out.
 
-    `program_outputs` names the outputs, by number, that leave the program; the others stay inside it.
+    `program_outputs` names the outputs, by number, that leave the program; the others stay inside it. Raises
+    HexportError where the quant attrs lack a point.
     """
     stamped = {template.inputs[name]: wire.tensor for name, wire in place.inputs.items()}
     for number, tensor in enumerate(template.outputs):
@@ -95,13 +106,15 @@ def stamp(template: Template, place: StampPlace, program_outputs: dict[int, str]
 
 
 def wire_from(template: Template, place: StampPlace, number: int) -> Wire:
-    """What a stamp puts out as output `number`, without stamping it."""
+    """Return what a stamp puts out as output `number`, without stamping it."""
     tensor = template.outputs[number]
     return Wire(_fill(template, tensor, place), place.point(template.fillings[tensor].point))
 
 
 def _stamped_op(op: Op, place: StampPlace, inputs: list[OpTensor], outputs: list[OpTensor]) -> Op:
-    """A conversion between unsigned and signed 16-bit codes of one scale is a cast, as executorch's builder makes it
+    """Return a copy of a template's op for a place, with these tensors.
+
+    A conversion between unsigned and signed 16-bit codes of one scale is a cast, as executorch's builder makes it
     (op_to.py). Only the encodings of the place tell, so the template has a conversion.
     """
     kind = CAST if op.type == CONVERT and _castable(inputs[0], outputs[0]) else op.type
@@ -117,7 +130,7 @@ def _castable(a: OpTensor, b: OpTensor) -> bool:
 def program_input(
     template: Template, template_name: str, number: int, name: str, encoding: Encoding | None
 ) -> OpTensor:
-    """The program's input tensor for a template's input. The runtime binds inputs by the number in their names."""
+    """Return the program's input tensor for a template's input. The runtime binds inputs by the numbers in names."""
     tensor = template.inputs[template_name].copy(name=f"input_{number}_{name}@0")
     if encoding is not None:
         tensor.quantization |= {QCOM_SCALE: encoding.scale, QCOM_OFFSET: -encoding.zero_point}
@@ -126,9 +139,10 @@ def program_input(
 
 @dataclass
 class _Quantised:
-    """A parameter in codes, laid out as QNN holds it, output channels last.
+    """An instance is a parameter in codes, laid out as QNN holds it, output channels last.
 
-    scales: float32 (out,). blocks: uint8 (out, blocks), the scale of each block in units of its channel's, if any.
+    scales: float32 (out,).
+    blocks: uint8 (out, blocks), the scale of each block in units of its channel's, if there are blocks.
     """
 
     codes: np.ndarray
@@ -137,7 +151,7 @@ class _Quantised:
 
 
 def _fill(template: Template, tensor: OpTensor, place: StampPlace) -> OpTensor:
-    """A copy of a template's tensor with the encoding and the data of a place."""
+    """Return a copy of a template's tensor with the encoding and the data of a place."""
     stamped = tensor.copy(name=f"{place.name}.{tensor.name}")
     filling = template.fillings.get(tensor)
     if filling is None:
@@ -148,7 +162,7 @@ def _fill(template: Template, tensor: OpTensor, place: StampPlace) -> OpTensor:
     if place.parameters is None:
         return stamped
     name, parameters = filling.parameter, place.parameters
-    own = name in parameters.tensors  # else it is a constant of the template
+    own = name in parameters.tensors  # otherwise it is a constant of the template
     parameter = parameters.tensors[name] if own else template.constants[name]
     coding = template.codings.get(filling.bias_of or name)
     if filling.channels is None:
@@ -175,7 +189,10 @@ def _fill(template: Template, tensor: OpTensor, place: StampPlace) -> OpTensor:
 
 
 def _set_encoding(tensor: OpTensor, encoding: Encoding, of_scale: float = 1.0) -> None:
-    """Offset 0 stays 0: the bias that QNN's RmsNorm demands is coded in units of its output's scale, around zero."""
+    """Set the encoding of a tensor, but leave an offset of 0.
+
+    The bias that QNN's RmsNorm demands is coded around zero, in units of its output's scale.
+    """
     offset = -encoding.zero_point if tensor.quantization[QCOM_OFFSET] else 0
     tensor.quantization |= {QCOM_SCALE: of_scale * encoding.scale, QCOM_OFFSET: offset}
 
@@ -189,7 +206,7 @@ def _parameter_encoding(
 
 
 def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, dtype: np.dtype) -> np.ndarray:
-    """Flat."""
+    """Return the codes of a parameter, flat."""
     values, codes = parameter.reshape(-1), np.empty(parameter.numel(), dtype)
     for start in range(0, len(codes), CHUNK):
         codes[start : start + CHUNK] = torch.ops.quantized_decomposed.quantize_per_tensor(
@@ -217,7 +234,7 @@ def _quantise(
 
 
 def _quantise_bias(bias: torch.Tensor, scales: torch.Tensor) -> _Quantised:
-    """A convolution adds its bias (out,) to sums of products: 32-bit codes in the scale of these products."""
+    """Quantise a bias (out,) to 32-bit codes in the scale of the products to whose sums the convolution adds it."""
     scales, zero_points = scales.float(), torch.zeros_like(scales, dtype=torch.int32)
     limits = torch.iinfo(torch.int32)
     quantised = torch.ops.quantized_decomposed.quantize_per_channel(
@@ -227,7 +244,7 @@ def _quantise_bias(bias: torch.Tensor, scales: torch.Tensor) -> _Quantised:
 
 
 def _quantise_weight(weight: torch.Tensor, observer: Observer, coded: CodedWeight, quantization: dict) -> _Quantised:
-    """A convolution's weight (out, in, 1, 1) in QNN's layout (1, 1, in, out)."""
+    """Quantise a convolution's weight (out, in, 1, 1) in QNN's layout (1, 1, in, out)."""
     scales, quantised = coded.scales, coded.codes
     if quantised is None:
         quantised = codes(observer, weight, scales, torch.zeros_like(scales, dtype=torch.int32))

@@ -1,4 +1,4 @@
-"""A layer or the epilogue as a program of its own, which also puts out what each op inside computes."""
+"""This module makes a program of a layer or of the epilogue that also puts out what each op inside computes."""
 
 import re
 from dataclasses import dataclass
@@ -22,13 +22,18 @@ from hexport.targets.target import Target
 
 OUTPUT = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_APP_READ
 METHOD = "forward"
-# They move codes, or write the same values in other codes. The ops of points compute them.
+# These ops move codes, or write the same values in other codes. They compute no values of points.
 MOVES = {"Cast", "Concat", "Convert", "Gather", "Reshape", "StridedSlice", "Transpose"}
 
 
 @dataclass(frozen=True)
 class Tap:
-    """An output of an op: its QNN type, the point that it computes, and the number of the head that it is of, or 0."""
+    """A tap is an output of an op inside a part.
+
+    op: the QNN type of the op.
+    point: the point that it computes.
+    head: the number of the attention head that it is of, or 0.
+    """
 
     op: str
     point: str
@@ -36,9 +41,9 @@ class Tap:
 
 
 class TappedPart:
-    """A part that is loaded on the emulator, of a graph that is as long as its context.
+    """A tapped part is loaded on the emulator. Its graph is as long as the context.
 
-    The HTP compiler may put ops together where it need not put out what lies between them, and then round otherwise.
+    The HTP compiler may put ops together where it need not put out what lies between them, and then round differently.
     """
 
     def __init__(self, method: object, ops: GraphOps, taps: dict[OpTensor, Tap]):
@@ -46,12 +51,15 @@ class TappedPart:
 
     @property
     def inputs(self) -> list[str]:
-        """The names of the values that it takes."""
+        """Return the names of the values that it takes."""
         return [tensor.value for tensor in self._inputs]
 
     def __call__(self, codes: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Run on codes by the names of values. Returns the values that leave the part, in codes as they are; and
-        those of each point, (tokens, features), the heads one after the other."""
+        """Run the part on codes by the names of values.
+
+        Returns the values that leave the part, in codes as they are; and those of each point, (tokens, features), where
+        the heads of an attention follow each other.
+        """
         given = [torch.from_numpy(np.ascontiguousarray(codes[it.value]).reshape(it.dims)) for it in self._inputs]
         found = dict(zip(self._outputs, (array.numpy() for array in self._method.execute(given)), strict=True))
         values = {tensor.value: array for tensor, array in found.items() if tensor not in self._taps}
@@ -63,14 +71,14 @@ class TappedPart:
 
     @property
     def op_of(self) -> dict[str, str]:
-        """The QNN op of each point."""
+        """Return the QNN op of each point."""
         return {tap.point: tap.op for tap in self._taps.values()}
 
 
 def tapped_layer(
     graph: DecoderGraph, i: int, checkpoint: Checkpoint, target: Target, folder: Path, progress: Progress
 ) -> TappedPart:
-    """Compile and load layer `i` with taps. Files are left in `folder`."""
+    """Compile and load layer `i` with taps. Its files are left in `folder`."""
     stamped = ShardGraph(graph, Shard(False, range(i, i + 1), False))
     stamped.layer(i, Parameters(checkpoint.layer_parameters(i)))
     return _loaded(stamped.ops, _points(graph.templates.layers[i], f"layers.{i}"), target, folder, progress)
@@ -79,7 +87,7 @@ def tapped_layer(
 def tapped_epilogue(
     graph: DecoderGraph, checkpoint: Checkpoint, target: Target, folder: Path, progress: Progress
 ) -> TappedPart:
-    """Compile and load the epilogue with taps."""
+    """Compile and load the epilogue with taps. Its files are left in `folder`."""
     n = graph.config.n_layers
     stamped = ShardGraph(graph, Shard(False, range(n, n), True))
     stamped.epilogue(Parameters(checkpoint.epilogue_parameters()))
@@ -87,7 +95,7 @@ def tapped_epilogue(
 
 
 def _points(template: Template, place: str) -> dict[str, str]:
-    """The point of each activation, by the name of its stamped tensor."""
+    """Return the point of each activation, by the name of its stamped tensor."""
     return {f"{place}.{it.name}": filling.point for it, filling in template.fillings.items() if it.data is None}
 
 

@@ -1,4 +1,4 @@
-"""Layer templates: the QNN ops of one prologue, layer or epilogue, with holes where encodings and weights go."""
+"""Layer templates hold the QNN ops of one prologue, layer or epilogue, with holes for encodings and weights."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from hexport.quantization.weights import ParameterCoding
 
 @dataclass(frozen=True)
 class Filling:
-    """What a quantised tensor of a template stands for.
+    """A filling says what a quantised tensor of a template stands for.
 
     point: the quantisation point whose encoding it carries; None where the parameter itself decides.
     parameter: the parameter that it holds, if it is static data.
@@ -29,18 +29,20 @@ class Filling:
 
     @property
     def decides(self) -> bool:
-        """Whether the parameter, and no point, decides the scale."""
+        """Return whether the parameter, and no point, decides the scale."""
         return self.parameter is not None and (self.point is None or self.bias_of is not None)
 
 
 @dataclass
 class Template:
-    """Recorded ops, and what fills their tensors. Inputs go by name; outputs are in the order of the graph's.
+    """A template holds recorded ops and what fills their tensors.
 
-    Tensors that hold a parameter have `blank` data, of which only the type and the shape say something.
-
+    inputs: tensors by name.
+    outputs: tensors in the order of the graph's outputs.
     codings: how each parameter is quantised whose own values decide its scale.
     constants: quantised tensors that are the same at every place, by name: numbers in the decoder's code, rope tables.
+
+    Tensors that hold a parameter have `blank` data, of which only the type and the shape say something.
     """
 
     ops: list[Op]
@@ -53,24 +55,25 @@ class Template:
 
 @dataclass
 class Templates:
-    """Those of a decoder, for one AR length, context length and HTP architecture."""
+    """Templates hold the templates of a decoder, for one AR length, context length and HTP architecture."""
 
     prologue: Template
-    layers: list[Template]  # of each layer; layers that are alike share one
+    layers: list[Template]  # one of each layer; layers that are alike share one object
     epilogue: Template
 
     @property
     def ar_len(self) -> int:
+        """Return how many tokens a call of their graph reads."""
         return self.prologue.inputs["tokens"].dims[-1]
 
 
 def blank(dtype: np.dtype, shape: list[int]) -> np.ndarray:
-    """An array that takes no memory."""
+    """Return an array of this type and shape that takes no memory. It cannot be written to."""
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def resize(template: Template, old: int, new: int) -> None:
-    """Give a template's dimensions of one size another size, in tensors and in the channels that fill them."""
+    """Change a template's dimensions of size `old` to size `new`, in tensors and in the channels that fill them."""
     for tensor in unique_tensors(template.ops):
         if old in tensor.dims:
             tensor.dims = [new if size == old else size for size in tensor.dims]
@@ -82,4 +85,5 @@ def resize(template: Template, old: int, new: int) -> None:
 
 
 def unique_tensors(ops: list[Op]) -> list[OpTensor]:
+    """Return each tensor of these ops once, in the order of their first use."""
     return list(dict.fromkeys(tensor for op in ops for tensor in (*op.inputs, *op.outputs)))

@@ -1,4 +1,6 @@
-"""Template files: the templates of one AR length as JSON, equal bytes for equal templates, with nothing that runs.
+"""Template files hold the templates of one AR length as JSON. They hold no code, and equal templates give equal bytes.
+
+A file is
 
     {"format": 2, "prologue": …, "layers": […], "layer_of": [0, 0, 1], "epilogue": …}
 
@@ -6,10 +8,10 @@
 
     {"tensors": […], "ops": […], "inputs": {"hidden": 3}, "outputs": [97], "codings": {…}, "constants": {…}}
 
-in which ops name tensors by their numbers. Values that JSON has not are objects with one key: an array of numbers
-{"array": [dtype, shape, base64 of the bytes]}, data that a parameter takes the place of {"blank": [dtype, shape]}, a
-name in torch {"torch": "int8"}, a name of QNN {"qnn": ["Qnn_DataType_t", "QNN_DATATYPE_SFIXED_POINT_8"]}, and a tuple
-{"tuple": […]}.
+in which ops name tensors by their numbers. Values for which JSON has no form are objects with one key: an array of
+numbers {"array": [dtype, shape, base64 of the bytes]}, data that a parameter takes the place of {"blank": [dtype,
+shape]}, a name in torch {"torch": "int8"}, a name of QNN {"qnn": ["Qnn_DataType_t", "QNN_DATATYPE_SFIXED_POINT_8"]},
+and a tuple {"tuple": […]}.
 """
 
 import base64
@@ -34,7 +36,7 @@ TENSOR_KEYS = ("name", "kind", "dtype", "encoding", "quantization", "dims", "dyn
 
 
 def write_templates(path: Path, templates: Templates) -> None:
-    """Write templates to an open file's path, such as `provenance.atomic_path` yields."""
+    """Write templates to a path, such as the temporary one that `provenance.atomic_path` yields."""
     distinct = list({id(layer): layer for layer in templates.layers}.values())
     numbers = {id(layer): i for i, layer in enumerate(distinct)}
     content = {
@@ -65,7 +67,7 @@ def read_templates(path: Path) -> Templates:
 
 
 def templates_by_ar_len(files: Iterable[Path]) -> dict[int, Templates]:
-    """Read several files. Raises HexportError as `read_templates` does."""
+    """Read several files, and return their templates by AR length. Raises HexportError as `read_templates` does."""
     return {templates.ar_len: templates for templates in map(read_templates, files)}
 
 
@@ -129,12 +131,12 @@ def _op_from(op: dict, tensors: list[OpTensor]) -> Op:
 def _coding_from(coding: dict) -> ParameterCoding:
     block = coding["block_size"]
     known = ParameterCoding(**coding | {"block_size": block and tuple(block)})
-    observer_for(known)  # fails for one that is not known
+    observer_for(known)  # it fails for one that is not known
     return known
 
 
 def _ranges(channels: np.ndarray) -> list[list[int]]:
-    """First and last channel of each run of channels that follow each other."""
+    """Return the first and the last channel of each run of channels that follow each other."""
     runs = np.split(channels, np.flatnonzero(np.diff(channels) != 1) + 1)
     return [[int(run[0]), int(run[-1])] for run in runs]
 

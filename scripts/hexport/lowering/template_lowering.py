@@ -1,4 +1,4 @@
-"""Making a template: a prepared graph goes through executorch's QNN flow, and its ops are recorded.
+"""This module makes a template: a prepared graph goes through executorch's QNN flow, and its ops are recorded.
 
 A template is lowered like any model, once. To find out afterwards which calibrated encoding and which parameter (and
 which of its output channels) each QNN tensor stands for, the observers hand out tags instead of scales: numbers that
@@ -65,6 +65,7 @@ def lower_template(prepared: PreparedGraph, target: Target) -> Template:
 
 
 def example_inputs(graph_module: GraphModule) -> tuple[torch.Tensor, ...]:
+    """Return inputs of zeros in the shapes and dtypes that the graph was exported with."""
     return tuple(
         torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype)
         for node in graph_module.graph.nodes
@@ -73,7 +74,7 @@ def example_inputs(graph_module: GraphModule) -> tuple[torch.Tensor, ...]:
 
 
 def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op]:
-    """Pass a quantised graph through executorch's whole QNN flow, up to the call of the HTP compiler.
+    """Pass a quantised graph through executorch's whole QNN flow, up to the call of the HTP compiler; return its ops.
 
     Raises HexportError where the QNN backend cannot take every op, and so cuts the graph.
     """
@@ -107,16 +108,16 @@ def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op
 
 
 def io_names(program: ExportedProgram) -> tuple[set[str], int]:
-    """The names of a program's inputs, and how many outputs it has."""
+    """Return the names of a program's inputs, and how many outputs it has."""
     return set(program.graph_signature.user_inputs), len(program.graph_signature.user_outputs)
 
 
 class _RecordedAll(Exception):
-    """Leaves executorch's flow once the ops are known."""
+    """This exception leaves executorch's flow once the ops are known."""
 
 
 def quantized_io_passes(converted: GraphModule) -> dict:
-    """The default passes, with every float input and every output of the graph exchanged as codes of 8 or 16 bits."""
+    """Return the default passes, which are to exchange float inputs and all outputs as codes of 8 or 16 bits."""
     inputs = {node.name for node in converted.graph.nodes if node.op == "placeholder"}
 
     def io_dtype(node: Node) -> torch.dtype | None:
@@ -132,7 +133,7 @@ def quantized_io_passes(converted: GraphModule) -> dict:
 
 
 class _Tags:
-    """The tags that the observers of one graph hand out, and how to read them."""
+    """Tags are what the observers of one graph hand out in place of scales; an instance can read them back."""
 
     def __init__(self, prepared: PreparedGraph):
         self.by_scale: dict[float, Filling] = {}
@@ -168,18 +169,21 @@ class _Tags:
 
 
 def channel_encodings(quantization: dict) -> np.ndarray | None:
-    """Scale and offset of each output channel, where a tensor has them; of blocks, their unit."""
+    """Return the scale and offset of each output channel, or None where a tensor has none.
+
+    For a tensor in blocks, the scale is the unit of its blocks' scales.
+    """
     return quantization.get(QCOM_BLOCK_SCALE_OFFSET, quantization.get(QCOM_SCALE_OFFSET))
 
 
 def _channel_tags(number: int) -> np.ndarray:
-    """Scales of a parameter with up to 2^18 output channels: the mantissa is the parameter's number and the channel."""
+    """Return tags, float32 (2^18,), of a parameter's output channels: a mantissa holds `number` and the channel."""
     codes = (number << CHANNEL_BITS) + np.arange(2**CHANNEL_BITS, dtype=np.float64)
     return (PARAMETER_TAG * (1 + codes / 2**23)).astype(np.float32)
 
 
 def _answer_with(observer: Observer, tags: np.ndarray) -> None:
-    """Let an observer hand out tags for scales. Its class still computes the real ones."""
+    """Make an observer hand out tags for scales. Its class still computes the real ones."""
     compute = observer.calculate_qparams
 
     def calculate_qparams():
@@ -226,7 +230,7 @@ def _empty(tensor: OpTensor, filling: Filling) -> None:
 
 
 def _biases(ops: list[Op], tags: _Tags) -> dict[OpTensor, Filling]:
-    """The biases of convolutions. Their scales are products of tags, so their place tells what they are."""
+    """Return the biases of convolutions. Their scales are products of tags, so only their place identifies them."""
     biases = {}
     for op in ops:
         if op.type == CONVOLUTION and len(op.inputs) == 3:

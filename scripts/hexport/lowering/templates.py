@@ -1,4 +1,7 @@
-"""The templates of a decoder, for one AR length, context length and HTP architecture. They hold no weights."""
+"""This module makes the templates of a decoder, for one AR length, context length and HTP architecture.
+
+They hold no weights.
+"""
 
 import itertools
 from dataclasses import replace
@@ -48,6 +51,6 @@ def _with_overrides(template: tuple) -> str:
 
 
 def with_small_vocabulary(config: DecoderConfig, context_len: int, ar_len: int) -> DecoderConfig:
-    """A stand-in for templates, which then need no memory for vocabularies. No other size of them equals its own."""
+    """Return a config with a vocabulary that needs little memory. No other size in a template equals its size."""
     taken = {config.hidden_size, context_len, ar_len, *(rope.dims // 2 for rope in config.ropes)}
     return replace(config, vocab_size=next(size for size in itertools.count(97) if size not in taken))

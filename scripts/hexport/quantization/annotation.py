@@ -1,4 +1,4 @@
-"""Annotation: a recipe's precision at every op of an exported graph, in the terms of executorch's QnnQuantizer."""
+"""Annotation gives every op of an exported graph a recipe's precision, in the terms of executorch's QnnQuantizer."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -38,9 +38,10 @@ CONVOLUTION = torch.ops.aten.conv2d.default
 
 
 class ByPoint(QuantizationStrategy):
-    """What a recipe says of the point of a node.
+    """This strategy annotates each node as a recipe says of the node's point.
 
-    `place` is that of the graph: a layer's number, prologue or epilogue. It is None for a graph of the whole decoder.
+    `place` is that of the graph: a layer's number, `prologue` or `epilogue`. It is None for a graph of the whole
+    decoder, where the name of a point also holds its place.
     """
 
     def __init__(self, recipe: Recipe, place: str | None, supported_ops: set):
@@ -51,6 +52,7 @@ class ByPoint(QuantizationStrategy):
         return node.target in self.targets
 
     def get_quant_config(self, node: Node):
+        """Return what executorch is to annotate this node with, or None for an op that is not supported."""
         if not self._matches(node):
             return None
         if node not in self.names:
@@ -60,7 +62,10 @@ class ByPoint(QuantizationStrategy):
 
 
 def quantizer(recipe: Recipe, place: str | None, soc: str = "SM8650") -> QnnQuantizer:
-    """The annotator of a graph. The SoC only limits what may be annotated, never a scale."""
+    """Return the annotator of a graph that lies at `place` (see `ByPoint`).
+
+    The SoC only limits which ops may be annotated; no scale depends on it.
+    """
     annotator = QnnQuantizer(soc_model=QcomChipset[soc])
     rules = QuantRecipe(DTYPES[16, 8], False, act_observer=MinMaxObserver, granularity=QuantGranularity.PER_TENSOR)
     add_strategy(rules, ByPoint(recipe, place, annotator.supported_ops))
@@ -72,7 +77,7 @@ def quantizer(recipe: Recipe, place: str | None, soc: str = "SM8650") -> QnnQuan
 
 
 class _Fixed(QuantizationStrategy):
-    """One precision for every node that asks."""
+    """This strategy annotates every node that asks with one precision."""
 
     def _matches(self, node: Node) -> bool:
         return True

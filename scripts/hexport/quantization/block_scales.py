@@ -1,8 +1,8 @@
-"""SeqMSE for a weight in blocks whose codes make up for each other's errors: a scale for each block.
+"""This module searches a scale for each block of a weight whose codes make up for each other's errors (GPTQ).
 
 QNN holds the scale of a block as an integer of 1 to 16 times that of its output channel (LPBQ). For each range of a
-channel that is tried, each block gets the integer with which its own part of the output errs least; what goes on
-between blocks is left to GPTQ.
+channel that is tried (SeqMSE), each block gets the integer with which its own part of the output errs least. What the
+errors of different blocks do to each other is left to GPTQ.
 """
 
 import math
@@ -17,10 +17,11 @@ from hexport.quantization.weights import weight_encoding
 def block_scales(
     weight: torch.Tensor, products: torch.Tensor, observer: PerBlockParamObserver, candidates: int
 ) -> torch.Tensor:
-    """Float32 (out, blocks, 1, 1) of a weight (out, in, 1, 1), given the sum of products of its inputs (in, in).
+    """Return scales, float32 (out, blocks, 1, 1), of a weight, float32 (out, in, 1, 1).
 
-    The block with the largest weight has the integer 16, and its range is one of `candidates`, evenly spaced up to
-    min-max. A channel keeps its min-max ranges where no candidate is better.
+    `products` is the sum of x xᵀ over the weight's inputs x, float32 (in, in). In each output channel, the block with
+    the largest weight has the integer 16, and its range is one of `candidates`, evenly spaced up to min-max. A channel
+    keeps its min-max ranges where no candidate is better.
     """
     width = observer.block_size[1]
     own = torch.stack([products[i : i + width, i : i + width] for i in range(0, len(products), width)])
@@ -31,7 +32,7 @@ def block_scales(
 def _block_scales(
     weight: torch.Tensor, products: torch.Tensor, observer: PerBlockParamObserver, candidates: int
 ) -> torch.Tensor:
-    """products: of the inputs of each block (blocks, width, width)."""
+    """Return the scales of some rows of a weight. `products` are of each block's inputs, (blocks, width, width)."""
     scales, _ = weight_encoding(observer, weight)
     n_out, shape = len(weight), scales.shape
     best = scales.reshape(n_out, -1).clone()

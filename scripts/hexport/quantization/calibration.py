@@ -1,4 +1,4 @@
-"""Calibration, layer by layer: all samples pass the template with the weights of layer i, then those of layer i + 1.
+"""Calibration works layer by layer: all samples pass the template with the weights of layer i, then of layer i + 1.
 
 Memory holds one layer and the hidden states of the samples. The ranges are those that the whole prepared model would
 observe, because the templates run the same ops on the same values.
@@ -55,12 +55,12 @@ from hexport.quantization.recipe import (
 from hexport.quantization.vocabulary import prologue_of, row_blocks
 from hexport.quantization.weights import fake_quantised
 
-# Inputs of a layer that other layers share; the other points of a layer's template are the layer's own.
+# Inputs of a layer that other layers share. The other points of a layer's template are the layer's own.
 SHARED_INPUTS = {"hidden", MASK, *(f"rope_{i}" for i in range(len(TABLES)))}
 # The templates are exported at this AR length and run at the length of each sample.
 EXPORT_LENGTH = 8
 EPILOGUE_POINTS = [(EPILOGUE, point) for point in ("norm.rms_norm", "output.conv2d")]
-READ = "read embeddings"  # a part, in the progress
+READ = "read embeddings"  # the name of a part in the progress
 
 
 def calibrate(
@@ -70,9 +70,12 @@ def calibrate(
     progress: Progress,
     weights: Mapping[str, CodedWeight] = NO_WEIGHTS,
 ) -> QuantAttrs:
-    """Observe the decoder on token id samples of any lengths. Each sample is read from position 0 and never padded.
+    """Observe the decoder on samples of token ids, and return the encodings of all its points.
 
-    It computes with `weights`, by projection, where these are known, and else with those of the checkpoint.
+    The samples may have any lengths. Each is read from position 0 and is never padded. A projection computes with its
+    weight in `weights`, which are named as in `layers.3.attention.q_proj`, and one that is not there with the
+    checkpoint's weight. Raises HexportError as `check_samples`, `check_sizes` and `check_points` do, and where a scale
+    is no positive number.
     """
     check_samples(samples, checkpoint.config)
     progress.say(f"decoders compute on {machine()['device']}", passing=True)
@@ -89,7 +92,7 @@ def calibrate(
 
 
 def _parts(checkpoint: Checkpoint, samples, recipe) -> dict[str, float]:
-    """The parts of a calibration, and their costs."""
+    """Return the seconds that each part of a calibration costs, by its name in the progress."""
     sizes, n_layers = sizes_of(checkpoint.config), checkpoint.config.n_layers
     if _sees_extremes(recipe):
         prologue = {READ: table_s(sizes), "calibrate prologue": calibrated_prologue_s(sizes, samples)}
@@ -103,6 +106,7 @@ def _parts(checkpoint: Checkpoint, samples, recipe) -> dict[str, float]:
 
 
 def check_samples(samples: list[list[int]], config: DecoderConfig) -> None:
+    """Raise HexportError for no samples, for an empty one, and for a token id beyond the vocabulary."""
     if not samples or not all(samples):
         raise HexportError("calibration: a sample has no tokens; give calibration.prompts or calibration.text")
     largest = max(map(max, samples))
@@ -114,14 +118,18 @@ def check_samples(samples: list[list[int]], config: DecoderConfig) -> None:
 
 
 def prepare_prologue(prologue: Prologue, ar_len: int, recipe: Recipe) -> PreparedGraph:
+    """Return the graph of a prologue that reads `ar_len` tokens, with the recipe's observers."""
     return prepare(prologue, token_inputs([0] * ar_len), recipe, PROLOGUE)
 
 
 def prepare_layer(
     config: DecoderConfig, layer: int, context_len: int, ar_len: int, recipe: Recipe, cached: bool = True
 ) -> PreparedGraph:
-    """A layer without weights. Not cached, it has no caches among its inputs; otherwise they have CL - AR slots, which
-    may be none."""
+    """Return the graph of a layer without weights, with the recipe's observers.
+
+    If it is not `cached`, it has no caches among its inputs; otherwise these have `context_len - ar_len` slots, which
+    may be none. Raises HexportError as `check_sizes` does.
+    """
     check_sizes(recipe, sizes_of(config))
     kind = config.layers[layer]
     angles = () if kind.rope is None else [torch.zeros(1, 1, ar_len, config.ropes[kind.rope].dims // 2) for _ in TABLES]
@@ -137,11 +145,12 @@ def prepare_layer(
 
 
 def prepare_epilogue(epilogue: Epilogue, ar_len: int, recipe: Recipe) -> PreparedGraph:
+    """Return the graph of an epilogue that reads the hidden states of `ar_len` tokens, with the recipe's observers."""
     return prepare(epilogue, (torch.zeros(1, ar_len, epilogue.output.in_channels),), recipe, EPILOGUE)
 
 
 def _sees_extremes(recipe: Recipe) -> bool:
-    """Whether the smallest and the largest value of the table of embeddings are all that its observer asks for."""
+    """Return whether the observer of the table of embeddings asks only for the smallest and the largest value in it."""
     return recipe.at(PROLOGUE, "embedding.embedding").observer in ("min_max", "moving_average")
 
 
@@ -149,7 +158,7 @@ def _calibrate_prologue(checkpoint, samples, recipe, activations, progress) -> l
     config = checkpoint.config
     if _sees_extremes(recipe):
         prologue, samples = prologue_of(checkpoint, samples, progress, READ)
-    else:  # the others need all of the table at once
+    else:  # the other observers need all of the table at once
         prologue = load_prologue(checkpoint, max(map(len, samples)))
     template = prepare_prologue(prologue, EXPORT_LENGTH, recipe)
     states = []
@@ -195,17 +204,17 @@ def _calibrate_layers(checkpoint, states, recipe, weights, activations, progress
 
 
 def _templates(checkpoint: Checkpoint, recipe: Recipe) -> dict[tuple, int]:
-    """The first layer of each template."""
+    """Return the number of the first layer of each template."""
     return {_template(checkpoint, recipe, i): i for i in reversed(range(checkpoint.config.n_layers))}
 
 
 def _template(checkpoint: Checkpoint, recipe: Recipe, layer: int) -> tuple:
-    """Layers for which it is the same share a template."""
+    """Return a key of a layer's template. Layers with equal keys share one."""
     return checkpoint.config.layer_signature(layer), recipe.graph_of(layer)
 
 
 def _prepared_layers(checkpoint, recipe, progress) -> dict[tuple, PreparedGraph]:
-    """All templates of layers. Their parameters come later."""
+    """Prepare the templates of all layers. Their parameters come later."""
     firsts, templates = sorted(_templates(checkpoint, recipe).items(), key=itemgetter(1)), {}
     for signature, layer in progress.steps(firsts, "prepare layers", len(firsts), "template"):
         templates[signature] = prepare_layer(checkpoint.config, layer, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
@@ -215,7 +224,7 @@ def _prepared_layers(checkpoint, recipe, progress) -> dict[tuple, PreparedGraph]
 
 
 def _calibrate_epilogue(checkpoint, states, recipe, weights, activations, progress) -> Encoding:
-    """Return the encoding of the logits. They are made block by block of the vocabulary where that is all the same."""
+    """Return the encoding of the logits. Min-max observers see them block by block of the vocabulary."""
     by_block = all(recipe.at(*point).observer == "min_max" for point in EPILOGUE_POINTS)
     blocks = row_blocks(checkpoint) if by_block else [(0, checkpoint.config.vocab_size)]
     template = prepare_epilogue(load_epilogue(checkpoint, blocks[0]), EXPORT_LENGTH, recipe)

@@ -1,4 +1,4 @@
-"""What a model is calibrated on: prompts, a text, chats or the set that comes with hexport, as token ids."""
+"""This module makes calibration samples, as token ids, of prompts, a text, chats or the set that comes with hexport."""
 
 from collections.abc import Iterator
 from itertools import chain, zip_longest
@@ -10,14 +10,17 @@ from hexport.quantization.calibration_set import CHATS, set_texts
 from hexport.regular_file import read_bytes
 from hexport.tokenizers.tokenizer import Tokenizer
 
-MAX_CHATS_BYTES = 64 << 20  # far more than a calibration goes through
-SAMPLE_TOKENS = 512  # longest sample; what is longer becomes several
-SET_TOKENS = 12288  # of the set at most: all of it, for a tokenizer of many languages
-FEW_TOKENS = 512  # below, rare activations have hardly been seen: calibration warns
+MAX_CHATS_BYTES = 64 << 20  # this is far more than a calibration goes through
+SAMPLE_TOKENS = 512  # the longest sample; what is longer becomes several samples
+SET_TOKENS = 12288  # the most tokens taken of the set; for a tokenizer of many languages, this is all of it
+FEW_TOKENS = 512  # calibration warns of fewer: they hardly show rare activations
 
 
 def prompt_samples(tokenizer: Tokenizer, prompts: list[str], system_prompt: str) -> list[list[int]]:
-    """The ids that a run would feed for each prompt. Raises HexportError where there is nothing to feed."""
+    """Return the token ids that a run would feed for each prompt, in samples of at most SAMPLE_TOKENS.
+
+    Raises HexportError where there are no prompts, and where one has no tokens.
+    """
     if not prompts:
         raise HexportError("calibration: no prompts; give calibration: {prompts: […]} or {text: file.txt}")
     samples = [tokenizer.prompt_ids(prompt, system_prompt) for prompt in prompts]
@@ -27,19 +30,20 @@ def prompt_samples(tokenizer: Tokenizer, prompts: list[str], system_prompt: str)
 
 
 def text_samples(tokenizer: Tokenizer, text: str) -> list[list[int]]:
-    """A text, cut into samples with BOS in front of each where the tokenizer adds one.
+    """Return the token ids of a text, cut into samples, each with BOS in front where the tokenizer adds it.
 
-    It is encoded whole: cut into parts, it could have other ids where these meet. Raises HexportError for a text of
-    more characters than the tokenizer takes at once.
+    The text is encoded whole: if it were cut first, it could have other ids where its parts meet. Raises HexportError
+    for a text of more characters than the tokenizer takes at once.
     """
     return _pieces(tokenizer.encode(text), [tokenizer.bos_id] if tokenizer.adds_bos else [])
 
 
 def chat_samples(tokenizer: Tokenizer, path: Path) -> list[list[int]]:
-    """Chats in JSON, `[{"messages": [{"role": …, "content": …}, …]}, …]`, through the model's chat template.
+    """Return the token ids of the chats in a JSON file, in the form that the model's chat template gives them.
 
-    What the assistant said is part of a sample; a chat that ends with another's turn goes on up to where the assistant
-    answers. Raises HexportError for a file of another form, for chats that the template refuses, or without one.
+    The file holds `[{"messages": [{"role": …, "content": …}, …]}, …]`. What the assistant said is part of a sample; a
+    chat that ends with another's turn goes on up to where the assistant answers. Raises HexportError for a file of
+    another form, for a chat that the template refuses or that has no tokens, and where the model has no chat template.
     """
     if tokenizer.chat_template is None:
         raise HexportError(f"{path}: this model has no chat template; calibrate it on prompts, text or tasks")
@@ -47,10 +51,11 @@ def chat_samples(tokenizer: Tokenizer, path: Path) -> list[list[int]]:
 
 
 def set_samples(tokenizer: Tokenizer) -> list[list[int]]:
-    """The calibration set that comes with hexport: a text of each kind, then the next of each, each cut off behind
-    SAMPLE_TOKENS, SET_TOKENS in all. Chats are texts where the tokenizer has no chat template.
+    """Return the token ids of the calibration set that comes with hexport, SET_TOKENS in all at most.
 
-    Raises HexportError where the chat template refuses a chat.
+    The samples are the first text of each kind, then the second of each, and so on. Each is cut off behind
+    SAMPLE_TOKENS. Chats are read as plain texts where the tokenizer has no chat template. Raises HexportError where the
+    chat template refuses a chat.
     """
     kinds = [[sample for text in texts for sample in text_samples(tokenizer, text)[:1]] for texts in set_texts()]
     samples, room = [], SET_TOKENS
@@ -100,6 +105,6 @@ def _is_message(message: object) -> bool:
 
 
 def _pieces(ids: list[int], start: list[int]) -> list[list[int]]:
-    """The ids in samples of at most SAMPLE_TOKENS, with `start` in front of each."""
+    """Cut ids into samples of at most SAMPLE_TOKENS, each with `start` in front."""
     step = SAMPLE_TOKENS - len(start)
     return [start + ids[i : i + step] for i in range(0, len(ids), step)]

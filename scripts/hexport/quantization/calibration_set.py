@@ -1,7 +1,7 @@
-"""The calibration set that comes with hexport, for models that name no calibration data: prose, stories and news in
-fifteen languages, code, mathematics, tables, logs and chats, all written for it.
+"""This module reads the calibration set that comes with hexport, which serves models that name no calibration data.
 
-Each file of `calibration_texts` is a kind of text; between two texts of a file lies a line of `%%%`.
+The set holds prose, stories and news in fifteen languages, code, mathematics, tables, logs and chats, all written for
+it. Each `.txt` file of `calibration_texts` is a kind of text; between two texts of a file lies a line of `%%%`.
 """
 
 import hashlib
@@ -14,13 +14,13 @@ BETWEEN = "\n%%%\n"
 
 
 def set_texts() -> list[list[str]]:
-    """The texts of each kind."""
+    """Return a list of the texts of each kind, in the order of the files' names. Chats are not among them."""
     return [path.read_text(encoding="utf-8").rstrip("\n").split(BETWEEN) for path in _text_files()]
 
 
 @cache
 def set_digest() -> str:
-    """SHA-256 of the set's files, so that what is calibrated on it is stale after an edit of them."""
+    """Return the SHA-256 of the set's files, so that what is calibrated on the set is stale after an edit of them."""
     digest = hashlib.sha256()
     for path in (*_text_files(), CHATS):
         digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())

@@ -1,4 +1,4 @@
-"""Encodings of points that are known whatever the data, and of those that have to fit each other."""
+"""This module finds the encodings of points that are known whatever the data, and makes others fit each other."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from hexport.decoder.rope import TABLES
 from hexport.quantization.prepared import Observer, centred_encoding, encoding_of
 from hexport.quantization.quant_attrs import Encoding
 
-# Of rows from -1 to 1, in steps of 1/127 around the code 128; and in 16 bits, where every 256th code is one of these.
+# Rows reach from -1 to 1, in steps of 1/127 around the code 128. In 16 bits, every 256th code is one of these.
 ROW_LIMITS = {
     "prologue.embedding.embedding": (-128 / 127, 1.0),
     "prologue.embedding.embedding.for_mul": (-128 / 127, (127 + 255 / 256) / 127),
@@ -20,13 +20,16 @@ ROW_LIMITS = {
 
 
 def known_or_observed(point: str, observer: Observer, config: DecoderConfig) -> Encoding:
-    """The encoding of a point, from its known range if it has one, whatever the data: masks, cosines and sines, and
-    rows that are multiplied with their scales."""
+    """Return the encoding of a point: from its known range if it has one, and else from what its observer saw.
+
+    Ranges are known of masks, of cosines and sines, and of embedding rows that are multiplied with their scales.
+    `point` is a full name, such as `prologue.index_1`.
+    """
     if point in MASKS:
         limits = MASKED, ATTEND
     elif config.row_scales and point in ROW_LIMITS:
         limits = ROW_LIMITS[point]
-    elif match := re.fullmatch(r"prologue\.index(?:_(\d+))?", point):  # the tables of the first rope, of the second …
+    elif match := re.fullmatch(r"prologue\.index(?:_(\d+))?", point):  # first come the tables of the first rope
         amplitude = config.ropes[int(match[1] or 0) // len(TABLES)].attention_factor
         limits = -amplitude, amplitude
     else:
@@ -36,9 +39,10 @@ def known_or_observed(point: str, observer: Observer, config: DecoderConfig) -> 
 
 
 def observe_table(points: Mapping[str, Observer], prologue: nn.Module, place: str = "") -> None:
-    """Rows and their scales are observed as a table without scales is: all of them, and not those of samples alone.
+    """Let the observers of embedding rows and of their scales see the whole table, as they would one without scales.
 
-    `place` stands before the names of the prologue's points.
+    Otherwise they would see only the rows of the samples' tokens. `place` stands before the names of the prologue's
+    points: it is empty in the prologue's own graph, and `prologue.` in that of the whole decoder.
     """
     scales = prologue.row_scale.weight
     for point, values in (("mul", prologue.embedding.weight * scales), ("row_scale.embedding", scales)):
@@ -48,16 +52,16 @@ def observe_table(points: Mapping[str, Observer], prologue: nn.Module, place: st
 
 
 def layer_encodings(points: dict[str, Observer], k: str, v: str) -> dict[str, Encoding]:
-    """Encodings of a layer's points, of which `k` and `v` name those that it adds to the caches.
+    """Return the encodings of a layer's points. `k` and `v` name the points that the layer adds to its caches.
 
     The HTP multiplies with 16-bit keys and values in signed codes around 0. It reads the caches as they are where these
     are coded around the middle of the unsigned codes, in the same scale. From any other encoding it converts, and
-    rounds by the place of a token among the columns: answers would then depend on the AR length. With 8 bits, caches
-    and products have one encoding anyway.
+    rounds depending on where a token lies among the columns: answers would then depend on the AR length. With 8 bits,
+    caches and products have one encoding anyway.
     """
     if encoding_of(points[k]).bits == 8:
         return {point: encoding_of(o) for point, o in points.items()}
-    # The observer of a product takes min-max; others on the way there may have taken something else.
+    # The observer of a product takes min-max; those on the way there may have taken something else.
     operands = [observer for point, observer in points.items() if point.endswith(".for_matmul")]
     ranges = {_range(o): o for o in operands} | {_range(points[p]): o for p, o in zip((k, v), operands, strict=True)}
     for observer in points.values():

@@ -1,4 +1,4 @@
-"""Graphs that compute with quantised values in float32: fixed fake quantisation in the place of observers."""
+"""This module makes graphs that compute with quantised values in float32: fake quantisation replaces the observers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,20 +14,20 @@ from hexport.quantization.prepared import PreparedGraph, observe_once, observer_
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.weights import Observer, fake_quantised
 
-NO_OBSERVERS: Mapping[str, Observer] = {}  # nobody changes it
-# Their rows are quantised as what they hand on, in one encoding.
+NO_OBSERVERS: Mapping[str, Observer] = {}  # it is shared, and never changed
+# What these ops look up is quantised in the encoding of their tables, so the tables themselves need not be.
 LOOK_UPS = {torch.ops.aten.embedding.default, torch.ops.aten.index.Tensor}
 
 
 class FakeQuantize(nn.Module):
-    """Rounds to the codes of an encoding; without one, values pass as they are."""
+    """This module rounds values to those that an encoding can hold; without an encoding, values pass as they are."""
 
     def __init__(self, encoding: Encoding | None = None):
         super().__init__()
         self.encoding = encoding
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch.fake_quantize_per_tensor_affine, in half its time or less on the CPU."""
+        """Compute what torch.fake_quantize_per_tensor_affine does, in half its time or less on the CPU."""
         if self.encoding is None:
             return x
         scale, zero_point = self.encoding.scale, self.encoding.zero_point
@@ -36,14 +36,17 @@ class FakeQuantize(nn.Module):
 
 
 class FakeQuantisedGraph:
-    """A prepared graph that computes what a program of its recipe computes, but for the rounding of sums.
+    """This prepared graph computes what a program of its recipe computes, except for how the HTP rounds sums.
 
-    points: what rounds each activation, by point name; `load` sets their encodings, and a caller may change them.
+    points: the module that rounds each activation, by point name. `load` sets their encodings, and a caller may change
+        them.
+    outputs: the point of each graph output.
+
     Biases stay as they are: the HTP holds them in 32 bits.
     """
 
     def __init__(self, prepared: PreparedGraph, device: torch.device):
-        """Takes the prepared graph over."""
+        """Take over the prepared graph, which is changed in place and moved to `device`."""
         observe_once(prepared)
         self.outputs, self.points = prepared.outputs, {point: FakeQuantize() for point in prepared.points}
         self.prepared = prepared
@@ -70,14 +73,17 @@ class FakeQuantisedGraph:
         self._device = device
 
     def resize(self, old: int, new: int) -> None:
-        """Give a dimension of parameters, and of shapes that the graph names, another size. Parameters are dropped."""
+        """Drop the parameters, and give their dimensions of size `old`, and those that the graph names, size `new`."""
         for node in self.prepared.module.graph.nodes:
             node.args = map_aggregate(node.args, lambda size: new if isinstance(size, int) and size == old else size)
         self.prepared.module.recompile()
         self._empty({path: [new if size == old else size for size in shape] for path, shape in self._shapes().items()})
 
     def drop_parameters(self) -> None:
-        """Free their memory, until `load` brings others. Torch keeps what it exports, so to drop a graph frees none."""
+        """Free the memory of the parameters, until `load` brings others.
+
+        Torch keeps the graphs that it exports, so dropping a whole graph would free nothing.
+        """
         self._empty(self._shapes())
 
     def _shapes(self) -> dict[str, Sequence[int]]:
@@ -97,10 +103,13 @@ class FakeQuantisedGraph:
         inputs: dict[str, str],
         observers: Mapping[str, Observer] = NO_OBSERVERS,
     ) -> None:
-        """Compute what `place` (`layers.3`) does: with its encodings, and its float parameters, which are quantised.
+        """Make the graph compute what `place` (such as `layers.3`) computes, with its encodings and its parameters.
 
-        `inputs` names the points of the inputs that other places put out. `observers` are those of weights that this
-        place has in another precision than the one whose graph was prepared.
+        parameters: float tensors by name; those of projections are quantised here.
+        inputs: for each input that another place puts out, the full name of its point there.
+        observers: the observers of weights whose precision here differs from that of the graph that was prepared.
+
+        Raises HexportError where the quant attrs lack a point.
         """
         observers = {**self._weights, **observers}
         for point, fake_quantize in self.points.items():
@@ -114,13 +123,16 @@ class FakeQuantisedGraph:
         set_parameters(self.prepared, quantised)
 
     def __call__(self, *inputs: torch.Tensor) -> Any:
-        """What the module that was prepared returns for these inputs."""
+        """Return what the module that was prepared returns for these inputs."""
         with torch.no_grad():
             return self.prepared.module(*inputs)
 
 
 def _fixed_encoding(graph_module: GraphModule, node: Node) -> Encoding | None:
-    """Of values whose range is known, sigmoids for one, whatever the data: they are no points of the quant attrs."""
+    """Return the encoding of a value whose range is fixed, such as a sigmoid's.
+
+    Such values are no points of the quant attrs.
+    """
     observer = getattr(graph_module, node.target) if node.op == "call_module" else None
     if not isinstance(observer, FixedQParamsObserver):
         return None
@@ -128,5 +140,5 @@ def _fixed_encoding(graph_module: GraphModule, node: Node) -> Encoding | None:
 
 
 def _matrix_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *_) -> torch.Tensor:
-    """A 1x1 convolution of (1, channels, 1, AR). PyTorch's own takes two to three times as long on the CPU."""
+    """Compute a 1x1 convolution of (1, channels, 1, AR). PyTorch's own takes two to three times as long on the CPU."""
     return F.linear(x.transpose(1, 3), weight[:, :, 0, 0], bias).transpose(1, 3)

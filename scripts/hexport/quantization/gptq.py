@@ -1,33 +1,34 @@
-"""GPTQ: codes that make up for each other's errors (Frantar et al. 2022, arXiv 2210.17323).
+"""GPTQ finds codes that make up for each other's errors (Frantar et al. 2022, arXiv 2210.17323).
 
-Input channels are coded one after the other, and what one loses by rounding is taken off those that are still to come,
-by as much as their inputs go together. The sum G of x xᵀ over calibration data says how much that is: the squared error
-of the output, (w - w_q) G (w - w_q)ᵀ, is the least for the channels that are left, whatever was coded before. Scales
-are known beforehand, those of blocks too, so the channels can come in any order: those with the largest inputs first,
-while all others can still make up for them.
+Input channels are coded one after the other. What a channel loses by rounding is taken off the channels that are still
+to come, by as much as their inputs go together. The sum G of x xᵀ over calibration data says how much that is: the
+squared error of the output is (w - w_q) G (w - w_q)ᵀ, and each step makes it the least that the channels that are left
+allow. Scales are known beforehand, those of blocks too, so the channels can come in any order: those with the largest
+inputs come first, while all others can still make up for them.
 
-Two things bring the error down further, at the same size: the scale of each output channel is fitted to its codes
-(those of its blocks keep their proportions, which are QNN's integers), and sweeps over the input channels give each the
-best code, all others being what they are.
+Two things bring the error down further, at the same size. The scale of each output channel is fitted to its codes; the
+scales of its blocks keep their proportions, which are QNN's integers. And sweeps over the input channels give each the
+best code, given the codes of all others.
 """
 
 import torch
 
 from hexport.quantization.coded_weight import CodedWeight
 
-DAMPING = 0.01  # of the mean of G's diagonal, added to all of it: channels whose inputs hardly occurred keep near
-COLUMNS = 32  # input channels whose errors reach the others in one product
+DAMPING = 0.01  # times G's mean diagonal, added to the diagonal: weights of inputs that hardly occurred change little
+COLUMNS = 32  # so many input channels pass their errors on in one matrix product
 SWEEPS = 2
 
 
 def gptq(weight: torch.Tensor, scales: torch.Tensor, products: torch.Tensor, qmin: int, qmax: int) -> CodedWeight:
-    """Code a weight (out, in, 1, 1) with codes in [qmin, qmax].
+    """Code a weight, float32 (out, in, 1, 1), with codes from `qmin` to `qmax`, both included.
 
-    scales: float32 (out,), or (out, blocks, 1, 1); those that are returned are wider or narrower by a factor for each
-    output channel. products: the sum G of x xᵀ, float32 (in, in), all finite.
+    scales: float32 (out,), or (out, blocks, 1, 1). The scales that are returned differ from these by a factor for each
+        output channel.
+    products: the sum G of x xᵀ over the inputs x, float32 (in, in), all finite.
     """
     n_out, n_in = weight.shape[:2]
-    rows = weight.reshape(n_out, n_in).T.contiguous()  # of input channels, which are coded one at a time
+    rows = weight.reshape(n_out, n_in).T.contiguous()  # a row per input channel, since these are coded one at a time
     steps = scales.reshape(n_out, -1).repeat_interleave(n_in * n_out // scales.numel(), dim=1).T.contiguous()
     damped = products.clone()
     mean = damped.diagonal().mean()
@@ -44,10 +45,10 @@ def gptq(weight: torch.Tensor, scales: torch.Tensor, products: torch.Tensor, qmi
 def _with_feedback(
     rows: torch.Tensor, steps: torch.Tensor, products: torch.Tensor, qmin: int, qmax: int
 ) -> torch.Tensor:
-    """The values (in, out) of codes of `rows`, each in its step of `steps`, that GPTQ finds."""
+    """Return the values (in, out) that GPTQ's codes of `rows` stand for. `steps` has the scale of each, (in, out)."""
     order = products.diagonal().argsort(descending=True, stable=True)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(products[order][:, order]))
-    spread = torch.linalg.cholesky(inverse, upper=True)  # row i says how an error of channel i spreads
+    spread = torch.linalg.cholesky(inverse, upper=True)  # row i says how an error of channel i spreads to later ones
     left, steps, values = rows[order], steps[order], torch.empty_like(rows)
     for start in range(0, len(rows), COLUMNS):
         block, errors = left[start : start + COLUMNS], torch.empty_like(left[start : start + COLUMNS])
@@ -63,7 +64,7 @@ def _with_feedback(
 
 
 def _fit(rows: torch.Tensor, values: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
-    """The factor (out,) of each output channel's values that brings its output nearest to that of `rows`."""
+    """Return the factors (out,) of the values that bring the output of each channel nearest to that of `rows`."""
     seen = products @ values
     wanted, found = (seen * rows).sum(dim=0), (seen * values).sum(dim=0)
     return torch.where((wanted > 0) & (found > 0), wanted / found, 1.0)
@@ -72,7 +73,7 @@ def _fit(rows: torch.Tensor, values: torch.Tensor, products: torch.Tensor) -> to
 def _sweep(
     rows: torch.Tensor, values: torch.Tensor, steps: torch.Tensor, products: torch.Tensor, qmin: int, qmax: int
 ) -> None:
-    """Give each input channel in turn the value that is best for what the others have: coordinate descent, in place."""
+    """Give each input channel in turn the best value beside those of the others: coordinate descent, in place."""
     slopes = products @ (rows - values)
     for start in range(0, len(rows), COLUMNS):
         own, changes = slopes[start : start + COLUMNS], torch.empty_like(slopes[start : start + COLUMNS])

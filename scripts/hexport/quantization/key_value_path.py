@@ -1,4 +1,4 @@
-"""Keys and values: what an attention multiplies with, from the projections and the caches to the products."""
+"""This module annotates keys and values on their path from the projections and the caches to the products."""
 
 import torch
 from executorch.backends.qualcomm.utils.constants import DEFAULT_EPS_8BIT
@@ -7,7 +7,7 @@ from torchao.quantization.pt2e import UniformQuantizationObserverBase
 from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, SharedQuantizationSpec
 from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
-# Ops that only move data: their output has the range of their input.
+# These ops only move data: their output has the range of their input.
 MOVES_DATA = {
     torch.ops.aten.expand.default,
     torch.ops.aten.permute.default,
@@ -23,8 +23,8 @@ CONCATENATION = torch.ops.aten.cat.default
 def annotate_8_bit_keys_and_values(graph_module: GraphModule, observer: type[UniformQuantizationObserverBase]) -> None:
     """Code keys and values in 8 bits, in the range that `observer` sees.
 
-    They are coded around 128, from the concatenation of the rotated halves (or the projection) on, in the caches and in
-    the products: one encoding, which the HTP multiplies 16-bit queries and probabilities with.
+    They are coded around 128. One encoding holds from the concatenation of the rotated halves (or from the projection)
+    on, in the caches and in the products, where the HTP multiplies them with 16-bit queries and probabilities.
     """
     for node in graph_module.graph.nodes:
         if node.target != torch.ops.aten.matmul.default:
@@ -39,7 +39,10 @@ def annotate_8_bit_keys_and_values(graph_module: GraphModule, observer: type[Uni
 
 
 def _share(node: Node, spec: QuantizationSpec) -> SharedQuantizationSpec:
-    """Give a node and all that it moves one encoding, that of where the path begins; returns what stands for it."""
+    """Give a node and all that it moves one encoding, that of where the path begins; return a spec that refers to it.
+
+    Raises ValueError for a node that neither moves nor concatenates values.
+    """
     if node.target not in MOVES_DATA and node.target != CONCATENATION:
         raise ValueError(f"{node}: neither moves nor concatenates keys or values")
     concatenated = node.args[0] if node.target == CONCATENATION else node.args[:1]
@@ -48,7 +51,7 @@ def _share(node: Node, spec: QuantizationSpec) -> SharedQuantizationSpec:
         shared = _share(newest, spec)
         inputs = dict.fromkeys(concatenated, shared)
     elif _is_coded_as(newest, spec):
-        shared = SharedQuantizationSpec(newest)  # a projection that puts out such codes itself
+        shared = SharedQuantizationSpec(newest)  # this is a projection that puts out such codes itself
         inputs = dict.fromkeys(concatenated, shared)
     else:
         shared = SharedQuantizationSpec((newest, node))

@@ -1,17 +1,17 @@
-"""Observers of activations that leave out outliers. Like min-max, they keep the widest range of all samples."""
+"""These observers of activations leave out outliers. Like min-max, they keep the widest range of all samples."""
 
 import torch
 from torchao.quantization.pt2e import MinMaxObserver
 
-TAIL = 1e-4  # share of a sample's values beyond each end of the range that PercentileObserver keeps
-STEPS = 40  # ranges that MseObserver tries: 1/40 to 40/40 of min-max
+TAIL = 1e-4  # this share of a sample's values lies beyond each end of the range that PercentileObserver keeps
+STEPS = 40  # MseObserver tries as many ranges, 1/40 to 40/40 of min-max
 
 
 class _SampleObserver(MinMaxObserver):
-    """Observes a part of the range of each sample."""
+    """This observer keeps a part of the range of each sample."""
 
     def sample_range(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Smallest and largest of the values (n,) that are to be told apart."""
+        """Return the smallest and the largest of the values, float32 (n,), that codes are to tell apart."""
         raise NotImplementedError
 
     def forward(self, x_orig: torch.Tensor) -> torch.Tensor:
@@ -22,7 +22,7 @@ class _SampleObserver(MinMaxObserver):
 
 
 class PercentileObserver(_SampleObserver):
-    """The range without the most extreme values of a sample, 1 of 10,000 at each end."""
+    """This observer keeps the range without the most extreme values of each sample, 1 of 10,000 at each end."""
 
     def sample_range(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         beyond = int(TAIL * x.numel())
@@ -30,7 +30,10 @@ class PercentileObserver(_SampleObserver):
 
 
 class MseObserver(_SampleObserver):
-    """The fraction of the min-max range in which a sample, coded in as many bits, loses least (squared error)."""
+    """This observer keeps that fraction of the min-max range in which a sample's codes have the least squared error.
+
+    The codes have as many bits as the observed activation.
+    """
 
     def sample_range(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         low, high = x.min().clamp(max=0), x.max().clamp(min=0)

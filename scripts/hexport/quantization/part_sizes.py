@@ -1,10 +1,10 @@
-"""How many bytes each part of a decoder takes in a program, estimated from its sizes and its recipe."""
+"""This module estimates how many bytes each part of a decoder takes in a program, from its sizes and its recipe."""
 
 from hexport.decoder.sizes import Sizes
 from hexport.quantization.recipe import EPILOGUE, PROLOGUE, Precision, Recipe, projections_of
 
-SCALE_BYTES = 4  # of an output channel
-BLOCK_BYTES = 1  # of what a block multiplies its channel's scale with
+SCALE_BYTES = 4  # for each output channel
+BLOCK_BYTES = 1  # for the integer that a block multiplies its channel's scale with
 ROW_SCALE_BYTES = 2
 ROPE_TABLES = 3  # cos, sin and -sin
 
@@ -12,7 +12,7 @@ ROPE_TABLES = 3  # cos, sin and -sin
 def part_bytes(recipe: Recipe, sizes: Sizes, context_len: int) -> list[int]:
     """Return the bytes of the prologue, of each layer and of the epilogue, in this order, each stored once.
 
-    They are weights with their scales, the table of embeddings and those of the rotary embeddings. For a llama of 2
+    They count weights with their scales, the table of embeddings and those of the rotary embeddings. For a llama of 2
     layers, the list has 4 numbers.
     """
     table = table_bytes(sizes, recipe.at(PROLOGUE, "embedding.embedding").activation_bits, recipe.row_scales)
@@ -26,12 +26,12 @@ def part_bytes(recipe: Recipe, sizes: Sizes, context_len: int) -> list[int]:
 
 
 def table_bytes(sizes: Sizes, bits: int, row_scales: bool) -> int:
-    """Of the table of embeddings."""
+    """Return the bytes of the table of embeddings, with `bits` per value, and with a scale per row if `row_scales`."""
     return sizes.vocab_size * (sizes.hidden_size * bits // 8 + ROW_SCALE_BYTES * row_scales)
 
 
 def weight_bytes(sizes: Sizes, projection: str, precision: Precision) -> int:
-    """Of a projection's weight with its scales."""
+    """Return the bytes of a projection's weight with its scales."""
     n_in, n_out = sizes.projections[projection]
     blocks = n_in // precision.block_size if precision.block_size else 0
     return n_in * n_out * precision.weight_bits // 8 + n_out * (SCALE_BYTES + BLOCK_BYTES * blocks)

@@ -1,4 +1,4 @@
-"""Graphs with observers, each of them named by its quantisation point."""
+"""Prepared graphs are exported modules with observers, each of which is named by its quantisation point."""
 
 import functools
 import math
@@ -19,12 +19,12 @@ from hexport.quantization.quant_attrs import Encoding
 from hexport.quantization.recipe import Precision, Recipe
 from hexport.quantization.weights import Observer
 
-CHANNELS = 64  # of a projection that stands for all; its quantiser takes no single one
+CHANNELS = 64  # of a projection that stands for all; executorch's quantiser does not take one with a single channel
 
 
 @dataclass
 class PreparedGraph:
-    """An exported module with observers.
+    """A prepared graph is an exported module with observers.
 
     points: observers of activations by point name, in graph order.
     weights: observers of parameters and constant tables by their names.
@@ -42,8 +42,8 @@ def prepare(
 ) -> PreparedGraph:
     """Export `module` and insert the recipe's observers.
 
-    `place` is the module's: a layer's number, prologue or epilogue; None for the whole decoder. `input_names` are the
-    inputs' points; default: their names.
+    `place` is the module's: a layer's number, `prologue` or `epilogue`; None for the whole decoder. `input_names` are
+    the points of the inputs; without them, the inputs' own names are.
     """
     exported = torch.export.export(module, inputs, strict=False).module(check_guards=False)
     graph_module = prepare_pt2e(exported, quantizer(recipe, place))
@@ -52,13 +52,14 @@ def prepare(
 
 @functools.cache
 def weight_observer(precision: Precision) -> Observer:
-    """What observes the weight of a projection of this precision, in any graph; there is one for all."""
+    """Return the observer of the weight of a projection of this precision, in any graph. All projections share it."""
     projection = nn.Conv2d(CHANNELS, 1, kernel_size=1, bias=False).requires_grad_(False)
     inputs = (torch.zeros(1, CHANNELS, 1, 1),)
     return prepare(projection, inputs, Recipe(precision=precision), "0").weights["weight"]
 
 
 def name_points(graph_module: GraphModule, input_names: list[str] | None = None) -> PreparedGraph:
+    """Find the observers of a graph that torchao has prepared, and name them. `input_names` is as in `prepare`."""
     prepared = PreparedGraph(graph_module, {}, {}, [])
     names = point_names(graph_module.graph, input_names)
     parameters = {name for name, _ in (*graph_module.named_parameters(), *graph_module.named_buffers())}
@@ -77,21 +78,24 @@ def name_points(graph_module: GraphModule, input_names: list[str] | None = None)
 
 
 def output_values(output: Node) -> list[Node]:
-    """What the output node of a graph puts out, in its order."""
+    """Return the nodes of the values that a graph puts out, in their order, given its output node."""
     values: list[Node] = []
     map_aggregate(output.args[0], values.append)
     return values
 
 
 def _caches_last(graph_module: GraphModule, names: dict[Node, str]) -> list[Node]:
-    """The calls of observers, in graph order but for those of caches: one that a cache shares with what is added to it
-    is named by the latter, which is there in graphs without caches too."""
+    """Return the calls of observers in graph order, but those of caches last.
+
+    A cache shares its observer with what is added to it. The latter names it, because it also exists in graphs without
+    caches.
+    """
     calls = [node for node in graph_module.graph.nodes if observer_of(graph_module, node) is not None]
     return sorted(calls, key=lambda node: names.get(node.args[0], "").endswith("_cache"))
 
 
 def observer_of(graph_module: GraphModule, node: Node) -> Observer | None:
-    """The observer that `node` calls, if it calls one."""
+    """Return the observer that `node` calls, or None where it calls none."""
     if node.op != "call_module":
         return None
     module = getattr(graph_module, node.target)
@@ -99,8 +103,11 @@ def observer_of(graph_module: GraphModule, node: Node) -> Observer | None:
 
 
 def observe_once(prepared: PreparedGraph) -> None:
-    """Drop observer calls that cannot change a range: on parameters, and behind ops that only move data which the same
-    observer has already seen. The observers of parameters then stay empty."""
+    """Drop observer calls that cannot change a range.
+
+    These are calls on parameters, and calls behind ops that only move data which the same observer has already seen.
+    The observers of parameters then stay empty.
+    """
     graph = prepared.module.graph
     # A concatenation's observer looks up the observers of its inputs by these nodes.
     looked_up = {node for o in prepared.points.values() if isinstance(o, ConcatObserver) for node in o.input_nodes}
@@ -118,7 +125,7 @@ def observe_once(prepared: PreparedGraph) -> None:
 
 
 def end_at(prepared: PreparedGraph, point: str) -> None:
-    """Let the graph end where this point is observed first, and put out its values."""
+    """Cut the graph off where this point is observed first, and make it put out the point's values."""
     graph, observer = prepared.module.graph, prepared.points[point]
     end = next(node for node in graph.nodes if observer_of(prepared.module, node) is observer)
     graph.output_node().args = ((end,),)
@@ -127,7 +134,10 @@ def end_at(prepared: PreparedGraph, point: str) -> None:
 
 
 def reset(prepared: PreparedGraph) -> None:
-    """Forget all ranges. The tensors are new, because a concatenation's observer shares its own with its inputs'."""
+    """Make the observers of activations forget their ranges.
+
+    The tensors are new, because a concatenation's observer shares its own with its inputs' observers.
+    """
     for observer in prepared.points.values():
         where = observer.min_val.device
         observer.min_val, observer.max_val = (torch.tensor(limit, device=where) for limit in (torch.inf, -torch.inf))
@@ -140,7 +150,10 @@ def set_parameters(prepared: PreparedGraph, parameters: dict[str, torch.Tensor])
 
 
 def encoding_of(observer: Observer) -> Encoding:
-    """Of the observed range. The scale is NaN where a NaN was observed, of which torch itself makes an assertion."""
+    """Return the encoding of the range that an observer saw.
+
+    Its scale is NaN where a NaN was observed, for which torch itself would fail an assertion.
+    """
     if getattr(observer, "min_val", torch.zeros(())).isnan().any():
         return Encoding(math.nan, 0, observer.quant_min, observer.quant_max)
     scale, zero_point = observer.calculate_qparams()
@@ -148,7 +161,7 @@ def encoding_of(observer: Observer) -> Encoding:
 
 
 def centred_encoding(observer: Observer) -> Encoding:
-    """Unsigned codes around their middle, in the scale that signed codes around 0 of as many bits have."""
+    """Return an encoding in unsigned codes around their middle, in the scale that signed codes around 0 would have."""
     largest = torch.max(-observer.min_val.clamp(max=0), observer.max_val.clamp(min=0))
     half = (observer.quant_max - observer.quant_min) // 2
     scale = torch.max(largest / half, observer.eps)
@@ -156,12 +169,12 @@ def centred_encoding(observer: Observer) -> Encoding:
 
 
 def _has_fixed_range(graph_module: GraphModule, node: Node) -> bool:
-    """Whether `node` stands for a range that is known whatever the data: what follows it is coded in another one."""
+    """Return whether `node` stands for a range that is known whatever the data. What follows it has another one."""
     return node.op == "call_module" and isinstance(getattr(graph_module, node.target), FixedQParamsObserver)
 
 
 def _root(graph_module: GraphModule, node: Node) -> tuple[Node, Node | None]:
-    """The node whose value an observer sees; and its user, where another observer has seen that value before."""
+    """Return the node whose value an observer sees, and its user where another observer has seen that value before."""
     source, behind_another = node.args[0], False
     while observer_of(graph_module, source) is not None or _has_fixed_range(graph_module, source):
         source, behind_another = source.args[0], True

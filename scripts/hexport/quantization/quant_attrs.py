@@ -1,6 +1,9 @@
-"""Quant attrs: the calibrated scale and zero point of every activation, as JSON.
+"""Quant attrs are the calibrated scale and zero point of every activation, as JSON.
 
-They are keyed by layer and point, so they hold for every mode, AR length, context length and SoC.
+They are keyed by layer and point, so they hold for every mode, AR length, context length and SoC. An entry of
+`activations` in quant_attrs.json is
+
+    "layers.3.feed_forward.mul": {"bits": 16, "qmax": 65535, "qmin": 0, "scale": 0.0001760745, "zero_point": 28031}
 """
 
 import json
@@ -16,14 +19,14 @@ SCHEMA = 3
 KEYS = {"scale", "zero_point", "schema", "model", "recipe", "checkpoint_sha256", "calibration", "mask", "kv", "logits"}
 KEYS |= {"activations"}
 ENCODING_KEYS = {"scale", "zero_point", "qmin", "qmax", "bits"}
-# The lowest and the highest code that observers have, of 8 and 16 bits, unsigned and signed.
+# These are the lowest and the highest code that observers have, of 8 and 16 bits, unsigned and signed.
 CODES = {(0, 255), (-128, 127), (-127, 127), (0, 65535), (-32768, 32767), (-32767, 32767)}
-LARGEST_SCALE = 3e38  # of a float32, which programs hold
+LARGEST_SCALE = 3e38  # programs hold scales in float32
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """real = (code - zero_point) * scale, for codes in [qmin, qmax]"""
+    """An encoding says what codes stand for: real = (code - zero_point) * scale, for codes in [qmin, qmax]."""
 
     scale: float
     zero_point: int
@@ -32,17 +35,24 @@ class Encoding:
 
     @property
     def bits(self) -> int:
+        """Return the bits of a code, 8 or 16 for codes that observers have."""
         return (self.qmax - self.qmin).bit_length()
 
     def as_json(self) -> dict:
+        """Return the entry of the encoding in quant_attrs.json."""
         return {**asdict(self), "bits": self.bits}
 
 
 @dataclass(frozen=True)
 class QuantAttrs:
-    """activations: encodings by point, in graph order. kv: k and v of each layer. mask, logits: the runtime's I/O.
+    """Quant attrs hold the encodings of a decoder, and its coded weights.
 
+    activations: encodings by point, in graph order.
+    kv: the encodings of k and v of each layer, by these two names.
+    mask, logits: the encodings of the runtime's input and output.
     weights: by projection (`layers.3.attention.q_proj`), what weights.safetensors says of those that it holds.
+
+    Raises HexportError where a scale is no positive number that float32 can hold.
     """
 
     activations: dict[str, Encoding]
@@ -61,13 +71,19 @@ class QuantAttrs:
                 )
 
     def encoding(self, point: str) -> Encoding:
+        """Return the encoding of a point, such as `layers.3.add`; raise HexportError where it is missing."""
         if point not in self.activations:
             raise HexportError(f"quant attrs: point {point} is missing; calibrate again")
         return self.activations[point]
 
 
 def save_quant_attrs(path: Path, attrs: QuantAttrs, *, model: str, recipe: str, checkpoint: str, calibration: dict):
-    """Write the quant attrs; top-level scale and zero_point are those of the logits, which existing tools read."""
+    """Write quant attrs, without the coded weights.
+
+    The scale and zero_point at the top are those of the logits, where tools for ExecuTorch's own script read them.
+    `model` and `recipe` are names, `checkpoint` is the SHA-256 of the checkpoint's weights, and `calibration` says what
+    the ranges are from.
+    """
     write_json(
         path,
         {
@@ -88,7 +104,7 @@ def save_quant_attrs(path: Path, attrs: QuantAttrs, *, model: str, recipe: str, 
 
 @dataclass(frozen=True)
 class Origin:
-    """What quant attrs were calibrated for: names of the model and the recipe, SHA-256 of the checkpoint's weights."""
+    """An origin names the model and the recipe that quant attrs are for, and their checkpoint by its SHA-256."""
 
     model: str
     recipe: str
@@ -101,7 +117,7 @@ def load_quant_attrs(path: Path) -> QuantAttrs:
 
 
 def read_quant_attrs(path: Path) -> tuple[QuantAttrs, Origin]:
-    """Read quant attrs and what they are for.
+    """Read quant attrs and their origin.
 
     Raises HexportError for a file that `save_quant_attrs` of this version did not write: for other keys, types or
     codes, a number that is not finite, and a place that contradicts another one.

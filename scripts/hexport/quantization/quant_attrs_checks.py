@@ -1,4 +1,4 @@
-"""Whether quant attrs belong to a checkpoint and a recipe, told before any long work."""
+"""This module checks that quant attrs belong to a checkpoint and a recipe, before any long work."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -24,10 +24,11 @@ SAME_RANGE = 1e-3
 def quant_attrs_of(
     path: Path, weights: Path | None, checkpoint: Checkpoint, recipe: Recipe, recipe_name: str | None = None
 ) -> QuantAttrs:
-    """Read the quant attrs of a checkpoint and a recipe, and its weights.safetensors, if it has one (`weights_of`).
+    """Read the quant attrs of a checkpoint and a recipe, with its weights.safetensors if it has one (`weights_of`).
 
-    Raises HexportError where they are another's, and where a point is missing or surplus, as far as layers show that:
-    layers that are alike have the same points. Which points a template needs, `lower` checks.
+    Raises HexportError where they are of another checkpoint or recipe, and where a point is missing or surplus, as far
+    as layers show that: layers that are alike have the same points. Which points a template needs, `lower` checks.
+    Without a `recipe_name`, the recipe's name is not compared.
     """
     attrs, origin = read_quant_attrs(path)
     faults = _layers, _encodings, _points
@@ -55,7 +56,7 @@ def _layers(attrs: QuantAttrs, checkpoint: Checkpoint, recipe: Recipe) -> Iterat
 
 
 def _encodings(attrs: QuantAttrs, checkpoint: Checkpoint, recipe: Recipe) -> Iterator[str]:
-    """Bits against the recipe, and encodings that are in the file twice."""
+    """Compare bits with the recipe, and encodings that are in the file twice with each other."""
     for i, layer in enumerate(attrs.kv):
         for name, encoding in layer.items():
             yield from _bits(f"kv[{i}].{name}", encoding, recipe.kv_bits, "kv_bits")
@@ -104,6 +105,6 @@ def _points(attrs: QuantAttrs, checkpoint: Checkpoint, recipe: Recipe) -> Iterat
 
 
 def _placed(point: str) -> tuple[str, str]:
-    """The place and the name of a point: `layers.3` and `attention.q_proj.conv2d`."""
+    """Split a point's name into its place and the rest: `layers.3` and `attention.q_proj.conv2d`."""
     parts = point.split(".", 2 if point.startswith("layers.") else 1)
     return ".".join(parts[:-1]), parts[-1]

@@ -1,4 +1,4 @@
-"""Recipes: which bit widths and granularity each part of the decoder gets. A recipe is data (recipes/*.yaml).
+"""A recipe says which bit widths and granularity each part of the decoder gets. It is data (recipes/*.yaml).
 
 Parts are addressed by layer and point. The layer is its number, `prologue` or `epilogue`; the point is that of the
 quant attrs (`attention.q_rope.mul`) or the module that it lies in (`attention.q_proj`). Both are glob patterns.
@@ -18,15 +18,15 @@ from hexport.decoder.basis import Basis
 from hexport.decoder.sizes import Sizes
 from hexport.errors import HexportError
 
-# The projections of a layer, alike in all layers; and that of the epilogue.
+# All layers have the same projections; the epilogue has one.
 LAYER_PROJECTIONS = (
     *(f"attention.{name}_proj" for name in "qkvo"),
     *(f"feed_forward.{name}_proj" for name in ("gate", "up", "down")),
 )
 OUTPUT_PROJECTION = "output"
 PROLOGUE, EPILOGUE = "prologue", "epilogue"
-TABLE = "embedding"  # in the prologue
-# Points of a layer that read or make hidden states, or read rotary angles or the mask.
+TABLE = "embedding"  # the module of the prologue that holds the table
+# These points of a layer read or make hidden states, or read rotary angles or the mask.
 SHARED_POINTS = (
     *("input_norm.rms_norm", "add", "add_1"),
     *("attention.q_rope.mul", "attention.k_rope.mul", "attention.add", "attention.where"),
@@ -42,12 +42,14 @@ GLOB = re.compile(r"[*?[]")
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """How one point is coded.
+    """A precision says how one point is coded.
 
-    activation_bits 8 or 16, activation_symmetric, observer: of what an op puts out, and a projection takes.
-    weight_bits 4 or 8, granularity, block_size, seq_mse, gptq: of a projection's weight. `block_size` counts input
-    channels, and is None unless the granularity is per_block; `seq_mse` counts the ranges that are tried, 0 for min-max
-    alone; `gptq` says whether codes make up for each other's errors (gptq.py), or are the nearest ones.
+    activation_bits (8 or 16), activation_symmetric, observer: how the values are coded that an op puts out; of a
+        projection, also those that it takes.
+    weight_bits (4 or 8), granularity: how a projection's weight is coded.
+    block_size: input channels that share a scale; None unless the granularity is per_block.
+    seq_mse: how many ranges of a weight are tried; 0 takes min-max alone.
+    gptq: whether codes of a weight make up for each other's errors (gptq.py), or are the nearest ones.
     """
 
     activation_bits: int = 16
@@ -61,7 +63,7 @@ class Precision:
 
     @property
     def is_searched(self) -> bool:
-        """Whether calibration data say how the weight is coded."""
+        """Return whether calibration data say how the weight is coded."""
         return self.seq_mse > 0 or self.gptq
 
 
@@ -71,22 +73,36 @@ WEIGHT_KEYS = {"weight_bits", "granularity", "block_size", "seq_mse", "gptq"}
 
 @dataclass(frozen=True, kw_only=True)
 class Override:
-    """Changes of Precision for the points and layers that two globs name."""
+    """An override changes keys of Precision for the layers and points that two globs name.
+
+    For example, `{layers: "[03]", points: feed_forward.down_proj, weight_bits: 8, granularity: per_channel}` in a
+    recipe is `Override(layers="[03]", points="feed_forward.down_proj", changes=(("weight_bits", 8), ("granularity",
+    "per_channel")))`, and gives 8-bit weights to the down projections of layers 0 and 3.
+    """
 
     layers: str = "*"
     points: str = "*"
     changes: tuple[tuple[str, Any], ...]
 
     def names(self, place: str, point: str) -> bool:
-        """`place` is a layer's number, prologue or epilogue. A glob names a point, or a module with all its points."""
+        """Return whether the override reaches a point.
+
+        `place` is a layer's number, `prologue` or `epilogue`. A glob names a point, or a module with all its points.
+        """
         return place in _places(self.layers) and _names_point(self.points, point)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """kv_bits and logits_bits: of the program's inputs and outputs. embedding_bits: of the table of embeddings, 8 with
-    a scale for each row, or 16 for as many as hidden states have. masked_softmax, r3: see decoder/model.py; r1, r2: see
-    decoder/rotation.py; widen: decoder/widening.py; tune_scales: passes over the calibration data, see scale_tuning.py.
+    """A recipe holds the precision of all points, the overrides of some, and what concerns the whole decoder.
+
+    kv_bits, logits_bits: bits of the program's caches and of its logits.
+    embedding_bits: bits of the table of embeddings: 8 with a scale for each row, or 16 for as many as hidden states
+        have.
+    masked_softmax, r3: see decoder/model.py.
+    r1, r2: see decoder/rotation.py.
+    widen: channels that are added to hidden states, see decoder/widening.py.
+    tune_scales: passes over the calibration data, see scale_tuning.py.
     """
 
     precision: Precision = Precision()
@@ -102,7 +118,7 @@ class Recipe:
     overrides: tuple[Override, ...] = field(default=())
 
     def at(self, place: str, point: str) -> Precision:
-        """What a point gets: later overrides win, key by key."""
+        """Return the precision of a point or a projection at a place. Later overrides win, key by key."""
         changes: dict[str, Any] = {}
         for override in self._reaching(place):
             if _names_point(override.points, point):
@@ -114,15 +130,18 @@ class Recipe:
 
     @property
     def basis(self) -> Basis:
+        """Return the basis in which a decoder of this recipe computes."""
         return Basis(self.r1, self.r2, self.widen, self.row_scales)
 
     def template_of(self, layer: int) -> tuple[tuple, ...]:
-        """What overrides say of a layer. Layers of which they say the same can share a template."""
+        """Return what overrides say of a layer. Layers for which it is the same can share a template."""
         return tuple((override.points, override.changes) for override in self._reaching(str(layer)))
 
     def graph_of(self, layer: int) -> tuple[tuple, ...]:
-        """What overrides say of a layer's activations. Layers of which they say the same are calibrated and evaluated
-        with one graph, whatever the bits of their weights."""
+        """Return what overrides say of a layer's activations.
+
+        Layers for which it is the same are calibrated and evaluated with one graph, whatever the bits of their weights.
+        """
         of_activations = (
             (override.points, tuple((key, value) for key, value in override.changes if key not in WEIGHT_KEYS))
             for override in self._reaching(str(layer))
@@ -131,24 +150,24 @@ class Recipe:
 
     @property
     def row_scales(self) -> bool:
-        """Whether each row of the table of embeddings has a scale of its own."""
+        """Return whether each row of the table of embeddings has a scale of its own."""
         return self.embedding_bits == 8
 
     @cached_property
     def is_searched(self) -> bool:
-        """Whether calibration data say how some weight is coded."""
+        """Return whether calibration data say how some weight is coded."""
         return any(self.at(*projection).is_searched for projection in projections(self))
 
     @cached_property
     def layer_kinds(self) -> list[str]:
-        """The first layer of each kind that the overrides make, of all layers that a model could have."""
+        """Return the first layer of each kind that the overrides make, of all layers that a model could have."""
         reached = {self._reaches[str(layer)]: str(layer) for layer in reversed(range(MAX_LAYERS))}
         kinds = {self.template_of(int(layer)): layer for layer in sorted(reached.values(), key=int, reverse=True)}
         return list(kinds.values())
 
     @cached_property
     def _reaches(self) -> dict[str, int]:
-        """By place, the overrides that it lies in: bit i is set for override i."""
+        """Return, by place, the overrides that reach it: bit i is set for override i."""
         found, everywhere = dict.fromkeys(PLACES, 0), 0
         for i, override in enumerate(self.overrides):
             places = _places(override.layers)
@@ -160,7 +179,7 @@ class Recipe:
         return {place: bits | everywhere for place, bits in found.items()}
 
     def _reaching(self, place: str) -> list[Override]:
-        """The overrides that a layer, the prologue or the epilogue lies in."""
+        """Return the overrides that reach a layer, the prologue or the epilogue."""
         bits = self._reaches[place]
         if bits not in self._by_bits:
             self._by_bits[bits] = [override for i, override in enumerate(self.overrides) if bits >> i & 1]
@@ -173,7 +192,7 @@ class Recipe:
 
 @lru_cache(maxsize=10_000)
 def _places(layers: str) -> dict[str, None]:
-    """The places that a glob of layers names."""
+    """Return the places that a glob of layers names."""
     if not GLOB.search(layers):
         return dict.fromkeys([layers] if layers in PLACES else [])
     return dict.fromkeys(fnmatch.filter(PLACES, layers))
@@ -188,7 +207,7 @@ def _names_point(points: str, point: str) -> bool:
 
 
 def recipe_from(spec: dict, name: str) -> Recipe:
-    """Build a recipe from its YAML content, which the schema of config.yaml has let through.
+    """Build a recipe from its YAML content, which must have passed the schema of config.yaml. `name` is for messages.
 
     Raises HexportError for settings that exclude each other, and for overrides that name nothing.
     """
@@ -200,7 +219,7 @@ def recipe_from(spec: dict, name: str) -> Recipe:
 
 @lru_cache(maxsize=1000)
 def _checked(text: str) -> tuple[Recipe | None, str | None]:
-    """The recipe of a spec's JSON text, and its first fault: the same ones are asked for with each SoC and mode."""
+    """Return the recipe of a spec's JSON text, and its first fault. Each SoC and mode asks for the same ones."""
     spec = json.loads(text)
     if len(spec.get("overrides", ())) > MAX_OVERRIDES:
         return None, f"{len(spec['overrides']):,} overrides, with those of its base, and {MAX_OVERRIDES:,} are the most"
@@ -247,7 +266,7 @@ def check_sizes(recipe: Recipe, sizes: Sizes) -> None:
 
 
 def check_points(recipe: Recipe, points: Iterable[tuple[str, str]]) -> None:
-    """Raise HexportError where an override names none of a decoder's points and projections, by place and name."""
+    """Raise HexportError where an override names none of a decoder's points and projections, given as (place, name)."""
     known = list(points)
     for override in recipe.overrides:
         if not any(override.names(*point) for point in known):
@@ -262,8 +281,8 @@ def check_points(recipe: Recipe, points: Iterable[tuple[str, str]]) -> None:
 def check_block_sizes(recipe: Recipe, inputs: dict[tuple[str, str], int]) -> None:
     """Raise HexportError where a projection cannot be cut into the recipe's blocks.
 
-    `inputs` are the input channels of each projection, by place and name. The HTP compiler (QNN 2.49) takes blocks in
-    other numbers of channels than multiples of 32, and computes wrong results without a word.
+    `inputs` are the numbers of input channels of each projection, by (place, name). The HTP compiler (QNN 2.49) takes
+    blocks in numbers of channels that are no multiples of 32, and computes wrong results without a warning.
     """
     for (place, projection), channels in inputs.items():
         size = recipe.at(place, projection).block_size
@@ -275,7 +294,7 @@ def check_block_sizes(recipe: Recipe, inputs: dict[tuple[str, str], int]) -> Non
 
 
 def projections_of(layer: int | str) -> tuple[str, ...]:
-    """The projections of a layer by its number, or of the prologue or the epilogue."""
+    """Return the names of the projections of a layer, given by its number, or of the prologue or the epilogue."""
     return {PROLOGUE: (), EPILOGUE: (OUTPUT_PROJECTION,)}.get(layer, LAYER_PROJECTIONS)
 
 
@@ -285,7 +304,7 @@ def _override(entry: dict) -> Override:
 
 
 def projections(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Every projection, by place and name, of the epilogue and of one layer of each kind that the overrides make."""
+    """Yield place and name of every projection of the epilogue and of one layer of each kind (`layer_kinds`)."""
     yield EPILOGUE, OUTPUT_PROJECTION
     for layer in recipe.layer_kinds:
         for projection in LAYER_PROJECTIONS:
@@ -305,14 +324,20 @@ def _faults_of_overrides(recipe: Recipe) -> Iterator[str]:
 
 
 def _names_a_projection(override: Override) -> bool:
-    """In the epilogue, or in the first layer that the override reaches into: projections are alike in all layers."""
+    """Return whether an override names a projection of the epilogue, or of the first layer that it reaches.
+
+    One layer is enough, since projections are named alike in all layers.
+    """
     layer = next((place for place in _places(override.layers) if place not in (PROLOGUE, EPILOGUE)), None)
     places = [(EPILOGUE, OUTPUT_PROJECTION), *((layer, name) for name in LAYER_PROJECTIONS if layer is not None)]
     return any(override.names(*where) for where in places)
 
 
 def _faults_of_percentiles(recipe: Recipe) -> Iterator[str]:
-    """Logits that are clipped are equal, and hidden states live by their largest values (arXiv 2402.17762)."""
+    """Yield a fault where logits or hidden states would be clipped.
+
+    Logits that are clipped are equal, and hidden states live by their largest values (arXiv 2402.17762).
+    """
     layers = {place for place, _ in projections(recipe)} - {EPILOGUE}
     clipped = (
         (EPILOGUE, OUTPUT_PROJECTION),
@@ -341,7 +366,7 @@ def _faults_of_table(recipe: Recipe) -> Iterator[str]:
 
 
 def _faults_of_shared(recipe: Recipe) -> Iterator[str]:
-    """Layers hand each other what all of them read alike: hidden states, rotary angles and the mask."""
+    """Yield faults of points that all layers share (hidden states, rotary angles, the mask) where their bits differ."""
     shared = [(layer, point) for layer in recipe.layer_kinds for point in SHARED_POINTS]
     table = "mul" if recipe.row_scales else "embedding.embedding"
     shared += [(PROLOGUE, table), (PROLOGUE, "index"), (EPILOGUE, "norm.rms_norm")]
@@ -354,7 +379,7 @@ def _faults_of_shared(recipe: Recipe) -> Iterator[str]:
 
 
 def _faults_of_products(recipe: Recipe) -> Iterator[str]:
-    """The HTP multiplies 8-bit queries and probabilities with 8-bit keys and values alone."""
+    """Yield faults of 8-bit queries and probabilities: the HTP multiplies them with 8-bit keys and values alone."""
     for place, point in ((layer, point) for layer in recipe.layer_kinds for point in PRODUCTS):
         if recipe.kv_bits == 16 and (bits := recipe.at(place, point).activation_bits) != 16:
             yield f"{point} of layer {place}: activation_bits {bits} go with kv_bits 8, not 16"

@@ -1,4 +1,4 @@
-"""What a recipe gives every part of a decoder, as tables for people."""
+"""This module shows what a recipe gives every part of a decoder, as tables for people."""
 
 from collections.abc import Iterable
 
@@ -20,7 +20,7 @@ MEGABYTE = 1_000_000
 
 
 def projection_table(recipe: Recipe, sizes: Sizes) -> Table:
-    """A row for the projections of all layers that are coded alike; the epilogue's last."""
+    """Return a table of projections: a row for those that are coded alike in the same layers, and the epilogue's."""
     table = _table("layers", "projections", "weights", "SeqMSE", "GPTQ", "activations", "observer")
     for (layers, precision), projections in _alike(recipe, sizes.n_layers).items():
         table.add_row(_ranges(layers), "\n".join(projections), *_projection_cells(precision))
@@ -29,7 +29,7 @@ def projection_table(recipe: Recipe, sizes: Sizes) -> Table:
 
 
 def other_table(recipe: Recipe) -> Table:
-    """Everything that is no projection."""
+    """Return a table of everything in a recipe that is no projection."""
     table = _table("part", "coded as")
     embedding = recipe.at(PROLOGUE, "embedding.embedding")
     scales = "a scale per row" if recipe.row_scales else "per tensor"
@@ -50,7 +50,11 @@ def other_table(recipe: Recipe) -> Table:
 
 
 def size_table(sizes: Iterable[tuple[str, int, str, int | str]]) -> Table:
-    """Rows of a target, a context length, a mode and the bytes of its program, or why there is none."""
+    """Return a table with a row for each tuple in `sizes`.
+
+    A tuple holds the target, the context length, the mode and the bytes of the program, or the reason why there is
+    none.
+    """
     table = _table("target", "context length", "mode", "estimated size of the program")
     for target, context_len, mode, size in sizes:
         table.add_row(target, str(context_len), mode, size if isinstance(size, str) else f"{size / MEGABYTE:.1f} MB")
@@ -58,7 +62,7 @@ def size_table(sizes: Iterable[tuple[str, int, str, int | str]]) -> Table:
 
 
 def _alike(recipe: Recipe, n_layers: int) -> dict[tuple[tuple[int, ...], Precision], list[str]]:
-    """Projections by the layers and the precision that they have there, in the order of the first layer."""
+    """Group projections by the layers and the precision that they have there, in the order of the first layer."""
     rows: dict[tuple[tuple[int, ...], Precision], list[str]] = {}
     for projection in LAYER_PROJECTIONS:
         layers: dict[Precision, list[int]] = {}
@@ -89,7 +93,7 @@ def _of_activations(override: Override) -> str:
 
 
 def _ranges(numbers: tuple[int, ...]) -> str:
-    """`0-3, 7` of ascending numbers."""
+    """Write ascending numbers as ranges, such as `0-3, 7`."""
     starts = [n for n in numbers if n - 1 not in numbers]
     ends = [n for n in numbers if n + 1 not in numbers]
     return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))

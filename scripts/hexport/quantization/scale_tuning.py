@@ -1,9 +1,9 @@
-"""Scales that are tuned end to end: by how far the decoder's answers are from those of the float model.
+"""This module tunes scales end to end, by how far the decoder's answers are from those of the float model.
 
-SeqMSE and GPTQ look at a projection at a time, and errors of one layer go on to the next ones. When all codes are
-known, the scale of each output channel is still free (those of its blocks keep their proportions, which are QNN's
-integers), and costs nothing on the device. Gradient descent through the whole decoder fits them, as in the second
-phase of EfficientQAT (arXiv 2407.11062), here to the float model's distribution over the next token: it says more than
+SeqMSE and GPTQ look at one projection at a time, and errors of one layer go on to the next ones. When all codes are
+known, the scale of each output channel can still change at no cost on the device; the scales of its blocks keep their
+proportions, which are QNN's integers. Gradient descent through the whole decoder fits them, as in the second phase of
+EfficientQAT (arXiv 2407.11062). It fits them to the float model's distribution over the next token. This says more than
 the token that came, so that a few thousand tokens are enough for so few parameters.
 """
 
@@ -35,18 +35,19 @@ from hexport.quantization.vocabulary import row_blocks
 from hexport.quantization.weight_inputs import states_of
 from hexport.quantization.weights_file import full_name
 
-READ, FLOAT, TUNE = "scales: embeddings", "scales: float model", "scales"  # parts, in the progress
-STEP_TOKENS = 512  # whose gradient makes a step; a longer sample makes one by itself
-RATE = 3e-3  # by which a factor moves in a step, about, in the beginning; it falls to 0
-LEAST = 0.5  # factor; a scale is positive
-ROWS = 128  # tokens whose logits are in memory at a time
-PASSES = 3  # over a layer in a step: forward, forward with what the gradient needs, backward
+READ, FLOAT, TUNE = "scales: embeddings", "scales: float model", "scales"  # names of parts in the progress
+STEP_TOKENS = 512  # the gradient of so many tokens makes a step; a longer sample makes one by itself
+RATE = 3e-3  # a factor moves by about as much in each of the first steps; the rate falls to 0
+LEAST = 0.5  # no factor is less, since a scale must be positive
+ROWS = 128  # the logits of so many tokens are in memory at a time
+PASSES = 3  # a step passes a layer as often: forward, forward with what the gradient needs, backward
 
-Sample = tuple[State, torch.Tensor]  # before the first layer, and what the epilogue's norm of the float model puts out
+# The state before the first layer; and what the epilogue's norm of the float model puts out, (tokens, hidden_size).
+Sample = tuple[State, torch.Tensor]
 
 
 class TunedProjection(nn.Module):
-    """A projection that computes with its codes, in scales that are wider or narrower by `factors` (out,)."""
+    """This projection computes with its codes, in scales that are multiplied by `factors`, float32 (out,)."""
 
     def __init__(self, coded: CodedWeight, bias: torch.Tensor | None):
         super().__init__()
@@ -54,12 +55,16 @@ class TunedProjection(nn.Module):
         self.factors = nn.Parameter(torch.ones(len(coded.scales), device=device()))
 
     def of_rows(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the projection to x, float32 (…, in), and return float32 (…, out)."""
         y = F.linear(x, self.coded.values()[:, :, 0, 0].to(x.device)) * self.factors
         return y if self.bias is None else y + self.bias
 
 
 class TunedDecoder:
-    """Computes with codes where there are any. It holds them all, as bytes, and the head in float32."""
+    """This decoder computes with codes where there are any. It holds all codes, as bytes, and the head in float32.
+
+    `tuned` has its projections with codes by name, such as `layers.3.attention.q_proj`.
+    """
 
     def __init__(self, checkpoint: Checkpoint, weights: Mapping[str, CodedWeight]):
         self.config = checkpoint.config
@@ -81,11 +86,14 @@ class TunedDecoder:
         return layer
 
     def pass_layer(self, i: int, hidden: torch.Tensor, state: State) -> torch.Tensor:
+        """Return the hidden states, float32 (1, n, hidden_size), behind layer `i`."""
         return _behind(self.layers[i], self.config, i, hidden, state)
 
     def add_gradient(self, state: State, wanted: torch.Tensor, weight: float) -> float:
-        """Add the gradient of `weight` times KL(float || this), a sum over the tokens of a sample, to that of the
-        factors, and return this sum in nats. `wanted` as in Sample."""
+        """Add the gradient of `weight` times a sample's divergence to that of the factors; return the divergence.
+
+        The divergence is KL(float || this), summed over the sample's tokens, in nats. `wanted` is as in Sample.
+        """
         inputs = [state.hidden]
         for i in range(self.config.n_layers):
             inputs.append(self.pass_layer(i, inputs[-1], state))
@@ -95,7 +103,7 @@ class TunedDecoder:
         return divergence
 
     def _of_head(self, hidden: torch.Tensor, wanted: torch.Tensor, weight: float) -> tuple[float, torch.Tensor]:
-        """The divergence, and the gradient of `weight` times it with respect to the last hidden states."""
+        """Return the divergence, and the gradient of `weight` times it with respect to the last hidden states."""
         x, divergence, slopes = self.norm(hidden)[0], 0.0, []
         for rows, of_float in zip(x.split(ROWS), wanted.split(ROWS), strict=True):
             log_p, log_q = (F.linear(*pair).log_softmax(1) for pair in ((of_float, self.float_head), (rows, self.head)))
@@ -113,11 +121,14 @@ def tuned_scales(
     progress: Progress,
     folder: Path,
 ) -> dict[str, CodedWeight]:
-    """The same codes in tuned scales; the output projection, and what has no codes, as they were.
+    """Return the same codes in tuned scales. The output projection, and weights without codes, stay as they are.
 
-    weights: by projection, such as `layers.3.attention.q_proj`. passes: over the samples of token ids, each of which is
-    read from position 0. `folder` is that of the search that found them: after every step, it has what a run that was
-    killed goes on from. Raises HexportError where the decoder puts out what is no number.
+    samples: lists of token ids, each of which is read from position 0.
+    weights: by projection, such as `layers.3.attention.q_proj`.
+    passes: how often the samples are gone through.
+    folder: that of the search that found the codes. After every step, it has what a run that was killed goes on from.
+
+    Raises HexportError where the decoder puts out values that are not finite.
     """
     progress.announce(_costs(checkpoint, samples, passes))
     with progress.stage("tune scales"), torch.no_grad():
@@ -130,7 +141,7 @@ def tuned_scales(
 
 
 def _descend(decoder: TunedDecoder, batches: list[list[Sample]], passes: int, progress: Progress, kept: Path) -> None:
-    """Adam, whose rate falls to 0 as a cosine does."""
+    """Descend with Adam, at a rate that falls to 0 as a cosine does."""
     factors = [projection.factors for projection in decoder.tuned.values()]
     adam, done = torch.optim.Adam(factors, betas=(0.9, 0.95)), 0
     if is_whole(kept):
@@ -159,7 +170,7 @@ def _descend(decoder: TunedDecoder, batches: list[list[Sample]], passes: int, pr
 
 
 def _kept_in(folder: Path, passes: int) -> Path:
-    """Where steps are kept, by a digest of all that they depend on; those of other descents are removed.
+    """Return where steps are kept, named by a digest of all that they depend on; remove the files of other descents.
 
     The names of the search's files are digests of the checkpoint, the samples, the codes' recipe and the code.
     """
@@ -172,7 +183,7 @@ def _kept_in(folder: Path, passes: int) -> Path:
 
 
 def _batches(states: list[State], wanted: list[torch.Tensor]) -> Iterator[list[Sample]]:
-    """Consecutive samples, of STEP_TOKENS or a little more."""
+    """Yield batches of consecutive samples, of STEP_TOKENS or a little more."""
     batch: list[Sample] = []
     for sample in zip(states, wanted, strict=True):
         batch.append(sample)
@@ -188,7 +199,7 @@ def _tokens(batch: list[Sample]) -> int:
 
 
 def _float_outputs(checkpoint: Checkpoint, states: list[State], progress: Progress) -> list[torch.Tensor]:
-    """What the epilogue's norm of the float model puts out for each sample, (tokens, hidden)."""
+    """Return what the epilogue's norm of the float model puts out for each sample, float32 (tokens, hidden_size)."""
     config, hidden = checkpoint.config, [state.hidden for state in states]
     for i in progress.steps(range(config.n_layers), FLOAT, config.n_layers):
         layer = load_layer(checkpoint, i).to(device())
@@ -202,7 +213,7 @@ def _behind(layer: Layer, config: DecoderConfig, i: int, hidden: torch.Tensor, s
 
 
 def _backward(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
-    """The gradient with respect to x, given that with respect to function(x); parameters get theirs."""
+    """Return the gradient with respect to x, given that with respect to function(x); parameters get theirs."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         function(x).backward(slopes)

@@ -1,10 +1,10 @@
-"""SeqMSE: per output channel, the weight range whose codes change a projection's output least.
+"""SeqMSE finds, for each output channel, the weight range whose codes change a projection's output least.
 
-A min-max range lets one large weight coarsen the steps of all others. As in AIMET (`aimet_torch.seq_mse`) and in
+With a min-max range, one large weight coarsens the steps of all others. As in AIMET (`aimet_torch.seq_mse`) and in
 ExecuTorch (backends/qualcomm/_passes/seq_mse.py), candidates are the ranges that are 1/n, 2/n … n/n as wide, and the
-best is that of the least squared error on calibration data. These run the projection for every candidate. But the sum
-over tokens of ((w - w_q) x)² is (w - w_q) G (w - w_q)ᵀ, where G sums x xᵀ: one pass over the data does for all
-candidates, and nothing grows with the tokens.
+best is that of the least squared error on calibration data. These two run the projection for every candidate. Here, the
+sum over tokens of ((w - w_q) x)² is computed as (w - w_q) G (w - w_q)ᵀ, where G sums x xᵀ: one pass over the data does
+for all candidates, and nothing grows with the tokens.
 """
 
 import math
@@ -13,13 +13,18 @@ import torch
 
 from hexport.quantization.weights import Observer, narrowed
 
-LOWEST = 0.3  # narrower ranges are not tried: best for 17 of 25,920 4-bit channels of SmolLM2-135M, for no LPBQ ones
-BLOCKS = 4  # of a symmetric matrix, of which half of those off its diagonal are left out
-CHUNK = 1 << 17  # weights searched at a time: their float copies stay in the processor's cache
+# Narrower ranges are not tried: they are best for 17 of 25,920 4-bit channels of SmolLM2-135M, and for none in blocks.
+LOWEST = 0.3
+BLOCKS = 4  # a symmetric matrix has so many block rows; half of the blocks off its diagonal are left out
+CHUNK = 1 << 17  # so many weights are searched at a time: their float copies stay in the processor's cache
 
 
 def best_ratios(weight: torch.Tensor, products: torch.Tensor, observer: Observer, candidates: int) -> torch.Tensor:
-    """Ratios (out,) of a weight (out, in, 1, 1), given the sum of products of its inputs (in, in).
+    """Return how wide the best range of each output channel is in units of its min-max range, float32 (out,).
+
+    weight: float32 (out, in, 1, 1).
+    products: the sum of x xᵀ over the weight's inputs x, float32 (in, in).
+    candidates: how many ranges there are; those that are less than LOWEST as wide as min-max are not tried.
 
     A channel keeps its min-max range where no candidate is better: where it is zero, or holds no numbers.
     """
@@ -28,7 +33,7 @@ def best_ratios(weight: torch.Tensor, products: torch.Tensor, observer: Observer
 
 
 def rows_at_a_time(n_in: int) -> int:
-    """How many rows of a weight with so many input channels are searched at a time."""
+    """Return how many rows of a weight with so many input channels are searched at a time."""
     return max(1, CHUNK // n_in)
 
 
@@ -41,7 +46,7 @@ def _best_ratios(weight: torch.Tensor, products: torch.Tensor, observer: Observe
 
 
 def _quadratic_form(rows: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
-    """Return x P xᵀ (n,) of each row x (n, in), for a symmetric P (in, in): of what P has twice, one half is enough."""
+    """Return x P xᵀ (n,) of each row x (n, in), for a symmetric P (in, in), of which little more than half is read."""
     form, step = torch.zeros(len(rows), device=rows.device), -(-rows.shape[1] // BLOCKS)
     for start in range(0, rows.shape[1], step):
         own = rows[:, start : start + step]

@@ -1,4 +1,4 @@
-"""tokens.json: the token ids that a model is calibrated on, as the calibration stage writes them."""
+"""tokens.json holds the token ids that a model is calibrated on, as the calibration stage writes them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +7,18 @@ from hexport.errors import HexportError
 from hexport.json_file import parse_json
 from hexport.regular_file import read_bytes
 
-MAX_BYTES = 256 << 20  # some 40 million tokens
+MAX_BYTES = 256 << 20  # this is enough for some 40 million tokens
 REMEDY = "remove it, and snakemake makes it anew"
 
 
 @dataclass(frozen=True)
 class CalibrationTokens:
-    """`samples` are lists of token ids, `tokens` is how many they are in all, `source` says what they are from."""
+    """Calibration tokens are the content of a tokens.json.
+
+    samples: lists of token ids.
+    tokens: how many ids they have in all.
+    source: what they were made from, as keys with values.
+    """
 
     samples: list[list[int]]
     tokens: int
@@ -21,7 +26,10 @@ class CalibrationTokens:
 
 
 def read_tokens(path: Path) -> CalibrationTokens:
-    """Raises HexportError for another content than tokens.json has. `calibrate` asks for the vocabulary."""
+    """Read a tokens.json; raise HexportError for another content than it has.
+
+    Whether the ids lie in the vocabulary is checked by `calibrate`.
+    """
     content = parse_json(read_bytes(path, MAX_BYTES), str(path))
     if not isinstance(content, dict) or content.keys() != {"samples", "tokens", "source"}:
         raise HexportError(f"{path}: expected the keys samples, source and tokens; {REMEDY}")

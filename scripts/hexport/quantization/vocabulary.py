@@ -1,4 +1,7 @@
-"""The vocabulary's table and the head in blocks of rows: of Gemma 3's 262,144 words, each takes 1.2 GB in float32."""
+"""This module reads the table of embeddings and the head in blocks of rows, because they are large.
+
+For Gemma 3's 262,144 words, each takes 1.2 GB in float32.
+"""
 
 import torch
 
@@ -6,12 +9,15 @@ from hexport.decoder.model import Prologue
 from hexport.decoder.weights import Checkpoint, load_prologue
 from hexport.progress import Progress
 
-BLOCK_VALUES = 1 << 23  # weights of a block
-ALIGNMENT = 64  # rows of a block are a multiple of it: sums of products are then, to the bit, those of the whole
+BLOCK_VALUES = 1 << 23  # a block has about so many weights
+ALIGNMENT = 64  # blocks have a multiple of so many rows: sums of products are then, to the bit, those of the whole
 
 
 def row_blocks(checkpoint: Checkpoint, alignment: int = ALIGNMENT) -> list[tuple[int, int]]:
-    """First row and end of each block of the vocabulary's rows, in their order."""
+    """Return the first row and the end of each block of the vocabulary's rows, in their order.
+
+    All blocks but the last have a multiple of `alignment` rows.
+    """
     config = checkpoint.config
     rows = alignment * max(1, BLOCK_VALUES // (config.hidden_size * alignment))
     return [(start, min(start + rows, config.vocab_size)) for start in range(0, config.vocab_size, rows)]
@@ -20,7 +26,7 @@ def row_blocks(checkpoint: Checkpoint, alignment: int = ALIGNMENT) -> list[tuple
 def prologue_of(
     checkpoint: Checkpoint, samples: list[list[int]], progress: Progress, part: str
 ) -> tuple[Prologue, list[list[int]]]:
-    """A prologue with a small table, and the samples in rows of it. `part` is the name of this work in the progress.
+    """Return a prologue with a small table, and the samples as rows of it. `part` names this work in the progress.
 
     The table holds the embeddings of the samples' tokens, and of each block of the whole table the rows of its smallest
     and its largest value: min-max observers see in it what they would see in the whole.

@@ -1,4 +1,4 @@
-"""The inputs x of projections, as sums of x xᵀ over calibration samples that pass the decoder layer by layer."""
+"""This module sums x xᵀ over the inputs x of projections, while calibration samples pass the decoder layer by layer."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from hexport.decoder.weights import Checkpoint
 from hexport.progress import Progress
 from hexport.quantization.vocabulary import prologue_of
 
-# Projections that read what another one reads: its products serve them too.
+# These projections read what another one reads, so its products serve them too.
 SAME_INPUT = {
     "attention.k_proj": "attention.q_proj",
     "attention.v_proj": "attention.q_proj",
@@ -20,20 +20,20 @@ SAME_INPUT = {
 
 
 def states_of(checkpoint: Checkpoint, samples: list[list[int]], progress: Progress, part: str) -> list[State]:
-    """The samples before the first layer. `part` is the name of this work in the progress."""
+    """Return the states of the samples before the first layer. `part` names this work in the progress."""
     prologue, samples = prologue_of(checkpoint, samples, progress, part)
     return [state_of(prologue, sample, checkpoint.config.sliding_window) for sample in samples]
 
 
 def pass_layer(layer: UncachedLayer, kind: LayerKind, states: list[State]) -> list[torch.Tensor]:
-    """The hidden states (1, n, hidden) of each sample behind a layer; the states stay as they are."""
+    """Return the hidden states, float32 (1, n, hidden_size), of each sample behind a layer; leave `states` alone."""
     return [layer(state.hidden, state.masks[kind.sliding], *rope_of(kind, state.ropes))[0] for state in states]
 
 
 def observe_layer(
     layer: UncachedLayer, kind: LayerKind, states: list[State], projections: Iterable[str]
 ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-    """As `pass_layer`, and the products (in, in) of the inputs of these projections."""
+    """Return what `pass_layer` does, and the sums of x xᵀ, float32 (in, in), over the inputs of these projections."""
     products: dict[str, torch.Tensor] = {}
     sources = {name: SAME_INPUT.get(name, name) for name in projections}
     hooks = [
@@ -47,7 +47,10 @@ def observe_layer(
 
 
 def head_products(norm: torch.nn.Module, states: list[State]) -> torch.Tensor:
-    """The products (hidden, hidden) of what the output projection reads behind the last layer."""
+    """Return the sum of x xᵀ, float32 (hidden_size, hidden_size), over what the output projection reads.
+
+    `norm` is the epilogue's, and the states are those behind the last layer.
+    """
     products: dict[str, torch.Tensor] = {}
     for state in states:
         _add(products, "", to_channels(norm(state.hidden)))
@@ -55,6 +58,6 @@ def head_products(norm: torch.nn.Module, states: list[State]) -> torch.Tensor:
 
 
 def _add(products: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> None:
-    """x (1, in, 1, tokens)"""
+    """Add x xᵀ of x (1, in, 1, tokens) to the sum of this name."""
     x = x.flatten(2).squeeze(0)
     products[name] = torch.addmm(products[name], x, x.T) if name in products else x @ x.T

@@ -1,9 +1,9 @@
-"""Weights that are coded by calibration data, layer by layer: SeqMSE's ranges, and GPTQ's codes in them.
+"""This module codes weights by calibration data, layer by layer: with SeqMSE's ranges, and with GPTQ's codes in them.
 
-An algorithm sees of the data the sum of x xᵀ over the inputs x of a projection, so the samples pass each layer once,
-and nothing grows with the tokens. Without GPTQ, these are the inputs of the float model. With it, they are those that
-the layers before leave when they compute with their coded weights, so that a layer fits what it will read; the samples
-then pass each layer twice.
+Of the data, an algorithm sees the sum of x xᵀ over the inputs x of a projection, so the samples pass each layer once,
+and nothing grows with the tokens. Without GPTQ, the inputs are those of the float model. With it, they are those that
+result when the layers before compute with their coded weights, so that a layer is fitted to what it will read; the
+samples then pass each layer twice.
 """
 
 from pathlib import Path
@@ -34,14 +34,15 @@ from hexport.quantization.weight_inputs import head_products, observe_layer, pas
 from hexport.quantization.weights import fake_quantised, is_in_blocks, weight_encoding
 from hexport.quantization.weights_file import full_name, save_weights, searched, weights_in
 
-READ, LAYERS, HEAD = "weights: embeddings", "weights", "weights: head"  # parts, in the progress
-Asked = dict[str, dict[str, Precision]]  # by place and projection, as of `searched`
+READ, LAYERS, HEAD = "weights: embeddings", "weights", "weights: head"  # names of parts in the progress
+Asked = dict[str, dict[str, Precision]]  # by place and projection, as `searched` returns it
 
 
 def coded_weight(name: str, weight: torch.Tensor, products: torch.Tensor, precision: Precision) -> CodedWeight:
-    """What the algorithms of `precision` make of the weight (out, in, 1, 1) of a projection, or of some rows of it.
+    """Code a projection's weight, float32 (out, in, 1, 1), or rows of it, with the algorithms of `precision`.
 
-    products: the sum of x xᵀ (in, in) over its inputs x. Raises HexportError where GPTQ meets some that are not finite.
+    `products` is the sum of x xᵀ over its inputs x, float32 (in, in), and `name` is for messages. Raises HexportError
+    where GPTQ meets products that are not finite.
     """
     weight, observer = weight.cpu(), weight_observer(precision)
     if not precision.gptq:
@@ -64,11 +65,12 @@ def coded_weight(name: str, weight: torch.Tensor, products: torch.Tensor, precis
 def search(
     checkpoint: Checkpoint, samples: list[list[int]], recipe: Recipe, progress: Progress, folder: Path
 ) -> dict[str, CodedWeight]:
-    """Code the weights for which the recipe asks for an algorithm. By projection, such as `layers.3.attention.q_proj`.
+    """Code the weights for which the recipe asks for an algorithm; return them by projection (`epilogue.output`).
 
-    Those of a layer are in `folder` as soon as they are known, with a manifest, and are not searched for again while
-    they are those of the manifest and all that they depend on is the same; files of other searches are removed. Each
-    sample of token ids is read from position 0.
+    The weights of a layer are written to `folder` as soon as they are known, with a manifest. They are not searched
+    again while they are those of the manifest and all that they depend on is the same; files of other searches are
+    removed. Each sample of token ids is read from position 0. Raises HexportError as `check_samples`, `check_sizes` and
+    `coded_weight` do.
     """
     check_samples(samples, checkpoint.config)
     check_sizes(recipe, sizes_of(checkpoint.config))
@@ -115,8 +117,7 @@ def _search_missing(
 
 
 def coded_head(checkpoint: Checkpoint, states: list[State], precision: Precision, progress: Progress) -> CodedWeight:
-    """The output projection's weight by its inputs behind the last layer, in blocks of the rows that are searched at a
-    time."""
+    """Code the output projection's weight by its inputs behind the last layer, a block of rows after the other."""
     norm = load_epilogue(checkpoint, row_blocks(checkpoint)[0]).norm.to(device())
     products = head_products(norm, states)
     blocks = row_blocks(checkpoint, ALIGNMENT * rows_at_a_time(checkpoint.config.hidden_size))
@@ -129,7 +130,7 @@ def coded_head(checkpoint: Checkpoint, states: list[State], precision: Precision
 
 
 def _compute_with(layer: UncachedLayer, coded: dict[str, CodedWeight], precisions: dict[str, Precision]) -> None:
-    """Have a layer compute with its coded weights."""
+    """Make a layer compute with its coded weights."""
     for name, of_projection in coded.items():
         projection = layer.get_submodule(name)
         observer = weight_observer(precisions[name])
@@ -138,13 +139,13 @@ def _compute_with(layer: UncachedLayer, coded: dict[str, CodedWeight], precision
 
 
 def _follows(recipe: Recipe, n_layers: int) -> bool:
-    """Whether layers see what the coded weights of those before leave."""
+    """Return whether layers see what the coded weights of those before leave."""
     asked = searched(recipe, n_layers)
     return any(precision.gptq for precisions in asked.values() for precision in precisions.values())
 
 
 def _costs_of_layers(checkpoint: Checkpoint, samples, missing: Asked, passes: int) -> list[float]:
-    """Of those that the samples pass, up to the last one that is needed."""
+    """Return the seconds that each layer takes, up to the last one that samples must pass."""
     n_layers = checkpoint.config.n_layers if EPILOGUE in missing else 1 + max(map(int, missing))
     forward = passes * float_layer_s(sizes_of(checkpoint.config), samples)
     return [forward + _search_s(checkpoint, missing.get(str(i), {})) for i in range(n_layers)]
@@ -162,7 +163,7 @@ def _write(file: Path, coded: dict[str, CodedWeight]) -> None:
 
 
 def _files(checkpoint: Checkpoint, samples, recipe: Recipe, folder: Path) -> dict[str, Path]:
-    """The file of each place where something is asked for, named by a digest of all that it depends on."""
+    """Return the file of each place where an algorithm is asked for, named by a digest of all that it depends on."""
     asked, follows = searched(recipe, checkpoint.config.n_layers), _follows(recipe, checkpoint.config.n_layers)
     if not asked:
         return {}

@@ -1,4 +1,4 @@
-"""Weight encodings: scales of a projection's weight, per output channel or per block of its input channels.
+"""This module encodes weights: a projection's weight has scales per output channel or per block of its input channels.
 
 Block scales are what QNN's block-wise expansion (LPBQ) can hold: a scale per output channel times an integer of 1 to 16
 per block. The codes are made with these scales, so that the HTP reads back the very weights that were evaluated.
@@ -23,28 +23,35 @@ from hexport.quantization.observers import MseObserver, PercentileObserver
 from hexport.quantization.quant_attrs import Encoding
 
 Observer = UniformQuantizationObserverBase | AffineQuantizedObserverBase
-CHUNK = 1 << 24  # values quantised at a time: they pass through several float copies
+CHUNK = 1 << 24  # so many values are quantised at a time, because they pass through several float copies
 
 
 class PerTensorParamObserver(PerChannelParamObserver):
-    """One scale in all output channels. QNN holds it as one per channel: heads are cut out of a weight by channels."""
+    """This observer gives all output channels one scale.
+
+    QNN holds this scale once per channel, because heads are cut out of a weight by channels.
+    """
 
     def calculate_qparams(self):
+        """Return the largest of the channels' scales for each of them, and their zero points."""
         scales, zero_points = super().calculate_qparams()
         return scales.amax().expand_as(scales), zero_points
 
 
-# Numbers in the decoder's code have the observer of activations.
+# Constants in the decoder's code are quantised by observers of activations.
 PER_TENSOR = (MinMaxObserver, MovingAverageMinMaxObserver, PercentileObserver, MseObserver)
 OBSERVERS = (*PER_TENSOR, PerChannelParamObserver, PerTensorParamObserver, PerBlockParamObserver)
 
 
 @dataclass(frozen=True)
 class ParameterCoding:
-    """How a parameter is quantised, as plain data from which its observer can be made anew.
+    """A parameter coding says how a parameter is quantised, as plain data from which its observer can be made anew.
 
-    observer: name of the observer's class. dtype, qscheme: names in torch; of blocks, which have no qscheme, the latter
-    is None. qmin, qmax: lowest and highest code. block_size: of blocks, how many values each dimension has in one.
+    observer: the name of the observer's class.
+    dtype, qscheme: their names in torch. Blocks have no qscheme, so that it is None.
+    qmin, qmax: the lowest and the highest code.
+    eps: the least scale.
+    block_size: how many values a block has in each dimension; None without blocks.
     """
 
     observer: str
@@ -57,7 +64,10 @@ class ParameterCoding:
 
 
 def coding_of(observer: Observer) -> ParameterCoding:
-    """What an observer of parameters does, whatever it has observed. Raises HexportError for one of another kind."""
+    """Return what an observer of parameters does, whatever it has observed.
+
+    Raises HexportError for an observer of another kind.
+    """
     if type(observer) not in OBSERVERS:
         raise HexportError(f"weights: {type(observer).__name__} is no observer of parameters that hexport knows")
     in_blocks = is_in_blocks(observer)
@@ -73,7 +83,7 @@ def coding_of(observer: Observer) -> ParameterCoding:
 
 
 def observer_for(coding: ParameterCoding) -> Observer:
-    """A new observer that has observed nothing."""
+    """Return a new observer of this coding, which has observed nothing."""
     kind = {observer.__name__: observer for observer in OBSERVERS}[coding.observer]
     options = {"dtype": getattr(torch, coding.dtype), "quant_min": coding.qmin, "quant_max": coding.qmax}
     if coding.block_size is not None:
@@ -82,14 +92,14 @@ def observer_for(coding: ParameterCoding) -> Observer:
 
 
 def is_in_blocks(observer: Observer) -> bool:
-    """Whether each output channel has several scales."""
+    """Return whether each output channel has several scales."""
     return isinstance(observer, PerBlockParamObserver)
 
 
 def weight_encoding(
     observer: Observer, weight: torch.Tensor, ratios: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales and zero points of a parameter, computed by its observer's class.
+    """Return the scales and zero points of a parameter, as its observer's class computes them.
 
     Of a projection (out, in, 1, 1) they are float32 and int32 (out,), or (out, blocks, 1, 1). `ratios` (out,) narrow
     the range of each output channel, and so of all its blocks.
@@ -104,7 +114,7 @@ def weight_encoding(
 
 
 def encoding_of_parameter(observer: Observer, parameter: torch.Tensor) -> Encoding:
-    """The encoding of a parameter that is quantised per tensor."""
+    """Return the encoding of a parameter that is quantised per tensor."""
     scale, zero_point = weight_encoding(observer, parameter)
     return Encoding(float(scale), int(zero_point), observer.quant_min, observer.quant_max)
 
@@ -112,7 +122,7 @@ def encoding_of_parameter(observer: Observer, parameter: torch.Tensor) -> Encodi
 def narrowed(observer: Observer, weight: torch.Tensor, ratios: Iterable[float]) -> Iterator[torch.Tensor]:
     """Yield, for each ratio, what `fake_quantised` gives of the weight with this ratio in all channels.
 
-    The weight is observed once; a caller that passes few rows at a time keeps them in the processor's cache.
+    The weight is observed once. A caller that passes few rows at a time keeps them in the processor's cache.
     """
     limits = _observe(observer, weight)
     for ratio in ratios:
@@ -125,8 +135,10 @@ def narrowed(observer: Observer, weight: torch.Tensor, ratios: Iterable[float]) 
 
 
 def fake_quantised(observer: Observer, weight: torch.Tensor, coded: CodedWeight | None = None) -> torch.Tensor:
-    """What the HTP computes with in the place of a projection's weight (out, in, 1, 1), which is coded by its min-max
-    ranges unless `coded` says how."""
+    """Return the values that the HTP computes with in the place of a projection's weight, float32 (out, in, 1, 1).
+
+    The weight is coded by its min-max ranges, unless `coded` says how.
+    """
     if coded is None:
         return _fake_quantise(observer, weight, *weight_encoding(observer, weight))
     if coded.codes is not None:
@@ -135,7 +147,7 @@ def fake_quantised(observer: Observer, weight: torch.Tensor, coded: CodedWeight 
 
 
 def codes(observer: Observer, weight: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor) -> torch.Tensor:
-    """int8 codes of a projection's weight, in its shape."""
+    """Return the int8 codes of a projection's weight, in its shape, for scales and zero points of `weight_encoding`."""
     rows = weight.reshape(scales.numel(), -1)
     step = max(1, CHUNK // rows.shape[1])
     parts = zip(*(part.split(step) for part in (rows, scales.reshape(-1), zero_points.reshape(-1))), strict=True)
@@ -145,7 +157,7 @@ def codes(observer: Observer, weight: torch.Tensor, scales: torch.Tensor, zero_p
 
 
 def channel_scales(observer: Observer, scales: torch.Tensor) -> torch.Tensor:
-    """The scale of each output channel (out,): of block scales, what they are multiples of."""
+    """Return the scale of each output channel (out,). The scales of its blocks are multiples of it."""
     if not is_in_blocks(observer):
         return scales
     return scales.reshape(scales.shape[0], -1).amax(dim=1) / observer.num_steps
@@ -168,14 +180,14 @@ def _observe(observer: Observer, weight: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def _encoding(observer: Observer, least: torch.Tensor, largest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the observer's class makes of these limits: an instance may hand out tags."""
+    """Return what the observer's class makes of these limits. An instance may be made to hand out tags instead."""
     observer.min_val, observer.max_val = least, largest
     scales, zero_points = type(observer).calculate_qparams(observer)
     return scales, zero_points.to(torch.int32)
 
 
 def _on_grid(observer: PerBlockParamObserver, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """The multiple of the channel's scale below or above each block's, whichever loses less of the block."""
+    """Return the multiple of the channel's scale next to each block's, below or above, whichever loses less."""
     step = max(1, CHUNK // weight[0].numel())
     parts = zip(*(part.split(step) for part in (weight, scales, _units(observer, scales))), strict=True)
     nearest = []
@@ -186,15 +198,18 @@ def _on_grid(observer: PerBlockParamObserver, weight: torch.Tensor, scales: torc
 
 
 def _units(observer: PerBlockParamObserver, scales: torch.Tensor) -> torch.Tensor:
-    """The scale of each output channel, in as many dimensions as those of its blocks have."""
+    """Return the scale of each output channel, in as many dimensions as the scales of its blocks have."""
     return channel_scales(observer, scales).reshape(-1, *(1 for _ in scales.shape[1:]))
 
 
 def _below_and_above(
     observer: PerBlockParamObserver, weight: torch.Tensor, scales: torch.Tensor, units: torch.Tensor
 ) -> tuple[torch.Tensor, list[torch.Tensor], list[torch.Tensor]]:
-    """Whether each block loses less with the multiple of `units` below its scale than with the one above; both
-    multiples, in the shape of `scales`; and with each, the weight as rows of blocks."""
+    """Compare two scales of each block: the multiples of `units` next below and next above its scale.
+
+    Return whether the block loses less with the one below; both multiples, in the shape of `scales`; and with each, the
+    fake-quantised weight as rows of blocks.
+    """
     steps, rows = scales / units, weight.reshape(scales.numel(), -1)
     grids = [rounded(steps).clamp(1, observer.num_steps) * units for rounded in (torch.floor, torch.ceil)]
     fakes = [_fake_rows(observer, rows, grid.reshape(-1, 1).float()) for grid in grids]
@@ -203,14 +218,14 @@ def _below_and_above(
 
 
 def _fake_rows(observer: Observer, rows: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """As `torch.fake_quantize_per_channel_affine` does around 0, whose loop over short rows is slower."""
+    """Compute what `torch.fake_quantize_per_channel_affine` does around 0, whose loop over short rows is slower."""
     return (rows * (1 / scales)).round_().clamp_(observer.quant_min, observer.quant_max).mul_(scales)
 
 
 def _fake_quantise(
     observer: Observer, weight: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor
 ) -> torch.Tensor:
-    """Rows of the reshaped weight are channels, or blocks of channels."""
+    """Fake-quantise a weight. Rows of the reshaped weight are channels, or blocks of channels."""
     rows, fake = weight.reshape(scales.numel(), -1), torch.empty_like(weight)
     step = max(1, CHUNK // rows.shape[1])
     tensors = fake.reshape(rows.shape), rows, scales.reshape(-1).float(), zero_points.reshape(-1)

@@ -1,7 +1,8 @@
-"""weights.safetensors: how the weights of a recipe are coded where it asks for an algorithm that sees calibration data.
+"""weights.safetensors holds the scales and the codes of weights that a recipe has coded by calibration data.
 
-Tensors are `<projection>.scales` and, where codes are not the nearest ones, `<projection>.codes`, as of `CodedWeight`;
-projections are named as in `layers.3.attention.q_proj`. Weights that are not in it are coded by their min-max ranges.
+Its tensors are `<projection>.scales` and, where codes are not the nearest ones, `<projection>.codes`, as in
+`CodedWeight`. Projections are named as in `layers.3.attention.q_proj`. Weights that are not in it are coded by their
+min-max ranges.
 """
 
 import json
@@ -25,8 +26,10 @@ ORIGIN = "origin"
 
 
 def searched(recipe: Recipe, n_layers: int) -> dict[str, dict[str, Precision]]:
-    """By layer (its number) and epilogue, the projections of which an algorithm codes the weights; nothing of those
-    without any."""
+    """Return the projections whose weights an algorithm codes, with their precisions, by place.
+
+    A place is the number of a layer or `epilogue`. Places without such projections are left out.
+    """
     places = *map(str, range(n_layers)), EPILOGUE
     asked = {
         place: {name: recipe.at(place, name) for name in projections_of(place) if recipe.at(place, name).is_searched}
@@ -36,32 +39,36 @@ def searched(recipe: Recipe, n_layers: int) -> dict[str, dict[str, Precision]]:
 
 
 def full_name(place: str, projection: str) -> str:
+    """Return the full name of a projection: `layers.3.attention.q_proj` of place `3`, and `epilogue.output`."""
     return f"{place}.{projection}" if place == EPILOGUE else f"layers.{place}.{projection}"
 
 
 def save_weights(path: Path, weights: Mapping[str, CodedWeight], **origin: str) -> None:
-    """Write weights. `origin`: recipe, its name; checkpoint, the SHA-256 of the float ones."""
+    """Write weights by projection.
+
+    `origin` is `recipe`, the recipe's name, and `checkpoint`, the SHA-256 of the float weights.
+    """
     tensors = {name + SCALES: weight.scales for name, weight in weights.items()}
     tensors |= {name + CODES: weight.codes for name, weight in weights.items() if weight.codes is not None}
     with atomic_path(path) as temporary:
         mode = temporary.stat().st_mode
         # One entry: safetensors writes several in any order, and equal weights are to be equal files.
         save_file(tensors, temporary, {ORIGIN: json.dumps(origin, sort_keys=True)})
-        temporary.chmod(mode)  # safetensors' own files are for their owner alone
+        temporary.chmod(mode)  # safetensors makes files that only their owner can read
 
 
 def weights_in(path: Path) -> dict[str, CodedWeight]:
-    """All weights of a file."""
+    """Return all weights of a file, by name, without checks."""
     tensors = load_file(path)
     names = [name.removesuffix(SCALES) for name in tensors if name.endswith(SCALES)]
     return {name: CodedWeight(tensors[name + SCALES], tensors.get(name + CODES)) for name in names}
 
 
 class WeightsFile(Mapping[str, CodedWeight]):
-    """The coded weights of a file by projection, each of them read when it is asked for.
+    """A weights file maps projections to their coded weights, each of which is read when it is asked for.
 
-    Raises HexportError for a file that is not of these projections and shapes, and, when they are asked for, for scales
-    that are no positive numbers.
+    Opening it raises HexportError for a file that hexport did not write. A look-up raises HexportError for scales that
+    are not all positive numbers, and KeyError for a projection that the file does not hold.
     """
 
     def __init__(self, path: Path):
@@ -94,9 +101,10 @@ class WeightsFile(Mapping[str, CodedWeight]):
 
 
 def weights_of(path: Path | None, checkpoint: Checkpoint, recipe: Recipe, recipe_name: str | None = None) -> Mapping:
-    """The coded weights of a checkpoint and a recipe; `path` is None for a recipe that asks for no algorithm.
+    """Return the coded weights of a checkpoint and a recipe. `path` is None for a recipe that asks for no algorithm.
 
-    Raises HexportError where there is no file and the recipe asks for one, or where the file is another's.
+    Raises HexportError where there is no file and the recipe asks for one, and where the file is of another recipe or
+    checkpoint. Without a `recipe_name`, the recipe's name is not compared.
     """
     asked = {
         full_name(place, name): (place, name, precision)
