@@ -96,7 +96,7 @@ class Script:
 
 @dataclass(frozen=True)
 class Budget:
-    """A budget shares the room for answers out. `lengths` are the tokens of the conversation up to each prompt if all
+    """A budget shares out the room for answers. `lengths` are the tokens of the conversation up to each prompt if all
     answers were empty. All numbers are tokens.
     """
 
