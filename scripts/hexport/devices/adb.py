@@ -1,4 +1,6 @@
-"""A phone on an adb server: is it there, run a command, push a file, pull a file; each within a total deadline."""
+"""This module talks to a phone through an adb server: is it there, run a command, push a file, pull a file. Each call
+has a total deadline.
+"""
 
 import contextlib
 import io
@@ -31,7 +33,9 @@ WHAT_TO_DO = {
 
 @dataclass(frozen=True)
 class Phone:
-    """A phone, `name` in devices.yaml, that an adb server at `host`:`port` knows by its serial number."""
+    """An instance is a phone that an adb server at `host`:`port` knows by its serial number. `name` is its name in
+    devices.yaml.
+    """
 
     name: str
     serial: str
@@ -40,15 +44,17 @@ class Phone:
 
     @classmethod
     def of(cls, device: Device) -> "Phone":
+        """Return the phone that a device of devices.yaml describes."""
         return cls(device.name, device.serial, *device.server)
 
     def __str__(self) -> str:
         return f"phone {self.name} ({self.serial})"
 
     def state(self) -> str:
-        """ "device" where it is ready, else what adb says ("offline", "unauthorized", …), or "missing".
+        """Return `device` where the phone is ready, else what adb says of it (`offline`, `unauthorized`, …), or
+        `missing`.
 
-        Starts the adb server if it is one of this host. Raises PassingFault where the server does not answer.
+        The call starts the adb server if it is one of this host. Raises PassingFault where the server does not answer.
         """
         with client(self.host, self.port, STATE_S) as adb:
             try:
@@ -63,7 +69,7 @@ class Phone:
     def check_online(self, seconds: float = 0.0) -> None:
         """Wait up to `seconds` for the phone, and connect to it where it is one over TCP.
 
-        Raises PhoneFault, and PassingFault where it may come back by itself.
+        Raises PhoneFault where the phone cannot be used, PassingFault where it may come back by itself.
         """
         start = time.monotonic()
         deadline = start + seconds
@@ -80,7 +86,7 @@ class Phone:
             time.sleep(min(0.2, max(0.0, deadline - time.monotonic())))
 
     def shell(self, command: str, seconds: float) -> Output:
-        """Run a command of the phone's shell, without input, to its end. Its exit code raises nothing.
+        """Run a command of the phone's shell, without input, to its end. No exit code raises an error.
 
         Raises PhoneFault past the deadline, PassingFault where the link broke.
         """
@@ -98,10 +104,12 @@ class Phone:
         if_lost: str = ":",
         too_short: str = "",
     ) -> Iterator[Stream]:
-        """Start a command of the phone's shell. At the end of the block it has ended or is killed.
+        """Start a command of the phone's shell and yield it as a stream. When the block ends, the command has ended or
+        is killed.
 
-        It runs in `folder`; `if_lost` is run where the block or the link ends before it. For messages: `name`, and what
-        to do where `seconds` are `too_short`.
+        The command runs in `folder`. Where the block or the link ends before the command, the phone runs `if_lost`. Two
+        arguments are for messages: `name` is what to call the command, `too_short` says what to do where `seconds` are
+        not enough.
         """
         where = f"{self}: {name or command.split(maxsplit=1)[0]}"
         marker = secrets.token_hex(8)
@@ -127,9 +135,11 @@ class Phone:
         mode: int = 0o644,
         on_bytes: Callable[[int], None] = lambda sent: None,
     ) -> None:
-        """Write a file of this host, or bytes, to `path`; what arrived is not verified. `on_bytes` gets what is sent.
+        """Write a file of this host, or bytes, to `path` on the phone. What arrived is not verified. `on_bytes` is
+        called with the number of bytes that are sent so far.
 
-        Raises PhoneFault where the phone refuses it, PassingFault where the link broke or took longer than `seconds`.
+        Raises PhoneFault where the phone refuses the file, PassingFault where the link broke or the transfer took
+        longer than `seconds`.
         """
         _check_text(path, str(self))
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
@@ -140,11 +150,11 @@ class Phone:
                 adb.sync(self.serial).push(file, path, mode)
 
     def pull(self, path: str, target: Path, size: int, seconds: float) -> None:
-        """Read the file `path` of the phone, of `size` bytes, into `target`; what arrived is not verified, and may be
-        a part.
+        """Read the file `path` of the phone, of `size` bytes, into `target`. What arrived is not verified, and may be a
+        part.
 
-        Raises PhoneFault where the phone refuses it or sends more, PassingFault where the link broke or took longer
-        than `seconds`.
+        Raises PhoneFault where the phone refuses or sends more, PassingFault where the link broke or the transfer took
+        longer than `seconds`.
         """
         _check_text(path, str(self))
         name, left = path.rsplit("/", 1)[-1], size
@@ -161,9 +171,9 @@ class Phone:
                 file.write(chunk)
 
     def _connected_state(self, waited: float) -> str:
-        """The state, after an attempt to connect where the phone hangs on the network."""
+        """Return the state, after an attempt to connect where the phone hangs on the network."""
         state = self.state()
-        # The server dials one that went offline again at once, and then only every ten seconds, and takes it for
+        # The server dials a phone that went offline again at once, and then only every ten seconds, and takes it for
         # connected meanwhile.
         if ":" in self.serial and (state == "missing" or (state == "offline" and waited > REDIAL_S)):
             with client(self.host, self.port, CONNECT_S) as adb, contextlib.suppress(*LINK_ERRORS):
@@ -174,7 +184,7 @@ class Phone:
 
     @contextlib.contextmanager
     def _link_faults(self, doing: str, adb: Client) -> Iterator[None]:
-        """Turn what adbutils raises into PhoneFault, where the phone says no, and PassingFault."""
+        """Turn what adbutils raises into PhoneFault where the phone says no, and into PassingFault otherwise."""
         try:
             yield
         except LINK_ERRORS as error:
@@ -198,7 +208,7 @@ class Phone:
             raise PassingFault(f"{self}: {line}") from None
 
     def _advice(self, said: str) -> str:
-        """What to do about a phone's refusal."""
+        """Return what to do about a phone's refusal."""
         if "No space" in said:
             with contextlib.suppress(PhoneFault):
                 free = free_bytes(self.shell("df -k /data/local/tmp | tail -n 1", STATE_S).text())
@@ -210,7 +220,10 @@ class Phone:
 
 
 def free_bytes(line: str) -> int | None:
-    """Of the last line of `df -k`: file system, blocks, used, available, percent, mount point. None of any other."""
+    """Return the free bytes that the last line of `df -k` tells; None for any other line.
+
+    The words of that line are file system, blocks, used, available, percent and mount point.
+    """
     found = re.search(r" ([0-9]{1,12}) +[0-9]+% ", line)
     return int(found[1]) * 1024 if found else None
 

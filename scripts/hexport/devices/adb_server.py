@@ -1,4 +1,4 @@
-"""The adb server that phones hang on: a client whose every answer has a deadline, and the start of a local server."""
+"""This module has a client of the adb server, whose every answer has a deadline, and starts a server of this host."""
 
 import contextlib
 import socket
@@ -13,8 +13,8 @@ from hexport.devices.faults import PassingFault
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 CONNECT_S = 3.0
-IDLE_S = 60.0  # no link that works is silent for so long amid a file
-ANSWER_BYTES = 1 << 20  # adb's longest is a piece of a file, of 64 kB
+IDLE_S = 60.0  # a link that works is never silent for so long amid a file
+ANSWER_BYTES = 1 << 20  # adb's longest answer is a piece of a file, of 64 kB
 # A host that went away without a word is noticed after 40 s, where nothing is sent meanwhile.
 KEEP_ALIVE = (
     ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1),
@@ -29,11 +29,11 @@ LINK_ERRORS = (AdbError, OSError, EOFError, struct.error, AssertionError, ValueE
 
 
 class Connection(AdbConnection):
-    """A connection that starts no server, has a deadline for whatever adbutils does with it, takes no answer of any
-    size, and keeps why a phone refuses a file, which adbutils throws away.
+    """This connection to an adb server starts no server, and has a deadline for whatever adbutils does with it. It
+    accepts no answer of more than ANSWER_BYTES, and keeps why a phone refuses a file, which adbutils throws away.
 
-    adbutils' own would start a server on this host, whichever host was asked for. All that is inherited goes through
-    `conn`, `closed`, `close` and the reading methods, which are public.
+    adbutils' own connection would start a server on this host, whichever host was asked for. All that is inherited goes
+    through `conn`, `closed`, `close` and the reading methods, which are public.
     """
 
     refusal = ""
@@ -51,14 +51,17 @@ class Connection(AdbConnection):
 
     @property
     def conn(self) -> socket.socket:
-        """The socket; what is done with it next may take the rest of the time. Raises TimeoutError past the end."""
+        """Return the socket; what is done with it next may take the rest of the time, at most IDLE_S seconds.
+
+        Raises TimeoutError past the deadline, AdbError where the connection is closed.
+        """
         if self._socket is None:
             raise AdbError("the connection is closed")
         self._socket.settimeout(min(self._left(), IDLE_S))
         return self._socket
 
     def read(self, n: int) -> bytes:
-        """Up to `n` bytes, fewer where the connection ends."""
+        """Return up to `n` bytes, fewer where the connection ends. Raises AdbError for more than ANSWER_BYTES."""
         if n > ANSWER_BYTES:
             raise AdbError(f"an answer of {n} bytes")
         data = bytearray()
@@ -67,12 +70,14 @@ class Connection(AdbConnection):
         return bytes(data)
 
     def read_exact(self, n: int) -> bytes:
+        """Return `n` bytes. Raises EOFError where the connection ends before."""
         data = self.read(n)
         if len(data) < n:
             raise EOFError(f"{n} bytes expected, {len(data)} came")
         return data
 
     def read_string(self, n: int) -> str:
+        """Return a text of `n` bytes. The text that follows `FAIL` is kept as the refusal."""
         text = super().read_string(n)
         if self._refused:
             self.refusal = text
@@ -92,7 +97,7 @@ class Connection(AdbConnection):
 
 
 class Client(AdbClient):
-    """adbutils' client with a total deadline, `seconds` from now, for all that is done with it."""
+    """A client is adbutils' own with a total deadline, `seconds` from now, for all that is done with it."""
 
     def __init__(self, host: str, port: int, seconds: float):
         super().__init__(host, port)
@@ -100,7 +105,7 @@ class Client(AdbClient):
         self.connections: list[Connection] = []
 
     def left(self) -> float:
-        """Seconds to the deadline. Raises TimeoutError past it."""
+        """Return the seconds to the deadline. Raises TimeoutError past it."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("deadline")
@@ -115,20 +120,26 @@ class Client(AdbClient):
             connection.close()
 
     def refusal(self) -> str:
-        """What the phone said when it refused a file."""
+        """Return what the phone said when it refused a file; an empty text where it refused none."""
         return next((connection.refusal for connection in self.connections if connection.refusal), "")
 
 
 @contextlib.contextmanager
 def client(host: str, port: int, seconds: float) -> Iterator[Client]:
-    """A client of a running server, which is started where it is one of this host. Raises PassingFault."""
+    """Yield a client of a running server; a server of this host is started if need be.
+
+    Raises PassingFault where no server runs and none can be started.
+    """
     ensure_server(host, port)
     with contextlib.closing(Client(host, port, seconds)) as connected:
         yield connected
 
 
 def ensure_server(host: str, port: int) -> None:
-    """Start the server if it is one of this host and does not run. Raises PassingFault where that does not help."""
+    """Start the server if it is one of this host and does not run.
+
+    Raises PassingFault where the server still does not answer, or is one of another host that does not.
+    """
     if _listens(host, port):
         return
     if host not in LOCAL:

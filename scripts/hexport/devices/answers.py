@@ -1,4 +1,6 @@
-"""What a program answered and how fast, in one run or several equal ones, and what result.json says of it."""
+"""This module measures what a program answers and how fast, in one run or several equal ones, and makes the entries of
+result.json from that.
+"""
 
 import statistics
 from dataclasses import dataclass
@@ -10,15 +12,16 @@ from hexport.runtime.conversation import AnyGenerator, Script, Turn, check_promp
 from hexport.targets.modes import MODES
 from hexport.tokenizers.tokenizer import Tokenizer
 
-# Of each answer, in result.json. Rates are per second.
+# Figures of each answer in result.json. Rates are per second.
 FIGURES = ("load_ms", "ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s")
 LOOKAHEAD_COUNTS = ("accepted_tokens", "decode_steps")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A turn of a conversation, which has a number from 0 on; the mode that it was had in, and the seconds that loading
-    the program took."""
+    """An answer is a turn of a conversation, with the number of that conversation, from 0 on, the mode that the program
+    ran in, and the seconds that loading the program took.
+    """
 
     turn: Turn
     conversation: int
@@ -26,7 +29,10 @@ class Answer:
     load_s: float
 
     def as_json(self) -> dict:
-        """An entry of `prompts` in result.json. Rates are per second; times are in ms."""
+        """Return an entry of `prompts` in result.json. Rates are per second, times in ms.
+
+        `decode_tokens_per_s` is None for an answer of one token. Mode lookahead adds LOOKAHEAD_COUNTS.
+        """
         answer = self.turn.generation
         decode_s = answer.total_s - answer.first_token_s
         decoded = len(answer.token_ids) - 1
@@ -54,12 +60,13 @@ def answer_prompts(
     run: Run,
     progress: Progress,
 ) -> list[list[Answer]]:
-    """Answer the turns of each conversation, from an empty cache, `run.repeats` times, after `run.warmup` times for
-    nothing. Each list is a repeat: the answers of all conversations.
+    """Answer the turns of each conversation, each from an empty cache, `run.repeats` times. Before, do so `run.warmup`
+    times and drop the answers.
 
-    Tokenizer and prompts are checked before the first one runs; `program` is for messages. Raises HexportError. At a
-    temperature, a conversation draws tokens as if it were the only one, and when it is repeated, it goes on drawing
-    where it stopped.
+    Return a list for each repeat, with the answers of all conversations. Tokenizer and prompts are checked before the
+    first one runs; `program` is for messages. At a temperature, a conversation draws tokens as if it were the only one;
+    when it is repeated, it goes on drawing where it stopped. Raises HexportError where the tokenizer has more tokens
+    than the program, or a prompt leaves no room for an answer.
     """
     check_vocabulary(program, generator.decode_graph, tokenizer)
     scripts = [
@@ -82,10 +89,10 @@ def answer_prompts(
 
 
 def result_facts(repeated: list[list[Answer]], run: Run) -> dict:
-    """What result.json says of the answers of equal repeats, one or more.
+    """Return what result.json says of the answers of one or more equal repeats.
 
-    `prompts` are those of the first one; where there are several, figures are medians, and `repeats` has the samples.
-    `accepted_tokens` and `decode_steps`, in mode lookahead, are sums over the prompts.
+    `prompts` are those of the first repeat. Where there are several, figures are medians, and `repeats` has the
+    samples. In mode lookahead, `accepted_tokens` and `decode_steps` are sums over the prompts.
     """
     first, *_ = entries = [[answer.as_json() for answer in answers] for answers in repeated]
     samples = [{figure: [prompts[i][figure] for prompts in entries] for figure in FIGURES} for i in range(len(first))]
@@ -107,7 +114,9 @@ def result_facts(repeated: list[list[Answer]], run: Run) -> dict:
 
 
 def _distribution(values: list[float | None]) -> dict:
-    """Median, spread (largest less smallest) and the samples in their order. An answer of one token has no rate."""
+    """Return the median, the spread (largest less smallest) and the samples in their order. An answer of one token has
+    no rate.
+    """
     known = [value for value in values if value is not None]
     return {
         "median": _median(values),

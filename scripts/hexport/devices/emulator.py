@@ -1,4 +1,4 @@
-"""The x86-64 HTP emulator: runs a program on this host, through executorch's own runtime."""
+"""This module runs a program on the x86-64 HTP emulator of this host, through executorch's own runtime."""
 
 import time
 from collections.abc import Callable, Collection
@@ -24,9 +24,10 @@ G = TypeVar("G", bound=GraphSizes)
 
 @dataclass(frozen=True)
 class Run:
-    """How a program is run. `lookahead` is the size in mode lookahead, and None in the others.
+    """A run says how a program is run. `lookahead` is the size of a step in mode lookahead, and None in the other
+    modes.
 
-    The conversations are measured `repeats` times, after they were had `warmup` times.
+    The conversations are measured `repeats` times, after they were held `warmup` times. `seq_len` is in tokens.
     """
 
     mode: str
@@ -39,7 +40,11 @@ class Run:
 
     @classmethod
     def of(cls, settings: dict) -> "Run":
-        """From the settings of scripts/run_program.py."""
+        """Return the run that the settings of scripts/run_program.py describe.
+
+        For instance, `{"mode": "hybrid", "system_prompt": "", "temperature": 0, "seq_len": 1024, "repeats": 1,
+        "warmup": 0}`; mode lookahead needs `ngram`, `window` and `gcap` too.
+        """
         mode = settings["mode"]
         size = Size(*(settings[key] for key in LOOKAHEAD_KEYS)) if MODES[mode].looks_ahead else None
         keys = ("system_prompt", "temperature", "seq_len", "repeats", "warmup")
@@ -47,7 +52,7 @@ class Run:
 
 
 def check_vocabulary(path: Path, graph: GraphSizes, tokenizer: Tokenizer) -> None:
-    """Raise HexportError where the tokenizer has tokens that the program does not know."""
+    """Raise HexportError where the tokenizer has tokens that the program does not know; `path` is for the message."""
     if tokenizer.vocab_size > graph.vocab_size:
         raise HexportError(
             f"{path}: the program knows {graph.vocab_size} tokens, the tokenizer {tokenizer.vocab_size}; "
@@ -56,8 +61,10 @@ def check_vocabulary(path: Path, graph: GraphSizes, tokenizer: Tokenizer) -> Non
 
 
 def check_htp(facts: ProgramFacts, target: str) -> None:
-    """Raise HexportError where a ready program was compiled for another HTP than the target's: its result would be
-    recorded under a wrong name, and no device of that name could load it."""
+    """Raise HexportError where a ready program was compiled for another HTP than the target's.
+
+    Its result would be recorded under a wrong name, and no device of that name could load it.
+    """
     options, wanted = facts.options, target_named(target)
     if options is not None and options.htp_arch != wanted.htp_arch:
         raise HexportError(
@@ -67,7 +74,7 @@ def check_htp(facts: ProgramFacts, target: str) -> None:
 
 
 def load_generator(path: Path, run: Run, progress: Progress) -> Generator:
-    """Load the graphs of a mode. Raises HexportError for a program that has not got them."""
+    """Load the graphs of a mode on this host. Raises HexportError for a program that lacks them or does not load."""
     start = time.perf_counter()
     with progress.stage("load"):
         program = Program(path)
@@ -76,13 +83,16 @@ def load_generator(path: Path, run: Run, progress: Progress) -> Generator:
 
 
 def mode_methods(mode: str) -> tuple[str, str]:
-    """Of the prefill and the decode graph; in mode kv, both are one."""
+    """Return the method names of the prefill and of the decode graph of a mode. In mode kv, both are the same."""
     return PREFILL_METHOD if MODES[mode].prefills else KV_METHOD, KV_METHOD
 
 
 def mode_graphs(path: Path, methods: Collection[str], graph: Callable[[str], G], run: Run) -> tuple[G, G]:
-    """The graphs of a mode, each as `graph` gives it by its method. Raises HexportError where the program has not got
-    them."""
+    """Return the prefill and the decode graph of a mode, each as `graph` gives it by its method name.
+
+    Raises HexportError where the program lacks one of them, or where the decode graph's AR length does not fit the
+    mode.
+    """
     prefill, decode = mode_methods(run.mode)
     if prefill != decode and prefill not in methods:
         raise HexportError(

@@ -1,4 +1,4 @@
-"""Evaluation of a program by the emulator of this host."""
+"""This module evaluates a program on the emulator of this host."""
 
 from hexport.config.devices import Device
 from hexport.devices.emulator_process import measure
@@ -8,8 +8,9 @@ from hexport.progress import Progress
 
 
 def evaluate_on_emulator(device: Device, job: EvaluationJob, progress: Progress) -> Measured:
-    """Score the tasks of a job. Raises HexportError for a program that cannot do it, and one that
-    crashes or hangs."""
+    """Score the tasks of a job. Raises HexportError for a program that cannot do it, and for one that
+    crashes or hangs.
+    """
     return measure(device, job.program, progress, _evaluate, job)
 
 

@@ -1,5 +1,5 @@
-"""Work on the emulator of this host, in a process of its own: QNN's libraries and executorch's runtime load what anyone
-may have written, and can crash or hang on it.
+"""This module does the work on the emulator of this host in a process of its own. QNN's libraries and executorch's
+runtime load files that anyone may have written, and can crash or hang on them.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,11 @@ ADVICE = (
 
 
 def measure(device: Device, program: Path, progress: Progress, work: Callable, *arguments: object) -> Measured:
-    """Measure what `work(progress, *arguments)` gives: facts, the build id of QNN, and what it computes on.
+    """Run `work(progress, *arguments)` in another process and return what it measured. `work` returns facts, the build
+    id of QNN, and the machine that it computes on.
 
-    Raises HexportError where it does, and where the program makes it crash or hang.
+    Raises HexportError where `work` does, where the program makes it crash, and where it takes more than
+    `device.timeout` seconds.
     """
     what = f"{program}: the emulator"
     facts, build_id, machine = answer(

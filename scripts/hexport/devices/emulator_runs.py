@@ -1,4 +1,4 @@
-"""A run on the emulator of this host."""
+"""This module runs a program on the emulator of this host."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from hexport.progress import Progress
 
 
 def run_on_emulator(device: Device, program: Path, tokenizer: Path, settings: dict, progress: Progress) -> Measured:
-    """Have the conversations of the settings of scripts/run_program.py. tokenizer: …/tokenizer.json.
+    """Hold the conversations that the settings of scripts/run_program.py name. tokenizer: …/tokenizer.json.
 
-    Raises HexportError for a program that cannot do it, and one that crashes or hangs.
+    Raises HexportError for a program that cannot do it, and for one that crashes or hangs.
     """
     return measure(device, program, progress, _run, program, tokenizer, settings)
 

@@ -1,4 +1,4 @@
-"""What an evaluation of a program is made of, so that any process can do it."""
+"""This module holds what an evaluation of a program is made of, so that any process can do it."""
 
 import functools
 from collections.abc import Callable
@@ -11,11 +11,15 @@ from hexport.progress import Progress
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """Files and settings of scripts/evaluate_device.py.
+    """A job holds the files and the settings of scripts/evaluate_device.py.
 
-    tokenizer: …/tokenizer.json. texts: the files of tasks that are local texts, by the names of these. checkpoint:
-    None for a ready program that is compared with nothing, quant_attrs for any ready one, weights where the recipe has
-    none.
+    - tokenizer: …/tokenizer.json.
+    - settings: for instance `{"model": "m", "recipe": "16a4w", "recipe_spec": {…}, "target": "SM8650",
+      "mode": "hybrid", "graph": "prefill", "tasks": ["wikitext"], "limit": 1, "num_fewshot": null}`.
+    - texts: the files of the tasks that are local texts, by the names of these.
+    - checkpoint: None for a ready program that is compared with nothing.
+    - quant_attrs: None for any ready program.
+    - weights: None where the recipe has none.
     """
 
     program: Path
@@ -27,6 +31,7 @@ class EvaluationJob:
     weights: Path | None
 
     def load_tasks(self, progress: Progress) -> dict:
+        """Return lm-eval's tasks by name. Raises HexportError as `evaluation.tasks.load_tasks` does."""
         from hexport.evaluation.tasks import load_tasks
 
         with progress.stage("tasks"):
@@ -34,7 +39,9 @@ class EvaluationJob:
             return load_tasks(self.settings["tasks"], self.texts, self.settings["num_fewshot"], trusted)
 
     def references(self) -> Callable | None:
-        """What makes the other models to compare with, from a context length; None where there are none."""
+        """Return a function that makes the other models to compare with from a context length; None where there are
+        none.
+        """
         if self.checkpoint is None:
             return None
         from hexport.decoder.weights import Checkpoint
@@ -51,7 +58,9 @@ class EvaluationJob:
         return functools.partial(References, model, attrs, recipe)
 
     def _beside_float(self, references: Callable, model: object, context_len: int) -> object:
-        """Raises HexportError where a ready program has other windows than fp."""
+        """Return the float decoder to compare with. Raises HexportError where a ready program has other windows than
+        fp.
+        """
         if context_len != (expected := self.settings["max_seq_len"]):
             raise HexportError(
                 f"{self.program}: its context has {context_len} tokens, and max_seq_len of models."

@@ -1,4 +1,4 @@
-"""Evaluation of a program by one of the phones of a SoC."""
+"""This module evaluates a program on one of the phones of a SoC."""
 
 from types import ModuleType
 
@@ -15,7 +15,10 @@ from hexport.tokenizers.tokenizer import load_tokenizer
 
 
 def evaluate_on_phones(phones: list[Device], job: EvaluationJob, progress: Progress) -> Measured:
-    """Evaluate on whichever of the phones is free, and anew on another one where it fails. Raises HexportError."""
+    """Evaluate on whichever of the phones is free, and anew on another one where that fails.
+
+    Raises HexportError for a program that cannot do it, PhoneFault where each phone has failed.
+    """
     check_htp(facts_of(job.program), job.settings["target"])
     loaded, tasks, references = load_tokenizer(job.tokenizer.parent), job.load_tasks(progress), job.references()
     graph = job.settings["graph"]

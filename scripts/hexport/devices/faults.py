@@ -1,4 +1,4 @@
-"""What goes wrong with a phone, by who may still do the work."""
+"""This module has the errors of phones, told apart by who may still do the work."""
 
 from hexport.errors import HexportError
 
@@ -10,9 +10,11 @@ class PhoneFault(HexportError):
 
 
 class PassingFault(PhoneFault):
-    """The same phone may do it on another try: the link broke, a file was damaged on the way, the adb server went."""
+    """The same phone may do the work on another try: the link broke, a file was damaged on the way, the adb server
+    went.
+    """
 
 
 def said_by_phone(said: str) -> str:
-    """What a phone said, as a part of one line of a message."""
+    """Return what a phone said as a part of one line of a message: printable characters, SAID_LETTERS at most."""
     return "".join(character for character in said if character.isprintable()).strip()[:SAID_LETTERS]

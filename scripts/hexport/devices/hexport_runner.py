@@ -1,6 +1,7 @@
-"""The runner `hexport`: our own runtime on a device that has Python, driven from here over stdin and stdout.
+"""This module has the runner `hexport`: our own runtime on a device that has Python, driven from here over stdin and
+stdout.
 
-`phone_side` and what it imports is pushed as one file; one process loads the program once for all that is asked of it.
+`phone_side` and what it imports are pushed as one file. One process loads the program once for all that is asked of it.
 """
 
 import contextlib
@@ -30,11 +31,11 @@ from hexport.runtime.graph import GraphSizes, dequantised
 from hexport.runtime.program import METHODS, checked_facts, graph_name, graph_values
 from hexport.runtime.reading import Texts, every_row
 
-FRAME_BYTES = 4 << 20  # of logits at once, which are held until their hash is known; a call of many rows gives more
+FRAME_BYTES = 4 << 20  # of logits in one answer, which are held until their hash is known; a call of many rows is split
 
 
 class RemoteGenerator:
-    """What `runtime.decode.Generator` is, in a process on a phone."""
+    """A remote generator is what `runtime.decode.Generator` is, in a process on a phone."""
 
     def __init__(self, process: PhoneProcess, prefill_graph: GraphSizes, decode_graph: GraphSizes):
         self.prefill_graph, self.decode_graph = prefill_graph, decode_graph
@@ -42,14 +43,15 @@ class RemoteGenerator:
 
     @property
     def load_s(self) -> float:
+        """Return the seconds that the phone took to load the program."""
         return self._process.load_s
 
     def renew(self) -> None:
-        """Let the time that a run may take begin anew, as for each answer of a talk."""
+        """Let the time that a run may take begin anew, as each answer of a talk does."""
         self._process.renew()
 
     def begin(self, conversation: int) -> None:
-        """As `Generator.begin`, from the next answer on."""
+        """Begin a conversation as `Generator.begin` does, from the next answer on."""
         self._conversation = conversation
 
     def generate(
@@ -60,7 +62,9 @@ class RemoteGenerator:
         on_block: Callable[[], None] = lambda: None,
         on_token: Callable[[int], None] = lambda token: None,
     ) -> Generation:
-        """As `Generator.generate`. Raises PhoneFault where the phone fails, PassingFault where the link does."""
+        """Answer as `Generator.generate` does. Raises PhoneFault where the phone fails, PassingFault where the link
+        does.
+        """
         request = {"tokens": tokens, "end": end, "stop_ids": sorted(stop_ids)}
         request |= {"n_past": self.cache.n_past, "conversation": self._conversation}
         for event in self._process.ask(request):
@@ -79,7 +83,7 @@ class RemoteGenerator:
         return generation
 
     def _generation(self, facts: dict, n_prompt: int) -> Generation:
-        """Raises ValueError, KeyError and TypeError for what no generation is."""
+        """Return the generation that an answer tells. Raises ValueError, KeyError and TypeError for what is none."""
         context_len, vocab_size = self.decode_graph.context_len, self.decode_graph.vocab_size
         ids = [count(id, vocab_size - 1) for id in facts["token_ids"]]
         first_token_s, total_s = seconds(facts["first_token_s"]), seconds(facts["total_s"])
@@ -95,22 +99,24 @@ class RemoteGenerator:
 
 
 class RemoteReader:
-    """A graph on a phone that reads texts. `graph` are its sizes, `name` is "prefill" or "kv"."""
+    """A remote reader is a graph on a phone that reads texts. `graph` holds its sizes, `name` is "prefill" or "kv"."""
 
     def __init__(self, process: PhoneProcess, name: str, graph: GraphSizes, dtype: str, scale: float, zero_point: int):
         self.name, self.graph, self._process = name, graph, process
         self._dtype, self._scale, self._zero_point = dtype, scale, zero_point
 
     def read(self, inputs: Texts, progress: Progress) -> Iterator[np.ndarray]:
-        """As `runtime.reading.read`, bit for bit.
+        """Yield what `runtime.reading.read` does, bit for bit: float32 logits (rows, vocab) behind each token of the
+        inputs.
 
         Raises PhoneFault where the phone fails, PassingFault where the link does.
         """
         return every_row(self.graph, inputs, self._blocks(inputs), progress)
 
     def _blocks(self, inputs: Texts) -> Iterator[np.ndarray]:
-        """Float32 logits of each call. The host may have been busy since the program was loaded: the time that a run
-        may take begins here."""
+        """Yield the float32 logits of each call. The host may have been busy since the program was loaded, so the time
+        that a run may take begins here.
+        """
         self._process.renew()
         request, parts = {"inputs": [list(tokens) for tokens in inputs], "frame_bytes": FRAME_BYTES}, []
         for event in self._process.ask(request):
@@ -128,10 +134,11 @@ class RemoteReader:
 def generator(
     phone: Phone, device: Device, program: Path, tokenizer: Path, run: Run, progress: Progress
 ) -> Iterator[RemoteGenerator]:
-    """The graphs of a mode, loaded on a phone; on this host stays the conversation, and with it the tokenizer.
+    """Load the graphs of a mode on a phone and yield their generator. The conversation, and with it the tokenizer,
+    stays on this host.
 
-    Raises HexportError where the program has not got the mode, or where no phone can run it; PhoneFault and
-    PassingFault where this one cannot.
+    Raises HexportError where the program lacks the mode's graphs or where no phone can run it; PhoneFault and
+    PassingFault where this phone cannot.
     """
     facts, methods = driven_facts(program), mode_methods(run.mode)
     sizes = mode_sizes(facts, run)
@@ -148,7 +155,8 @@ def generator(
 def reader(
     phone: Phone, device: Device, program: Path, tokenizer: Path, wanted: str, progress: Progress
 ) -> Iterator[RemoteReader]:
-    """The graph to score texts by, loaded on a phone: "prefill" where that is wanted and there, else "kv".
+    """Load the graph to score texts by on a phone and yield its reader: "prefill" where that is wanted and there, else
+    "kv".
 
     Raises as `generator` does.
     """
@@ -164,7 +172,7 @@ def reader(
 
 
 def driven_facts(program: Path) -> ProgramFacts:
-    """Raises HexportError for a program that hexport's runtime cannot drive on any device."""
+    """Return a program's facts. Raises HexportError for a program that hexport's runtime cannot drive on any device."""
     facts = checked_facts(program)
     refusal = hexport_refusal(facts)
     if refusal:
@@ -174,7 +182,9 @@ def driven_facts(program: Path) -> ProgramFacts:
 
 @contextlib.contextmanager
 def _folder(phone: Phone, device: Device, program: Path, progress: Progress) -> Iterator[JobFolder]:
-    """With all that a process needs: our code, the program and the QNN libraries of the phone's platform."""
+    """Yield a folder of the phone with all that a process needs: our code, the program and the QNN libraries of its
+    platform.
+    """
     libraries = qnn_libraries(device, platform(read_facts(phone), device.runner))
     with tempfile.TemporaryDirectory(prefix="hexport-") as local:
         code = Path(local, CODE)

@@ -1,7 +1,8 @@
-"""The tokenizer that the C++ runner is given: the text of a token is its id, so what the runner writes tells the ids.
+"""This module makes the tokenizer that the C++ runner is given. The text of a token is its id, so that what the runner
+writes tells the ids.
 
-With the model's own tokenizer it would not: from text, ids cannot be told for sure. And the runner's tokenizer library
-decodes each token by itself, which loses the spaces of Llama 2's pieces, takes id 0 for the end of a text where
+The model's own tokenizer would not do: ids cannot be told for sure from text. And the runner's tokenizer library
+decodes each token by itself. So it loses the spaces of Llama 2's pieces, takes id 0 for the end of a text where
 tokenizer.json leaves that open (in Qwen 3, "!"), and fails at ids that a padded vocabulary has no text for.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from hexport.tokenizers.tokenizer import Tokenizer
 
-# What a generation ends at: the tokenizer's eos_token, and what the runner adds for Gemma, which it looks up by text.
+# A generation ends at the tokenizer's eos_token, and at what the runner adds for Gemma, which it looks up by text.
 EOS, END_OF_TURN = "<eos>", "<end_of_turn>"
 WORD = re.compile(rb"(\d{1,9}) |(<eos>)|(<end_of_turn>)")
 PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}  # how an added token is found
@@ -20,7 +21,9 @@ PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": F
 
 @dataclass(frozen=True)
 class IdTokenizer:
-    """Of `vocab_size` ids. The runner stops at `eos` and `end_of_turn`; an id beyond the vocabulary never comes."""
+    """An ID tokenizer has `vocab_size` ids, whose texts are these ids. The runner stops at `eos` and `end_of_turn`.
+    Where the model has fewer stop ids, one beyond the vocabulary takes their place, which never comes.
+    """
 
     vocab_size: int
     eos: int
@@ -28,14 +31,16 @@ class IdTokenizer:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, vocab_size: int) -> "IdTokenizer":
-        """Two of the tokenizer's stop ids, the EOS first, are the runner's; at others it goes on, for its caller to cut
-        off."""
+        """Return the tokenizer whose two stop ids are the first ones of the model's, its EOS before the others.
+
+        At further stop ids the runner goes on, and its caller cuts the answer off.
+        """
         stops = sorted(tokenizer.stop_ids, key=lambda id: (id != tokenizer.eos_id, id))
         eos, end_of_turn, *_ = [*stops, vocab_size, vocab_size + 1]
         return cls(vocab_size, eos, end_of_turn)
 
     def write(self, folder: Path) -> list[Path]:
-        """Write and return tokenizer.json and tokenizer_config.json, the same bytes for the same ids."""
+        """Write tokenizer.json and tokenizer_config.json, and return their paths. The same ids give the same bytes."""
         stops = {self.eos: EOS, self.end_of_turn: END_OF_TURN}
         added = [{"id": id, "content": text, "special": True, **PLAIN} for id, text in sorted(stops.items())]
         vocabulary = {stops.get(id, f"{id} "): id for id in sorted({*range(self.vocab_size), *stops})}
@@ -50,7 +55,7 @@ class IdTokenizer:
         return [folder / name for name in contents]
 
     def ids(self, text: bytes) -> list[int] | None:
-        """The ids that a text was made of; None for any other text."""
+        """Return the ids that a text was made of; None for any other text."""
         ids, end = [], 0
         for match in WORD.finditer(text):
             if match.start() != end:

@@ -1,4 +1,6 @@
-"""The devices of devices.yaml as they are now: what each says of itself, and what to do about each problem."""
+"""This module looks at the devices of devices.yaml as they are now: what each says of itself, and what to do about each
+problem.
+"""
 
 import contextlib
 import importlib.util
@@ -29,7 +31,9 @@ LITTLE_MB = 2048
 
 @dataclass(frozen=True)
 class Server:
-    """An adb server: its version, or why it does not answer, and the serial numbers of its phones."""
+    """An instance tells of an adb server its version, or why it does not answer, and the serial
+    numbers of its phones.
+    """
 
     version: str = ""
     fault: str = ""
@@ -38,7 +42,9 @@ class Server:
 
 @dataclass
 class Entry:
-    """A device as it is now; what could not be found out is empty. `problems` say what is wrong and what to do."""
+    """An entry tells of a device as it is now; what could not be found out is empty. `problems` say what is wrong and
+    what to do.
+    """
 
     device: Device
     state: str
@@ -49,7 +55,9 @@ class Entry:
 
 
 def take_inventory(devices: Iterable[Device]) -> list[Entry]:
-    """All devices at once: one that hangs, which no question does for more than seconds, holds up no other one."""
+    """Look at all devices at once and return an entry of each. Every question has a deadline of seconds, so a device
+    that hangs does not hold up the others.
+    """
     devices = list(devices)
     phones = [device for device in devices if device.kind == "adb"]
     addresses = sorted({phone.server for phone in phones})
@@ -69,6 +77,7 @@ def take_inventory(devices: Iterable[Device]) -> list[Entry]:
 
 
 def device_table(entries: Iterable[Entry]) -> Table:
+    """Return the table of devices that scripts/devices.py prints."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("device", "kind", "state", "SoC", "SoC read", "Android", "free", "adb", "in use"):
         table.add_column(column, overflow="fold")
@@ -81,7 +90,9 @@ def device_table(entries: Iterable[Entry]) -> Table:
 
 
 def problem_lines(entries: Iterable[Entry]) -> Iterator[str]:
-    """Each problem once, with the devices that have it: phones of an adb server share its problems."""
+    """Yield each problem once, behind the names of the devices that have it: phones of an adb server share its
+    problems.
+    """
     sharing: dict[str, list[str]] = {}
     for entry in entries:
         for problem in entry.problems:
@@ -173,7 +184,7 @@ def _look_at_leases(phone: Phone, entry: Entry) -> None:
 
 
 def _look_at_files(phone: Phone, entry: Entry) -> None:
-    """Whether the files are there that a run would push, and on the phone, the Python that would run them."""
+    """Look whether the files are there that a run would push and, on the phone, the Python that would run them."""
     device = entry.device
     by_upstream = device.runner == "qnn_llama_runner"
     if by_upstream:
@@ -198,7 +209,7 @@ def _problems_of(entry: Entry) -> Iterator[None]:
 
 
 def _without_name(line: str, device: Device) -> str:
-    """What is wrong with a device, of a line that begins with its name."""
+    """Return what is wrong with a device, from a line that begins with its name."""
     return line.removeprefix(f"device {device.name}: ").removeprefix(f"phone {device.name} ({device.serial}): ")
 
 

@@ -1,4 +1,6 @@
-"""A job on a phone: a folder with the files that a program needs, which is gone afterwards, with all that ran there."""
+"""This module makes the folder of a job on a phone, with the files that a program needs. When the job ends, the folder
+and all that ran there are gone.
+"""
 
 import contextlib
 import hashlib
@@ -23,7 +25,7 @@ from hexport.progress import Progress
 from hexport.provenance import atomic_path
 
 RUNS = f"{FOLDER}/runs"
-CONNECTED_S = 5.0  # within which a phone over TCP is connected
+CONNECTED_S = 5.0  # a phone over TCP connects within this time
 LONGEST_S = 7 * 86400.0
 LOGCAT_BYTES = 200_000
 PART = ".hexport.part"
@@ -46,9 +48,10 @@ _number = itertools.count()
 
 @dataclass(frozen=True)
 class JobFolder:
-    """The folder `path` of a phone; `since` is the phone's time when it was made, as logcat takes it.
+    """A job folder is the folder `path` of a phone. `since` is the phone's time when it was made, in logcat's form.
 
-    `guard` waits on the phone as long as the link holds, and then clears the folder: without it there is no folder.
+    `guard` waits on the phone as long as the link holds, and then clears the folder. Without the guard there is no
+    folder.
     """
 
     phone: Phone
@@ -57,7 +60,7 @@ class JobFolder:
     guard: Stream
 
     def write(self, name: str, data: bytes) -> None:
-        """Make a file of that content. Raises PassingFault where it was damaged on its way."""
+        """Write `data` to the file `name` of the folder. Raises PassingFault where it was damaged on its way."""
         _check_name(name)
         self.guard.check_runs()
         seconds = transfer_s(len(data))
@@ -68,7 +71,7 @@ class JobFolder:
             raise PassingFault(f"{self.phone}: {name!r} arrived damaged; check the cable")
 
     def read(self, name: str, limit: int = LIMIT) -> bytes:
-        """The content of a file, as `fetch` gets it."""
+        """Return the content of a file of the folder. Raises as `fetch` does."""
         with tempfile.TemporaryDirectory(prefix="hexport-") as folder:
             self.fetch(name, Path(folder, "file"), limit)
             return Path(folder, "file").read_bytes()
@@ -76,8 +79,8 @@ class JobFolder:
     def fetch(self, name: str, target: Path, limit: int = LIMIT) -> None:
         """Copy a file of the folder, of `limit` bytes at most, to this host, whole or not at all.
 
-        Raises HexportError where there is none, PhoneFault where it is larger or the phone does not tell its size,
-        PassingFault where it was damaged on its way.
+        Raises HexportError where there is no such file, PhoneFault where it is larger or the phone does not tell its
+        size, PassingFault where it was damaged on its way.
         """
         _check_name(name)
         self.guard.check_runs()
@@ -85,7 +88,7 @@ class JobFolder:
             f"cd {self.path} && [ -f {_quoted(name)} ] && stat -L -c %s {_quoted(name)}", COMMAND_S
         )
         if found.code:
-            self.guard.check_runs()  # else the folder is gone, with all that was in it
+            self.guard.check_runs()  # where the guard has ended, the folder is gone with all that was in it
             raise HexportError(f"{self.phone}: the program left no file {name!r}; see the log of the run")
         size = re.fullmatch(r"([0-9]{1,15})\n", found.text())
         if size is None:
@@ -102,17 +105,19 @@ class JobFolder:
                 raise PassingFault(f"{self.phone}: {name!r} arrived damaged; check the cable")
 
     def run(self, argv: list[str], environment: dict[str, str], seconds: float) -> Output:
-        """Run a program in the folder, without input, to its end. Its exit code raises nothing.
+        """Run a program in the folder, without input, to its end. No exit code raises an error.
 
-        Raises PhoneFault where it crashed by a signal, was killed or is overdue, PassingFault
-        where the link broke.
+        Raises PhoneFault where the program crashed by a signal, was killed or is overdue, PassingFault where the link
+        broke.
         """
         with self.start(argv, environment, seconds) as stream:
             return stream.output()
 
     @contextlib.contextmanager
     def start(self, argv: list[str], environment: dict[str, str], seconds: float) -> Iterator[Stream]:
-        """Start a program in the folder, to talk to. Where the block ends before it, it is killed."""
+        """Start a program in the folder and yield it as a stream to talk to. Where the block ends before it, the
+        program is killed.
+        """
         self.guard.check_runs()
         command = shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), *argv])
         name, too_short = argv[0].rsplit("/", 1)[-1], ", or raise timeout in devices.yaml"
@@ -120,7 +125,9 @@ class JobFolder:
             yield stream
 
     def logcat(self) -> str:
-        """The end of what the phone logged since the folder was made; "" where it has no logcat or does not answer."""
+        """Return the last LOGCAT_BYTES of what the phone logged since the folder was made; an empty text where it has
+        no logcat or does not answer.
+        """
         command = f"logcat -d -t {shlex.quote(self.since)} 2>/dev/null | tail -c {LOGCAT_BYTES}"
         with contextlib.suppress(PhoneFault):
             return self.phone.shell(command, COMMAND_S).text()
@@ -129,9 +136,11 @@ class JobFolder:
 
 @contextlib.contextmanager
 def job_folder(phone: Phone, files: dict[str, Path], cache_gb: float, progress: Progress) -> Iterator[JobFolder]:
-    """A folder on the phone with these files by name, which a program must not write to.
+    """Yield a folder on the phone that has these files by name. A program must not write to them.
 
-    What a process of this host left that is no more is cleared first. The log gets the phone's own if the job fails.
+    What a process of this host left that runs no more is cleared first. If the job fails, the phone's own log goes to
+    the log of the run. Raises HexportError for a name that no file of a phone can have, PhoneFault and PassingFault
+    where the phone fails.
     """
     for name in files:
         _check_name(name)
@@ -162,7 +171,9 @@ def job_folder(phone: Phone, files: dict[str, Path], cache_gb: float, progress: 
 
 
 def _alive(pid: int) -> bool:
-    """Whether another process of this host may be at work: under another serial number, it may use the same phone."""
+    """Tell whether another process of this host may be at work: it may use the same phone under
+    another serial number.
+    """
     return pid != os.getpid() and is_running(pid)
 
 
@@ -171,6 +182,6 @@ def _quoted(name: str) -> str:
 
 
 def _check_name(name: str) -> None:
-    """Raise HexportError for what no file of a folder can be called. Any other name arrives as it is."""
+    """Raise HexportError for a name that no file of a folder can have. Any other name arrives as it is."""
     if name in ("", ".", "..", PART) or "/" in name or "\0" in name or len(name.encode(errors="replace")) > 255:
         raise HexportError(f"{name!r}: no name for a file on a phone; rename the file")

@@ -1,10 +1,10 @@
-"""One job per phone at a time, across all processes and users of this machine.
+"""This module lets one job at a time use a phone, across all processes and users of this machine.
 
 The lock is a socket named after the phone, in Linux' abstract namespace (unix(7)). The kernel lets one process have the
-name, tells everybody which process that is, and frees the name when it ends, however it ends. So no lease is ever
-stale, and no file is shared between users. A note in a folder of this user's own says what its processes told of a
-phone: who took the lease, and whether the phone is set aside. It guides people and the choice of a phone, never the
-lock, so a torn note counts as none.
+name, tells everybody which process that is, and frees the name when the process ends, however it ends. So no lease is
+ever stale, and no file is shared between users. A note in a folder of this user's own says what its processes told of a
+phone: who took the lease, and whether the phone is set aside. The note guides people and the choice of a phone, never
+the lock, so a torn note counts as none.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ WAITING = 4096  # connections of those who ask for the holder, which nobody acce
 
 
 class Lease:
-    """A phone that this process alone uses, up to the end of the lease's block."""
+    """A lease holds a phone that this process alone uses, up to the end of the lease's block."""
 
     def __init__(self, phone: Phone, lock: socket.socket):
         self.phone, self._lock = phone, lock
@@ -52,6 +52,7 @@ class Lease:
         self._write()
 
     def release(self) -> None:
+        """Let other processes lease the phone."""
         self._lock.close()
 
     def __enter__(self) -> "Lease":
@@ -69,7 +70,7 @@ class Lease:
 
 
 def lease(phone: Phone) -> Lease | None:
-    """Lease a phone; None, without waiting, where it is leased already.
+    """Lease a phone. Return None, without waiting, where it is leased already.
 
     Raises HexportError or OSError where this user's folder of notes cannot be written, or is not this user's alone.
     """
@@ -86,7 +87,7 @@ def lease(phone: Phone) -> Lease | None:
 
 
 def holder(phone: Phone) -> str | None:
-    """Who leases a phone now, as one line; None if nobody does."""
+    """Return who leases a phone now, as one line; None if nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
         asking.setblocking(False)
         try:
@@ -104,7 +105,7 @@ def holder(phone: Phone) -> str | None:
 
 
 def set_aside(phone: Phone) -> tuple[str, float] | None:
-    """Why a phone is set aside, and for how many more seconds; None if it is not."""
+    """Return why a phone is set aside, and for how many more seconds; None if it is not."""
     match _read(phone):
         case {"reason": str(reason), "until": float(until)}:
             left = min(until - time.time(), SET_ASIDE_S)  # the clock may have been set back since
@@ -123,7 +124,7 @@ def _address(phone: Phone) -> str:
 
 
 def _own_folder(make: bool = False) -> Path:
-    """The folder of notes. Raises HexportError where anybody else made it or may write to it."""
+    """Return the folder of notes. Raises HexportError where anybody else made it or may write to it."""
     session = os.environ.get("XDG_RUNTIME_DIR", "")  # of a login: nobody else can take a name in it
     folder = (Path(session) if os.path.isdir(session) else TEMPORARY) / f"hexport-{os.getuid()}"
     if make:
@@ -137,7 +138,9 @@ def _own_folder(make: bool = False) -> Path:
 
 @contextlib.contextmanager
 def _note(phone: Phone, flags: int) -> Iterator[io.FileIO]:
-    """The file of what this user's processes tell of a phone. Raises HexportError for anything but a plain file."""
+    """Yield the file of what this user's processes tell of a phone. Raises HexportError for anything
+    but a plain file.
+    """
     path = _own_folder() / f"{_digest(phone)}.json"
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
@@ -161,7 +164,7 @@ def _read(phone: Phone) -> dict:
 
 
 def _one_line(text: str) -> str:
-    """Text without control characters: it may tell what a phone said."""
+    """Return a text, which may tell what a phone said, without control characters."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 

@@ -1,11 +1,13 @@
-"""What was measured on which device."""
+"""This module holds what was measured on which device."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Facts for the result; further ones for its manifest, and versions of what only this device needs."""
+    """A measurement holds the device's name, facts for the result, further facts for its manifest, and versions of what
+    only this device needs.
+    """
 
     device: str
     facts: dict

@@ -1,4 +1,4 @@
-"""Files on a phone, kept under the SHA-256 of their content: what is there already is not pushed again."""
+"""This module keeps files on a phone under the SHA-256 of their content. What is there already is not pushed again."""
 
 import contextlib
 import re
@@ -37,7 +37,9 @@ OURS = re.compile(r"([0-9]{1,15}) ([0-9]{1,15}) \./([0-9a-f]{64})")  # size, tim
 
 @dataclass(frozen=True)
 class CachedFile:
-    """A file of the cache: bytes, and when it was last used, in the phone's own seconds."""
+    """A cached file has its SHA-256 as `name`, its size in bytes, and the time of its last use, in the phone's own
+    seconds.
+    """
 
     name: str
     size: int
@@ -45,10 +47,10 @@ class CachedFile:
 
 
 def ensure_cached(phone: Phone, files: list[Path], cache_gb: float, progress: Progress) -> dict[Path, str]:
-    """Bring the files to the phone's cache where they are not there as they should be; the path there of each.
+    """Push those files to the phone's cache that are not whole there already, and return the path of each on the phone.
 
-    The least recently used files make room. Raises PhoneFault where there is not enough, PassingFault where a file
-    was damaged on its way.
+    The least recently used files make room. Raises PhoneFault where there is not enough, PassingFault where a file was
+    damaged on its way.
     """
     hashes = {file: sha256(file) for file in files}
     sizes = {name: file.stat().st_size for file, name in hashes.items()}
@@ -63,7 +65,7 @@ def ensure_cached(phone: Phone, files: list[Path], cache_gb: float, progress: Pr
 
 
 def said_well(phone: Phone, command: str, seconds: float) -> str:
-    """What a command prints. Raises PhoneFault with its complaint where it fails."""
+    """Return what a command prints. Raises PhoneFault with its complaint where it fails."""
     output = phone.shell(command, seconds)
     if output.code:
         raise PhoneFault(f"{phone}: {output.last_line() or f'exit code {output.code}'}; see `adb shell ls -l {FOLDER}`")
@@ -71,12 +73,14 @@ def said_well(phone: Phone, command: str, seconds: float) -> str:
 
 
 def transfer_s(size: int) -> float:
-    """Seconds that a file of so many bytes may take."""
+    """Return the seconds that a file of `size` bytes may take."""
     return COMMAND_S + size / SLOWEST
 
 
 def _survey(phone: Phone, sizes: dict[str, int]) -> tuple[set[str], list[CachedFile], float]:
-    """Which of the needed files are there and whole, all files that are there, and the free bytes of their storage."""
+    """Return which of the needed files are there and whole, all files that are there, and the free bytes of their
+    storage.
+    """
     command = SURVEY.format(cache=CACHE, needed=" ".join(sizes) or "/dev/null")
     hashes, _, rest = said_well(phone, command, transfer_s(sum(sizes.values()))).partition("files\n")
     verified = {words[1] for line in hashes.splitlines() if len(words := line.split()) == 2 and words[0] == words[1]}
@@ -102,7 +106,7 @@ def _make_room(
             f"{phone}: the files of this run take {needed / 1e6:.0f} MB, and cache_gb allows {limit / 1e6:.0f} MB; "
             "raise cache_gb in devices.yaml"
         )
-    goes = [file for file in cached if file.name in missing]  # damaged: it is pushed anew
+    goes = [file for file in cached if file.name in missing]  # these are damaged and pushed anew
     others = sorted((file for file in cached if file.name not in sizes), key=lambda file: file.used)
     kept = sum(file.size for file in cached) - sum(file.size for file in goes)
     free += sum(file.size for file in goes)
@@ -135,7 +139,7 @@ def _push(phone: Phone, file: Path, name: str, size: int, progress: Progress) ->
 
 
 def _passing(progress: Progress, doing: str, size: int) -> Callable[[int], None]:
-    """Say every second how much is sent and how long the rest takes."""
+    """Return a function that says every second how much is sent and how long the rest takes."""
     start = said = time.monotonic()
 
     def on_bytes(sent: int) -> None:

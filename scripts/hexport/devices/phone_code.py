@@ -1,4 +1,4 @@
-"""The code that runs on a device with Python, in one file: the same bytes for the same code."""
+"""This module packs the code that runs on a device with Python into one file. The same code gives the same bytes."""
 
 import zipfile
 from pathlib import Path
@@ -11,7 +11,9 @@ FIXED = 1980, 1, 1, 0, 0, 0  # a zip's earliest date
 
 
 def write_code(path: Path) -> None:
-    """Write a zip of `phone_side` and all that it imports of this package, to be named in PYTHONPATH."""
+    """Write a zip of `phone_side` and of all that it imports of this package. Python imports from it where PYTHONPATH
+    names it.
+    """
     modules = import_closure(Path(phone_side.__file__).resolve())
     packages = {folder / "__init__.py" for module in modules for folder in module.parents if SCRIPTS in folder.parents}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:

@@ -1,4 +1,4 @@
-"""What a phone says of itself: SoC, Android version, machine, free space, temperature."""
+"""This module asks a phone for what it says of itself: SoC, Android version, machine, free space, temperature."""
 
 import re
 from dataclasses import dataclass
@@ -40,7 +40,9 @@ PLAUSIBLE = (0.0, 130.0)
 
 @dataclass(frozen=True)
 class Facts:
-    """`soc` is the name of a part, such as SM8650-AC, `machine` that of `uname -m`; None is what is not said."""
+    """The facts are what a phone says of itself. `soc` is the name of a part, such as SM8650-AC, `machine` what `uname
+    -m` says, `free_mb` is in MiB. None stands for what the phone does not say.
+    """
 
     soc: str | None
     android: str | None
@@ -49,7 +51,7 @@ class Facts:
 
 
 def read_facts(phone: Phone) -> Facts:
-    """Ask a phone, in one command. Raises PhoneFault where it gives no answer."""
+    """Ask a phone for its facts, in one command. Raises PhoneFault where it gives no answer."""
     output = phone.shell(FACTS, SECONDS)
     said = _tagged(output.stdout)
     machine = said.get("machine", [""])[0]
@@ -68,7 +70,9 @@ def read_facts(phone: Phone) -> Facts:
 
 
 def check_soc(phone: Phone, device: Device, facts: Facts, progress: Progress) -> None:
-    """Raise PhoneFault where the phone has another SoC than devices.yaml says. One that does not say it passes."""
+    """Raise PhoneFault where the phone has another SoC than devices.yaml says. A phone that does not tell its SoC
+    passes.
+    """
     if facts.soc is None:
         progress.say(f"{phone} does not say which SoC it has; taken for {device.soc}, as in devices.yaml")
     elif not same_soc(facts.soc, device.soc):
@@ -81,12 +85,16 @@ def check_soc(phone: Phone, device: Device, facts: Facts, progress: Progress) ->
 
 
 def same_soc(read: str, configured: str) -> bool:
-    """Whether a name that a phone gives is that SoC: also a variant of it, such as SM8650-AC or SM8550P."""
+    """Tell whether the name `read` that a phone gives is the SoC `configured` or a variant of it, such as SM8650-AC or
+    SM8550P.
+    """
     return re.match(re.escape(configured) + r"(?!\d)", read, re.IGNORECASE) is not None
 
 
 def platform(facts: Facts, runner: str) -> str:
-    """The folder of a QNN SDK's `lib` that holds the libraries for a phone. Raises HexportError where there is none."""
+    """Return the folder of a QNN SDK's `lib` that holds the libraries for a phone. Raises HexportError where there is
+    none.
+    """
     if runner == "qnn_llama_runner":
         return ANDROID if facts.android else LINUX
     platforms = {"x86_64": HOST, "aarch64": LINUX, "arm64": LINUX}
@@ -96,8 +104,10 @@ def platform(facts: Facts, runner: str) -> str:
 
 
 def temperature(phone: Phone) -> dict[str, float] | None:
-    """Degrees C: `battery`, and `hottest` of the thermal zones. Without those that the phone does not let us read, None
-    without any. Takes at most 10 s, and raises nothing: no run is worth less for want of a temperature.
+    """Return the temperatures in degrees C: `battery`, and `hottest` of the thermal zones.
+
+    Those that the phone does not let us read are missing; None stands for none at all. The call takes at most 10 s and
+    raises nothing: no run is worth less for want of a temperature.
     """
     try:
         said = _tagged(phone.shell(TEMPERATURES, SECONDS).stdout)
@@ -112,7 +122,7 @@ def temperature(phone: Phone) -> dict[str, float] | None:
 
 
 def _tagged(output: bytes) -> dict[str, list[str]]:
-    """Lines `tag=value`, by tag; values are fit for a message."""
+    """Return the values of lines `tag=value` by tag; they are fit for a message."""
     said: dict[str, list[str]] = {}
     for line in output.decode(errors="replace").splitlines():
         tag, equals, value = line.partition("=")
@@ -122,12 +132,12 @@ def _tagged(output: bytes) -> dict[str, list[str]]:
 
 
 def _part_name(*names: str) -> str | None:
-    """The first that names a part. Older phones know only the code name of theirs, such as PINEAPPLE."""
+    """Return the first name that is one of a part. Older phones tell only its code name, such as PINEAPPLE."""
     return next((name for name in names if re.fullmatch(r"[A-Za-z]{2,4}[0-9]{4}\S*", name)), None)
 
 
 def _zone_degrees(line: str) -> float | None:
-    """Degrees C of `temp type`, in millidegrees or degrees; None for what cannot be a temperature."""
+    """Return the degrees C of a line `temp type`, in millidegrees or degrees; None for what cannot be a temperature."""
     value, _, kind = line.partition(" ")
     if NO_TEMPERATURE.search(kind) or not re.fullmatch(r"-?[0-9]{1,9}", value):
         return None

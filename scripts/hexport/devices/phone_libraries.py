@@ -1,4 +1,6 @@
-"""What a phone needs beside a program to run it: QNN libraries of an SDK, and the upstream runner of a build."""
+"""This module finds what a phone needs beside a program to run it: QNN libraries of an SDK, and the upstream runner of
+a build.
+"""
 
 import os
 from collections.abc import Sequence
@@ -19,10 +21,11 @@ HOW_TO_BUILD = "build it in a checkout of executorch by backends/qualcomm/script
 
 
 def qnn_libraries(device: Device, platform: str) -> dict[str, Path]:
-    """The libraries by their names in the folder that a program runs in.
+    """Return the paths of the QNN libraries by their names in the folder that a program runs in.
 
-    platform: a folder of the SDK's lib/, such as "aarch64-android", "aarch64-oe-linux-gcc11.2" or "x86_64-linux-clang",
-    on which the HTP is emulated. Raises HexportError where there is no SDK, or where a library is missing in it.
+    platform: a folder of the SDK's lib/, such as "aarch64-android", "aarch64-oe-linux-gcc11.2", or
+    "x86_64-linux-clang", on which the HTP is emulated. Raises HexportError where there is no SDK, or where a library is
+    missing in it.
     """
     emulated = platform == HOST_LIBRARIES.name
     root, origin = _sdk(device, emulated)
@@ -36,7 +39,7 @@ def qnn_libraries(device: Device, platform: str) -> dict[str, Path]:
 
 
 def runner_files(device: Device) -> dict[str, Path]:
-    """The C++ runner and its backend library, by their names in the folder that a program runs in.
+    """Return the paths of the C++ runner and its backend library, by their names in the folder that a program runs in.
 
     Raises HexportError where build_path of the device is not set, or lacks one of them.
     """
@@ -62,8 +65,9 @@ def _first_file(root: Path, folders: Sequence[Path], name: str) -> Path | None:
 
 
 def _sdk(device: Device, emulated: bool) -> tuple[Path, str]:
-    """The SDK's folder, and what named it. Where nothing does, the emulator's libraries are those of a package; they
-    may stand in QNN_SDK_ROOT too (`use_qnn_sdk` writes it), and a phone's are not among them."""
+    """Return the SDK's folder, and what named it. Where nothing does, the emulator's libraries are those of a package.
+    They may stand in QNN_SDK_ROOT too (`use_qnn_sdk` writes it); a phone's libraries are not among them.
+    """
     if device.qnn_sdk:
         return Path(device.qnn_sdk).expanduser(), f"qnn_sdk of device {device.name}"
     given = os.environ.get("QNN_SDK_ROOT")
@@ -79,14 +83,14 @@ def _sdk(device: Device, emulated: bool) -> tuple[Path, str]:
 
 def _htp_files(root: Path, platform: str, arch: int) -> dict[str, Path]:
     names = "libQnnHtp.so", f"libQnnHtpV{arch}Stub.so", "libQnnHtpPrepare.so", "libQnnSystem.so"
-    skel = f"libQnnHtpV{arch}Skel.so"  # runs on the HTP itself
+    skel = f"libQnnHtpV{arch}Skel.so"  # the skeleton runs on the HTP itself
     return {name: root / "lib" / platform / name for name in names} | {
         skel: root / "lib" / f"hexagon-v{arch}" / "unsigned" / skel
     }
 
 
 def _emulator_files(root: Path) -> dict[str, Path]:
-    """libHtpPrepare.so is part of the emulator's libQnnHtp.so."""
+    """Return the emulator's libraries. libHtpPrepare.so is none of them: it is part of the emulator's libQnnHtp.so."""
     folders = root / HOST_LIBRARIES, root / PACKAGED_CXX_RUNTIMES
     runtimes = [path for folder in folders for pattern in CXX_RUNTIMES for path in sorted(folder.glob(pattern))]
     names = "libQnnHtp.so", "libQnnSystem.so"

@@ -1,4 +1,4 @@
-"""One process of `phone_side` on a phone: it is sent requests, and what it answers is checked."""
+"""This module runs one process of `phone_side` on a phone: it sends requests and checks the answers."""
 
 import contextlib
 import hashlib
@@ -31,20 +31,20 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Event:
-    """What the phone said: the facts of a header, and the bytes behind it, whose hash was right."""
+    """An event is what the phone said: the facts of a header, and the bytes behind it, whose hash was right."""
 
     name: str
     facts: dict
     payload: bytes
 
     def json(self) -> dict:
-        """Raises ValueError and RecursionError for what is no JSON object."""
+        """Return the JSON object that the bytes hold. Raises ValueError or RecursionError where they hold none."""
         return _object(self.payload)
 
 
 @contextlib.contextmanager
 def understood(phone: Phone) -> Iterator[None]:
-    """Takes what a phone says apart: raises PhoneFault where it is not what our code on a phone would say."""
+    """Check what a phone says: raise PhoneFault where the block finds that our code on a phone would not say it."""
     try:
         yield
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -53,9 +53,11 @@ def understood(phone: Phone) -> Iterator[None]:
 
 
 class PhoneProcess:
-    """`load_s`: seconds that the phone took to load the program, the last time.
+    """An instance runs a process of `phone_side` in the folder of a job. `load_s` holds the seconds that the phone took
+    to load the program, the last time.
 
-    Used as a context: outside, nothing runs. A run, from the load on, may take `device.timeout` seconds.
+    It is used as a context: outside of the block, nothing runs. A run, from the load on, may take `device.timeout`
+    seconds.
     """
 
     def __init__(self, folder: JobFolder, device: Device, task: dict, progress: Progress):
@@ -77,7 +79,7 @@ class PhoneProcess:
         self._running.__exit__(*error)
 
     def renew(self) -> None:
-        """Start again, where that would leave a run more time. Raises as `ask` does."""
+        """Start the process again, where that would leave a run more time. Raises as `ask` does."""
         if time.monotonic() - self._started > FRESH_S:
             try:
                 self._stream.rest()  # the process ends with its input, and leaves its memory to the next one
@@ -89,7 +91,7 @@ class PhoneProcess:
             self._start()
 
     def ask(self, request: dict) -> Iterator[Event]:
-        """Send a request; iterate over what the phone says then, of which the caller knows when it is all.
+        """Send a request and yield what the phone says then. The caller knows which event is the last one.
 
         Raises PassingFault where the link broke or an answer is damaged, PhoneFault where the phone reports an error or
         the process is gone.
@@ -137,7 +139,7 @@ class PhoneProcess:
         return event
 
     def _reported(self, line: str, missing: str) -> PhoneFault:
-        """What the phone says that is wrong; what led to it goes to the log."""
+        """Return what the phone says that is wrong; what led to it goes to the log."""
         with contextlib.suppress(PhoneFault):
             self._progress.log(self._stream.rest().stderr.decode(errors="replace"))
         python = f"{self.phone}: {self._device.python}"
@@ -149,7 +151,7 @@ class PhoneProcess:
         return PhoneFault(f"{python}: {line}; see the log of the run")
 
     def _ended(self) -> PhoneFault:
-        """Why a process is gone that should have answered. A signal raises by itself."""
+        """Return why a process is gone that should have answered. Where a signal ended it, PhoneFault is raised."""
         self._progress.log(self._stream.rest().stderr.decode(errors="replace"))
         output = self._stream.output()
         python = f"{self.phone}: {self._device.python}"
@@ -159,14 +161,14 @@ class PhoneProcess:
 
 
 def seconds(value: object) -> float:
-    """Raises ValueError for what is no time that a process takes."""
+    """Return a time in seconds as a float. Raises ValueError for what is no number from 0 up to MOST_S."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST_S:
         raise ValueError(f"seconds: {value!r}")
     return float(value)
 
 
 def count(value: object, most: int) -> int:
-    """Raises ValueError for what is no number from 0 to `most`."""
+    """Return a whole number from 0 to `most`. Raises ValueError for anything else."""
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"a number up to {most}: {value!r}")
     return value

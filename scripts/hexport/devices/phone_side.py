@@ -1,8 +1,9 @@
-"""The part of the runner `hexport` that runs on the phone: it loads a program once, then does what the host asks for.
+"""This module is the part of the runner `hexport` that runs on the phone. It loads a program once, then does what the
+host asks for.
 
-A request is a JSON file of this folder, named by a line on stdin and removed when it is read; the first one says what
-to load. An answer on stdout is a line, its CRC-32 and JSON, with the length and the hash of the bytes that follow it.
-What libraries print goes to stderr.
+A request is a JSON file of this folder. A line on stdin names it, and it is removed when it is read. The first request
+says what to load. An answer on stdout is a line, its CRC-32 and JSON, with the length and the hash of the bytes that
+follow it. What libraries print goes to stderr.
 """
 
 from __future__ import annotations  # so that a Python too old for executorch can still say so
@@ -20,23 +21,28 @@ from pathlib import Path
 
 
 class Answers:
-    """The way to the host: this process' stdout, which becomes its stderr for all others."""
+    """An instance is the way to the host: it keeps this process' stdout for itself, so that all others
+    print to stderr.
+    """
 
     def __init__(self):
         self._out = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)
 
     def send(self, event: str, payload: bytes = b"", **facts: object) -> None:
+        """Send an event with these facts, and `payload` behind its line."""
         header = {"event": event, **facts, "bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
         line = json.dumps(header).encode()
         self._out.write(b"%08x %s\n%s" % (zlib.crc32(line), line, payload))
         self._out.flush()
 
     def send_json(self, event: str, value: object) -> None:
+        """Send an event whose payload is a value as JSON."""
         self.send(event, json.dumps(value).encode())
 
 
 def main() -> int:
+    """Serve requests from stdin until it ends; return the exit code, which is 1 where an error was told to the host."""
     answers = Answers()
     try:
         serve(requests(sys.stdin), answers)
@@ -48,13 +54,14 @@ def main() -> int:
 
 
 def error_facts(error: Exception) -> dict[str, str | None]:
-    """What the host makes its one line of. `missing`: the module that this Python lacks."""
+    """Return what the host makes its one line of. `missing` is the module that this Python lacks, or None."""
     kind = "" if type(error).__name__ in ("HexportError", "RuntimeError") else f"{type(error).__name__}: "
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     return {"line": " ".join(f"{kind}{error}".split()), "missing": missing}
 
 
 def requests(lines: Iterable[str]) -> Iterator[dict]:
+    """Yield the request of each file that a line names, and remove the file."""
     for line in lines:
         file = Path(line.strip())
         request = json.loads(file.read_bytes())
@@ -63,8 +70,11 @@ def requests(lines: Iterable[str]) -> Iterator[dict]:
 
 
 def serve(asked: Iterator[dict], answers: Answers) -> None:
-    """Until the host closes stdin. Imports stand here: what this Python lacks is told to the host, too."""
-    import executorch.runtime  # noqa: F401 - which takes seconds that are not the program's
+    """Load the program that the first request names, and answer the others until the host closes stdin.
+
+    The imports stand here, so that the host is told too what this Python lacks.
+    """
+    import executorch.runtime  # noqa: F401 - the import takes seconds that are not the program's
 
     from hexport.runtime.decode import Generator
     from hexport.runtime.lookahead import Size
@@ -88,7 +98,9 @@ def serve(asked: Iterator[dict], answers: Answers) -> None:
 
 
 def load_graphs(program: str, values: dict[str, dict]) -> dict[str, object]:
-    """Graphs by method. `values` are those of `runtime.program.graph_values`, which the host has read and checked."""
+    """Return the loaded graphs by method. `values` are those of `runtime.program.graph_values`, which the host has read
+    and checked. Raises RuntimeError for a method that does not load.
+    """
     from executorch.runtime import Runtime, Verification
 
     from hexport.runtime.graph import Graph
@@ -106,6 +118,7 @@ def load_graphs(program: str, values: dict[str, dict]) -> dict[str, object]:
 
 
 def generate(generator: object, request: dict, answers: Answers) -> None:
+    """Answer one prompt, and send each block and token as an event, and the generation as the last one."""
     generator.begin(request["conversation"])
     generator.cache.keep(request["n_past"])
     generation = generator.generate(

@@ -1,5 +1,5 @@
-"""Work that any phone of a SoC may do: on the first free one, again there after a passing fault, and on another one
-after a fault of the phone.
+"""This module gives work to any phone of a SoC: to the first free one, to the same again after a passing fault, and to
+another one after a fault of the phone.
 """
 
 import itertools
@@ -16,8 +16,8 @@ from hexport.progress import Progress
 
 T = TypeVar("T")
 TRIES = 3
-ONLINE_S = 60.0  # within which a phone whose link broke has to be back, as after a restart
-SOON_S = 15.0  # where another phone can do the work; an adb server dials a lost one every 10 s
+ONLINE_S = 60.0  # a phone whose link broke has to be back within this time, as after a restart
+SOON_S = 15.0  # the same where another phone can do the work; an adb server dials a lost one every 10 s
 POLL_S = 0.2
 SAY_S = 10.0
 
@@ -25,9 +25,9 @@ SAY_S = 10.0
 def on_a_phone(phones: list[Phone], work: Callable[[Phone], T], progress: Progress) -> T:
     """Do the work on one phone of a SoC, which nobody else uses meanwhile, and return its result.
 
-    A phone that fails is set aside for a while, for all processes, and the work begins anew on another one. Raises
-    `PhoneFault` when each phone has failed, with the reason of each; any other error of the work at once, since no
-    other phone would spare us that.
+    A phone that fails is set aside for a while, for all processes of this user, and the work begins anew on another
+    one. Raises PhoneFault when each phone has failed, with the reason of each. Any other error of the work is raised at
+    once, since another phone would not spare us that.
     """
     faults: dict[Phone, PhoneFault] = {}
     while untried := [phone for phone in phones if phone not in faults]:
@@ -74,7 +74,7 @@ def _first_free(phones: list[Phone], progress: Progress) -> Lease:
 
 
 def _preferred(phones: list[Phone]) -> list[Phone]:
-    """Those that are not set aside, or all if all of them are; each process begins with another one."""
+    """Return the phones that are not set aside, or all if all of them are; each process begins with another one."""
     start = os.getpid() % len(phones)
     rotated = phones[start:] + phones[:start]
     return [phone for phone in rotated if not leases.set_aside(phone)] or rotated

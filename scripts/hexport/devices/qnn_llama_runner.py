@@ -1,4 +1,6 @@
-"""ExecuTorch's C++ runner on a phone: one process for each answer and for each text that is scored."""
+"""This module drives ExecuTorch's C++ runner on a phone: one process for each answer and for each text
+that is scored.
+"""
 
 import contextlib
 import re
@@ -39,8 +41,9 @@ BLOCK_ROWS = 16  # of logits at once: those of a long text take over 1 GB in flo
 
 @dataclass
 class RunnerGenerator:
-    """What `runtime.conversation` drives. The runner keeps no cache from one process to the next: each answer reads the
-    whole conversation."""
+    """A generator is what `runtime.conversation` drives. The runner keeps no cache from one process to the next, so
+    each answer reads the whole conversation.
+    """
 
     process: RunnerProcess
     prefill_graph: GraphSizes
@@ -50,7 +53,7 @@ class RunnerGenerator:
     load_s: float = 0.0
 
     def begin(self, conversation: int) -> None:
-        """Nothing to do: each answer is a process of its own, and greedy."""
+        """Do nothing: each answer is a process of its own, and greedy."""
 
     def generate(
         self,
@@ -60,8 +63,11 @@ class RunnerGenerator:
         on_block: Callable[[], None] = lambda: None,
         on_token: Callable[[int], None] = lambda token: None,
     ) -> Generation:
-        """As `runtime.decode.Generator` does, but for a context that is full one token earlier. All tokens come when
-        the process has ended; times are the runner's. Raises PhoneFault and HexportError.
+        """Answer as `runtime.decode.Generator` does, but for a context that is full one token earlier.
+
+        All tokens come when the process has ended; times are the runner's. Raises PhoneFault where the phone or the
+        runner fails, HexportError for a conversation that is too long to look ahead of, and for a runner that does not
+        say what lookahead gained.
         """
         size = self.run.lookahead
         if size and len(tokens) > self.decode_graph.cache_len:
@@ -79,7 +85,7 @@ class RunnerGenerator:
         return Generation(ids, len(tokens), steps, report.first_token_s, report.first_token_s + decode_s)
 
     def _lookahead_steps(self, report: RunnerReport, n: int) -> int:
-        """Calls that n tokens took. The first one is the prefill's."""
+        """Return the calls of the decode graph that n tokens took. The first token is the prefill's."""
         counts = LOOKAHEAD.search(report.output)
         if counts is None:
             raise HexportError(
@@ -91,9 +97,10 @@ class RunnerGenerator:
 
 @dataclass
 class RunnerReader:
-    """Scores texts by the decode graph, as its `name` says: the runner puts out no other graph's logits.
+    """A reader scores texts by the decode graph, as its `name` says: the runner puts out no other graph's logits.
 
-    `graph` has one token of context less than the program's: the runner reads none at the last position.
+    `graph` has one token of context less than the program's: the runner reads none at the last position. `logits` holds
+    dtype, scale and zero point of the program's logits.
     """
 
     process: RunnerProcess
@@ -102,9 +109,10 @@ class RunnerReader:
     name: str = "kv"
 
     def read(self, inputs: Texts, progress: Progress) -> Iterator[np.ndarray]:
-        """Float32 logits (rows, vocab) behind each token of the inputs, as `runtime.reading.read` gives them.
+        """Yield float32 logits (rows, vocab) behind each token of the inputs, as `runtime.reading.read` does.
 
-        An input that the next one begins with is read with that: sort them. Raises PhoneFault and HexportError.
+        An input that the next one begins with is read together with that one, so sorted inputs are read fastest. Raises
+        PhoneFault where the phone or the runner fails, HexportError where the runner leaves no logits.
         """
         groups: list[list[list[int]]] = []
         for tokens in map(list, inputs):
@@ -121,7 +129,7 @@ class RunnerReader:
                         yield dequantised(block, self.logits["scale"], self.logits["zero_point"])
 
     def _rows(self, tokens: list[int], file: Path) -> np.ndarray:
-        """Codes (n, vocab) behind each token, in a file of this host."""
+        """Return the codes (n, vocab) behind each token, in a file of this host."""
         if len(tokens) > self.graph.context_len:
             raise ValueError(f"{len(tokens)} tokens do not fit into a context of {self.graph.context_len}")
         self.process.run(tokens, len(tokens) + 1, "kv", {"dump_logits_path": LOGITS})
@@ -151,7 +159,7 @@ class RunnerReader:
 def generator(
     phone: Phone, device: Device, program: Path, tokenizer: Path, run: Run, progress: Progress
 ) -> Iterator[RunnerGenerator]:
-    """The runner on a phone, for conversations. tokenizer: …/tokenizer.json.
+    """Yield a generator that has the runner answer conversations on a phone. tokenizer: …/tokenizer.json.
 
     Raises HexportError for what the runner cannot do right, for a program that lacks the mode's graphs, and where files
     for the phone are missing; PhoneFault where the phone cannot take them.
@@ -174,7 +182,8 @@ def generator(
 def reader(
     phone: Phone, device: Device, program: Path, tokenizer: Path, graph_name: str, progress: Progress
 ) -> Iterator[RunnerReader]:
-    """The runner on a phone, for scoring. Where graph_name is "prefill", it says so that the decode graph is used.
+    """Yield a reader that has the runner score texts on a phone. Where graph_name is "prefill", a line of progress says
+    that the decode graph is used instead.
 
     Raises as `generator` does, and HexportError for a lookahead program.
     """
@@ -196,8 +205,12 @@ def reader(
 
 
 def decoder_version(facts: ProgramFacts) -> str:
-    """The model that the runner is told to run. It asks for a sliding window's mask where it is a Gemma 3, and adds
-    <end_of_turn>, of which an `IdTokenizer` makes any id, to the stop tokens of both; templates it has no say in."""
+    """Return the model that the runner is told to run: "gemma3" for a program with two masks, else "gemma".
+
+    The runner asks for a sliding window's mask where the model is a Gemma 3. To the stop tokens of both models it adds
+    <end_of_turn>, of which an `IdTokenizer` makes any id. It has no say in chat templates, since prompts reach it as
+    ids.
+    """
     return "gemma3" if layout_of(facts.methods[KV_METHOD]).n_masks == 2 else "gemma"
 
 
@@ -205,7 +218,7 @@ def decoder_version(facts: ProgramFacts) -> str:
 def _process(
     phone: Phone, device: Device, facts: ProgramFacts, tokenizer: Path, progress: Progress
 ) -> Iterator[RunnerProcess]:
-    """The runner with all that it needs in a folder of the phone."""
+    """Yield the runner with all that it needs, in a folder of the phone."""
     loaded, graph = load_tokenizer(tokenizer.parent), graph_sizes(facts, KV_METHOD)
     files = runner_files(device) | qnn_libraries(device, platform(read_facts(phone), RUNNER))
     ids = IdTokenizer.of(loaded, graph.vocab_size)

@@ -1,7 +1,8 @@
-"""One process of ExecuTorch's C++ runner, qnn_llama_runner, on a phone: what it is told, and what it says and leaves.
+"""This module runs one process of ExecuTorch's C++ runner, qnn_llama_runner, on a phone: what it is told, what it says
+and what it leaves.
 
-This is the contract of executorch 1.4 and later (examples/qualcomm/oss_scripts/llama). Prompts reach the runner as
-files of token ids, so chat templates are the host's; and it writes ids, since its tokenizer is an `IdTokenizer`.
+The contract is that of executorch 1.4 and later (examples/qualcomm/oss_scripts/llama). Prompts reach the runner as
+files of token ids, so chat templates are the host's. The runner writes ids, since its tokenizer is an `IdTokenizer`.
 """
 
 import codecs
@@ -27,17 +28,19 @@ from hexport.tokenizers.tokenizer import Tokenizer
 PROGRAM = "program.pte"
 OBSERVER = re.compile(rb"^PyTorchObserver (\{.*\})\s*$", re.MULTILINE)
 TIMES = ("model_load_start_ms", "model_load_end_ms", "inference_start_ms", "first_token_ms", "inference_end_ms")
-CUT_IDS = re.compile(rb"(\d+ )*\d*")  # of an answer in ids whose end is missing
+CUT_IDS = re.compile(rb"(\d+ )*\d*")  # an answer in ids whose end is missing
 SPARE_MB = 4
 OUTPUT_BYTES = 16 << 20
-MOST_TOKENS = 10**7  # that a runner may report
+MOST_TOKENS = 10**7  # the most that a runner may report
 TICK_S = 1e-3  # of the runner's clock: no time is told shorter
 REMOVE_S = 30.0
 
 
 @dataclass(frozen=True)
 class RunnerReport:
-    """What the runner says of one answer. `decoded` counts the tokens behind the first one; times are in seconds."""
+    """A report is what the runner says of one answer. `decoded` counts the tokens behind the first one; times are in
+    seconds; `output` is what the runner printed.
+    """
 
     ids: list[int]
     decoded: int
@@ -49,8 +52,11 @@ class RunnerReport:
 
 @dataclass
 class RunnerProcess:
-    """The runner in the folder of a job, started anew for each answer and each text, of which each may take `timeout`
-    seconds. `version` is the model that it is told to run, `tokenizer` what it decodes with, `models` the model's own.
+    """An instance starts the runner in the folder of a job, anew for each answer and each text; each may take `timeout`
+    seconds.
+
+    `version` is the model that the runner is told to run, `tokenizer` decodes what it writes, `models` is the model's
+    own tokenizer.
     """
 
     phone: Phone
@@ -62,9 +68,10 @@ class RunnerProcess:
     progress: Progress
 
     def run(self, tokens: list[int], seq_len: int, mode: str, options: dict[str, str]) -> RunnerReport:
-        """Let it read tokens, and answer until there are seq_len in all. `options` are more flags by their names.
+        """Have the runner read tokens, and answer until there are seq_len in all. `options` are more flags by their
+        names.
 
-        Raises PhoneFault where it does not do what it should.
+        Raises PhoneFault where the runner does not do what it should, PassingFault where the link broke.
         """
         self.remove(OUTPUTS)
         self.job.write(PROMPT, np.array(tokens, "<u8").tobytes())
@@ -77,10 +84,11 @@ class RunnerProcess:
             raise self._no_space() or fault from None
 
     def remove(self, name: str) -> None:
+        """Remove a file from the job's folder, if it is there."""
         self.job.run(["rm", "-f", name], {}, REMOVE_S)
 
     def _no_space(self) -> PhoneFault | None:
-        """The fault behind others where the phone is full: no exit code tells."""
+        """Return the fault behind others where the phone is full, which no exit code tells; None where it is not."""
         with contextlib.suppress(PhoneFault):
             free = read_facts(self.phone).free_mb
             if free is not None and free < SPARE_MB:
@@ -88,7 +96,7 @@ class RunnerProcess:
         return None
 
     def _printed(self, command: list[str]) -> bytes:
-        """What the runner printed, which is also in the log, where it ended well."""
+        """Return what the runner printed, which goes to the log too. Raises PhoneFault where it ended badly."""
         with self.job.start(command, {"LD_LIBRARY_PATH": ".", "ADSP_LIBRARY_PATH": "."}, self.timeout) as stream:
             output = stream.rest()
             printed = output.stdout + b"\n" + output.stderr
@@ -118,8 +126,10 @@ class RunnerProcess:
         )
 
     def _ids(self, decoded: int) -> list[int]:
-        """What it wrote behind the echo of its prompt, which is the name of the prompt's file: ids, of which it may
-        count the first one or not, or words."""
+        """Return the ids that the runner wrote behind the echo of its prompt, which is the name of the prompt's file.
+
+        It writes ids, of which it may count the first one or not, or words.
+        """
         try:
             text = self.job.read(OUTPUTS, OUTPUT_BYTES)
         except PhoneFault:
@@ -141,8 +151,9 @@ class RunnerProcess:
         return ids
 
     def _encoded(self, answer: bytes) -> list[int]:
-        """Ids of an answer in words, by a runner that decodes with a tokenizer of its own. A last character that the
-        end of the answer cut in two is left out."""
+        """Return the ids of an answer in words, by a runner that decodes with a tokenizer of its own. A last character
+        that the end of the answer cut in two is left out. The list is empty where the answer is no text.
+        """
         try:
             text = codecs.getincrementaldecoder("utf-8")().decode(answer)
         except UnicodeDecodeError:

@@ -1,4 +1,6 @@
-"""Which version the C++ runner of a device is of, and whether that runs a program rightly; told before a push."""
+"""This module tells which version the C++ runner of a device has, and whether that version runs a program rightly,
+before anything is pushed.
+"""
 
 from hexport.config.devices import Device
 from hexport.devices.adb import Phone
@@ -16,14 +18,18 @@ SIGNS = {MAIN: b"get_n_self_layers", RELEASE: b"kv_cache_dtype was not detected 
 
 
 def runner_version(device: Device) -> str | None:
-    """MAIN where the runner is as new as that, RELEASE where it is of 1.4; None where its binary does not tell."""
+    """Return MAIN where the runner is as new as that, RELEASE where it is of 1.4; None where its
+    binary does not tell.
+    """
     binary = runner_files(device)[RUNNER].read_bytes()
     return next((version for version, sign in SIGNS.items() if sign in binary), None)
 
 
 def check_version(phone: Phone, device: Device, facts: ProgramFacts, mode: str, progress: Progress) -> None:
-    """Raise HexportError where no version of the runner, or not that of the device, runs the program rightly. Say so
-    where the version that is needed may not be that of the device."""
+    """Raise HexportError where no version of the runner, or not that of the device, runs the program rightly.
+
+    Where the runner does not tell its version and needs to be MAIN, a line of progress says so.
+    """
     fit = runner_fit(facts, mode)
     if fit.since is None:
         raise HexportError(f"{facts.path}: no {RUNNER} is right for mode {mode}: {fit.limit}, {OR_OURS}")
@@ -36,8 +42,11 @@ def check_version(phone: Phone, device: Device, facts: ProgramFacts, mode: str, 
 
 
 def check_runner_lookahead(facts: ProgramFacts, size: Size, decode_graph: GraphSizes) -> None:
-    """Raise HexportError for a size that the runner answers wrongly with: it reads a mask of all rows, whether the size
-    fills them or not, and holds cached tokens only to a sliding window."""
+    """Raise HexportError for a size with which the runner answers wrongly.
+
+    The runner reads a mask of all rows, whether the size fills them or not, and holds cached tokens only to a sliding
+    window.
+    """
     if size.rows != decode_graph.ar_len:
         raise HexportError(
             f"{facts.path}: {RUNNER} needs a lookahead step, (window + gcap) * (ngram - 1) = {size.rows} tokens, "

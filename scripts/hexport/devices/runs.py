@@ -1,4 +1,6 @@
-"""A run on one of the phones of a SoC: the same conversations as on the emulator of this host."""
+"""This module runs a program on one of the phones of a SoC, with the same conversations as on the emulator of this
+host.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +23,10 @@ RUNNERS = {"qnn_llama_runner": qnn_llama_runner, "hexport": hexport_runner}
 
 
 def run_on_phones(phones: list[Device], program: Path, tokenizer: Path, settings: dict, progress: Progress) -> Measured:
-    """Have the conversations of the settings of scripts/run_program.py on whichever of the phones is free, and anew on
-    another one where it fails. tokenizer: …/tokenizer.json. Raises HexportError.
+    """Hold the conversations that the settings of scripts/run_program.py name, on whichever of the phones is free, and
+    anew on another one where that fails. tokenizer: …/tokenizer.json.
+
+    Raises HexportError for a program that cannot do it, PhoneFault where each phone has failed.
     """
     check_htp(facts_of(program), settings["target"])
     loaded, run = load_tokenizer(tokenizer.parent), Run.of(settings)
@@ -39,9 +43,9 @@ def run_on_phones(phones: list[Device], program: Path, tokenizer: Path, settings
 
 
 def on_phones(devices: list[Device], work: Callable[[Phone, Device, ModuleType], dict], progress: Progress) -> Measured:
-    """The facts that work(phone, device, its runner's module) gives on one of these phones.
+    """Return the facts that work(phone, device, its runner's module) gives on one of these phones.
 
-    Nothing is pushed to a phone that has another SoC than devices.yaml says.
+    Nothing is pushed to a phone that has another SoC than devices.yaml says. Raises as `pool.on_a_phone` does.
     """
     by_name = {device.name: device for device in devices}
 

@@ -1,8 +1,8 @@
-"""A process on a phone that the host talks to: adb's shell v2 protocol, with an end that cannot be mistaken.
+"""This module talks to a process on a phone by adb's shell v2 protocol, and makes sure that its end cannot be mistaken.
 
 The process has ended well only where both arrived: the marker that the phone's shell prints last, with the exit code,
-and the protocol's exit packet. The command is run under `timeout` in a session of its own, and the shell that waits
-for it kills that session when adb takes the shell away (SIGHUP, as adbd does where the link is lost).
+and the protocol's exit packet. The command is run under `timeout` in a session of its own. The shell that waits for it
+kills that session when adb takes the shell away (SIGHUP, as adbd does where the link is lost).
 """
 
 import select
@@ -20,7 +20,7 @@ STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)  # adb's shell_protocol.h
 PACKET = 32 << 10  # bytes of input a packet
 LIMIT = 64 << 20  # bytes of output that are kept; more is no output of ours
 WAITING_READS = 20
-LATER_S = 5  # the phone's own timeout comes after the host's, which can say more
+LATER_S = 5  # the phone's own timeout comes so much after the host's, which can say more
 FROM_OUTSIDE = (signal.SIGHUP, signal.SIGKILL, signal.SIGTERM)
 
 # Android's `timeout` makes a process group of its own, so only the session tells which processes are the command's. It
@@ -49,7 +49,9 @@ exit $code
 
 @dataclass(frozen=True)
 class Output:
-    """What a process left: its exit code (128 + n where signal n ended it) and what it said and nobody has read yet."""
+    """An output is what a process left: its exit code (128 + n where signal n ended it), and what it said and nobody
+    has read.
+    """
 
     code: int
     stdout: bytes
@@ -57,7 +59,7 @@ class Output:
 
     @property
     def ended_by(self) -> signal.Signals | None:
-        """The signal that ended it, if one did."""
+        """Return the signal that ended the process, if one did."""
         number = self.code - 128
         return signal.Signals(number) if number in set(signal.Signals) else None
 
@@ -65,7 +67,7 @@ class Output:
         return self.stdout.decode(errors="replace")
 
     def last_line(self) -> str:
-        """The last line it said, on stderr or else on stdout, for an error message of one line."""
+        """Return the last line the process said, on stderr or else on stdout, for an error message of one line."""
         shells = signal.strsignal(self.ended_by) if self.ended_by else None  # what the shell says of a crash
         for said in (self.stderr, self.stdout):
             for line in reversed(said[-2000:].decode(errors="replace").split("\n")):
@@ -76,7 +78,9 @@ class Output:
 
 
 def script(command: str, seconds: float, marker: str, folder: str, if_lost: str) -> str:
-    """The phone's shell command that runs `command` in `folder`, and `if_lost` where the host goes before its end."""
+    """Return the phone's shell command that runs `command` in `folder`, and `if_lost` where the host goes before its
+    end.
+    """
     return SCRIPT.format(
         if_lost=if_lost,
         enter=f"cd {shlex.quote(folder)} || exit 1",
@@ -87,10 +91,10 @@ def script(command: str, seconds: float, marker: str, folder: str, if_lost: str)
 
 
 class Stream:
-    """A running process. Closed before its end, it is killed."""
+    """A stream is a running process. Where it is closed before its end, the process is killed."""
 
     def __init__(self, client: Client, connection: Connection, marker: str, where: str, seconds: float, too_short: str):
-        # Of the socket itself: a process may be silent up to the deadline.
+        # `conn` limits silence to IDLE_S, but a process may be silent up to the deadline. So the socket itself is kept.
         self._client, self._socket, self._where = client, connection.conn, where
         self._seconds, self._too_short = seconds, too_short
         self._marker = marker.encode()
@@ -99,7 +103,7 @@ class Stream:
         self._code: int | None = None
 
     def write(self, data: bytes) -> None:
-        """Give the process input. Where it has ended, nothing is written: its output tells how."""
+        """Give the process input. Where it has ended, nothing is written: its output tells how it ended."""
         for start in range(0, len(data), PACKET):
             self._send(STDIN, data[start : start + PACKET])
 
@@ -107,7 +111,7 @@ class Stream:
         self._send(CLOSE_STDIN, b"")
 
     def lines(self) -> Iterator[bytes]:
-        """Lines of the process' stdout without their ends, as they come, up to its end."""
+        """Yield the lines of the process' stdout without their ends, as they come, up to its end."""
         while True:
             end = self._out.find(b"\n")
             if end >= 0:
@@ -120,13 +124,13 @@ class Stream:
             yield self._take(len(self._out))
 
     def read(self, n: int) -> bytes:
-        """The next `n` bytes of the process' stdout, fewer only where it has ended."""
+        """Return the next `n` bytes of the process' stdout, fewer only where it has ended."""
         while len(self._out) < n and self._fill():
             pass
         return self._take(n)
 
     def rest(self) -> Output:
-        """Close the process' input and wait for its end, however it ends."""
+        """Close the process' input, wait for its end, however it ends, and return its output."""
         if self._code is None:
             self.close_input()
         while self._fill():
@@ -134,7 +138,9 @@ class Stream:
         return Output(self._code, self._take(len(self._out)), bytes(self._err))
 
     def output(self) -> Output:
-        """Like `rest`. Raises PhoneFault where a signal ended the process: the phone's, or its own in a crash."""
+        """Return what `rest` does. Raises PhoneFault where a signal ended the process: the phone's, or its own in a
+        crash.
+        """
         output = self.rest()
         ended_by = output.ended_by
         if ended_by is None:
@@ -148,7 +154,7 @@ class Stream:
         raise PhoneFault(f"{self._where}: crashed with {ended_by.name}{said}; see the log of the run")
 
     def check_runs(self) -> None:
-        """Raise PassingFault where the link broke, or the process ended; without waiting."""
+        """Raise PassingFault, without waiting, where the link broke or the process ended."""
         for _ in range(WAITING_READS):  # a process that says more will not be waited for
             if self._code is not None or not select.select([self._socket], [], [], 0)[0]:
                 break
@@ -172,7 +178,7 @@ class Stream:
                 pass
 
     def _fill(self) -> bool:
-        """Take what came next. False where the process has ended. Raises PassingFault where the link broke."""
+        """Take what came next. Return False where the process has ended. Raises PassingFault where the link broke."""
         if self._code is not None:
             return False
         try:

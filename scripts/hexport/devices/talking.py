@@ -1,4 +1,4 @@
-"""A program that is loaded for a talk: on the emulator of this host, in this process, or on a phone."""
+"""This module loads a program for a talk: on the emulator of this host, in this process, or on a phone."""
 
 import contextlib
 import json
@@ -22,8 +22,11 @@ from hexport.tokenizers.tokenizer import load_tokenizer
 
 
 def run_of(program: Path, system_prompt: str, temperature: float, seq_len: int | None) -> Run:
-    """How a program is talked to: in the mode that its graphs are for. Raises HexportError for one that no runtime can
-    drive, and for a lookahead program without its manifest, which has the sizes of its steps."""
+    """Return how a program is talked to: in the mode that its graphs are for.
+
+    Raises HexportError for a program that no runtime can drive, and for a lookahead program without its manifest, which
+    has the sizes of its steps.
+    """
     layouts = layouts_of(facts_of(program))
     if KV_METHOD not in layouts:
         raise HexportError(f"{program}: has no {KV_METHOD}; scripts/inspect_pte.py tells what it has")
@@ -50,7 +53,11 @@ def _lookahead_sizes(program: Path) -> dict[str, int]:
 def talking_generator(
     program: Path, tokenizer: Path, device: Device | None, run: Run, progress: Progress
 ) -> Iterator[AnyGenerator]:
-    """Load the program's graphs, on the phone or on the emulator. Raises HexportError, and PhoneFault for a phone."""
+    """Load the program's graphs on the phone, or on the emulator where `device` is None, and yield their generator.
+
+    Raises HexportError where the program cannot be loaded or another process uses the phone, PhoneFault where the phone
+    fails.
+    """
     loaded = load_tokenizer(tokenizer.parent)
     if device is None:
         generator = load_generator(program, run, progress)

@@ -1,4 +1,6 @@
-"""How far a model's logits and hidden states are from those of the float model, on the same tokens."""
+"""This module measures how far a model's logits and hidden states are from those of the float model, on the same
+tokens.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -11,13 +13,13 @@ CHUNK = 1 << 22  # values compared at a time, in float64
 
 @dataclass
 class SignalToNoise:
-    """SQNR = 10 log10(sum ref² / sum (ref - x)²) over all values that were added."""
+    """An instance accumulates SQNR = 10 log10(sum ref² / sum (ref - x)²) over all values that are added."""
 
     signal: float = 0.0
     noise: float = 0.0
 
     def add(self, reference: torch.Tensor, values: torch.Tensor) -> None:
-        """Of one shape, on one device."""
+        """Add values and their reference, both of one shape and on one device."""
         reference, values = reference.reshape(-1), values.reshape(-1)
         for ref, x in zip(reference.split(CHUNK), values.split(CHUNK), strict=True):
             ref = ref.double()
@@ -26,7 +28,9 @@ class SignalToNoise:
 
     @property
     def db(self) -> float | None:
-        """None where it is not finite: without any noise, without a signal, or where a value is no number."""
+        """Return the SQNR in dB; None where it is not finite: without any noise, without a signal, or where a value is
+        no number.
+        """
         if not (math.isfinite(self.signal) and math.isfinite(self.noise) and self.signal and self.noise):
             return None
         return 10 * math.log10(self.signal / self.noise)
@@ -34,10 +38,10 @@ class SignalToNoise:
 
 @dataclass
 class Comparison:
-    """Accumulates rows of float logits and of the other model's logits, in float64.
+    """A comparison accumulates rows of float logits and of the other model's logits, in float64.
 
-    The divergence is the mean over rows of KL(float || other), in nats; the agreement is the part of the rows whose
-    largest logits are of one token.
+    The divergence is the sum over rows of KL(float || other), in nats; the agreement counts the rows whose largest
+    logits are of one token. `as_json` gives their means.
     """
 
     rows: int = 0
@@ -46,7 +50,7 @@ class Comparison:
     logits: SignalToNoise = field(default_factory=SignalToNoise)
 
     def add(self, reference: torch.Tensor | np.ndarray, logits: torch.Tensor | np.ndarray) -> None:
-        """Both (rows, vocab), in the same order of rows."""
+        """Add rows of both logits (rows, vocab), in the same order. Raises ValueError where their shapes differ."""
         reference, logits = torch.as_tensor(reference), torch.as_tensor(logits)
         if reference.shape != logits.shape:
             raise ValueError(f"logits of shapes {tuple(reference.shape)} and {tuple(logits.shape)} are compared")
@@ -59,7 +63,9 @@ class Comparison:
         self.rows += len(reference)
 
     def as_json(self) -> dict[str, float | None]:
-        """Figures are null where nothing was compared, or where they are not finite."""
+        """Return the SQNR in dB, the mean divergence in nats and the part of the rows that agree. A figure is None
+        where nothing was compared, or where it is not finite.
+        """
         divergence, agreement = (value / self.rows if self.rows else None for value in (self.divergence, self.agreeing))
         if divergence is not None and not math.isfinite(divergence):
             divergence = None

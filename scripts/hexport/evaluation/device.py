@@ -1,4 +1,6 @@
-"""The program itself: what a graph on a device gives to token sequences, beside other models' logits of them."""
+"""This module evaluates the program itself: what a graph on a device gives to token sequences, beside other models'
+logits of them.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from hexport.tokenizers.tokenizer import Tokenizer
 
 
 class Reader(Protocol):
-    """A graph on any kind of device, "prefill" or "kv", that reads texts as `runtime.reading.read` does."""
+    """A reader is a graph on any kind of device, "prefill" or "kv", that reads texts as `runtime.reading.read` does."""
 
     graph: GraphSizes
     name: str
@@ -35,18 +37,20 @@ class Reader(Protocol):
 
 @dataclass
 class GraphReader:
-    """A graph that is loaded in this process."""
+    """A graph reader is a graph that is loaded in this process."""
 
     graph: Graph
     name: str
 
     def read(self, inputs: Texts, progress: Progress) -> Iterator[np.ndarray]:
+        """Yield what `runtime.reading.read` does: float32 logits (rows, vocab) behind each token of the inputs."""
         return read(self.graph, inputs, progress)
 
 
 class References:
-    """The float decoder and, where it is known, the fake-quantised one, and how far a program's logits are from those
-    of each."""
+    """The references are the float decoder and, where it is known, the fake-quantised one. They keep how far a
+    program's logits are from those of each.
+    """
 
     def __init__(self, checkpoint: Checkpoint, attrs: QuantAttrs | None, recipe: Recipe | None, context_len: int):
         self.config, self.decoders = checkpoint.config, [FloatDecoder(checkpoint, context_len)]
@@ -55,12 +59,17 @@ class References:
         self.comparisons = [Comparison() for _ in self.decoders]
 
     def as_json(self) -> dict[str, float | None]:
+        """Return the figures of `Comparison.as_json` against the float decoder, and with a fake-quantised one,
+        `top1_agreement_qdq`.
+        """
         of_float, *of_quantised = (comparison.as_json() for comparison in self.comparisons)
         return of_float | ({"top1_agreement_qdq": of_quantised[0]["top1_agreement"]} if of_quantised else {})
 
 
 def load_reader(path: Path, wanted: str) -> GraphReader:
-    """The graph to score by, loaded. Raises HexportError for a program that does not load."""
+    """Load the graph to score by: "prefill" where that is wanted and there, else "kv". Raises HexportError for a
+    program that does not load.
+    """
     program = Program(path)
     name = graph_name(program.methods, wanted)
     return GraphReader(program.graph(METHODS[name]), name)
@@ -74,9 +83,11 @@ def evaluate_reader(
     references: Callable[[int], References] | None,
     progress: Progress,
 ) -> dict:
-    """What evaluation.json says of a graph: metrics of the tasks, tokens, and how far the logits are from others.
+    """Return what evaluation.json says of a graph: metrics of the tasks, tokens, and how far the logits are from
+    others.
 
-    `references` makes those from a context length; without it, there are none.
+    `references` makes the models to compare with from a context length; without it, there are none. Raises HexportError
+    as `lm_eval_model.evaluate` does.
     """
     beside = references(reader.graph.context_len) if references else None
     model = EvaluationModel(
@@ -112,7 +123,7 @@ def device_scores(
 
 
 class _Rows:
-    """Rows that come in blocks, taken in other numbers."""
+    """Rows that come in blocks, and are taken in other numbers."""
 
     def __init__(self, blocks: Iterator[np.ndarray]):
         self._blocks, self._rest = blocks, None

@@ -1,4 +1,4 @@
-"""Scores and logits of the float32 decoder: what every other phase is compared with."""
+"""This module gives scores and logits of the float32 decoder, with which every other phase is compared."""
 
 from collections.abc import Iterator, Sequence
 
@@ -23,7 +23,7 @@ def fp_scores(
 def fp_logits(
     checkpoint: Checkpoint, context_len: int, sequences: Sequence[Sequence[int]], progress: Progress
 ) -> Iterator[torch.Tensor]:
-    """Float32 logits (n, vocab) of each sequence of n tokens, one sequence after the other."""
+    """Yield the float32 logits (n, vocab) of each sequence of n tokens, one sequence after the other."""
     decoder, last_layer, hidden = FloatDecoder(checkpoint, context_len), checkpoint.config.n_layers - 1, []
 
     def keep(layer: int, of_pack: torch.Tensor) -> None:

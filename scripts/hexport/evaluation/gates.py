@@ -1,4 +1,6 @@
-"""Gates: what a quantised model must reach before its programs count as exported and reach a device."""
+"""This module checks gates: what a quantised model must reach before its programs count as exported
+and reach a device.
+"""
 
 from collections.abc import Iterator
 
@@ -10,7 +12,7 @@ ADVICE = "docs/evaluation.md tells how to mend it"
 
 
 def perplexity_ratios(metrics: dict[str, dict], reference: dict[str, dict]) -> dict[str, float | None]:
-    """word_perplexity over that of the reference, of each task that has it; null where it is not finite."""
+    """Return word_perplexity over that of the reference, of each task that has it; None where it is not finite."""
     ratios = {}
     for task, found in metrics.items():
         if "word_perplexity" in found:
@@ -20,10 +22,11 @@ def perplexity_ratios(metrics: dict[str, dict], reference: dict[str, dict]) -> d
 
 
 def check_gates(qdq: dict, gates: dict) -> None:
-    """Raises HexportError, with the figures, where a quantised model or a ready program fails a gate.
+    """Raise HexportError, with the figures, where a quantised model or a ready program fails a gate.
 
     qdq: content of qdq.json, or of evaluation.json. gates: "model", and one or both of "max_perplexity_ratio" and
-    "min_sqnr_db". A figure that is missing or no finite number fails its gate.
+    "min_sqnr_db", such as `{"model": "m", "min_sqnr_db": 15}`. A figure that is missing or no finite number fails its
+    gate.
     """
     failures = [f"models.{gates['model']}.evaluation.{line}" for line in _failures(qdq, gates)]
     if failures:
@@ -32,7 +35,9 @@ def check_gates(qdq: dict, gates: dict) -> None:
 
 
 def ratio_warnings(qdq: dict) -> list[str]:
-    """A line for each task whose perplexity, in qdq.json or evaluation.json, is more than WARNING_RATIO times fp's."""
+    """Return a line for each task whose perplexity, in qdq.json or evaluation.json, is more than WARNING_RATIO times
+    fp's.
+    """
     return [
         f"warning: task {task}: perplexity over that of fp: {_more_than(WARNING_RATIO, qdq, task)}; {ADVICE}"
         for task, ratio in qdq["perplexity_ratio"].items()
@@ -41,7 +46,9 @@ def ratio_warnings(qdq: dict) -> list[str]:
 
 
 def agreement_warnings(device: dict) -> list[str]:
-    """A line where a program's first choices are not those of the fake-quantised model; `device` is evaluation.json."""
+    """Return a line where the program's first choices agree with those of the fake-quantised model for less than
+    WARNING_AGREEMENT of the tokens. `device` is the content of evaluation.json.
+    """
     agreement = device["top1_agreement_qdq"]
     if agreement is not None and agreement >= WARNING_AGREEMENT:
         return []
@@ -66,7 +73,9 @@ def _failures(qdq: dict, gates: dict) -> Iterator[str]:
 
 
 def _more_than(limit: float, qdq: dict, task: str) -> str:
-    """`23.1 / 19.9 = 1.161 is more than 1.1`: perplexities of the quantised and of the float model, and their ratio."""
+    """Return the perplexities of the quantised and of the float model, and their ratio: `23.1 / 19.9 = 1.161 is more
+    than 1.1`.
+    """
     ratio, perplexity = qdq["perplexity_ratio"][task], qdq["tasks"][task]["word_perplexity"]
     if ratio is None or perplexity is None:
         return "not finite"

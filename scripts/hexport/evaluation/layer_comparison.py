@@ -1,9 +1,10 @@
-"""The emulator beside the fake-quantised decoder, layer by layer and point by point, on one short text.
+"""This module compares the emulator with the fake-quantised decoder, layer by layer and point by point, on one short
+text.
 
 Each layer runs on the emulator twice, as a program of its own: behind the emulator's own layers, as in the whole
 program, and on the fake-quantised decoder's hidden states. The second run shows where the emulator departs. Its codes
-and those of the fake-quantised layer are held against exact values: those of the same coded weights and the same
-hidden states, without any rounding of activations inside the layer.
+and those of the fake-quantised layer are held against exact values: those of the same coded weights and the same hidden
+states, without any rounding of activations inside the layer.
 """
 
 import functools
@@ -38,10 +39,12 @@ DEPARTS = 1.5  # times the noise that fake quantisation has, or rounding alone
 
 @dataclass(frozen=True)
 class PointNoise:
-    """What an op puts out, in codes of its point.
+    """An instance tells the noise of what an op puts out, in codes of its point.
 
-    qdq_noise, emulator_noise: rms of the errors against exact values; emulator_bias: mean of the emulator's.
-    max_difference, sqnr_db: of the emulator's codes against those of fake quantisation; None where they are equal.
+    point: its name within the part, such as `attention.q_rope.mul` in the part `layers.3`. op: the name of the QNN op.
+    scale: the value of one code. qdq_noise, emulator_noise: rms of the errors against exact values. emulator_bias: mean
+    of the emulator's errors. max_difference, sqnr_db: of the emulator's codes against those of fake quantisation;
+    sqnr_db is None where they are equal.
     """
 
     point: str
@@ -55,15 +58,20 @@ class PointNoise:
 
     @property
     def departs(self) -> bool:
+        """Tell whether the emulator is noisier than fake quantisation, or than rounding alone, by more than DEPARTS
+        times.
+        """
         return self.emulator_noise > DEPARTS * max(self.qdq_noise, ROUNDING)
 
 
 @dataclass(frozen=True)
 class PartNoise:
-    """A layer by its name (`layers.3`), or the epilogue: SQNR in dB of what it puts out, hidden states or logits.
+    """An instance tells the noise of a layer by its name (`layers.3`), or of the epilogue, as SQNR in dB of what it
+    puts out: hidden states or logits.
 
-    Of the fake-quantised decoder and of the emulator against the float decoder, and of the emulator against the
-    fake-quantised one. `points` are of the part alone, in its order.
+    qdq_db and emulator_db are those of the fake-quantised decoder and of the emulator against the float decoder,
+    emulator_to_qdq_db that of the emulator against the fake-quantised one; None stands for no noise. `points` are those
+    of the part alone, in its order.
     """
 
     part: str
@@ -75,7 +83,9 @@ class PartNoise:
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """top1_*: the part of the tokens for which the first choices of two decoders are the same."""
+    """A comparison has the noise of all parts. top1_*: the part of the tokens for which the first choices of two
+    decoders are the same.
+    """
 
     tokens: int
     parts: tuple[PartNoise, ...]
@@ -85,10 +95,13 @@ class LayerComparison:
 
     @property
     def first_departure(self) -> tuple[str, PointNoise] | None:
-        """The first point, and its part, at which the emulator is noisier than fake quantisation."""
+        """Return the first point, behind the name of its part, at which the emulator is noisier than fake quantisation;
+        None where it never is.
+        """
         return next(((each.part, point) for each in self.parts for point in each.points if point.departs), None)
 
     def as_json(self) -> dict:
+        """Return all figures, and the part and the point of the first departure, or None."""
         first = self.first_departure
         return asdict(self) | {"first_departure": first and {"part": first[0], "point": first[1].point}}
 
@@ -96,7 +109,9 @@ class LayerComparison:
 def compare_model(
     checkpoint: Checkpoint, recipe: Recipe, attrs: QuantAttrs, soc: str, tokens: Sequence[int], progress: Progress
 ) -> LayerComparison:
-    """`compare_layers` of a checkpoint in the recipe's basis, on the emulator of a SoC."""
+    """Run `compare_layers` on a checkpoint in the recipe's basis, on the emulator of a SoC. Raises HexportError as it
+    does.
+    """
     target, n = Target(soc, emulator=True), len(tokens)
     templates = lower_templates(checkpoint.config, recipe, target, n, n, progress)
     return compare_layers(
@@ -153,13 +168,13 @@ def compare_layers(
 
 
 def coded(values: torch.Tensor, encoding: Encoding) -> np.ndarray:
-    """The nearest codes, in the type in which a program takes them."""
+    """Return the nearest codes, in the type in which a program takes them: uint8 for 8 bits, else uint16."""
     codes = values.double().div(encoding.scale).round().add(encoding.zero_point).clamp(encoding.qmin, encoding.qmax)
     return codes.cpu().numpy().astype(np.uint8 if encoding.bits == 8 else np.uint16)
 
 
 def decoded(codes: np.ndarray, encoding: Encoding) -> torch.Tensor:
-    """The values of codes, float64."""
+    """Return the values of codes, float64."""
     return torch.from_numpy((codes.astype(np.float64) - encoding.zero_point) * encoding.scale)
 
 
@@ -171,7 +186,7 @@ def _point_noises(
     attrs: QuantAttrs,
     run: Callable[[], torch.Tensor],
 ) -> tuple[PointNoise, ...]:
-    """The noise of the part's points on the inputs `given`; `run` calls the graph on the same ones."""
+    """Return the noise of the part's points on the inputs `given`; `run` calls the graph on the same ones."""
     encodings = {point: rounding.encoding for point, rounding in graph.points.items()}
     rounded = _values_of_points(graph, run)
     for rounding in graph.points.values():
@@ -187,7 +202,7 @@ def _point_noises(
 
 
 def _values_of_points(graph: FakeQuantisedGraph, run: Callable[[], torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The values of each point where they are rounded first, float64 (tokens, features)."""
+    """Return the values of each point where they are rounded first, float64 (tokens, features)."""
     seen: dict[str, torch.Tensor] = {}
 
     def see(point: str, values: torch.Tensor) -> None:
@@ -204,7 +219,9 @@ def _values_of_points(graph: FakeQuantisedGraph, run: Callable[[], torch.Tensor]
 
 
 def _rows(values: torch.Tensor) -> torch.Tensor:
-    """(1, n, features), (1, heads, n, features) or, of a convolution, (1, features, 1, n) -> float64 (n, features)"""
+    """Turn (1, n, features), (1, heads, n, features) or, of a convolution, (1, features, 1, n) into float64 (n,
+    features).
+    """
     if values.dim() == 4:
         convolved = values.shape[2] == 1
         values = values[:, :, 0].transpose(1, 2) if convolved else values.transpose(1, 2).flatten(2)
@@ -233,7 +250,9 @@ def _rms(errors: torch.Tensor) -> float:
 
 
 def _sqnrs(exact: torch.Tensor, quantised: torch.Tensor, emulated: torch.Tensor) -> list[float | None]:
-    """Of the quantised and the emulated values against exact ones, and of the emulated against the quantised."""
+    """Return the SQNR of the quantised and of the emulated values against exact ones, and of the emulated against the
+    quantised.
+    """
     return [_sqnr_db(*pair) for pair in ((exact, quantised), (exact, emulated), (quantised, emulated))]
 
 

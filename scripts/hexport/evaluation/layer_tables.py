@@ -1,4 +1,4 @@
-"""What `compare_layers` found, as tables."""
+"""This module shows as tables what `compare_layers` found."""
 
 from rich.table import Table
 
@@ -9,7 +9,7 @@ LEFT, RIGHT = "left", "right"
 
 
 def part_table(found: LayerComparison) -> Table:
-    """SQNR of what every part puts out, in dB; the first choices of tokens as the last row."""
+    """Return the SQNR of what every part puts out, in dB; the last row has the first choices of tokens."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("part", "qdq to float, dB", "emulator to float, dB", "emulator to qdq, dB", "departs"):
         table.add_column(column, justify=LEFT if column in ("part", "departs") else RIGHT)
@@ -23,9 +23,10 @@ def part_table(found: LayerComparison) -> Table:
 
 
 def point_table(found: LayerComparison, part: str | None) -> Table:
-    """The points of a part by its name; by default, of the first one where the emulator departs, or of the first.
+    """Return the points of the part of this name; without a name, of the first part where the emulator departs, else of
+    the first of all.
 
-    Raises HexportError for a part that there is not.
+    Raises HexportError for the name of no part.
     """
     parts = {each.part: each for each in found.parts}
     first = found.first_departure
@@ -36,6 +37,7 @@ def point_table(found: LayerComparison, part: str | None) -> Table:
 
 
 def first_departure(found: LayerComparison) -> str:
+    """Return a sentence that says where the emulator departs first, or that it departs nowhere."""
     first = found.first_departure
     if first is None:
         return "The emulator departs nowhere: it is no noisier than fake quantisation."

@@ -1,4 +1,5 @@
-"""lm-eval's view of a model: its tasks ask for log-likelihoods of texts, a `score` function answers with token scores.
+"""This module shows a model to lm-eval: its tasks ask for log-likelihoods of texts, and a `score` function answers with
+token scores.
 
 Windows, prefix tokens and truncation are those of lm-eval's own Hugging Face model, so that figures compare with
 published ones.
@@ -22,9 +23,12 @@ Metrics = dict[str, dict[str, float | None]]
 
 
 class EvaluationModel(TemplateLM):
-    """Scores what a task asks for by `score`, which gets the sequences of all requests of a kind at once, each once.
+    """The model scores what a task asks for by `score`, which gets the sequences of all requests of a kind at once,
+    each once.
 
-    They have 2 to context_len + 1 tokens. `scored_tokens` counts the tokens that tasks asked for.
+    Sequences have 2 to context_len + 1 tokens. `scored_tokens` counts the tokens that tasks asked for. Raises
+    HexportError for a tokenizer with neither BOS nor EOS, and for a continuation that is empty or longer than
+    context_len.
     """
 
     def __init__(self, tokenizer: Tokenizer, context_len: int, score: Score):
@@ -44,21 +48,25 @@ class EvaluationModel(TemplateLM):
         return self._prefix
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_) -> list[int]:
-        """With BOS in front where the tokenizer adds one and the text does not start with it by itself."""
+        """Return the ids of a text, with BOS in front where the tokenizer adds one and the text does not start with it
+        by itself.
+        """
         if add_special_tokens is None:
             add_special_tokens = not string.startswith(self._tokenizer.decode([self._prefix]))
         return self._tokenizer.encode(string, bos=add_special_tokens and self._tokenizer.adds_bos)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        """Return the log-likelihood of each continuation, and whether all of its tokens are first choices."""
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
-        """Log-likelihoods of whole texts, in windows that do not overlap, each with one token of context."""
+        """Return the log-likelihoods of whole texts, in windows that do not overlap, each with one token of context."""
         windows = [self._windows(*request.args) for request in requests]
         answers = iter(self._loglikelihood_tokens([(None, *window) for of_text in windows for window in of_text]))
         return [sum(next(answers)[0] for _ in of_text) for of_text in windows]
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        """Raise HexportError: text is not generated."""
         raise _generates(requests[0].task_name)
 
     def _windows(self, text: str) -> list[tuple[list[int], list[int]]]:
@@ -66,7 +74,7 @@ class EvaluationModel(TemplateLM):
         return [make_disjoint_window(window) for window in windows]
 
     def _loglikelihood_tokens(self, requests, **_) -> list[tuple[float, bool]]:
-        """Of (texts, context tokens, continuation tokens). What is too long is cut from the left."""
+        """Answer requests of (texts, context tokens, continuation tokens). What is too long is cut from the left."""
         sequences = []
         for _, context, continuation in requests:
             if not 0 < len(continuation) <= self._context_len:
@@ -85,21 +93,21 @@ class EvaluationModel(TemplateLM):
 
 
 def evaluate(tasks: dict, model: EvaluationModel, limit: int | None) -> Metrics:
-    """Metrics by task (and group of tasks) and name, such as word_perplexity, acc, acc_norm; null if not finite.
+    """Return metrics by task (and group of tasks) and name, such as word_perplexity, acc, acc_norm; None if not finite.
 
     `tasks` are lm-eval's task objects by name, or what its TaskManager loads. `limit` is the number of documents per
-    task. Raises HexportError for tasks that generate text.
+    task, None for all. Raises HexportError for tasks that generate text.
     """
     for name, task in tasks.get("tasks", tasks).items():
         if task.OUTPUT_TYPE == "generate_until":
             raise _generates(name)
-        task.set_fewshot_seed(DEFAULT_OTHER_SEED)  # examples are drawn anew each time, and are to be the same ones
+        task.set_fewshot_seed(DEFAULT_OTHER_SEED)  # examples are drawn anew each time, and have to be the same ones
     results = lm_eval_evaluate(model, tasks, limit=limit, bootstrap_iters=0, log_samples=False)
     return {name: _plain(values) for name, values in {**results["results"], **results.get("groups", {})}.items()}
 
 
 def _plain(values: dict) -> dict[str, float | None]:
-    """lm-eval names a metric `metric,filter`, and puts errors and labels beside it."""
+    """Return the metrics alone: lm-eval names a metric `metric,filter`, and puts errors and labels beside it."""
     metrics = {}
     for key, value in values.items():
         metric, _, filtered = key.partition(",")

@@ -1,4 +1,4 @@
-"""A local text as a task: its documents, and the config that makes an lm-eval task of them."""
+"""This module makes a task of a local text: its documents, and the config that makes an lm-eval task of them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +18,11 @@ METRICS = {
 
 
 def read_text(path: Path) -> str:
-    """Raises HexportError where the file is missing or no regular file, is not UTF-8, is larger than MAX_BYTES, has a
-    line longer than MAX_LINE, or has nothing but white space."""
+    """Return the text of a file, in which every line end is a newline, as Python reads text files.
+
+    Raises HexportError where the file is missing or no regular file, is not UTF-8, is larger than MAX_BYTES, has a line
+    of more than MAX_LINE characters, or has nothing but white space.
+    """
     try:
         text = read_bytes(path, MAX_BYTES).decode()
     except UnicodeDecodeError as error:
@@ -37,12 +40,12 @@ def read_text(path: Path) -> str:
 
 
 def local_files(options: Iterable[str]) -> dict[str, Path]:
-    """Name -> file of options NAME=PATH."""
+    """Return the file of each name, from options NAME=PATH."""
     return {name: Path(file) for name, _, file in (option.partition("=") for option in options)}
 
 
 def documents(text: str) -> list[str]:
-    """Whole lines of about DOCUMENT_WORDS words each, more only where one line has more.
+    """Split a text into documents: whole lines of about DOCUMENT_WORDS words each, more only where one line has more.
 
     White space around a document is left out, because lm-eval would count it as words.
     """
@@ -58,7 +61,7 @@ def documents(text: str) -> list[str]:
 
 
 def task_config(name: str, path: Path) -> dict:
-    """A `TaskConfig` of lm-eval: rolling log-likelihood of the text's documents, word for word.
+    """Return a `TaskConfig` of lm-eval: rolling log-likelihood of the text's documents, word for word.
 
     Raises HexportError as `read_text` does.
     """

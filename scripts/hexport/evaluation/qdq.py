@@ -1,4 +1,4 @@
-"""The fake-quantised decoder, layer by layer, beside the float32 decoder on the same tokens."""
+"""This module runs the fake-quantised decoder, layer by layer, beside the float32 decoder on the same tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,16 +20,16 @@ from hexport.quantization.prepared import PreparedGraph, weight_observer
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import LAYER_PROJECTIONS, Recipe
 
-WORST_LAYERS = 5  # named
+WORST_LAYERS = 5  # so many of them are named
 # The vocabulary of templates, since to export and prepare a module takes several times its memory. No width is prime.
 STAND_IN = 997
 
 
 class FakeQuantisedLayer:
-    """Layer `i` with all its encodings, or another layer of the same graph, once that has been loaded.
+    """An instance is layer `i` with all its encodings, or another layer of the same graph, once that has been loaded.
 
-    Called with hidden (1, n, hidden), masks as of `causal_masks` or `packed_masks`, and the tables of all ropes
-    (1, 1, n, dims / 2), it returns the next hidden states. `graph.points` are open to changes.
+    Called with hidden (1, n, hidden), masks as of `causal_masks` or `packed_masks`, and the tables of all ropes (1, 1,
+    n, dims / 2), it returns the next hidden states (1, n, hidden). `graph.points` are open to changes.
     """
 
     def __init__(self, checkpoint: Checkpoint, i: int, recipe: Recipe):
@@ -42,7 +42,9 @@ class FakeQuantisedLayer:
     def load(
         self, i: int, attrs: QuantAttrs, parameters: dict[str, torch.Tensor], hidden: str, ropes: Sequence[str]
     ) -> None:
-        """Become layer `i`; `parameters` are float. `hidden` and `ropes` are the points of what it is called with."""
+        """Become layer `i`; `parameters` are float. `hidden` and `ropes` are the names of the points that it is called
+        with, such as `layers.2.add_1` for layer 3.
+        """
         self.kind = self.config.layers[i]
         angles = {f"rope_{j}": point for j, point in enumerate(rope_of(self.kind, ropes))}
         observers = {f"{name}.weight": weight_observer(self.recipe.at(str(i), name)) for name in LAYER_PROJECTIONS}
@@ -55,7 +57,9 @@ class FakeQuantisedLayer:
 
 
 class FakeQuantisedDecoder:
-    """Keeps one graph for all layers alike, and the weights of one part at a time."""
+    """The decoder computes with fake-quantised parts. It keeps one graph for all layers alike, and the weights of one
+    part at a time.
+    """
 
     def __init__(self, checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, context_len: int):
         self.checkpoint, self.attrs, self.recipe, self.context_len = checkpoint, attrs, recipe, context_len
@@ -66,6 +70,7 @@ class FakeQuantisedDecoder:
         self.rope_points: list[str] = []
 
     def prologue(self) -> Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]:
+        """Return the prologue, called with tokens and positions; it returns hidden states and the tables of ropes."""
         if "prologue" not in self._ends:
             module = Prologue(self._small, self.context_len).eval().requires_grad_(False)
             self._ends["prologue"] = self._end(prepare_prologue(module, EXPORT_LENGTH, self.recipe))
@@ -80,15 +85,20 @@ class FakeQuantisedDecoder:
         return graph
 
     def layer(self, i: int) -> Callable[[State], torch.Tensor]:
+        """Return layer `i`, called with a state; it returns the next hidden states. The parts before
+        have been loaded.
+        """
         layer = self.loaded_layer(i)
         return lambda state: layer(state.hidden, state.masks, state.ropes)
 
     def signature(self, i: int) -> tuple:
-        """Layers for which it is the same share a graph."""
+        """Return what layers have in common that share a graph."""
         return self.checkpoint.config.layer_signature(i), self.recipe.graph_of(i)
 
     def loaded_layer(self, i: int) -> FakeQuantisedLayer:
-        """Layer `i`, of which the parts before have been loaded."""
+        """Return layer `i`. The parts before it must have been loaded, since their points are what it
+        is called with.
+        """
         for graph in self._ends.values():
             graph.drop_parameters()
         if self.signature(i) not in self.layers:
@@ -102,6 +112,7 @@ class FakeQuantisedDecoder:
         return layer
 
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the epilogue, called with hidden states; it returns logits. The last layer has been loaded."""
         if "epilogue" not in self._ends:
             module = Epilogue(self._small).eval().requires_grad_(False)
             self._ends["epilogue"] = self._end(prepare_epilogue(module, EXPORT_LENGTH, self.recipe))
@@ -111,9 +122,10 @@ class FakeQuantisedDecoder:
 
 
 class QuantisedScores:
-    """A score function: token scores of the fake-quantised decoder. It runs beside the float decoder.
+    """An instance is a score function: it gives token scores of the fake-quantised decoder, which runs beside the float
+    decoder.
 
-    comparison: of the logits of all tokens that were read; layers: of the hidden states behind each layer.
+    comparison: of the logits of all tokens that were read. layers: of the hidden states behind each layer.
     float_scores: those of the float decoder, by sequence.
     """
 
@@ -128,7 +140,7 @@ class QuantisedScores:
         self.float_scores: dict[tuple[int, ...], TokenScores] = {}
 
     def __call__(self, sequences: list[list[int]]) -> list[TokenScores]:
-        """Of sequences of 2 to context_len + 1 tokens, each read from position 0."""
+        """Return the scores of sequences of 2 to context_len + 1 tokens, each read from position 0."""
         float_scoring, scoring = Scoring(sequences), Scoring(sequences)
 
         def on_logits(row: int, reference: torch.Tensor, logits: torch.Tensor) -> None:
@@ -144,11 +156,13 @@ class QuantisedScores:
         return scoring.scores()
 
     def of_float(self, sequences: list[list[int]]) -> list[TokenScores]:
-        """The float decoder's scores of sequences that were scored before."""
+        """Return the float decoder's scores of sequences that were scored before. Raises KeyError for others."""
         return [self.float_scores[tuple(sequence)] for sequence in sequences]
 
     def layers_as_json(self) -> dict[str, list]:
-        """SQNR in dB of the hidden states behind each layer, and the numbers of the layers with the lowest ones."""
+        """Return the SQNR in dB of the hidden states behind each layer, and the numbers of the layers with the lowest
+        ones.
+        """
         layers = [{"layer": i, "sqnr_db": layer.db} for i, layer in enumerate(self.layers)]
         worst = sorted((layer for layer in layers if layer["sqnr_db"] is not None), key=lambda layer: layer["sqnr_db"])
         return {"layers": layers, "worst_layers": [layer["layer"] for layer in worst[:WORST_LAYERS]]}

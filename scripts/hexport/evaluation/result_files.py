@@ -1,4 +1,6 @@
-"""Results of evaluations and runs as later stages read them: JSON files of ours, which anyone may have edited."""
+"""This module reads results of evaluations and runs for later stages: JSON files of ours, which anyone
+may have edited.
+"""
 
 from pathlib import Path
 
@@ -65,8 +67,9 @@ ANSWERS = {
 
 
 def read_evaluation(path: Path, needed: tuple[str, ...] = ()) -> dict:
-    """Content of fp.json, qdq.json or evaluation.json. Raises HexportError where it has another form, or lacks one of
-    the keys that are needed.
+    """Return the content of fp.json, qdq.json or evaluation.json.
+
+    Raises HexportError where it has another form, or lacks one of the keys that are needed.
     """
     content = _read(path, EVALUATION, "evaluate")
     for key in needed:
@@ -82,7 +85,7 @@ def read_evaluation(path: Path, needed: tuple[str, ...] = ()) -> dict:
 
 
 def read_answers(path: Path) -> dict:
-    """Content of result.json. Raises HexportError where it has another form."""
+    """Return the content of result.json. Raises HexportError where it has another form."""
     return _read(path, ANSWERS, "run")
 
 

@@ -1,4 +1,6 @@
-"""What a model gives to each token of a sequence: its log-probability, and whether it was the first choice."""
+"""This module tells what a model gives to each token of a sequence: its log-probability, and whether it was the first
+choice.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ CHUNK = 1 << 21  # logits turned into probabilities at a time
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Scores of a sequence of n tokens: float64 and bool (n - 1,), of token i + 1 given the tokens up to i.
+    """The scores of a sequence of n tokens are float64 and bool (n - 1,), of token i + 1 given the tokens up to i.
 
     log_probs are natural logarithms. `top` says that the token has the largest logit.
     """
@@ -21,13 +23,15 @@ class TokenScores:
 
 
 def token_scores(logits: torch.Tensor | np.ndarray, tokens: Sequence[int]) -> TokenScores:
-    """Of one sequence of n tokens, by the logits behind its first n - 1 tokens (n - 1, vocab)."""
+    """Return the scores of one sequence of n tokens, by the logits behind its first n - 1 tokens (n - 1, vocab)."""
     log_probs, top = score_rows(torch.as_tensor(logits), torch.tensor(tokens[1:])[:, None])
     return TokenScores(log_probs[:, 0].numpy(), top[:, 0].numpy())
 
 
 def score_rows(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities (float64) and first choices (bool) of `targets` (rows, m), by logits (rows, vocab)."""
+    """Return log-probabilities (float64) and first choices (bool) of `targets` (rows, m), by logits (rows, vocab). Both
+    are (rows, m), on the CPU.
+    """
     results = []
     step = max(1, CHUNK // logits.shape[1])
     for rows, ids in zip(logits.split(step), targets.to(logits.device, torch.int64).split(step), strict=True):
@@ -38,10 +42,10 @@ def score_rows(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tenso
 
 
 class Scoring:
-    """Scores of sequences, filled row by row as their logits come.
+    """A scoring holds the scores of sequences, filled row by row as their logits come.
 
-    `inputs` are what a model has to read: the sequences without their last tokens. Those that differ only there, as
-    the answers A, B, C and D to one question do, are read once. Row r is token r of all inputs, one after the other.
+    `inputs` are what a model has to read: the sequences without their last tokens. Those that differ only there, as the
+    answers A, B, C and D to one question do, are read once. Row r is token r of all inputs, one after the other.
     """
 
     def __init__(self, sequences: list[list[int]]):
@@ -58,12 +62,12 @@ class Scoring:
         self._top = torch.zeros(self._targets.shape, dtype=torch.bool)
 
     def add(self, row: int, logits: torch.Tensor) -> None:
-        """Logits (rows, vocab) of the rows from `row` on."""
+        """Add the logits (rows, vocab) of the rows from `row` on."""
         rows = slice(row, row + len(logits))
         self._log_probs[rows], self._top[rows] = score_rows(logits, self._targets[rows])
 
     def scores(self) -> list[TokenScores]:
-        """In the order of the sequences, once all rows have been added."""
+        """Return the scores in the order of the sequences, once all rows have been added."""
         log_probs, top = self._log_probs.numpy(), self._top.numpy()
         scores: list[TokenScores | None] = [None] * len(self._sequences)
         for row, column, number in self._places():
@@ -72,7 +76,7 @@ class Scoring:
         return scores
 
     def _places(self):
-        """First row, column of the targets and number of each sequence."""
+        """Yield first row, column of the targets and number of each sequence."""
         row = 0
         for tokens, numbers in self._of_input.items():
             for column, number in enumerate(numbers):

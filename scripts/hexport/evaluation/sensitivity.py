@@ -1,4 +1,5 @@
-"""Sensitivity: how much nearer to the float model's logits a quantised model comes if one part alone gets more bits.
+"""This module measures sensitivity: how much nearer to the float model's logits a quantised model comes if one part
+alone gets more bits.
 
 Each variant leaves the quantised model at its layer, and passes the layers behind it as they are. The variants of all
 layers are on their way side by side, so they cost what their tokens cost in half of the layers.
@@ -24,7 +25,7 @@ from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION, Override, Recipe
 from hexport.quantization.weights import fake_quantised
 
-TOKENS = 128  # of the calibration data; the variants of a layer then fill one call
+TOKENS = 128  # so many of the calibration data; the variants of a layer then fill one call
 EIGHT_BITS = {"weight_bits": 8, "granularity": "per_channel"}
 WORTH_DB = 0.1  # gains below are not suggested
 KV = "kv"
@@ -33,7 +34,8 @@ BASE = "", ""
 
 @dataclass(frozen=True)
 class Gain:
-    """What the SQNR of the logits gains, in dB, by 8 bits for one projection, and what the weights grow by.
+    """A gain tells what the SQNR of the logits gains, in dB, by 8 bits for one projection, and how many bytes the
+    weights grow by.
 
     place: a layer's number, or epilogue.
     """
@@ -46,9 +48,11 @@ class Gain:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """sqnr_db: of the logits of the quantised model, on `tokens` tokens. weights: best gains first.
+    """An instance tells the sensitivity of a quantised model. sqnr_db: of its logits, on `tokens` tokens. weights: best
+    gains first.
 
-    kv: gains by 16-bit keys and values in one layer alone, by layer, and in all layers; none where they have 16 bits.
+    kv: gains by 16-bit keys and values in one layer alone, by layer; kv_in_all_layers: the gain in all layers. There
+    are none where keys and values have 16 bits.
     """
 
     sqnr_db: float
@@ -62,12 +66,14 @@ class _Decoder(FakeQuantisedDecoder):
     """A decoder that takes over from another one at any part, and whose weights get 8 bits one at a time."""
 
     def behind(self, other: FakeQuantisedDecoder) -> "_Decoder":
-        """The next part is called with what the last part of `other` has put out."""
+        """Have the next part called with what the last part of `other` has put out."""
         self.hidden_point, self.rope_points = other.hidden_point, other.rope_points
         return self
 
     def with_8_bits(self, i: int, layer: Callable, state: State) -> Iterator[tuple[str, torch.Tensor]]:
-        """Projections of layer `i`, which is loaded, that have fewer bits, and the next hidden states with 8 bits."""
+        """Yield the projections of layer `i`, which is loaded, that have fewer bits, and the next hidden states with 8
+        bits.
+        """
         narrow = [name for name in LAYER_PROJECTIONS if self.recipe.at(str(i), name).weight_bits < 8]
         prepared, parameters = self.layers[self.signature(i)].graph.prepared, self.checkpoint.layer_parameters(i)
         for projection in narrow:
@@ -84,10 +90,10 @@ def sensitivity(
 ) -> Sensitivity:
     """Try 8-bit weights for each projection that has fewer bits, and 16-bit keys and values for each layer.
 
-    Where `v_proj` itself puts out the 8 bits that are cached, 16-bit values would need another one: they are not tried.
-
-    `attrs` are those of the recipe on `samples`, of which the first tokens are tried on. 8-bit weights get their
-    min-max ranges, and 16-bit keys and values those that a calibration on all samples gives them.
+    Where `v_proj` itself puts out the 8 bits that are cached, 16-bit values would need another `v_proj`: they are not
+    tried. `attrs` are those of the recipe on `samples`, of which the first TOKENS tokens are tried on. 8-bit weights
+    get their min-max ranges, and 16-bit keys and values those that a calibration on all samples gives them. Raises
+    HexportError where logits are not finite.
     """
     inputs, config = list(_first_tokens(samples)), checkpoint.config
     context_len = max(map(len, inputs))
@@ -137,7 +143,9 @@ def _with_8_bits(recipe: Recipe, points: str) -> Recipe:
 def _logits(
     base: _Decoder, wide_kv: _Decoder | None, pack: Pack, progress: Progress
 ) -> Iterator[tuple[tuple[str, str], torch.Tensor]]:
-    """Logits (tokens, vocab) of the base model and of each variant, which is named by its place and its part."""
+    """Yield the logits (tokens, vocab) of the base model and of each variant, which is named by its
+    place and its part.
+    """
     config = base.checkpoint.config
     state, n_layers = after_prologue(base, pack, config.sliding_window), config.n_layers
     on_their_way: list[tuple[list[tuple[str, str]], State]] = [([BASE], state)]
@@ -160,14 +168,14 @@ def _logits(
 
 
 def _side_by_side(state: State, hidden: list[torch.Tensor]) -> State:
-    """Variants of a state's hidden states, as further sequences beside it."""
+    """Return variants of a state's hidden states, as further sequences beside it."""
     n = len(hidden)
     ropes = [rope.repeat(1, 1, n, 1) for rope in state.ropes]
     return State(torch.cat(hidden, dim=1), ropes, state.lengths * n, state.window)
 
 
 def _whole(decoder: FakeQuantisedDecoder, inputs: list[list[int]], progress: Progress) -> torch.Tensor:
-    """Logits (tokens, vocab)."""
+    """Return the logits (tokens, vocab) of a whole decoder."""
     rows: list[torch.Tensor] = []
     stream([decoder], decoder.checkpoint.config, inputs, progress, lambda _, logits: rows.append(logits))
     return torch.cat(rows)
@@ -188,7 +196,11 @@ def _extra_bytes(config: DecoderConfig, recipe: Recipe, place: str, projection: 
 
 
 def overrides_yaml(found: Sensitivity, model: str, recipe: str) -> str:
-    """What is worth more bits, as the content of a recipe in config.yaml that is based on this one."""
+    """Return what is worth more bits, as the content of a recipe in config.yaml that is based on this one.
+
+    An override in it reads `{layers: "3", points: attention.v_proj, weight_bits: 8, granularity: per_channel}`, with
+    the gain in dB and the growth in MB behind it as a comment.
+    """
     worth = [gain for gain in found.weights if gain.gain_db >= WORTH_DB]
     narrow = len(found.weights)
     lines = [

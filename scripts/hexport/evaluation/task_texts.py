@@ -1,4 +1,6 @@
-"""What the evaluation of tasks feeds a model, as token ids: calibration data in the form of the later questions."""
+"""This module gives what the evaluation of tasks feeds a model, as token ids: calibration data in the form of the later
+questions.
+"""
 
 import hashlib
 import json
@@ -22,9 +24,11 @@ UNLIMITED_TOKENS = 8192
 def task_samples(
     tokenizer: Tokenizer, tasks: dict[str, "Task"], limit: int | None, context_len: int
 ) -> tuple[list[list[int]], dict[str, dict]]:
-    """Samples of at most context_len ids; and per task the number of its documents, and the SHA-256 of their texts.
+    """Return samples of at most context_len ids, and per task the number of its documents and the SHA-256 of their
+    texts.
 
-    Of `limit` documents per task, in the task's order: texts in the windows in which they are scored, and contexts with
+    They come from the first `limit` documents of each task, in the task's order; without a limit, from about
+    UNLIMITED_TOKENS tokens of all tasks. Texts are cut into the windows in which they are scored. Contexts stand with
     their right continuations, cut from the left. Raises HexportError where a task has no documents.
     """
     samples: list[list[int]] = []
@@ -44,7 +48,7 @@ def task_samples(
 
 
 def _documents(name: str, task: "Task", limit: int) -> Iterator[list["Instance"]]:
-    """The requests of each of a task's first documents."""
+    """Yield the requests of each of a task's first documents."""
     if not len(task.eval_docs):
         raise HexportError(f"task {name} has no documents")
     task.build_all_requests(limit=limit)
@@ -53,7 +57,7 @@ def _documents(name: str, task: "Task", limit: int) -> Iterator[list["Instance"]
 
 
 def _right(task: "Task", requests: list["Instance"]) -> "Instance":
-    """The request whose continuation is the right one; the first, where the data set does not say which is."""
+    """Return the request whose continuation is the right one; the first, where the data set does not say which is."""
     from lm_eval.api.instance import Instance
 
     first = requests[0]
@@ -69,7 +73,7 @@ def _right(task: "Task", requests: list["Instance"]) -> "Instance":
 
 
 def _answer(task: "Task", doc: dict) -> str:
-    """The answer that a task which generates text would like, behind its delimiter."""
+    """Return the answer that a task which generates text would like, behind its delimiter."""
     target = task.doc_to_target(doc)
     if isinstance(target, list):
         target = target[0] if target else ""
@@ -79,7 +83,9 @@ def _answer(task: "Task", doc: dict) -> str:
 
 
 def _fed(tokenizer: Tokenizer, request: "Instance", context_len: int) -> list[list[int]]:
-    """The sequences that the evaluation of a request reads, by its own code. Their last tokens are only predicted."""
+    """Return the sequences that the evaluation of a request reads, by its own code. Their last tokens are only
+    predicted.
+    """
     import numpy as np
 
     from hexport.evaluation.lm_eval_model import EvaluationModel

@@ -1,4 +1,5 @@
-"""The tasks of calibration and evaluation: lm-eval's own, local texts in their form, and task files that are trusted.
+"""This module loads the tasks of calibration and evaluation: lm-eval's own, local texts in their form, and task files
+that are trusted.
 
 A task file of lm-eval's is a program: `!function` imports Python, and its templates are Jinja without a sandbox. So one
 is only loaded where the user has said so; a local text runs nothing.
@@ -17,19 +18,20 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
     from lm_eval.tasks import TaskManager
 
-# What lm-eval's own functions give beside tasks, under these names.
+# Names under which lm-eval's own functions give other things beside tasks.
 TAKEN = ("tasks", "groups", "group_map")
 
 
 def load_tasks(
     names: list[str], local: dict[str, Path], num_fewshot: int | None, trusted: dict[str, str] | None = None
 ) -> dict[str, "Task"]:
-    """Task name -> lm-eval task. A name is one of `local` (name -> text), one of `trusted` (name -> task file, which
-    may run any code), or an lm-eval task, group or tag. The tasks of a task file have the names that it gives them.
+    """Return lm-eval's tasks by name. A name is one of `local` (name -> text), one of `trusted` (name -> task file,
+    which may run any code), or an lm-eval task, group or tag. The tasks of a task file have the names that it gives
+    them.
 
     Groups and tags become the tasks that they consist of. `num_fewshot` takes the place of each task's own number, as
     in `lm_eval.simple_evaluate`; tasks whose number is fixed at 0, such as local texts, keep it. Examples are drawn
-    with lm-eval's own seed, so the same ones each time.
+    with lm-eval's own seed, so they are the same each time.
 
     Raises HexportError for unknown names, texts that cannot be read, data sets that cannot be had, and task files whose
     names are those of other tasks.
@@ -57,7 +59,7 @@ def load_tasks(
 
 
 def task_inputs(local: dict[str, Path], trusted: dict[str, str] | None) -> dict[str, Path]:
-    """The files of tasks, as inputs of a manifest."""
+    """Return the files of tasks as inputs of a manifest, such as `{"tasks.mine": Path("mine.txt")}`."""
     files = local | {name: Path(file) for name, file in (trusted or {}).items()}
     return {f"tasks.{name}": file for name, file in files.items()}
 
@@ -69,7 +71,7 @@ def _local_task(name: str, path: Path) -> dict[str, "Task"]:
 
 
 def _trusted_tasks(name: str, file: Path, others: set[str]) -> dict[str, "Task"]:
-    """The tasks of a task file. `others` are names that they may not have."""
+    """Return the tasks of a task file. `others` are names that they may not have."""
     if not file.is_file():
         raise HexportError(f"task {name}: {file}: no such file")
     found = _load(name, str(file.resolve()), _manager(indexed=False))
@@ -90,7 +92,7 @@ def _known_tasks(name: str, own: list[str]) -> dict[str, "Task"]:
 
 
 def _load(name: str, spec: str, manager: "TaskManager") -> dict[str, "Task"]:
-    """`spec` is a name that the manager knows, or a path. Raises HexportError whatever goes wrong."""
+    """Load the tasks of `spec`, a name that the manager knows or a path. Raises HexportError whatever goes wrong."""
     try:
         return manager.load([spec])["tasks"]
     except ConnectionError as error:
@@ -104,7 +106,9 @@ def _load(name: str, spec: str, manager: "TaskManager") -> dict[str, "Task"]:
 
 @functools.cache
 def _manager(indexed: bool) -> "TaskManager":
-    """`indexed`: knows lm-eval's tasks by name, for which it reads all of their files, in a few seconds."""
+    """Return lm-eval's manager. `indexed`: it knows lm-eval's tasks by name, for which it reads all of their files, in
+    a few seconds.
+    """
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_defaults=indexed)

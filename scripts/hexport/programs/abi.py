@@ -1,4 +1,6 @@
-"""What the ExecuTorch QNN llama runner (1.4 and later) expects of a program: names, order and constant methods."""
+"""This module has what the ExecuTorch QNN llama runner (1.4 and later) expects of a program: names, order and constant
+methods.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,12 +9,12 @@ from hexport.targets.modes import LOOKAHEAD_KEYS, MODES, lookahead_ar_len
 KV_METHOD = "kv_forward"
 PREFILL_METHOD = "prefill_forward"
 SLIDING_WINDOW = "get_sliding_window"
-# Names of inputs: the mask of the full layers, and of the sliding ones.
+# Names of inputs: the mask of the full layers, and that of the sliding ones.
 MASKS = ("atten_mask", "window_atten_mask")
 
 
 def ar_lengths_of(mode: str, sizes: Mapping[str, int]) -> dict[str, int]:
-    """AR length of each graph of a mode, by method name. `sizes` are keys of config.yaml."""
+    """Return the AR length of each graph of a mode, by method name. `sizes` are keys of config.yaml."""
     decode = lookahead_ar_len(*(sizes[key] for key in LOOKAHEAD_KEYS)) if MODES[mode].looks_ahead else 1
     return {KV_METHOD: decode} | ({PREFILL_METHOD: sizes["prefill_ar_len"]} if MODES[mode].prefills else {})
 
@@ -21,13 +23,14 @@ def input_names(n_layers: int, slides: bool, cached: bool = True) -> list[str]:
     """Name a graph's inputs in the order of the runner: K of every layer, then V of every layer.
 
     The second mask is that of the sliding layers, in programs that have any (`slides`). A graph that reads the whole
-    context in one call has no caches, and knows the positions.
+    context in one call (`cached` is False) has no caches, and no positions as an input, since it knows them.
     """
     return _inputs(n_layers, MASKS if slides else MASKS[:1], cached)
 
 
 def names_by_count(n_inputs: int, n_outputs: int) -> tuple[list[str], list[str]] | None:
-    """Names of the inputs and outputs of a graph that has so many; None where the runner knows no such graph.
+    """Return the names of the inputs and outputs of a graph that has so many; None where the runner knows no such
+    graph.
 
     Logits, and k and v of every layer come out. Tokens and one or two masks go in; and, unless one call reads the whole
     context, positions and the caches.

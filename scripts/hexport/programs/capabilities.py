@@ -1,4 +1,4 @@
-"""Where a program can run, and in which modes; told from its facts, without loading it."""
+"""This module tells from a program's facts, without loading it, where the program can run and in which modes."""
 
 from executorch.runtime import Runtime
 
@@ -9,24 +9,24 @@ from hexport.targets.modes import MODES
 from hexport.targets.socs import HTP_ARCH
 from hexport.targets.target import Target
 
-EMULATOR_BYTES = 4e9  # of context binaries; the emulator is one process domain
+EMULATOR_BYTES = 4e9  # the most that context binaries may have; the emulator is one process domain
 
 
 def modes(program: ProgramFacts) -> list[str]:
-    """Modes of the runner that have the graphs they need, of a program that obeys the ABI."""
+    """Return the runner's modes that a program has the graphs for; it must obey the ABI."""
     one_token, prefills = layouts_of(program)[KV_METHOD].ar_len == 1, PREFILL_METHOD in program.methods
     known = MODES.values()
     return [mode.name for mode in known if mode.looks_ahead != one_token and prefills >= mode.prefills]
 
 
 def shares_weights(program: ProgramFacts, part: Part) -> bool:
-    """Does its context binary hold several graphs with one copy of their weights?"""
+    """Tell whether the context binary of a part holds several graphs with one copy of their weights."""
     graphs = program.delegate_data[part.data].graphs or []
     return part.options is not None and part.options.weight_sharing and len(graphs) > 1
 
 
 def hexport_refusal(program: ProgramFacts) -> str | None:
-    """Why hexport's runtime cannot drive a program that the runner can, in one line; None if it can."""
+    """Return in one line why hexport's runtime cannot drive a program that the runner can; None if it can."""
     for name, layout in layouts_of(program).items():
         if layout.head_dim is None:
             sizes = ", ".join(str(size) for size in sorted(set(layout.head_dims)))
@@ -38,7 +38,7 @@ def hexport_refusal(program: ProgramFacts) -> str | None:
 
 
 def emulator_refusal(program: ProgramFacts) -> str | None:
-    """Why this host cannot run a program, in one line; None if nothing is known against it."""
+    """Return in one line why this host cannot run a program; None if nothing is known against it."""
     undriven = hexport_refusal(program)
     if undriven:
         return undriven
@@ -70,7 +70,9 @@ def emulator_refusal(program: ProgramFacts) -> str | None:
 
 
 def phone_socs(program: ProgramFacts) -> list[str]:
-    """SoCs whose HTP has the architecture that the program was compiled for; its own SoC first."""
+    """Return the SoCs whose HTP has the architecture that the program was compiled for, its own SoC first; none where
+    it has no QNN delegate.
+    """
     options = program.options
     if options is None:
         return []

@@ -1,4 +1,6 @@
-"""Does a program obey the ABI of the QNN llama runner (ExecuTorch 1.4 and later)? Its faults, one line each."""
+"""This module checks whether a program obeys the ABI of the QNN llama runner (ExecuTorch 1.4 and later), and tells its
+faults, one line each.
+"""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -10,9 +12,9 @@ from hexport.programs.facts import MethodFacts, ProgramFacts, TensorFacts
 from hexport.programs.layout import EXPORT_AGAIN, TOKEN_DTYPES, Layout, layouts_of, other_layout
 
 ATTEND_CODES = {"uint16": 65535, "uint8": 255}
-BITS = {"uint16": 16, "uint8": 8, "float32": 32}  # of codes or floats: masks, caches, logits
+BITS = {"uint16": 16, "uint8": 8, "float32": 32}  # bits of the codes or floats that masks, caches and logits may have
 N_LAYERS, VOCAB_SIZE, SEQ_LEN = "get_n_layers", "get_vocab_size", "get_max_seq_len"
-N_CACHES = "get_n_self_layers"  # of models whose upper layers have no cache of their own
+N_CACHES = "get_n_self_layers"  # models whose upper layers have no cache of their own tell it
 CONTEXT_LEN, KV_BITS = "get_max_context_len", "get_kv_io_bit_width"
 AR_LEN, N_KV_HEADS, HEAD_DIM = "get_ar_len", "get_n_kv_heads", "get_head_dim"
 LOGITS_SCALE, LOGITS_ZERO_POINT = "get_logits_scale", "get_logits_zero_point"
@@ -20,7 +22,9 @@ SAME_SCALE = 1e-6  # relative; context binaries hold float32, constant methods f
 
 
 def faults(program: ProgramFacts) -> list[str]:
-    """What, where, and what to do about it, in a line each. Empty for a program that obeys the ABI."""
+    """Return the faults of a program, none for one that obeys the ABI. Each line tells what, where, and what to do
+    about it.
+    """
     layout = other_layout(program)
     return [layout] if layout else list(_faults(program))
 
@@ -168,7 +172,7 @@ def _binary_faults(program: ProgramFacts, name: str) -> Iterator[str]:
 
 
 def _encoding_faults(methods: dict[str, MethodFacts]) -> Iterator[str]:
-    """Those of masks and caches, as far as they are recorded."""
+    """Yield the faults in the encodings of masks and caches, as far as they are recorded."""
     caches: dict[str, tuple[str, TensorEncoding]] = {}
     for name, method in methods.items():
         for tensor in (*method.inputs, *method.outputs):

@@ -1,7 +1,8 @@
-"""What a QNN context binary says of its graphs, read by the SDK's system library without loading it anywhere.
+"""This module reads what a QNN context binary says of its graphs, by the SDK's system library and without loading it
+anywhere.
 
-executorch's QnnManager would tell the same, but it sets up the HTP for that and takes the binary as a copy.
-The structures are those of the SDK's QnnSystemInterface.h, QnnSystemContext.h, QnnTypes.h and QnnHtpSystemContext.h.
+executorch's QnnManager would tell the same, but it sets up the HTP for that and takes the binary as a copy. The
+structures are those of the SDK's QnnSystemInterface.h, QnnSystemContext.h, QnnTypes.h and QnnHtpSystemContext.h.
 """
 
 import ctypes
@@ -28,7 +29,7 @@ PER_TENSOR = (1, 0)  # QNN_DEFINITION_DEFINED, QNN_QUANTIZATION_ENCODING_SCALE_O
 
 @dataclass(frozen=True)
 class TensorEncoding:
-    """value = (code - zero_point) * scale"""
+    """An encoding tells what the codes of a whole tensor mean: value = (code - zero_point) * scale."""
 
     scale: float
     zero_point: int
@@ -36,7 +37,7 @@ class TensorEncoding:
 
 @dataclass(frozen=True)
 class QnnTensor:
-    """An input or output of a graph. Without an encoding it holds plain numbers."""
+    """A tensor is an input or output of a graph. Without an encoding it holds plain numbers."""
 
     name: str
     shape: tuple[int, ...]
@@ -49,7 +50,7 @@ class QnnTensor:
 
 @dataclass(frozen=True)
 class QnnGraph:
-    """Inputs and outputs in the order of the binary.
+    """A graph has its inputs and outputs in the order of the binary.
 
     spill_fill_bytes: memory that the HTP needs for what its own does not hold; None where the binary does not say.
     """
@@ -61,18 +62,18 @@ class QnnGraph:
 
 @dataclass(frozen=True)
 class QnnContext:
-    """build_id: that of the QNN libraries which compiled it."""
+    """A context holds graphs by their names. build_id: that of the QNN libraries which compiled it."""
 
     build_id: str
     graphs: dict[str, QnnGraph]
 
 
 class DamagedBinary(ValueError):
-    """The text says what is wrong with the bytes."""
+    """The bytes of a context binary are damaged; the text of the error says what is wrong with them."""
 
 
 def context_binary(delegate_data: np.ndarray) -> np.ndarray:
-    """The context binary in the uint8 data of a delegate: without executorch's header, if it has one.
+    """Return the context binary in the uint8 data of a delegate: without executorch's header, if it has one.
 
     Raises DamagedBinary where the header promises more bytes than there are (QNN trusts what a binary says of itself),
     and where the bytes are not those that hexport signed.
@@ -90,11 +91,12 @@ def context_binary(delegate_data: np.ndarray) -> np.ndarray:
 
 
 def signature_of(signed: np.ndarray) -> bytes:
-    """The signature that hexport gives a context binary (uint8, with executorch's header): a digest of all the rest.
+    """Return the 8-byte signature that hexport gives a context binary (uint8, with executorch's header): a digest of
+    all the rest.
 
     executorch's runtime takes loads of equal signatures for loads of the same context, and checks nothing else
-    (QnnExecuTorchBackend::init), so a signature has to be another one for other content, and no more. executorch makes
-    one of its clock, a positive number of 64 bits; hexport's are negative, and tell whether the content is whole.
+    (QnnExecuTorchBackend::init). So other content needs another signature, and equal content the same one. executorch
+    makes one of its clock, a positive number of 64 bits; hexport's are negative, and tell whether the content is whole.
     """
     digest = hashlib.sha256(signed[: HEADER_SIGNATURE_AT.start])
     digest.update(signed[HEADER_SIGNATURE_AT.stop :])
@@ -103,7 +105,8 @@ def signature_of(signed: np.ndarray) -> bytes:
 
 
 def read_context(binary: np.ndarray) -> QnnContext | None:
-    """Graphs of a context binary (uint8, may be memory-mapped); None where QNN does not know it for one.
+    """Return what a context binary (uint8, may be memory-mapped) says of its graphs; None where QNN does not know it
+    for one.
 
     Raises HexportError where this host's QNN libraries cannot read any.
     """
@@ -139,7 +142,9 @@ class _Provider(Structure):
 
 
 class _Quantization(Structure):
-    """The scale and offset of a tensor as a whole; other kinds of encodings fill the 32 bytes otherwise."""
+    """The encoding of a tensor: scale and offset where it is one of the tensor as a whole; other kinds fill the 32
+    bytes otherwise.
+    """
 
     _fields_ = (
         ("definition", c_uint32),
@@ -151,7 +156,9 @@ class _Quantization(Structure):
 
 
 class _Tensor(Structure):
-    """Versions 1 and 2 differ in the rest only. The version stands before a union, which 8-byte pointers align."""
+    """A tensor. Versions 1 and 2 differ in the rest only. The version stands before a union, which 8-byte pointers
+    align.
+    """
 
     _fields_ = (
         ("version", c_uint32),
@@ -170,13 +177,13 @@ class _Tensor(Structure):
 
 
 class _HtpGraph(Structure):
-    """What the HTP needs for a graph. More follows."""
+    """This tells what the HTP needs for a graph. More fields follow."""
 
     _fields_ = (("version", c_uint32), ("padding", c_uint32), ("spill_fill_bytes", c_uint64))
 
 
 class _GraphInfo(Structure):
-    """Version 1 ends with the outputs, version 2 with what can be updated."""
+    """A graph. Version 1 ends with the outputs, version 2 with what can be updated."""
 
     _fields_ = (
         ("version", c_uint32),
@@ -213,11 +220,13 @@ _GRAPHS = (
 
 
 class _BinaryInfo(Structure):
+    """A binary in version 3."""
+
     _fields_ = (*_COMMON, ("blob_version", _Version), *_GRAPHS)
 
 
 class _BinaryInfoWithHardware(Structure):
-    """Versions 1 and 2."""
+    """A binary in versions 1 and 2."""
 
     _fields_ = (
         *_COMMON,

@@ -1,4 +1,6 @@
-"""What a .pte holds: methods, their inputs and outputs, constants, and the context binaries behind them."""
+"""This module holds the facts of a .pte: methods, their inputs and outputs, constants, and the context binaries behind
+them.
+"""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +10,7 @@ from hexport.programs.context_binary import TensorEncoding
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """An input or output of a method.
+    """An instance holds the facts of an input or output of a method.
 
     name: by its place in the runner's order, None where the method has another order. planned: the program brings its
     buffer. encoding: None for plain numbers, and where the program does not record it.
@@ -26,13 +28,13 @@ class TensorFacts:
 
     @property
     def is_cache(self) -> bool:
-        """A cache that goes in, or new k and v that come out."""
+        """Tell whether the tensor is a cache that goes in, or new k and v that come out."""
         return self.name is not None and self.name.startswith(("k_", "v_"))
 
 
 @dataclass(frozen=True)
 class QnnOptions:
-    """What a QNN delegate was compiled with.
+    """An instance holds the options that a QNN delegate was compiled with.
 
     htp_arch: such as V75. online_prepare: the device compiles when it loads. from_context_binary: executorch did not
     compile it.
@@ -50,7 +52,9 @@ class QnnOptions:
 
 @dataclass(frozen=True)
 class Part:
-    """A delegate of a method. data: its place in `ProgramFacts.delegate_data`; options: of QNN delegates only."""
+    """A part is a delegate of a method. data: its place in `ProgramFacts.delegate_data`; options: of QNN delegates
+    only.
+    """
 
     backend: str
     data: int
@@ -59,7 +63,10 @@ class Part:
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """parts: the delegates in the order of their calls. operators: what the CPU computes between them, each once."""
+    """An instance holds the facts of a method that computes.
+
+    parts: the delegates in the order of their calls. operators: what the CPU computes between them, each once.
+    """
 
     inputs: list[TensorFacts]
     outputs: list[TensorFacts]
@@ -69,9 +76,11 @@ class MethodFacts:
 
 @dataclass(frozen=True)
 class DelegateData:
-    """The bytes that methods hand to a backend; a context binary, in QNN's case. executorch stores equal ones once.
+    """An instance tells of bytes that methods hand to a backend; in QNN's case they are a context binary. executorch
+    stores equal ones once.
 
-    graphs and qnn_build: None where QNN does not know it for a context binary.
+    methods: those that use the bytes. graphs and qnn_build: None where QNN does not know the bytes for a context
+    binary.
     """
 
     n_bytes: int
@@ -82,7 +91,9 @@ class DelegateData:
 
 @dataclass(frozen=True)
 class ProgramFacts:
-    """methods: those that compute. constants: values of the constant methods, sorted by name."""
+    """An instance holds the facts of a program. methods: those that compute. constants: values of the constant methods,
+    sorted by name.
+    """
 
     path: Path
     n_bytes: int
@@ -92,20 +103,21 @@ class ProgramFacts:
 
     @property
     def parts(self) -> list[Part]:
-        """Of all methods."""
+        """Return the parts of all methods."""
         return [part for method in self.methods.values() for part in method.parts]
 
     @property
     def options(self) -> QnnOptions | None:
-        """Those of the first QNN delegate; the whole program is compiled with one set."""
+        """Return the options of the first QNN delegate, or None; the whole program is compiled with one set."""
         return next((part.options for part in self.parts if part.options), None)
 
     def as_json(self) -> dict:
+        """Return the facts as JSON has them."""
         return {**asdict(self), "path": str(self.path)}
 
     @classmethod
     def of_json(cls, content: dict) -> "ProgramFacts":
-        """The facts that `as_json` wrote."""
+        """Return the facts that `as_json` wrote."""
         return cls(
             Path(content["path"]),
             content["n_bytes"],

@@ -1,4 +1,4 @@
-"""Reads the facts of a .pte from the file, without running it.
+"""This module reads the facts of a .pte from the file, without running it.
 
 The file is memory-mapped, and of its gigabytes only the program's tables are parsed, which executorch's
 `deserialize_pte_binary` does not offer.
@@ -48,14 +48,14 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class _Header:
-    """program_size: bytes of the tables; base: where the segments behind them begin."""
+    """The header of a program. program_size: bytes of the tables; base: where the segments behind them begin."""
 
     program_size: int
     base: int
 
 
 def inspect_program(path: Path) -> ProgramFacts:
-    """Raises HexportError for a file that is no ExecuTorch program, or a damaged one.
+    """Return the facts of a program. Raises HexportError for a file that is no ExecuTorch program, or a damaged one.
 
     The bounds of its parts and its tables are checked before anything is read by them.
     """
@@ -76,12 +76,12 @@ def inspect_program(path: Path) -> ProgramFacts:
         raise
     except DamagedBinary as error:
         raise _broken(content, str(error)) from None
-    except Exception as error:  # what verification lets through, as text that is no UTF-8, shows as any error at all
+    except Exception as error:  # what verification lets through, such as text that is no UTF-8, can raise any error
         raise _broken(content, type(error).__name__) from error
 
 
 def _header(content: np.ndarray) -> _Header:
-    """executorch's extended header (schema/extended_header.h), or what its absence means."""
+    """Return executorch's extended header (schema/extended_header.h), or what its absence means."""
     head = bytes(content[:HEAD_BYTES])
     if head[8:12] != HEADER_MAGIC:
         return _Header(content.size, 0)
@@ -126,7 +126,7 @@ def _is_constant(plan: schema.ExecutionPlan) -> bool:
 
 
 def _place(delegate: schema.BackendDelegate) -> tuple[int, int]:
-    """Equal where delegates share their data."""
+    """Return where the data of a delegate lies: equal for delegates that share their data."""
     return delegate.processed.location, delegate.processed.index
 
 
@@ -178,10 +178,11 @@ def _tensor(
 def _encodings(
     plan: schema.ExecutionPlan, arguments: list[int], graph: QnnGraph, options: QnnOptions | None
 ) -> dict[int, TensorEncoding | None]:
-    """Encodings of a delegate's arguments, by the numbers of the values. Empty where graph and call do not fit.
+    """Return the encodings of a delegate's arguments by the numbers of the values; none where graph and call do not
+    fit.
 
-    executorch binds the inputs by the number in their names (input_3_…), and the outputs in the order of the binary;
-    the inputs too, where the binary comes from elsewhere.
+    executorch binds the inputs by the number in their names (input_3_…), and the outputs in the order of the binary.
+    Where the binary comes from elsewhere, it binds the inputs in that order too.
     """
     bound = [
         [tensor for tensor in tensors if "mutbuf_" not in tensor.name] for tensors in (graph.inputs, graph.outputs)
@@ -206,7 +207,7 @@ def _dtype(tensor: schema.Tensor) -> str:
 
 
 def _options(delegate: schema.BackendDelegate, known: dict[bytes, QnnOptions]) -> QnnOptions | None:
-    """Options of a QNN delegate. Reading them starts a process, so equal ones are read once."""
+    """Return the options of a QNN delegate. Reading them starts a process, so equal ones are read once."""
     written = next((spec.value for spec in delegate.compile_specs if spec.key == QNN_OPTIONS), None)
     if delegate.id != QNN_BACKEND or written is None:
         return None
@@ -227,7 +228,7 @@ def _options(delegate: schema.BackendDelegate, known: dict[bytes, QnnOptions]) -
 
 
 def _constant(plan: schema.ExecutionPlan) -> object:
-    """One value, or the list of several outputs."""
+    """Return the value of a constant method, or the list of several outputs."""
     values = [_value(plan, index) for index in plan.outputs]
     return values[0] if len(values) == 1 else values
 

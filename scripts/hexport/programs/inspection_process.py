@@ -1,4 +1,4 @@
-"""Inspection of a program in a process of its own: QNN and executorch read what anyone may have written."""
+"""This module inspects a program in a process of its own: QNN and executorch read what anyone may have written."""
 
 import functools
 from io import StringIO
@@ -13,9 +13,9 @@ TIMEOUT_S = 600.0
 
 
 def facts_of(path: Path) -> ProgramFacts:
-    """What `inspection.inspect_program` reads of a program; read once for each state of the file.
+    """Return what `inspection.inspect_program` reads of a program. Each state of the file is read once.
 
-    Raises HexportError as that does, and where reading it crashes or does not end.
+    Raises HexportError as that function does, and where reading the file crashes or does not end.
     """
     stat = path.stat()
     return _facts_of(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
@@ -27,7 +27,10 @@ def _facts_of(path: Path, *_state: int) -> ProgramFacts:
 
 
 def report_of(path: Path, as_document: bool, width: int | None, colours: bool) -> tuple[object, list[str]]:
-    """What scripts/inspect_pte.py prints of a program, a JSON document or a text, and the faults of its ABI."""
+    """Return what scripts/inspect_pte.py prints of a program, a JSON document or a text, and the faults of its ABI.
+
+    Raises HexportError as `facts_of` does.
+    """
     report, faults = _inspected(_report, path, as_document, width, colours)
     return report, faults
 

@@ -1,4 +1,6 @@
-"""The sizes of a decoder's graph, from its inputs and outputs; and the names of layouts that are not the runner's."""
+"""This module reads the sizes of a decoder's graph from its inputs and outputs, and names layouts that are not the
+runner's.
+"""
 
 from dataclasses import dataclass
 
@@ -7,16 +9,16 @@ from hexport.programs.facts import MethodFacts, ProgramFacts, TensorFacts
 
 EXPORT_AGAIN = "export it again with hexport"
 GRAPHS = (KV_METHOD, PREFILL_METHOD)
-SINGLE_METHOD = "forward"  # of kv programs before kv_forward
+SINGLE_METHOD = "forward"  # the decoder's name before there was kv_forward
 FLOATS = ("float32", "float16")
 TOKEN_DTYPES = ("int32", "int64")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a graph is called with. Lengths are in tokens, dtypes numpy's names.
+    """A layout tells what a graph is called with. Lengths are in tokens, dtypes numpy's names.
 
-    head_dims: of each layer, which may differ. n_masks: 2 with a sliding window.
+    head_dims: of each layer, which may differ. n_masks: 2 with a sliding window, else 1.
     """
 
     ar_len: int
@@ -33,15 +35,18 @@ class Layout:
 
     @property
     def cache_len(self) -> int:
+        """Return the slots of the graph's cache, CL - AR."""
         return self.context_len - self.ar_len
 
     @property
     def head_dim(self) -> int | None:
-        """That of all layers; None where they differ."""
+        """Return the head_dim of all layers; None where they differ."""
         return self.head_dims[0] if len(set(self.head_dims)) == 1 else None
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of the input or output of this name."""
+        """Return the shape of the input or output of this name, such as "k_cache_3". Raises KeyError for no name of the
+        runner's.
+        """
         kind = name.rstrip("0123456789")
         head_dim = self.head_dims[int(name.removeprefix(kind) or 0)]
         return {
@@ -58,10 +63,11 @@ class Layout:
 
 
 def layout_of(method: MethodFacts) -> Layout:
-    """Of a graph whose inputs and outputs have the runner's number and ranks: `other_layout` knows of none.
+    """Return the layout of a graph whose inputs and outputs have the runner's number and ranks: `other_layout` is None
+    for it.
 
-    As the runner reads them: AR and context length are those of the mask, heads those of k_0, and the head_dim of each
-    layer that of its new k.
+    The sizes are read as the runner reads them: AR and context length are those of the mask, heads those of k_0, and
+    the head_dim of each layer that of its new k.
     """
     (tokens, mask), (logits, k) = method.inputs[:2], method.outputs[:2]
     new_k = _new_k(method)
@@ -81,12 +87,14 @@ def layout_of(method: MethodFacts) -> Layout:
 
 
 def layouts_of(program: ProgramFacts) -> dict[str, Layout]:
-    """Of its graphs, by method; empty where `other_layout` names the program."""
+    """Return the layout of each graph by its method; none where `other_layout` names the program's."""
     return {} if other_layout(program) else {name: layout_of(method) for name, method in _graphs(program).items()}
 
 
 def other_layout(program: ProgramFacts) -> str | None:
-    """In one line, what a program is that the runner of executorch 1.4 and later cannot know; None if it could."""
+    """Return in one line what a program is that the runner of executorch 1.4 and later cannot know;
+    None if it could.
+    """
     if "get_eviction_batch_size" in program.constants:
         return (
             "an attention sink program, which only turns the caches of another one; pass it to the runner as "
@@ -106,7 +114,7 @@ def _graphs(program: ProgramFacts) -> dict[str, MethodFacts]:
 
 
 def _era(name: str, method: MethodFacts) -> str | None:
-    """Layouts of older releases."""
+    """Return in one line which older release's layout a graph has; None where it has none of these."""
     inputs, new = method.inputs, method.outputs[1:]
     if len(inputs) < 2 or inputs[0].dtype not in TOKEN_DTYPES or not new or len(new) % 2:
         return None
@@ -130,7 +138,9 @@ def _era(name: str, method: MethodFacts) -> str | None:
 
 
 def _unknown(name: str, method: MethodFacts) -> str | None:
-    """A graph whose inputs and outputs do not even have the number and ranks of the runner's."""
+    """Return in one line how the number or the ranks of a graph's inputs and outputs differ from the runner's; None if
+    they do not.
+    """
     if len(method.outputs) == 1:
         return f"{name}: logits are all that comes out; without k and v it cannot be continued; {EXPORT_AGAIN}"
     if not method.outputs or method.outputs[0].name is None:
@@ -151,7 +161,7 @@ def _unknown(name: str, method: MethodFacts) -> str | None:
 
 
 def _new_k(method: MethodFacts) -> list[TensorFacts]:
-    """Those of all layers; logits stand before them, and as many new v behind."""
+    """Return the new k of all layers; logits stand before them, and as many new v behind."""
     return method.outputs[1 : 1 + len(method.outputs) // 2]
 
 

@@ -1,4 +1,6 @@
-"""What scripts/inspect_pte.py says of a program: as tables for the terminal, and as one JSON document."""
+"""This module writes what scripts/inspect_pte.py says of a program: as tables for the terminal, and as one JSON
+document.
+"""
 
 import re
 from collections.abc import Iterable
@@ -12,12 +14,12 @@ from hexport.programs.layout import layouts_of
 from hexport.programs.runners import RELEASE, RunnerFit, runner_fits
 
 NOT_RECORDED = "not recorded in the program"
-CODES = ("uint8", "uint16")  # dtypes that mean nothing without an encoding
+CODES = ("uint8", "uint16")  # these dtypes mean nothing without an encoding
 FOLDED = 4  # more rows than this that differ in their layer only become one
 
 
 def program_json(program: ProgramFacts, faults: list[str]) -> dict:
-    """All facts, nothing folded."""
+    """Return all facts of a program as a JSON document, nothing folded. `faults` are those of `conformance.faults`."""
     facts = asdict(program)
     for method in facts["methods"].values():
         for tensor in (*method["inputs"], *method["outputs"]):
@@ -41,7 +43,9 @@ def program_json(program: ProgramFacts, faults: list[str]) -> dict:
 
 
 def as_tables(program: ProgramFacts, faults: list[str]) -> list[Table]:
-    """Methods, constant methods, context binaries; and last, where the program runs. Rows of layers are folded."""
+    """Return the tables of methods, constant methods and context binaries, and last, where the program runs. Rows of
+    layers are folded.
+    """
     tables = [_methods(program), _constants(program), _delegates(program), _summary(program, faults)]
     return [table for table in tables if table.row_count]
 
@@ -57,7 +61,7 @@ def _methods(program: ProgramFacts) -> Table:
 
 
 def _folded(tensors: list[TensorFacts]) -> Iterable[list[TensorFacts]]:
-    """Neighbours of equal shape and dtype whose names differ in a number at the end."""
+    """Yield groups of neighbours of equal shape and dtype whose names differ in a number at the end."""
     groups: list[list[TensorFacts]] = []
     for tensor in tensors:
         if groups and _kind(groups[-1][-1]) == _kind(tensor):
@@ -86,7 +90,7 @@ def _cells(tensors: list[TensorFacts]) -> list[str]:
 
 
 def _range(values: list[str]) -> str:
-    """First and last of values in their order."""
+    """Return the first and the last of values in their order."""
     return " … ".join(dict.fromkeys((values[0], values[-1])))
 
 
@@ -155,14 +159,15 @@ def _summary(program: ProgramFacts, faults: list[str]) -> Table:
 
 
 def _runners(program: ProgramFacts) -> dict:
-    """Of each mode, the first version of the C++ runner that fits and what keeps others from it; and whether hexport's
-    runtime can drive the program."""
+    """Return, for each mode, the first version of the C++ runner that fits and what keeps others from it; and whether
+    hexport's runtime can drive the program.
+    """
     fits = {mode: asdict(fit) for mode, fit in runner_fits(program).items()}
     return {"qnn_llama_runner": fits, "hexport": hexport_refusal(program) is None}
 
 
 def _runner_lines(program: ProgramFacts) -> Iterable[str]:
-    """One for all modes where all versions fit, else one of each mode."""
+    """Return one line for all modes where all versions fit, else one for each mode."""
     fits, own = runner_fits(program), "" if hexport_refusal(program) else "; hexport"
     if all(fit.limit is None for fit in fits.values()):
         return [f"qnn_llama_runner of executorch {RELEASE} and later{own}"]
@@ -174,7 +179,7 @@ def _versions(fit: RunnerFit) -> str:
 
 
 def _lengths(program: ProgramFacts) -> dict:
-    """AR length of each graph and their context length, where they can be told."""
+    """Return the AR length of each graph and their context length, where they can be told."""
     layouts = layouts_of(program)
     lengths = {name: layout.ar_len for name, layout in layouts.items()}
     return {

@@ -1,4 +1,4 @@
-"""Which versions of ExecuTorch's C++ runner, qnn_llama_runner, run a program rightly; told from its facts.
+"""This module tells from a program's facts which versions of ExecuTorch's C++ runner, qnn_llama_runner, run it rightly.
 
 Release 1.4.1 and main of 2026-08-22 (commit cff6f4dd32) were built unchanged, and run with programs of each shape.
 """
@@ -17,8 +17,10 @@ RELEASE, MAIN = "1.4.1", "main of 2026-08-22"
 
 @dataclass(frozen=True)
 class RunnerFit:
-    """since: RELEASE or MAIN, the first version that runs the program rightly; None where none does. limit: what keeps
-    the others from it, and what to do, in one line; None where all do.
+    """A fit tells which versions of the runner run a program rightly.
+
+    since: RELEASE or MAIN, the first version that does; None where none does. limit: what keeps the others from it, and
+    what to do, in one line; None where all versions do.
     """
 
     since: str | None
@@ -26,12 +28,12 @@ class RunnerFit:
 
 
 def runner_fits(program: ProgramFacts) -> dict[str, RunnerFit]:
-    """By mode, of a program that obeys the ABI."""
+    """Return the fit in each mode of a program that obeys the ABI."""
     return {mode: runner_fit(program, mode) for mode in modes(program)}
 
 
 def runner_fit(program: ProgramFacts, mode: str) -> RunnerFit:
-    """Of one mode that the program has the graphs for."""
+    """Return the fit in one mode that the program has the graphs for."""
     layouts = layouts_of(program)
     decode = layouts[KV_METHOD]
     prefill = decode if mode == "kv" else layouts[PREFILL_METHOD]
@@ -47,14 +49,16 @@ def runner_fit(program: ProgramFacts, mode: str) -> RunnerFit:
 
 
 def sliding_window(program: ProgramFacts) -> int | None:
-    """Tokens that a row of the second mask sees; None where there is no such mask, or no limit."""
+    """Return how many tokens a row of the second mask sees; None where there is no such mask, or no limit."""
     masks = layouts_of(program)[KV_METHOD].n_masks
     return program.constants.get(SLIDING_WINDOW) if masks == 2 else None
 
 
 def _limit_of_release(program: ProgramFacts, decode: Layout, prefill: Layout) -> str | None:
-    """What RELEASE lacks: it reads layers from get_n_layers and one head_dim from the first new k; and it takes for
-    caches those inputs of the decode graph that have the size of the larger graph's, which must give their dtype.
+    """Return what RELEASE lacks for a program, in one line; None where it lacks nothing.
+
+    It reads layers from get_n_layers and one head_dim from the first new k. And it takes for caches those inputs of the
+    decode graph that have the size of the larger graph's, which must give their dtype.
     """
     if program.constants.get(N_CACHES, program.constants[N_LAYERS]) != program.constants[N_LAYERS]:
         return f"{RELEASE} looks for a cache of each layer, and some share another layer's"

@@ -1,5 +1,5 @@
-"""Prompts as the turns of a conversation: what a turn reads is what the concatenated text would be, and what of it
-already stands in the cache is not read again.
+"""This module answers prompts as the turns of a conversation. A turn reads what the concatenated text would be, and
+what of it already stands in the cache is not read again.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from hexport.tokenizers.tokenizer import Tokenizer
 
 
 class TokenCache(Protocol):
-    """Holds the first n_past tokens of a conversation."""
+    """A cache holds the first n_past tokens of a conversation."""
 
     n_past: int
 
@@ -25,7 +25,7 @@ class TokenCache(Protocol):
 
 
 class AnyGenerator(Protocol):
-    """What continues a conversation on any kind of device, as `runtime.decode.Generator` does on this host."""
+    """A generator continues a conversation on any kind of device, as `runtime.decode.Generator` does on this host."""
 
     prefill_graph: GraphSizes
     decode_graph: GraphSizes
@@ -46,7 +46,9 @@ class AnyGenerator(Protocol):
 
 @dataclass(frozen=True)
 class Turn:
-    """A prompt and its answer; `text` is without the stop token. `prompt_tokens` are new in the conversation."""
+    """A turn is a prompt and its answer; `text` is without the stop token. `prompt_tokens` counts the tokens that are
+    new in the conversation.
+    """
 
     prompt: str
     prompt_tokens: int
@@ -56,7 +58,9 @@ class Turn:
 
 @dataclass(frozen=True)
 class Script:
-    """What a conversation is made of, but for the answers. It has this number, from 0 on, among so many."""
+    """A script is what a conversation is made of, but for the answers. The conversation has this number, from 0 on,
+    among so many.
+    """
 
     tokenizer: Tokenizer
     system_prompt: str
@@ -65,14 +69,16 @@ class Script:
     among: int = 1
 
     def place(self, turn: int) -> str:
-        """Of a turn's prompt in config.yaml."""
+        """Return the place of a turn's prompt in config.yaml: `prompts[2]`, or `prompts[0][2]` where there are several
+        conversations.
+        """
         return f"prompts[{turn}]" if self.among == 1 else f"prompts[{self.number}][{turn}]"
 
     def ids(self, answers: list[list[int]]) -> list[int]:
-        """Ids of the conversation up to the prompt that follows these answers, as the model continues it.
+        """Return the ids of the conversation up to the prompt that follows these answers, as the model continues it.
 
         Answers are ids without a final stop token. A chat template sees them as text, and may leave parts of earlier
-        ones out; without a template, texts stand one behind the other, BOS in front of the first one only.
+        ones out. Without a template, texts stand one behind the other, BOS in front of the first one only.
         """
         first, *later = self.prompts[: len(answers) + 1]
         if self.tokenizer.chat_template is None:
@@ -90,7 +96,9 @@ class Script:
 
 @dataclass(frozen=True)
 class Budget:
-    """Room for answers. `lengths` are the tokens of the conversation up to each prompt if all answers were empty."""
+    """A budget shares out the room for answers. `lengths` are the tokens of the conversation up to each prompt if all
+    answers were empty. All numbers are tokens.
+    """
 
     lengths: list[int]
     seq_len: int
@@ -98,10 +106,10 @@ class Budget:
     prompt_limit: int
 
     def end(self, turn: int, n_tokens: int) -> int:
-        """How many tokens the conversation may have after the answer of a turn that reads n_tokens.
+        """Return how many tokens the conversation may have after the answer of a turn that reads n_tokens.
 
-        The room that all prompts leave is divided equally among the answers still to come. What an answer leaves is the
-        next ones'. At least one token is an answer's, and the last prompt must still fit in front of the last answer.
+        The room that all prompts leave is divided equally among the answers still to come; what an answer leaves is the
+        next ones'. Each answer has at least one token, and the last prompt must still fit in front of the last answer.
         """
         later = self.lengths[-1] - self.lengths[turn]
         answers = len(self.lengths) - turn
@@ -112,7 +120,9 @@ class Budget:
 
 
 def check_prompts(generator: AnyGenerator, script: Script, seq_len: int) -> Budget:
-    """Raise HexportError, before anything runs, if a prompt cannot be read even if all answers have one token."""
+    """Raise HexportError, before anything runs, if a prompt cannot be read even if all answers have one token. Else
+    return the budget of the conversation.
+    """
     graph, lengths = generator.prefill_graph, []
     for i, prompt in enumerate(script.prompts):
         if i and script.tokenizer.chat_template is None and not script.tokenizer.encode(prompt):
@@ -127,7 +137,7 @@ def converse(
     generator: AnyGenerator, script: Script, seq_len: int, stop_ids: frozenset[int], progress: Progress
 ) -> Iterator[Turn]:
     """Answer the prompts one after the other, from an empty cache, in at most seq_len tokens of prompts and answers
-    together.
+    together. Yield each turn.
 
     All prompts are checked before the first one runs. Raises HexportError too where a later turn turns out not to fit,
     because the chat template or the tokenizer makes more of the answers than they had tokens.
@@ -150,7 +160,8 @@ def converse(
 
 
 def roll_back(generator: AnyGenerator, ids: list[int], n_known: int) -> None:
-    """Keep in the cache what ids begin with, but for the last one, whose logits are wanted.
+    """Keep in the cache what ids begin with, but for the last one, whose logits are wanted. n_known: how many tokens
+    ids and the conversation so far begin with alike.
 
     A prefill graph as long as the context reads no cache: it reads everything again.
     """

@@ -1,4 +1,4 @@
-"""Answering: the prompt is read in blocks, then tokens are generated, one a call or, by lookahead, several."""
+"""This module answers: it reads the prompt in blocks, then generates tokens, one a call or, by lookahead, several."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,8 @@ from hexport.runtime.sampling import Sampler
 
 @dataclass(frozen=True)
 class Generation:
-    """Generated ids, with the stop token if one ended the answer. Times in seconds from the start of the prompt.
+    """A generation holds the generated ids, with the stop token if one ended the answer. Times are in seconds from the
+    start of the prompt.
 
     `tokens_read` counts the prompt's tokens that were not in the cache, `decode_steps` the calls of the decode graph.
     """
@@ -28,15 +29,16 @@ class Generation:
 
     @property
     def accepted_tokens(self) -> int:
-        """Tokens gained beyond the one of each call. The first token is the prefill's."""
+        """Return the tokens gained beyond the one of each call. The first token is the prefill's."""
         return len(self.token_ids) - 1 - self.decode_steps
 
 
 class Generator:
-    """The graphs of a mode, and the cache that they share. In mode kv, one AR-1 graph reads the prompt too.
+    """A generator holds the graphs of a mode, and the cache that they share. In mode kv, one AR-1 graph reads the
+    prompt too.
 
-    With a lookahead size, the decode graph has an AR length of size.rows or more, and answers are greedy.
-    `load_s`: the seconds that loading the graphs took.
+    With a lookahead size, the decode graph has an AR length of size.rows or more, and answers are greedy. `load_s`: the
+    seconds that loading the graphs took.
     """
 
     def __init__(
@@ -90,10 +92,11 @@ def decode(
     sample: Sampler,
     on_token: Callable[[int], None] = lambda token: None,
 ) -> int:
-    """Append tokens, one a call of an AR-1 graph, until there are `end`, or the last is a stop token.
+    """Append tokens, one a call of an AR-1 graph, until there are `end`, or the last is a stop token. Return the number
+    of calls.
 
     The cache holds all but the last token. `end` is at most CL + 1: the last token that can be read stands at position
-    CL - 1, and the one that it gives still belongs to the answer. Returns the number of calls.
+    CL - 1, and the one that it gives still belongs to the answer. `on_token` is called with each new token.
     """
     steps = 0
     while len(tokens) < end and tokens[-1] not in stop_ids:
@@ -104,5 +107,5 @@ def decode(
 
 
 def step(graph: Graph, cache: KVCache, token: int) -> np.ndarray:
-    """Read one token behind those of the cache; return its logits (vocab,)."""
+    """Read one token behind those of the cache; return its float32 logits (vocab,)."""
     return read_block(graph, cache, [token])

@@ -1,4 +1,4 @@
-"""A graph of a program: its sizes, and how it is called."""
+"""This module holds a graph of a program: its sizes, and how it is called."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import torch
 
 @dataclass
 class GraphSizes:
-    """What there is to know of a graph where another machine calls it. Lengths are in tokens."""
+    """The sizes are what there is to know of a graph that another machine calls. Lengths are in tokens."""
 
     ar_len: int
     context_len: int
@@ -16,16 +16,17 @@ class GraphSizes:
 
     @property
     def cache_len(self) -> int:
+        """Return the slots of the graph's cache, CL - AR; 0 for a graph that reads the whole context in one call."""
         return self.context_len - self.ar_len
 
 
 @dataclass
 class Graph(GraphSizes):
-    """One loaded method of a program, with the sizes read from its inputs and outputs.
+    """A graph is one loaded method of a program, with the sizes read from its inputs and outputs.
 
-    logits = (codes - logits_zero_point) * logits_scale; of float logits, the scale is 1 and the zero point 0.
-    A mask's highest code means attend, code 0 means masked; in a float mask, 0 and -65535 do. With a sliding window,
-    there is a second mask for the layers that have it. Dtypes may be given by name.
+    logits = (codes - logits_zero_point) * logits_scale; of float logits, the scale is 1 and the zero point 0. A mask's
+    highest code means attend, code 0 means masked; in a float mask, 0 and -65535 do. With a sliding window, there is a
+    second mask for the layers that have it. Dtypes may be given by name.
     """
 
     method: object
@@ -51,7 +52,9 @@ class Graph(GraphSizes):
         caches: list[np.ndarray],
         rows: slice | np.ndarray = slice(None),
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Run once; return float32 logits (n_rows, vocab), and the new k and v of every layer, in codes."""
+        """Run once, with the inputs of `call_for_codes`. Return float32 logits (n_rows, vocab), and the new k and v of
+        every layer, in codes.
+        """
         codes, new = self.call_for_codes(tokens, masks, positions, caches, rows)
         return dequantised(codes, self.logits_scale, self.logits_zero_point), new
 
@@ -63,12 +66,12 @@ class Graph(GraphSizes):
         caches: list[np.ndarray],
         rows: slice | np.ndarray = slice(None),
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Run once: tokens (1, AR) integers, masks (1, 1, AR, CL) of mask_dtype, positions (1, AR) int32, caches in
-        the program's order: k of every layer (1, n_kv, head_dim, CL - AR), then v (1, n_kv, CL - AR, head_dim).
+        """Run once. Return logits (n_rows, vocab) of `rows` of the AR tokens as the program puts them out, in codes or
+        floats, and the new k and v of every layer, in codes.
 
-        A graph whose AR length is the context length has no cache: positions and caches are dropped.
-        Returns logits (n_rows, vocab) of `rows` of the AR tokens as the program puts them out, in codes or floats, and
-        the new k and v of every layer, in codes.
+        tokens: (1, AR) integers. masks: (1, 1, AR, CL) of mask_dtype. positions: (1, AR) int32. caches, in the
+        program's order: k of every layer (1, n_kv, head_dim, CL - AR), then v (1, n_kv, CL - AR, head_dim). A graph
+        whose AR length is the context length has no cache: positions and caches are dropped.
         """
         arrays = [np.asarray(tokens, self.token_dtype), *masks]
         if self.cache_len:
@@ -78,5 +81,5 @@ class Graph(GraphSizes):
 
 
 def dequantised(codes: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
-    """Float32 logits of a program's codes."""
+    """Return the float32 logits of a program's codes."""
     return (codes.astype(np.float32) - zero_point) * scale

@@ -1,7 +1,7 @@
-"""The KV cache that the graphs of a program share.
+"""This module holds the KV cache that the graphs of a program share.
 
-Cache slots hold the graphs' codes. A graph puts out only the k and v of its own tokens; the runtime copies those to
-keep into the next free slots, and masks say which slots are taken, so nothing is shifted and a free slot may hold
+Cache slots hold the graphs' codes. A graph puts out only the k and v of its own tokens. The runtime copies those that
+stay into the next free slots, and masks say which slots are taken, so nothing is shifted and a free slot may hold
 anything.
 """
 
@@ -13,7 +13,7 @@ from hexport.runtime.graph import Graph
 
 
 class KVCache:
-    """k and v of every layer for the first n_past tokens of a conversation; slot c holds token c.
+    """A cache holds k and v of every layer for the first n_past tokens of a conversation; slot c holds token c.
 
     A graph reads k (1, n_kv, head_dim, CL - AR) and v (1, n_kv, CL - AR, head_dim). As the number of slots is a stride
     of these arrays, the cache is arranged for one graph at a time; its bytes are moved when another one is called.
@@ -30,17 +30,23 @@ class KVCache:
 
     @property
     def arrays(self) -> list[np.ndarray]:
-        """k, then v of every layer, as the last graph read them."""
+        """Return k, then v of every layer, as the last graph read them."""
         return [*self._k, *self._v]
 
     def arranged_for(self, graph: Graph) -> list[np.ndarray]:
-        """k, then v of every layer, as the graph's inputs. Valid until the cache is arranged for another graph."""
+        """Return k, then v of every layer, as the graph's inputs. They are valid until the cache is arranged for
+        another graph.
+
+        Raises ValueError where the graph has fewer slots than the cache holds tokens.
+        """
         self._arrange(graph.cache_len)
         return self.arrays
 
     def append(self, new: list[np.ndarray], columns: int | Sequence[int]) -> None:
         """Store columns of a graph's new k (1, n_kv, head_dim, AR) and v (1, n_kv, AR, head_dim): the first n, or those
-        that are listed, in this order. What no longer fits is dropped: a token at position CL - 1 is followed by none.
+        that are listed, in this order.
+
+        What no longer fits is dropped: a token at position CL - 1 is followed by none.
         """
         room = self.capacity - self.n_past
         n = min(columns if isinstance(columns, int) else len(columns), room)
@@ -55,7 +61,7 @@ class KVCache:
         self.n_past += n
 
     def keep(self, n: int) -> None:
-        """Forget all but the first n tokens."""
+        """Forget all but the first n tokens. Raises ValueError for more than there are."""
         if not 0 <= n <= self.n_past:
             raise ValueError(f"{n} tokens of {self.n_past} cannot be kept")
         self.n_past = n

@@ -1,9 +1,9 @@
-"""Lookahead decoding (arXiv 2402.02057): several tokens a call, and exactly those of greedy decoding.
+"""This module decodes with lookahead (arXiv 2402.02057): several tokens a call, and exactly those of greedy decoding.
 
 One call of the decode graph does three things at once, in rows that do not see each other:
 
 - front: reads the last token of the text, which gives the next one, as in plain decoding.
-- window: guesses ahead. Its N - 1 levels x W columns hold guesses of the tokens to come; column j, read downwards, is a
+- window: guesses ahead. Its N - 1 levels x W columns hold guesses of the tokens to come. Column j, read downwards, is a
   trajectory of N - 1 tokens at consecutive positions, and what the model says at its end makes it an n-gram of N.
 - candidates: up to G n-grams that begin with the last token, from a pool of those that the window has found and those
   that the text itself contains. As far as the model says, token by token, what a candidate says, these tokens are the
@@ -26,7 +26,9 @@ from hexport.targets.modes import lookahead_tokens
 
 @dataclass(frozen=True)
 class Size:
-    """N, the length of n-grams; W, the columns of the window; G, the n-grams that are verified in a call."""
+    """The size of a lookahead step has three numbers: N, the length of n-grams; W, the columns of the window; G, the
+    n-grams that are verified in a call.
+    """
 
     ngram: int
     window: int
@@ -34,19 +36,20 @@ class Size:
 
     @property
     def rows(self) -> int:
-        """Rows of a call: the front's last token is the first one of the window."""
+        """Return the rows of a call. The front's last token is the first one of the window, so it counts once."""
         return lookahead_tokens(self.ngram, self.window, self.gcap)
 
 
 @dataclass(frozen=True)
 class StepRows:
-    """What stands in which row of a call. Rows without a part are padding, and seen by none.
+    """The layout of a call tells what stands in which row. Rows without a part are padding, and no other row sees them.
 
-    window: rows (N - 1, W), of which [0, 0] is the front's last; (0, W) where there is no room for a window.
-    candidates: rows (up to G, N - 1), the first token of each follows the front's last.
-    offsets: (AR,) positions, relative to that of the front's last token.
-    sees: bool (AR, AR), whether a row sees another one: itself, its parent, the parent's parent, …
-    asked: the rows whose logits are wanted.
+    - n_front: how many rows the front has; they are the first ones.
+    - window: rows (N - 1, W), of which [0, 0] is the front's last; (0, W) where there is no room for a window.
+    - candidates: rows (up to G, N - 1), the first token of each follows the front's last.
+    - offsets: int32 (AR,), positions relative to that of the front's last token.
+    - sees: bool (AR, AR), whether a row sees another one: itself, its parent, the parent's parent, …
+    - asked: the rows whose logits are wanted.
     """
 
     n_front: int
@@ -58,13 +61,15 @@ class StepRows:
 
     @property
     def last(self) -> int:
-        """The row of the text's last token."""
+        """Return the row of the text's last token."""
         return self.n_front - 1
 
 
 @functools.lru_cache(maxsize=4)
 def step_rows(size: Size, ar_len: int, n_front: int) -> StepRows:
-    """Front, window and candidates, one behind the other, as far as there is room: a longer front costs the window."""
+    """Lay out front, window and candidates, one behind the other, as far as there is room. A longer front costs the
+    window.
+    """
     levels, last = size.ngram - 1, n_front - 1
     with_window = n_front - 1 + size.rows <= ar_len
     window = last + np.arange(levels * size.window if with_window else 0).reshape(-1, size.window)
@@ -93,13 +98,14 @@ def step_rows(size: Size, ar_len: int, n_front: int) -> StepRows:
 
 
 class NgramPool:
-    """What may follow a token: of each first token, the latest G continuations of N - 1 tokens."""
+    """A pool tells what may follow a token: for each first token, the latest G continuations of N - 1 tokens."""
 
     def __init__(self, size: Size):
         self.size = size
         self._after: dict[int, dict[tuple[int, ...], None]] = {}  # ordered, the latest at the end
 
     def add(self, ngram: list[int]) -> None:
+        """Add an n-gram of N tokens as the latest one of its first token; the oldest one of more than G is dropped."""
         continuations = self._after.setdefault(ngram[0], {})
         continuation = tuple(ngram[1:])
         continuations.pop(continuation, None)
@@ -108,17 +114,17 @@ class NgramPool:
             del continuations[next(iter(continuations))]
 
     def add_text(self, tokens: list[int], n_new: int) -> None:
-        """The n-grams that end in the last n_new tokens."""
+        """Add the n-grams that end in the last n_new tokens."""
         for end in range(max(len(tokens) - n_new + 1, self.size.ngram), len(tokens) + 1):
             self.add(tokens[end - self.size.ngram : end])
 
     def after(self, token: int) -> list[tuple[int, ...]]:
-        """The latest first."""
+        """Return the continuations of a token, the latest first."""
         return list(self._after.get(token, {}))[::-1]
 
 
 class Guesses:
-    """The window's tokens (N - 1, W), and the pool of what it and the text have given."""
+    """The guesses are the window's tokens (N - 1, W), and the pool of what the window and the text have given."""
 
     def __init__(self, size: Size, tokens: list[int]):
         self.pool = NgramPool(size)
@@ -126,11 +132,13 @@ class Guesses:
         self.window = np.random.default_rng(0).choice(tokens, (size.ngram - 1, size.window))
 
     def begin_at(self, token: int) -> None:
-        """The first column begins with the text's last token."""
+        """Let the first column begin with the text's last token."""
         self.window[0, 0] = token
 
     def advance(self, ends: np.ndarray) -> None:
-        """The window moves on by one token: each column loses its first one and gets what the model said at its end."""
+        """Move the window on by one token: each column loses its first token and gets what the model said at its end,
+        `ends` (W,).
+        """
         trajectories = np.vstack([self.window, ends])
         for ngram in trajectories.T.tolist():
             self.pool.add(ngram)
@@ -146,10 +154,11 @@ def decode_ahead(
     size: Size,
     on_token: Callable[[int], None] = lambda token: None,
 ) -> int:
-    """Append the tokens of greedy decoding until there are `end`, at most CL + 1, or the last is a stop token.
+    """Append the tokens of greedy decoding until there are `end`, at most CL + 1, or the last is a stop token. Return
+    the number of calls.
 
     The cache holds tokens of the text from its start, and is left so. Tokens for which it has no slot left are read
-    again in each call, as part of the front. Returns the number of calls.
+    again in each call, as part of the front. `on_token` is called with each new token.
     """
     cache.keep(min(cache.n_past, graph.cache_len))
     guesses, steps = Guesses(size, tokens), 0
@@ -199,8 +208,10 @@ def _call(
 
 
 def _longest_run(said: np.ndarray, layout: StepRows, candidates: list[tuple[int, ...]]) -> tuple[list[int], list[int]]:
-    """The most tokens that the model confirms: what it says behind the text, then behind each token of a candidate as
-    long as that token is the one it said itself. And the rows of the candidate's confirmed tokens.
+    """Return the most tokens that the model confirms, and the rows of the confirmed tokens of a candidate.
+
+    The tokens are what the model says behind the text, then behind each token of a candidate, as long as that token is
+    the one that the model said itself.
     """
     run, rows_of_run = [int(said[layout.last])], []
     for rows, candidate in zip(layout.candidates.tolist(), candidates, strict=False):
@@ -214,7 +225,7 @@ def _longest_run(said: np.ndarray, layout: StepRows, candidates: list[tuple[int,
 
 
 def _up_to_the_end(tokens: list[int], stop_ids: frozenset[int]) -> list[int]:
-    """Tokens up to the first stop token."""
+    """Return the tokens up to the first stop token."""
     ends = (i for i, token in enumerate(tokens, 1) if token in stop_ids)
     return tokens[: next(ends, len(tokens))]
 

@@ -1,4 +1,5 @@
-"""Attention masks of one call, in the codes of the program. Built anew for each call, so that nothing can be stale.
+"""This module makes the attention masks of one call, in the codes of the program. They are built anew for each call, so
+that nothing can be stale.
 
 Columns are the cache slots first, then the tokens of the call. Cache slot c holds the token at position c.
 """
@@ -9,7 +10,7 @@ import numpy as np
 
 from hexport.runtime.graph import Graph
 
-# Mask dtype -> codes of attend and masked: those of the ExecuTorch QNN llama runner (kv_manager.cpp).
+# Mask dtype -> codes of attend and masked. The codes are those of the ExecuTorch QNN llama runner (kv_manager.cpp).
 CODES = {
     np.dtype(np.uint16): (65535, 0),
     np.dtype(np.uint8): (255, 0),
@@ -18,17 +19,21 @@ CODES = {
 
 
 def coded_masks(graph: Graph, n_past: int) -> list[np.ndarray]:
-    """Masks of a block that follows the n_past tokens of the cache: each token sees these, and the block up to itself.
+    """Return the masks of a block that follows the n_past tokens of the cache: each token sees these, and the block up
+    to itself.
 
-    (1, 1, AR, CL) in graph.mask_dtype: that of the full layers, and that of the sliding layers, if there are any.
+    Each mask is (1, 1, AR, CL) in graph.mask_dtype: that of the full layers, and that of the sliding layers, if there
+    are any.
     """
     return tree_masks(graph, n_past, _triangle(graph.ar_len), n_past + np.arange(graph.ar_len))
 
 
 def tree_masks(graph: Graph, n_past: int, sees: np.ndarray, positions: np.ndarray) -> list[np.ndarray]:
-    """Masks of tokens at any `positions` (AR,): each sees the cache, and of the call what its row of `sees` says.
+    """Return the masks of tokens at any `positions` (AR,): each sees the cache, and of the call what its row of `sees`
+    says.
 
-    sees is bool (AR, AR). With a window, a token at position p sees one at position q only if p - q < window.
+    Each mask is (1, 1, AR, CL) in graph.mask_dtype, as of `coded_masks`. sees is bool (AR, AR). With a window, a token
+    at position p sees one at position q only if p - q < window.
     """
     attend, masked = CODES[np.dtype(graph.mask_dtype)]
     slots, window = graph.cache_len, graph.sliding_window

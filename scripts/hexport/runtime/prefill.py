@@ -1,4 +1,4 @@
-"""Reading a prompt in blocks, as many tokens a call as the graph takes."""
+"""This module reads a prompt in blocks, as many tokens a call as the graph takes."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ PADDING = 0  # any id of the vocabulary: nothing sees a padding token
 
 
 def prompt_limit(graph: GraphSizes) -> int:
-    """Tokens that a prompt may have together with all that stands before it.
+    """Return how many tokens a prompt may have together with all that stands before it.
 
     The runner (prompt_processor.cpp) takes CL - AR, so that any last block, padded, ends within the context. A graph as
     long as the context reads one block without a cache, and leaves one position to the answer.
@@ -22,13 +22,14 @@ def prompt_limit(graph: GraphSizes) -> int:
 
 
 def n_blocks(graph: GraphSizes, n_tokens: int) -> int:
+    """Return how many calls of the graph read n_tokens."""
     return -(-n_tokens // graph.ar_len)
 
 
 def prefill(graph: Graph, cache: KVCache, tokens: list[int], on_block: Callable[[], None] = lambda: None) -> np.ndarray:
     """Read tokens, one or more, behind those of the cache; return float32 logits (vocab,) of the last one.
 
-    `on_block` is called before each block.
+    `on_block` is called before each block. Raises ValueError for no tokens, and for more than `prompt_limit` allows.
     """
     if not tokens or cache.n_past + len(tokens) > prompt_limit(graph):
         raise ValueError(f"{len(tokens)} tokens behind {cache.n_past}, of {prompt_limit(graph)}, are no prompt")
@@ -39,20 +40,20 @@ def prefill(graph: Graph, cache: KVCache, tokens: list[int], on_block: Callable[
 
 
 def read_block(graph: Graph, cache: KVCache, block: list[int]) -> np.ndarray:
-    """One call with AR tokens or fewer; return float32 logits (vocab,) of the last one."""
+    """Read AR tokens or fewer in one call; return float32 logits (vocab,) of the last one."""
     return read_rows(graph, cache, block, slice(len(block) - 1, len(block)))[0]
 
 
 def read_rows(graph: Graph, cache: KVCache, block: list[int], rows: slice, padding: int = PADDING) -> np.ndarray:
-    """One call with AR tokens or fewer; return float32 logits (n_rows, vocab) of the tokens in `rows`.
+    """Read AR tokens or fewer in one call; return float32 logits (n_rows, vocab) of the tokens in `rows`.
 
-    With n_past within the graph's slots, CL - AR, no position is beyond the context, that of padding neither.
+    With n_past within the graph's slots, CL - AR, no position is beyond the context, not even that of padding.
     """
     return _read(graph, graph.call, cache, block, rows, padding)
 
 
 def read_codes(graph: Graph, cache: KVCache, block: list[int], rows: slice) -> np.ndarray:
-    """As `read_rows`, but the logits (n_rows, vocab) are as the program puts them out."""
+    """Read as `read_rows` does, but return the logits (n_rows, vocab) as the program puts them out."""
     return _read(graph, graph.call_for_codes, cache, block, rows, PADDING)
 
 
@@ -70,7 +71,8 @@ def _read(graph: Graph, call: Callable, cache: KVCache, block: list[int], rows: 
 def check_prompt(
     graph: GraphSizes, ids: list[int], seq_len: int, where: str, what: str = "the prompt", to_come: int = 0
 ) -> None:
-    """Raise HexportError, before anything runs, for a prompt that leaves no room for an answer.
+    """Raise HexportError, before anything runs, for a prompt that leaves no room for an answer, has no tokens, or has
+    tokens that the program does not know.
 
     `ids` are all that the context would hold, the prompt at its end; `to_come` tokens are yet to stand among them.
     """

@@ -1,4 +1,6 @@
-"""A .pte: checked, its graphs described and, on this host, loaded. All facts come from the program itself."""
+"""This module checks a .pte, describes its graphs and, on this host, loads them. All facts come from the program
+itself.
+"""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -15,16 +17,16 @@ from hexport.programs.inspection_process import facts_of
 from hexport.programs.layout import layout_of
 from hexport.runtime.graph import Graph
 
-METHODS = {"prefill": PREFILL_METHOD, "kv": KV_METHOD}  # of graphs, by the names that evaluations have for them
+METHODS = {"prefill": PREFILL_METHOD, "kv": KV_METHOD}  # methods, by the names that evaluations have for graphs
 
 
 class Program:
-    """A loaded .pte, ours or another that obeys the ABI of the QNN llama runner.
+    """A program is a loaded .pte, ours or another that obeys the ABI of the QNN llama runner. methods: names of its
+    graphs.
 
-    Raises HexportError if the file is no program, a broken one, one of another layout, or one for other hardware; it is
-    read before it is loaded. methods: names of its graphs.
-
-    Load a program once at a time: when a graph of it goes, executorch ends all other loads of the same program too.
+    Raises HexportError if the file is no program, a broken one, one of another layout, or one for other hardware. It is
+    read before it is loaded. Load a program once at a time: when a graph of it goes, executorch ends all other loads of
+    the same program too.
     """
 
     def __init__(self, path: Path):
@@ -40,7 +42,7 @@ class Program:
             raise HexportError(f"{path}: a broken ExecuTorch program: {_one_line(error)}; export it again") from None
 
     def graph(self, name: str = KV_METHOD) -> Graph:
-        """Load a graph on the HTP's emulator."""
+        """Load a graph on the HTP's emulator. Raises HexportError where the program lacks it or it does not load."""
         values = graph_values(self.facts, name)
         try:
             method = self._program.load_method(name)
@@ -53,7 +55,9 @@ class Program:
 
 
 def checked_facts(path: Path) -> ProgramFacts:
-    """Facts of a program that obeys the ABI, read in another process. Raises HexportError for any other file."""
+    """Return the facts of a program that obeys the ABI, read in another process. Raises HexportError for any other
+    file.
+    """
     return _obeying(facts_of(path))
 
 
@@ -66,7 +70,7 @@ def _obeying(facts: ProgramFacts) -> ProgramFacts:
 
 
 def graph_values(facts: ProgramFacts, name: str) -> dict[str, int | float | str | None]:
-    """What a `Graph` is made of, but for the loaded method; dtypes by name, so that it can be sent as JSON.
+    """Return what a `Graph` is made of, but for the loaded method. Dtypes are names, so that it can be sent as JSON.
 
     Raises HexportError for a program that lacks the method, or one of the constants that its logits need.
     """
@@ -94,7 +98,7 @@ def graph_values(facts: ProgramFacts, name: str) -> dict[str, int | float | str 
 
 
 def graph_name(methods: Collection[str], wanted: str) -> str:
-    """Of the graph to score texts by: "prefill" where that is wanted and there, else "kv"."""
+    """Return the name of the graph to score texts by: "prefill" where that is wanted and there, else "kv"."""
     return wanted if METHODS[wanted] in methods else "kv"
 
 

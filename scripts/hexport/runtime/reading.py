@@ -1,4 +1,4 @@
-"""Reading whole texts for the logits behind each of their tokens."""
+"""This module reads whole texts for the logits behind each of their tokens."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -14,15 +14,18 @@ Texts = Sequence[Sequence[int]]
 
 
 def read(graph: Graph, inputs: Texts, progress: Progress) -> Iterator[np.ndarray]:
-    """Float32 logits (rows, vocab) behind each token of the inputs, one input after the other.
+    """Yield float32 logits (rows, vocab) behind each token of the inputs, one input after the other.
 
-    Inputs have up to CL tokens. What one has in common with the one before it is not read again: sort them.
+    Inputs have up to CL tokens; ValueError is raised for more. What an input has in common with the one before it is
+    not read again, so sorted inputs are read fastest.
     """
     return every_row(graph, inputs, read_new(graph, inputs), progress)
 
 
 def read_new(graph: Graph, inputs: Texts, read_block: Callable = read_rows) -> Iterator[np.ndarray]:
-    """What `read_block` gives for each call that reads inputs, without the tokens that begin the input before too."""
+    """Yield what `read_block` gives for each call that reads inputs. Tokens that the input before begins with too are
+    not read again.
+    """
     cache = KVCache(graph)
     for tokens, n_before in zip(inputs, shared_lengths(inputs), strict=False):
         for first, done, end in _calls(graph, n_before, len(tokens)):
@@ -33,7 +36,7 @@ def read_new(graph: Graph, inputs: Texts, read_block: Callable = read_rows) -> I
 def every_row(
     graph: GraphSizes, inputs: Texts, blocks: Iterator[np.ndarray], progress: Progress
 ) -> Iterator[np.ndarray]:
-    """Blocks of `read_new`, each taken when its call is due, with the rows between them that inputs share."""
+    """Yield the blocks of `read_new`, each taken when its call is due, and between them the rows that inputs share."""
     kept, shared = np.empty((0, graph.vocab_size), np.float32), shared_lengths(inputs)
     n_calls = sum(len(list(_calls(graph, first, len(tokens)))) for first, tokens in zip(shared, inputs, strict=False))
     steps = progress.steps(itertools.repeat(None), "device", n_calls, unit="token" if graph.ar_len == 1 else "block")
@@ -50,19 +53,20 @@ def every_row(
 
 
 def shared_lengths(inputs: Texts) -> list[int]:
-    """How many tokens each input has in common with the one before it, and 0 at the end."""
+    """Return how many tokens each input has in common with the one before it, and 0 at the end."""
     return [0, *itertools.starmap(common_prefix, itertools.pairwise(inputs)), 0]
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two texts begin with alike."""
+    """Return how many tokens two texts begin with alike."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _calls(graph: GraphSizes, n_before: int, n: int) -> Iterator[tuple[int, int, int]]:
-    """First token, first new token and end of each call that reads the tokens up to n behind the first n_before.
+    """Yield first token, first new token and end of each call that reads the tokens up to n behind the first n_before.
 
-    A block begins within the graph's slots, CL - AR: the last one of a full context reads some tokens again.
+    A block begins within the graph's slots, CL - AR, so the last one of a full context reads some tokens again. Raises
+    ValueError for more tokens than the context has.
     """
     if n > graph.context_len:
         raise ValueError(f"{n} tokens do not fit into a context of {graph.context_len}")

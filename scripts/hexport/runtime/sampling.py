@@ -1,4 +1,4 @@
-"""Choosing the next token from dequantised logits."""
+"""This module chooses the next token from dequantised logits."""
 
 from collections import defaultdict
 
@@ -6,9 +6,10 @@ import numpy as np
 
 
 class Sampler:
-    """Greedy at temperature 0, else softmax(logits / temperature). The same seed draws the same tokens.
+    """A sampler is greedy at temperature 0, and else draws from softmax(logits / temperature). The same seed draws the
+    same tokens.
 
-    Each `conversation`, of whatever number, draws random numbers of its own from that seed: what else is asked does not
+    Each `conversation`, whatever its number, draws its own random numbers from that seed: what else is asked does not
     change them.
     """
 
@@ -18,7 +19,7 @@ class Sampler:
         self._random = defaultdict(lambda: np.random.default_rng(seed))
 
     def __call__(self, logits: np.ndarray) -> int:
-        """The id of the next token, from float32 logits (vocab,)."""
+        """Return the id of the next token, from float32 logits (vocab,)."""
         if self._temperature == 0:
             return int(np.argmax(logits))
         scaled = (logits - logits.max()).astype(np.float64) / self._temperature

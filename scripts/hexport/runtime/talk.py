@@ -1,4 +1,4 @@
-"""A conversation whose prompts come one by one, and whose answers are said as they are made."""
+"""This module holds a conversation whose prompts come one by one, and whose answers are said as they are made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,10 +18,11 @@ class _Stopped(Exception):
 
 @dataclass
 class Talk:
-    """A conversation that goes on.
+    """A talk is a conversation that goes on.
 
     said: its tokens, those that ended answers included. stopped: tells whether the answer that is being made is to end.
-    can_stop: whether the generator may be left in mid-answer; one on a phone goes on to its end, in silence.
+    can_stop: whether the generator may be left in mid-answer; one on a phone goes on to its end, in silence. seq_len:
+    how many tokens prompts and answers have together, at most.
     """
 
     generator: AnyGenerator
@@ -35,8 +36,11 @@ class Talk:
     said: list[int] = field(default_factory=list)
 
     def answer(self, prompt: str, say: Callable[[str], None]) -> Generation | None:
-        """Answer a prompt; `say` gets the text in pieces. None for an answer that was stopped, which stays a part of
-        the conversation. Raises HexportError for a prompt that has no tokens or no room, which is none."""
+        """Answer a prompt; `say` gets the text in pieces. Return None for an answer that was stopped, which stays a
+        part of the conversation.
+
+        Raises HexportError for a prompt that has no tokens or no room; it does not become a part of the conversation.
+        """
         script = Script(self.tokenizer, self.system_prompt, [*self.prompts, prompt])
         ids, graph = script.ids(self.answers), self.generator.prefill_graph
         check_prompt(graph, ids, self.seq_len, "the prompt", "the conversation up to this prompt", 0)
@@ -63,7 +67,7 @@ class Talk:
 
 @dataclass
 class _Text:
-    """Text of tokens, said as far as it is certain: a token may end inside a character."""
+    """The text of tokens, said as far as it is certain: a token may end inside a character."""
 
     tokenizer: Tokenizer
     say: Callable[[str], None]

@@ -1,4 +1,6 @@
-"""Programs that hexport has built, by what lies beside them: their manifests say what they should compute."""
+"""This module knows programs that hexport has built, by what lies beside them: their manifests say what they should
+compute.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -22,13 +24,16 @@ from hexport.quantization.recipe import Recipe, recipe_from
 from hexport.targets.modes import LOOKAHEAD_KEYS, lookahead_tokens
 from hexport.targets.target import EMULATOR_SUFFIX, target_named
 
-LOCATED_TOKENS = 64  # that layers are compared on, op by op
-SHARED = ("inputs", "params", "logits", "code")  # keys of manifests
+LOCATED_TOKENS = 64  # the most that layers are compared on, op by op
+SHARED = ("inputs", "params", "logits", "code")  # keys of manifests that twins share
 
 
 @dataclass(frozen=True)
 class Built:
-    """A program in the layout of artifacts, and its manifest."""
+    """A built program lies in the layout of artifacts, beside its manifest.
+
+    An entry of the manifest's inputs is a name with the file's SHA-256: `{"inputs": {"quant_attrs.json": "3f5a…"}}`.
+    """
 
     program: Path
     manifest: dict
@@ -36,43 +41,51 @@ class Built:
 
     @property
     def quant_attrs(self) -> Path:
+        """Return where the quant attrs lie that the program was built from."""
         return self.program.parents[2] / "quant_attrs.json"
 
     @property
     def tokenizer(self) -> Path:
-        """The folder of the model's tokenizer."""
+        """Return the folder of the model's tokenizer."""
         return self.program.parents[3] / "tokenizer"
 
     @property
     def twin(self) -> Path:
-        """The program that differs in its target only, which is the emulator."""
+        """Return where the program lies that differs in its target only, which is the emulator."""
         target = self.program.parent
         return target.with_name(target.name + EMULATOR_SUFFIX) / self.program.name
 
     def turned(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint in the basis of the program's recipe, in which caches hold values."""
+        """Return the checkpoint in the basis of the program's recipe, in which caches hold values."""
         return Checkpoint(checkpoint.path.parent, self.recipe.basis)
 
     def attrs(self, checkpoint: Checkpoint) -> QuantAttrs:
-        """What the program was stamped with. checkpoint: `turned`. Raises HexportError where the quant attrs are gone,
-        are others by now, or are of another checkpoint."""
+        """Return the quant attrs that the program was stamped with. checkpoint: `turned`.
+
+        Raises HexportError where the quant attrs are gone, are others by now, or are of another checkpoint.
+        """
         if not self.quant_attrs.is_file() or sha256(self.quant_attrs) != self.manifest["inputs"]["quant_attrs.json"]:
             raise HexportError(f"{self.quant_attrs}: not there any more as the program was built from it")
         weights = self.quant_attrs.with_name("weights.safetensors")
         return quant_attrs_of(self.quant_attrs, weights if weights.is_file() else None, checkpoint, self.recipe)
 
     def decoder(self, checkpoint: Checkpoint, context_len: int) -> FakeQuantisedDecoder:
-        """What the program should compute, but for the rounding of its ops. Raises HexportError as `attrs` does."""
+        """Return a decoder that computes what the program should, but for the rounding of its ops. Raises HexportError
+        as `attrs` does.
+        """
         return FakeQuantisedDecoder(checkpoint, self.attrs(checkpoint), self.recipe, context_len)
 
     def layers_on_emulator(self, checkpoint: Checkpoint, tokens: Sequence[int], progress: Progress) -> LayerComparison:
-        """What the compiler makes of these quant attrs today, op by op. Raises HexportError as `attrs` does."""
+        """Compare, op by op, what the compiler makes of these quant attrs today, on the first LOCATED_TOKENS tokens.
+
+        Raises HexportError as `attrs` and `compare_model` do.
+        """
         soc = target_named(self.manifest["params"]["target"]).soc
         return compare_model(checkpoint, self.recipe, self.attrs(checkpoint), soc, tokens[:LOCATED_TOKENS], progress)
 
 
 def built_program(path: Path) -> Built | None:
-    """None for a program without a manifest of hexport's."""
+    """Return what hexport built at a path; None for a program without a manifest of hexport's."""
     try:
         manifest = json.loads(manifest_path(path).read_bytes())
         if isinstance(manifest["params"], dict) and isinstance(manifest["inputs"], dict):
@@ -84,7 +97,7 @@ def built_program(path: Path) -> Built | None:
 
 
 def manifest_faults(built: Built, program: ProgramFacts) -> Iterator[str]:
-    """What the manifest says and the program has not."""
+    """Yield in a line each what the manifest says and the program has not."""
     if fault := damage(built.program):
         yield f"{fault}; copy it again, with its manifest, or run snakemake again"
     layouts, params = layouts_of(program), built.manifest["params"]
@@ -109,7 +122,7 @@ def manifest_faults(built: Built, program: ProgramFacts) -> Iterator[str]:
 
 
 def _shard_faults(built: Built) -> Iterator[str]:
-    """A shard was compiled from other quant attrs or another checkpoint than the rest."""
+    """Yield the shards that were compiled from other quant attrs than the program's."""
     mode, quant_attrs = built.manifest["params"].get("mode", ""), built.manifest["inputs"].get("quant_attrs.json")
     for name, digest in built.manifest["inputs"].items():
         shard = built.program.parent / "shards" / mode / name
@@ -127,7 +140,9 @@ def _inputs(artifact: Path) -> dict:
 
 
 def built_twin(built: Built) -> tuple[Path | None, str | None]:
-    """The emulator's build of the same inputs and settings, or why the one that is there is none."""
+    """Return the emulator's build of the same inputs and settings, or None and why the build that is there is none.
+    Both are None where there is no such build.
+    """
     twin = built_program(built.twin)
     if twin is None or not built.twin.is_file():
         return None, None
@@ -137,7 +152,7 @@ def built_twin(built: Built) -> tuple[Path | None, str | None]:
 
 
 def _shared(built: Built, key: str) -> object:
-    """What does not depend on the target."""
+    """Return what does not depend on the target, of a key of the manifest."""
     value = built.manifest.get(key)
     if key == "inputs":
         return {name: digest for name, digest in value.items() if not name.endswith(".bin")}

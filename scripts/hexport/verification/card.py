@@ -1,4 +1,4 @@
-"""The card of a program: one page to publish beside it, as Markdown and as HTML."""
+"""This module writes the card of a program: one page to publish beside it, as Markdown and as HTML."""
 
 import jinja2
 
@@ -40,6 +40,7 @@ EXPLAINED = (
 
 
 def html_card(document: dict) -> str:
+    """Return the card as an HTML page. `document` is that of `document.document_of`; its texts are escaped."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(PAGE).render(
         name=document["program"]["name"],
@@ -52,6 +53,7 @@ def html_card(document: dict) -> str:
 
 
 def markdown_card(document: dict) -> str:
+    """Return the card as Markdown. `document` is that of `document.document_of`; its texts are escaped."""
     title = f"# {_cell(document['program']['name'])}: {document['verdict']}"
     parts = [title, _table(("", ""), rows_of(document)[1:])]
     if document["found"]:
@@ -65,5 +67,5 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """As it stands in a cell: Markdown's own characters may come from anyone's file names and texts."""
+    """Escape a text for a cell: Markdown's own characters may come from anyone's file names and texts."""
     return "".join(f"\\{char}" if char in "\\`*_{}[]<>()#|" else char for char in text)

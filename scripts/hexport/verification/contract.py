@@ -1,4 +1,6 @@
-"""What can be told of a program without running it: its ABI, its sizes, its special tokens and its tokenizer."""
+"""This module checks what can be told of a program without running it: its ABI, its sizes, its special tokens and its
+tokenizer.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +19,9 @@ EOS, BOS, HIDDEN_SIZE = "get_eos_id", "get_bos_id", "get_dim"
 
 
 def contract_faults(program: ProgramFacts, model: Reference) -> tuple[list[str], list[str]]:
-    """In a line each: what keeps it from being run beside the checkpoint; and what else is wrong with it."""
+    """Return two lists of faults, in a line each: what keeps the program from being run beside the checkpoint; and what
+    else is wrong with it.
+    """
     structure = faults(program) or list(_sizes(program, model.checkpoint.config))
     if model.used is None:
         return structure, []
@@ -44,7 +48,7 @@ def _sizes(program: ProgramFacts, config: DecoderConfig) -> Iterator[str]:
     hidden = program.constants.get(HIDDEN_SIZE, config.hidden_size)
     if not is_widened(config, hidden):
         sizes.append(_Size("hidden dimensions", hidden, config.hidden_size))
-    # A window as wide as the context hides nothing, and some leave it out.
+    # A window as wide as the context hides nothing, and some programs leave it out.
     windows = [width for width in (window, config.sliding_window) if width is not None and width < layout.context_len]
     if windows:
         sizes.append(_Size("tokens in the sliding window", window, config.sliding_window))

@@ -1,4 +1,4 @@
-"""What is told of a verification: one JSON document, of which tables and cards are made."""
+"""This module writes what is told of a verification: one JSON document, of which tables and cards are made."""
 
 import math
 from importlib import metadata
@@ -15,8 +15,11 @@ PACKAGES = ("executorch", "torch", "transformers")
 
 
 def document_of(verification: Verification, checkpoint: str, model: Reference) -> dict:
-    """Figures that are not finite, as the SQNR of what is equal, are null. `ran` is the program whose figures these
-    are: the one at hand, or its twin. checkpoint: as the user named it."""
+    """Return the JSON document of a verification. checkpoint: its name as the user gave it.
+
+    Figures that are not finite, such as the SQNR of equal logits, are None. `ran` is the program whose figures these
+    are: the one at hand, or its twin.
+    """
     program, config, ran = verification.program, model.checkpoint.config, verification.ran
     options, layouts = program.options, layouts_of(program)
     return {

@@ -1,4 +1,5 @@
-"""What a program computes of a text, on the emulator: read in blocks, in other blocks, and token by token.
+"""This module finds what a program computes of a text, on the emulator: read in blocks, in other blocks, and token by
+token.
 
 What masks hide is never the same twice: free slots of the cache hold noise, and blocks are padded with other tokens. So
 a row that sees what it must not see differs from the row of the other reading.
@@ -19,9 +20,9 @@ from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.prefill import read_rows
 from hexport.verification.figures import sqnr_db
 
-TOKENS, QUICK_TOKENS = 256, 32  # of the text, read in blocks
-SINGLE_TOKENS, QUICK_SINGLE_TOKENS = 32, 12  # where each takes a call
-STEPS, QUICK_STEPS = 8, 4  # of the text's last tokens, and of the answer
+TOKENS, QUICK_TOKENS = 256, 32  # tokens of the text that are read in blocks
+SINGLE_TOKENS, QUICK_SINGLE_TOKENS = 32, 12  # the same where each token takes a call
+STEPS, QUICK_STEPS = 8, 4  # calls of the decode graph: for the text's last tokens, and for the answer
 SMALL_BYTES = 5e6  # a program whose calls take milliseconds
 TIMEOUT_S = 3600.0
 ADVICE = "the program may be damaged: copy it again, or export it again; the log has its last words"
@@ -29,8 +30,9 @@ ADVICE = "the program may be damaged: copy it again, or export it again; the log
 
 @dataclass(frozen=True)
 class Amounts:
-    """How many tokens are read in blocks; up to which one, and how many of them, the decode graph reads them again; and
-    how many it answers with then."""
+    """The amounts say how many tokens are read. tokens: how many are read in blocks. behind: up to which one the decode
+    graph reads them again. decoded: how many of them it reads. answered: how many tokens it answers with then.
+    """
 
     tokens: int
     behind: int
@@ -40,11 +42,15 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Reading:
-    """logits: float32 (tokens, vocab), read in blocks. first_block: how many of them saw no cache.
+    """A reading holds what a program computed of a text.
 
-    again_db: SQNR of the rows of the other reading against these, None where there is no other way to read.
-    decoded: those of the tokens that the decode graph read, (decoded + answered - 1, vocab), answer included.
-    k, v: codes of those of each layer, (n_kv, tokens, head_dim). qnn: its build.
+    - logits: float32 (tokens, vocab), read in blocks.
+    - first_block: how many of these rows saw no cache.
+    - again_db: SQNR in dB of the rows of the other reading against these; None where there is no other way to read.
+    - decoded: float32 (decoded + answered - 1, vocab), the rows of the decode graph, answer included.
+    - answer: the ids of the greedy answer.
+    - k, v: codes of those of each layer, (n_kv, tokens, head_dim).
+    - qnn: the build id of QNN.
     """
 
     logits: np.ndarray
@@ -58,7 +64,7 @@ class Reading:
 
 
 def amounts_of(program: ProgramFacts, available: int, quick: bool) -> Amounts:
-    """As many as a few minutes on two cores allow, the context has room for, and the text has."""
+    """Return as many tokens as a few minutes on two cores allow, the context has room for, and the text has."""
     layouts = layouts_of(program)
     decode, prefill = layouts[KV_METHOD], layouts.get(PREFILL_METHOD)
     steps = QUICK_STEPS if quick else STEPS
@@ -71,7 +77,9 @@ def amounts_of(program: ProgramFacts, available: int, quick: bool) -> Amounts:
 
 
 def blocks_of(layout: Layout | Graph, n_tokens: int, first: int) -> list[int]:
-    """Lengths of calls that read so many tokens, or those that can be reached: a call begins within the slots."""
+    """Return the lengths of calls that read so many tokens, or those that can be reached: a call begins within the
+    slots.
+    """
     cache_len, lengths, done = layout.context_len - layout.ar_len, [min(first, n_tokens)], min(first, n_tokens)
     while done < n_tokens and done <= cache_len:
         lengths.append(min(layout.ar_len, n_tokens - done))
@@ -80,8 +88,10 @@ def blocks_of(layout: Layout | Graph, n_tokens: int, first: int) -> list[int]:
 
 
 def read_program(progress: Progress, path: Path, tokens: list[int], amounts: Amounts, folder: Path) -> dict:
-    """Read the text; for another process, arrays go into `folder`, all else is JSON. Raises HexportError for a program
-    that does not load."""
+    """Read the text, and return what is JSON of the reading. For another process, arrays go into `folder`.
+
+    Raises HexportError for a program that does not load.
+    """
     from hexport.qnn_sdk import qnn_build_id
 
     build = qnn_build_id()
@@ -114,7 +124,9 @@ def read_program(progress: Progress, path: Path, tokens: list[int], amounts: Amo
 
 
 def read_apart(path: Path, tokens: list[int], amounts: Amounts, folder: Path, progress: Progress) -> Reading:
-    """`read_program` in a process of its own. Raises HexportError as it does, and where it crashes or hangs."""
+    """Run `read_program` in a process of its own and return the reading. Raises HexportError as it does, and where it
+    crashes or hangs.
+    """
     what = f"{path}: the emulator"
     told = answer(
         read_program, path, tokens, amounts, folder, progress=progress, what=what, advice=ADVICE, timeout=TIMEOUT_S
@@ -123,7 +135,7 @@ def read_apart(path: Path, tokens: list[int], amounts: Amounts, folder: Path, pr
 
 
 def reading_of(folder: Path, told: dict) -> Reading:
-    """What `read_program` has told and left in the folder, which may be removed then."""
+    """Return the reading that `read_program` has told and left in the folder, which may be removed then."""
     layers = range(len(list(folder.glob("v_*.npy"))))
     k, v = ([np.load(folder / f"{name}_{i}.npy") for i in layers] for name in "kv")
     return Reading(np.load(folder / "logits.npy"), decoded=np.load(folder / "decoded.npy"), k=k, v=v, **told)
@@ -147,7 +159,9 @@ def _read(
 def _decode(
     graph: Graph, cache: KVCache, tokens: list[int], n_answer: int, random: np.random.Generator, progress: Progress
 ) -> tuple[np.ndarray, list[int]]:
-    """Logits behind tokens of the text, one a call, and behind those of the greedy answer but the last."""
+    """Return the logits behind tokens of the text, one a call, and behind those of the greedy answer but the last; and
+    the answer.
+    """
     rows, answer = [], []
     for i in progress.steps(range(len(tokens) + n_answer - 1), "decode", len(tokens) + n_answer - 1, "token"):
         rows.append(_call(graph, cache, [tokens[i] if i < len(tokens) else answer[-1]], random)[0])
@@ -157,7 +171,7 @@ def _decode(
 
 
 def _call(graph: Graph, cache: KVCache, block: list[int], random: np.random.Generator) -> np.ndarray:
-    """Logits of the block, with noise in the free slots and in the padding."""
+    """Return the logits of the block, with noise in the free slots and in the padding."""
     cache.arranged_for(graph)
     k_and_v, n = cache.arrays, cache.n_past
     for array in (*(k[..., n:] for k in k_and_v[: graph.n_layers]), *(v[:, :, n:] for v in k_and_v[graph.n_layers :])):

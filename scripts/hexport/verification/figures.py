@@ -1,4 +1,4 @@
-"""How far the logits of a program are from others, in figures.
+"""This module tells in figures how far the logits of a program are from others.
 
 SQNR is that of logits less their row's mean, which softmax does not see: a common offset of all logits would hide
 noise.
@@ -12,18 +12,20 @@ import numpy as np
 from hexport.evaluation.comparison import Comparison
 from hexport.evaluation.scores import token_scores
 
-LARGEST = 700.0  # whose exponential a float holds
-ROWS = 64  # compared at a time, in float64
+LARGEST = 700.0  # a float holds the exponential of this
+ROWS = 64  # so many rows are compared at a time, in float64
 
 
 def less_row_means(logits: np.ndarray) -> np.ndarray:
-    """Float64 logits less their row's mean."""
+    """Return float64 logits (rows, vocab) less their row's mean."""
     logits = logits.astype(np.float64)
     return logits - logits.mean(axis=1, keepdims=True)
 
 
 def sqnr_db(reference: np.ndarray, logits: np.ndarray) -> float:
-    """Of rows of logits in dB; infinite where they are equal, and minus infinity where they are no numbers."""
+    """Return the SQNR of rows of logits in dB; infinite where they are equal, and minus infinity where they are no
+    numbers.
+    """
     signal = noise = 0.0
     for start in range(0, len(reference), ROWS):
         rows = less_row_means(reference[start : start + ROWS])
@@ -35,7 +37,9 @@ def sqnr_db(reference: np.ndarray, logits: np.ndarray) -> float:
 
 
 def agreement(reference: np.ndarray, logits: np.ndarray, tokens: Sequence[int]) -> dict[str, float | None]:
-    """SQNR, KL divergence, first choices alike, and perplexities of the text, as its logits (tokens, vocab) tell."""
+    """Return SQNR, KL divergence, first choices alike, and perplexities of the text, as its logits (tokens, vocab)
+    tell.
+    """
     compared = Comparison()
     compared.add(reference, logits)
     figures = compared.as_json()
@@ -51,7 +55,7 @@ def agreement(reference: np.ndarray, logits: np.ndarray, tokens: Sequence[int]) 
 
 
 def _perplexity(logits: np.ndarray, tokens: Sequence[int]) -> float | None:
-    """None of a text of one token."""
+    """Return the perplexity of a text; None for a text of one token."""
     n = min(len(logits), len(tokens) - 1)
     if n < 1:
         return None

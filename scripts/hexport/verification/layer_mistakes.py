@@ -1,4 +1,6 @@
-"""Mistakes in single layers. They are many: they are tried near the layer where a program departs."""
+"""This module lists mistakes in single layers. They are many, so they are tried near the layer where a
+program departs.
+"""
 
 import functools
 
@@ -7,7 +9,7 @@ from hexport.verification.mistakes import Change, Mistake, Parameters
 
 
 def mistakes_in_layer(config: DecoderConfig, i: int) -> list[tuple[Mistake, Change]]:
-    """What may have happened where layer `i` is the first whose values are not those of the checkpoint."""
+    """Return what may have happened where layer `i` is the first whose values are not those of the checkpoint."""
     last, found = config.n_layers - 1, []
 
     def add(name: str, looks: str, change: Change) -> None:

@@ -1,4 +1,6 @@
-"""Where a program departs from the float decoder: by the k and v of each layer, which its caches hold."""
+"""This module finds where a program departs from the float decoder, by the k and v of each layer, which its caches
+hold.
+"""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,14 +18,15 @@ from hexport.programs.abi import KV_METHOD
 from hexport.programs.facts import ProgramFacts
 from hexport.verification.figures import sqnr_db
 
-LOWEST_DB = 12.0  # of the first layer's v, which has hardly any noise yet
-# What noise does not lose from one layer to the next: where there is hardly any yet, and where there is much.
+LOWEST_DB = 12.0  # the least SQNR of the first layer's v, which has hardly any noise yet
+# Noise alone does not lose so much from one layer to the next: LEAP_DB where there is little of it, STEP_DB where much.
 LEAP_DB, NOISY_DB, STEP_DB = 20.0, 20.0, 8.0
 
 
 class RecordingDecoder(FloatDecoder):
-    """Keeps the k, behind its norm and rotary embedding, and the v of each layer of one pack, float32 (tokens,
-    n_kv_heads, head_dim)."""
+    """This float decoder keeps the k, behind its norm and rotary embedding, and the v of each layer of one pack,
+    float32 (tokens, n_kv_heads, head_dim).
+    """
 
     def __init__(self, checkpoint: Checkpoint, context_len: int):
         super().__init__(checkpoint, context_len)
@@ -31,6 +34,9 @@ class RecordingDecoder(FloatDecoder):
         self.v: list[np.ndarray] = []
 
     def layer(self, i: int) -> Callable[[State], torch.Tensor]:
+        """Return layer `i`, which records its k and v when it is called with a state, and returns the next hidden
+        states.
+        """
         layer, config = load_layer(self.checkpoint, i).to(device()), self.checkpoint.config
         attention = layer.attention
 
@@ -50,14 +56,18 @@ class RecordingDecoder(FloatDecoder):
 
 
 def layers_db(program: ProgramFacts, codes: Sequence[np.ndarray], v: Sequence[np.ndarray]) -> list[float] | None:
-    """SQNR of the v of each layer against the float decoder's, in dB; None where the program does not record how its
-    codes are to be read. codes: (n_kv_heads, tokens, head_dim) of each layer."""
+    """Return the SQNR of the v of each layer against the float decoder's, in dB; None where the program does not record
+    how its codes are to be read.
+
+    codes: (n_kv_heads, tokens, head_dim) of each layer. v: (tokens, n_kv_heads, head_dim) of each layer.
+    """
     return _compared(program, "v_cache", codes, v, lambda rows: rows.reshape(len(rows), -1))
 
 
 def keys_db(program: ProgramFacts, codes: Sequence[np.ndarray], k: Sequence[np.ndarray]) -> list[float] | None:
-    """As `layers_db`, of the products of each head's keys with each other, which are the same in any layout of a head
-    and behind any turn of it."""
+    """Return what `layers_db` does, of the products of each head's keys with each other. These are the same in any
+    layout of a head and behind any turn of it.
+    """
 
     def products(rows: np.ndarray) -> np.ndarray:
         return np.einsum("ahd,bhd->ahb", rows, rows, dtype=np.float64).reshape(len(rows), -1)
@@ -84,8 +94,11 @@ def _compared(
 
 
 def departure(found: list[float]) -> int | None:
-    """The first layer whose v is not that of the float decoder, though the one before was; behind the last layer, where
-    the logits are not. None where there is no such place: noise grows slowly. found: of all layers, then of logits."""
+    """Return the first layer whose v is not that of the float decoder, though that of the layer before was.
+
+    found: SQNR in dB of all layers, then of the logits. The number of layers is returned where only the logits are not
+    the float decoder's. None is returned where there is no such place: noise grows slowly.
+    """
     if found[0] < LOWEST_DB:
         return 0
     steps = enumerate(itertools.pairwise(found), 1)
@@ -93,7 +106,9 @@ def departure(found: list[float]) -> int | None:
 
 
 def located(keys: Sequence[float], values: Sequence[float], logits_db: float) -> str | None:
-    """The first place where the program departs, as the SQNR of each layer's k and v and that of the logits tell."""
+    """Return in words the first place where the program departs, as the SQNR in dB of each layer's k and v and that of
+    the logits tell; None where it departs nowhere.
+    """
     at = departure([*values, logits_db])
     wrong = next((i for i, (k, v) in enumerate(zip(keys, values, strict=True)) if _leaps(v, k)), None)
     if wrong is not None and (at is None or wrong < at):

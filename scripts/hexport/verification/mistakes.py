@@ -1,4 +1,4 @@
-"""Mistakes that exports make, each as a float decoder that makes it.
+"""This module makes the mistakes that exports make, each as a float decoder that makes it.
 
 Quantisation hides subtle mistakes from any threshold. But what a mistake does to logits is known: it is the difference
 of two float decoders. `projection.py` asks whether a program's error goes in that direction.
@@ -26,10 +26,10 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 @dataclass(frozen=True)
 class Change:
-    """What a mistake changes of a decoder; by default, nothing.
+    """A change is what a mistake changes of a decoder; by default, nothing.
 
-    source: the layer whose weights stand in a place. parameters: those of the layer in a place, changed. ahead: as of
-    `layer_by_products`.
+    source: the layer whose weights stand in a place. parameters: those of the layer in a place, changed. activation:
+    the feed-forward's, where another one is taken. ahead: as `layer_by_products` takes it.
     """
 
     config: DecoderConfig
@@ -41,7 +41,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Mistake:
-    """`looks` ends the sentence "it looks as if". change: None where a decoder cannot make the mistake."""
+    """A mistake has a name, and `looks`, which ends the sentence "it looks as if". change: the change of a decoder, or
+    None where that decoder cannot make the mistake.
+    """
 
     name: str
     looks: str
@@ -49,6 +51,8 @@ class Mistake:
 
 
 class MistakenDecoder(FloatDecoder):
+    """This float decoder makes the mistake of a change."""
+
     def __init__(self, checkpoint: Checkpoint, context_len: int, change: Change):
         changed = copy.copy(checkpoint)
         changed.config = change.config
@@ -56,6 +60,7 @@ class MistakenDecoder(FloatDecoder):
         self.change = change
 
     def layer(self, i: int) -> Callable[[State], torch.Tensor]:
+        """Return layer `i` with the change; it is called with a state and returns the next hidden states."""
         change = self.change
         with torch.device("meta"):
             layer = Layer(change.config)
@@ -69,18 +74,18 @@ class MistakenDecoder(FloatDecoder):
 
 
 def mistakes_of(config: DecoderConfig) -> list[tuple[Mistake, Change]]:
-    """Those that a program of this decoder can make."""
+    """Return the mistakes that a program of this decoder can make, each with its change."""
     changes = ((mistake, mistake.change(config)) for mistake in MISTAKES)
     return [(mistake, change) for mistake, change in changes if change is not None]
 
 
 def _everywhere(change: Callable[[DecoderConfig, Parameters], Parameters]) -> Callable[[DecoderConfig], Change]:
-    """A change of every layer's parameters."""
+    """Return a change of every layer's parameters."""
     return lambda config: Change(config, parameters=lambda i, parameters: change(config, parameters))
 
 
 def _if(holds: Callable[[DecoderConfig], bool], **values: object) -> Callable[[DecoderConfig], Change | None]:
-    """Other values in the config, where it makes a difference."""
+    """Return a change to other values in the config, where it makes a difference."""
 
     def change(config: DecoderConfig) -> Change | None:
         return Change(replace(config, **values)) if holds(config) else None
@@ -147,7 +152,7 @@ def _k_for_v(config: DecoderConfig, parameters: Parameters) -> Parameters:
 
 
 def _in_pairs(config: DecoderConfig, parameters: Parameters) -> Parameters:
-    """Queries and keys with the rows of Meta's layout, in which neighbours are rotated together."""
+    """Return queries and keys with the rows of Meta's layout, in which neighbours are rotated together."""
     order = torch.arange(config.head_dim).view(-1, 2).t().flatten()
     return {
         name: _of_heads(tensor, config)[:, order].reshape(tensor.shape)
@@ -162,7 +167,7 @@ def _of_heads(tensor: torch.Tensor, config: DecoderConfig) -> torch.Tensor:
 
 
 def _dealt_in_turn(config: DecoderConfig) -> Change | None:
-    """Query head h takes KV head h % n_kv_heads in place of h // group."""
+    """Let query head h take KV head h % n_kv_heads in place of h // group."""
     n, kv = config.n_heads, config.n_kv_heads
     if kv in (1, n):
         return None
@@ -180,7 +185,10 @@ def _dealt_in_turn(config: DecoderConfig) -> Change | None:
 
 
 def _without_biases(*projections: str) -> Callable[[DecoderConfig], Change | None]:
-    """Of these projections; of all, where none is named. None where only one has biases, which `all` is then."""
+    """Drop the biases of these projections; of all, where none is named.
+
+    The change is None where only one projection has biases: then dropping those of all is the same mistake.
+    """
 
     def change(config: DecoderConfig) -> Change | None:
         dropped = config.biases.intersection(projections) if projections else config.biases

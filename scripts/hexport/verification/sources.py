@@ -1,4 +1,6 @@
-"""What a program is compared with: a checkpoint as it is published or as hexport has it, and its tokenizer."""
+"""This module gets what a program is compared with: a checkpoint as it is published or as hexport has it, and its
+tokenizer.
+"""
 
 import tempfile
 from dataclasses import dataclass
@@ -26,15 +28,17 @@ from hexport.tokenizers.source import read_tokenizer
 from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
 from hexport.verification.built import built_program
 
-DOWNLOADS = "artifacts"  # where the workflow keeps them, too
+DOWNLOADS = "artifacts"  # the workflow keeps downloads there, too
 TEXT = SCRIPTS.parent / "demo" / "evaluation.txt"
 MOST_TOKENS, MOST_CHARACTERS = 256, 10_000
 
 
 @dataclass(frozen=True)
 class Reference:
-    """checkpoint: canonical. own: the tokenizer that is published with it. used: the one that the program is used with,
-    another one where the user names it. None where there is none.
+    """A reference is a canonical checkpoint and its tokenizers.
+
+    own: the tokenizer that is published with the checkpoint. used: the one that the program is used with, another one
+    where the user names it. Each is None where there is none.
     """
 
     checkpoint: Checkpoint
@@ -43,8 +47,11 @@ class Reference:
 
 
 def model_of(checkpoint: str, tokenizer: str | None, program: Path, folder: Path, progress: Progress) -> Reference:
-    """Of paths or URIs. What has to be converted is put into `folder`. A program in hexport's artifacts is used with
-    the tokenizer that lies there, unless another one is named. Raises HexportError."""
+    """Return the reference that paths or URIs name. What has to be converted is put into `folder`.
+
+    A program in hexport's artifacts is used with the tokenizer that lies there, unless another one is named. Raises
+    HexportError where a source cannot be had or read.
+    """
     path = _local(checkpoint, progress)
     canonical = _canonical(path, folder / "checkpoint", progress)
     own = _tokenizer(place, folder) if (place := _tokenizer_beside(path)) else None
@@ -59,7 +66,10 @@ def model_of(checkpoint: str, tokenizer: str | None, program: Path, folder: Path
 
 
 def tokens_of(model: Reference, text: Path | None) -> list[int]:
-    """Ids of the beginning of a text; without a tokenizer, ids that are drawn. Raises HexportError."""
+    """Return the ids of the beginning of a text, MOST_TOKENS at most; without a tokenizer, ids that are drawn.
+
+    Raises HexportError where the text cannot be read, or there is no tokenizer to read it with.
+    """
     if model.used is None:
         if text is not None:
             raise HexportError(f"{text}: the checkpoint has no tokenizer to read it with; name one by --tokenizer")
@@ -69,7 +79,7 @@ def tokens_of(model: Reference, text: Path | None) -> list[int]:
 
 
 def _local(source: str, progress: Progress) -> Path:
-    """A path as it is; what a URI names, in the folder of the workflow's downloads."""
+    """Return a path as it is; for a URI, what it names in the folder of the workflow's downloads."""
     if not is_remote(source):
         return Path(source)
     uri, file = parse_uri(source), Path(download_file(DOWNLOADS, download_name(source)))
@@ -82,7 +92,9 @@ def _local(source: str, progress: Progress) -> Path:
 
 
 def _canonical(path: Path, folder: Path, progress: Progress) -> Path:
-    """The folder of a checkpoint in hexport's form: itself, where its one file of weights has the names already."""
+    """Return the folder of a checkpoint in hexport's form: its own, where its one file of weights has the names
+    already.
+    """
     if path.is_file() and path.name == "model.safetensors":
         path = path.parent
     if (path / "model.safetensors").is_file() and (path / "config.json").is_file():
@@ -96,7 +108,9 @@ def _canonical(path: Path, folder: Path, progress: Progress) -> Path:
 
 
 def _tokenizer_beside(checkpoint: Path) -> Path | None:
-    """Beside the weights; of hexport's artifacts, in the folder next to theirs."""
+    """Return where the tokenizer lies: beside the weights; in hexport's artifacts, in the folder next to theirs; None
+    for neither.
+    """
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     for place in (checkpoint, folder.with_name("tokenizer")):
         try:

@@ -1,4 +1,4 @@
-"""What a verification has found, as rows: of tables on the terminal and in cards."""
+"""This module shows what a verification has found as rows: of tables on the terminal and in cards."""
 
 from rich.console import Console
 from rich.table import Table
@@ -8,7 +8,7 @@ from hexport.verification.verify import Verification
 
 
 def print_tables(console: Console, verification: Verification, document: dict, locate: bool) -> None:
-    """What was found; with locate, layer by layer and op by op too."""
+    """Print what was found; with `locate`, layer by layer and op by op too."""
     for table in tables(document):
         console.print(table, "")
     if locate and document["found"]:
@@ -19,7 +19,7 @@ def print_tables(console: Console, verification: Verification, document: dict, l
 
 
 def tables(document: dict) -> list[Table]:
-    """The summary, then the mistakes that were looked for."""
+    """Return the table of the mistakes that were looked for, if the program ran, and behind it the summary."""
     summary = Table.grid(padding=(0, 2))
     summary.add_column(no_wrap=True)
     summary.add_column(overflow="fold")
@@ -40,7 +40,9 @@ MISTAKE_COLUMNS = ("mistake", "share", "±", "size, dB", "")
 
 
 def layer_table(document: dict) -> Table:
-    """Of each layer, the SQNR of its k and v, which the program's caches hold, against the float decoder's."""
+    """Return the table of each layer's SQNR in dB: its k and v, which the program's caches hold, against the float
+    decoder's.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("layer", "k to float, dB", "v to float, dB"):
         table.add_column(column, justify="right")
@@ -50,7 +52,7 @@ def layer_table(document: dict) -> Table:
 
 
 def rows_of(document: dict) -> list[tuple[str, str]]:
-    """Names and values of all that is not a table."""
+    """Return names and values of all that is not a table."""
     program, checkpoint = document["program"], document["checkpoint"]
     lengths = ", ".join(f"{name} {length}" for name, length in program["ar_lengths"].items())
     rows = [
@@ -98,7 +100,7 @@ def _figures(found: dict, tokens: int) -> list[tuple[str, str]]:
 
 
 def mistake_rows(document: dict) -> list[tuple[str, ...]]:
-    """Of `MISTAKE_COLUMNS`, for each mistake that was looked for."""
+    """Return a row of `MISTAKE_COLUMNS` for each mistake that was looked for."""
     return [
         (
             each["name"],

@@ -1,4 +1,4 @@
-"""From figures to faults. docs/verify.md has what good programs and broken ones were measured at."""
+"""This module makes faults of figures. docs/verify.md has what good programs and broken ones were measured at."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -6,28 +6,33 @@ from dataclasses import dataclass, field
 from hexport.verification.mistakes import Mistake
 from hexport.verification.projection import Projection
 
-GOOD_DB, GOOD_TOP1 = 3.0, 0.25  # of logits less their means; no recipe that is worth its name comes below
-# Of two readings of the same tokens: graphs that round alike are equal. One that is as far from the other reading as
-# from the float model has other noise. Above the last of these, all of it is small.
+GOOD_DB, GOOD_TOP1 = 3.0, 0.25  # of logits less their means; no recipe that is worth its name comes below these
+# Two readings of the same tokens need an SQNR that is the second number above that of the logits against the float
+# model, but never less than the first number, nor more than the last. Graphs that round alike give equal logits; a
+# reading that is as far from the other one as from the float model has other noise.
 SAME_DB = (30.0, 1.0, 60.0)
-MADE = (0.5, 1.5)  # the share of a mistake that is made
-MOST = 0.5  # of the error, which a mistake explains where nothing is left of the float model's logits
-# Of a program against its fake-quantised decoder, more than of that one against the float one: the emulator's noise of
-# activations is another one of the same size, which makes 3 dB. A program that is far better is of another recipe, too.
+MADE = (0.5, 1.5)  # between these lies the share of a mistake that is made
+MOST = 0.5  # more of the error than this must a mistake explain where nothing is left of the float model's logits
+# A program's SQNR against its fake-quantised decoder, less that of this decoder against the float one, is QDQ_DB or
+# more: the emulator's noise of activations is another one of the same size, which makes 3 dB. A program that is far
+# better is of another recipe, too.
 QDQ_DB, GOOD_QDQ_DB, BETTER_DB = -4.0, 50.0, 6.0
 
 
 @dataclass
 class Found:
-    """What was measured of a program that ran.
+    """An instance holds the figures of a program that ran. Those whose names end in db are SQNR in dB.
 
-    text: as `figures.agreement` of the text, read in blocks. first_block_db, cached_db: SQNR of the rows that saw no
-    cache, and of those that did. again_db: of the rows of another reading against those of the first. decoded_db:
-    of what the decode graph said of the same tokens. answer_like_float: how many tokens of the greedy answer are the
-    float model's. qdq_db, qdq_float_db: of the program against the fake-quantised decoder, and of that against the
-    float one. layers_db, keys_db: of the v and k of each layer; departs: the layer from which on they are not the float
-    model's (`layers.departure`); located: the first place (`layers.located`). prefills: whether a graph of its own read
-    the text.
+    - text: those of `figures.agreement` of the text, read in blocks.
+    - first_block_db, cached_db: of the rows that saw no cache, and of those that did.
+    - again_db: of the rows of another reading against those of the first.
+    - decoded_db: of what the decode graph said of the same tokens.
+    - answer_like_float: how many tokens of the greedy answer are the float model's.
+    - qdq_db, qdq_float_db: of the program against the fake-quantised decoder, and of that against the float one.
+    - layers_db, keys_db: of the v and k of each layer.
+    - departs: the layer from which on they are not the float model's (`layers.departure`).
+    - located: the first place (`layers.located`).
+    - prefills: whether a graph of its own read the text.
     """
 
     text: dict[str, float | None]
@@ -48,21 +53,29 @@ class Found:
 
     @property
     def made(self) -> tuple[Mistake, Projection] | None:
-        """The mistake that explains most of the error, of those that the program makes."""
+        """Return the mistake that explains most of the error, of those that the program makes; None where it makes
+        none.
+        """
         made = [(mistake, projection) for mistake, projection in self.mistakes if self.is_made(projection)]
         return max(made, key=lambda each: each[1].explained, default=None)
 
     def is_made(self, projection: Projection) -> bool:
-        """A program that computes something else altogether resembles many: there, one has to explain most of it."""
+        """Tell whether the program makes the mistake of a projection.
+
+        A program that computes something else altogether resembles many mistakes: there, one has to explain most of the
+        error.
+        """
         explains = projection.explained > MOST or not self.is_bad
         return projection.is_seen and projection.is_whole and MADE[0] < projection.share < MADE[1] and explains
 
     @property
     def is_bad(self) -> bool:
+        """Tell whether the logits are too far from the float model's for any recipe that is worth its name."""
         return self.text["sqnr_db"] < GOOD_DB or self.text["top1_agreement"] < GOOD_TOP1
 
     @property
     def unseen(self) -> list[str]:
+        """Return the names of the mistakes that cannot be seen in the program's noise."""
         return [mistake.name for mistake, projection in self.mistakes if not projection.is_seen]
 
 
@@ -78,7 +91,7 @@ _UNLIKE = {
 
 
 def faults_of(found: Found) -> Iterator[str]:
-    """In a line each."""
+    """Yield the faults that the figures tell, in a line each."""
     if found.again_db is not None and found.again_db < _same_db(found):
         yield (
             f"the same tokens, read in other blocks, give other logits (SQNR {found.again_db:.1f} dB): the mask is not "
@@ -117,7 +130,7 @@ def _same_db(found: Found) -> float:
 
 
 def _where(found: Found) -> str:
-    """The part of the program to look at."""
+    """Return the part of the program to look at."""
     if found.cached_db is not None and found.first_block_db > GOOD_DB:
         return f" behind a cache, {found.first_block_db:.1f} dB without one"
     if found.departs is None or not found.layers_db:

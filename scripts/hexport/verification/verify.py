@@ -1,4 +1,4 @@
-"""Verification of a program: what it says of itself, what it computes, and what its errors look like."""
+"""This module verifies a program: what it says of itself, what it computes, and what its errors look like."""
 
 import tempfile
 from collections.abc import Callable
@@ -28,12 +28,12 @@ from hexport.verification.projection import Projection
 from hexport.verification.sources import Reference
 from hexport.verification.verdict import Found, faults_of
 
-MOST_IN_LAYERS = 40  # tries of mistakes in single layers
+MOST_IN_LAYERS = 40  # the most tries of mistakes in single layers
 
 
 @dataclass(frozen=True)
 class Host:
-    """How this host looks into a program, runs it on its emulator, and says how far it is."""
+    """A host knows how it looks into a program, runs it on its emulator, and says how far it is."""
 
     inspect: Callable[[Path], ProgramFacts]
     read: Callable[[Path, list[int], Amounts, Path], Reading]
@@ -42,9 +42,18 @@ class Host:
 
 @dataclass
 class Verification:
-    """faults: in a line each; none of a good program. notes: what could not be checked, and where to look on.
-    computed: whether the program was run. twin: the verification of the emulator's build of the same inputs and
-    settings, where this host cannot run the program itself. layers: op by op, where that was asked for."""
+    """A verification holds what the checks of a program found.
+
+    - faults: in a line each; a good program has none.
+    - notes: what could not be checked, and where to look on.
+    - computed: whether the program was run.
+    - found: its figures, where it was run.
+    - layers: the comparison op by op, where that was asked for.
+    - qnn: the build id of the emulator's QNN, where the program was run.
+    - tokens: how many tokens of the text the program read in blocks.
+    - twin: the verification of the emulator's build of the same inputs and settings, where this host cannot run the
+      program itself.
+    """
 
     program: ProgramFacts
     faults: list[str] = field(default_factory=list)
@@ -58,7 +67,9 @@ class Verification:
 
     @property
     def verdict(self) -> str:
-        """`good as its twin` of a program that was not run, and whose twin is good."""
+        """Return `good`, `broken` or `not checked`; `good as its twin` for a program that was not run, and whose twin
+        is good.
+        """
         if self.faults:
             return "broken"
         if self.twin is not None:
@@ -67,17 +78,17 @@ class Verification:
 
     @property
     def ran(self) -> "Verification":
-        """Of the program whose figures there are: its own, or its twin's."""
+        """Return the verification that the figures are of: its own, or its twin's."""
         return self.twin or self
 
 
 def verify(
     path: Path, model: Reference, tokens: list[int], quick: bool, host: Host, locate: bool = False
 ) -> Verification:
-    """All checks of a program on a text of token ids, of which the host's emulator reads the first few hundred.
+    """Run all checks of a program on a text of token ids, of which the host's emulator reads the first few hundred.
 
-    A program that the emulator cannot run is checked without, and its twin is verified in its place. locate: compare
-    the layers op by op, too, where hexport built it. Raises HexportError where the program crashes or hangs.
+    A program that the emulator cannot run is checked without it, and its twin is verified in its place. locate: compare
+    the layers op by op, too, where hexport built the program. Raises HexportError where the program crashes or hangs.
     """
     program = host.inspect(path)
     built = built_program(program.path)
@@ -99,7 +110,7 @@ def verify(
     result.found = _compared(result, model.checkpoint, tokens, amounts, reading, built, host.progress)
     result.faults += faults_of(result.found)
     found = result.found
-    # In a good program, what calibration did not see is clipped.
+    # A good program clips what calibration did not see, so a departure alone is no fault.
     if result.faults and found.keys_db and found.layers_db:
         found.located = located(found.keys_db, found.layers_db, found.text["sqnr_db"])
     if found.departs is not None and not result.faults:
@@ -140,7 +151,9 @@ def _compared(
     built: Built | None,
     progress: Progress,
 ) -> Found:
-    """The reading beside the float decoder, the fake-quantised one where that is known, and those with mistakes."""
+    """Compare the reading with the float decoder, the fake-quantised one where that is known, and
+    those with mistakes.
+    """
     program, n = result.program, len(reading.logits)
     context_len = max(layout.context_len for layout in layouts_of(program).values())
     text, answered = tokens[:n], tokens[: amounts.behind] + reading.answer[:-1]
@@ -184,7 +197,8 @@ def _compared(
 @dataclass(frozen=True)
 class _Rows:
     """Logits of a text that mistakes are compared with: the program's, the fake-quantised decoder's and the float
-    decoder's."""
+    decoder's.
+    """
 
     checkpoint: Checkpoint
     context_len: int
@@ -214,24 +228,24 @@ class _Rows:
 def mistaken_logits(
     checkpoint: Checkpoint, context_len: int, text: list[int], mistake: Mistake, change: Change
 ) -> np.ndarray:
-    """Float32 (tokens, vocab) of a decoder that makes a mistake."""
+    """Return the float32 logits (tokens, vocab) of a decoder that makes a mistake."""
     return _logits(MistakenDecoder(checkpoint, context_len, change), checkpoint, text)
 
 
 def _logits(decoder: StreamedDecoder, checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
-    """Float32 (tokens, vocab)."""
+    """Return the float32 logits (tokens, vocab) of a decoder."""
     rows = []
     stream([decoder], checkpoint.config, [tokens], _Silent(), lambda _, logits: rows.append(logits.cpu().numpy()))
     return np.concatenate(rows)
 
 
 def _common(answer: list[int], choices: list[int]) -> int:
-    """How many tokens both begin with alike."""
+    """Return how many tokens both begin with alike."""
     return next((i for i, (a, b) in enumerate(zip(answer, choices, strict=True)) if a != b), len(answer))
 
 
 class _Silent(Progress):
-    """Of a part that takes a second."""
+    """The progress of a part that takes a second: it says nothing."""
 
     def say(self, line: str, *, passing: bool = False, cost: bool = False) -> None:
         pass
