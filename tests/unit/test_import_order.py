@@ -78,7 +78,7 @@ def test_whatever_is_imported_from_a_module_is_there():
             return True
         file = file.with_suffix(".py") if file.with_suffix(".py").is_file() else file / "__init__.py"
         return (
-            re.search(rf"^(class |def |async def )?{name}\b|^    {name}\b", file.read_text(), re.MULTILINE) is not None
+            re.search(rf"^(\\S.*\\b|    ){name}\\b", file.read_text(), re.MULTILINE) is not None
         )
 
     missing = [
