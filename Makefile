@@ -1,6 +1,6 @@
 # make demo: build a real model and let it answer.   make test: prove that all of this works.
-# Both do all the set-up there is. `make setup PYTHON=python3.11` names the interpreter, if python3 is another version.
-PYTHON ?= python3
+# Both do all the set-up there is, with python3.11 where there is one; `make setup PYTHON=…` names another interpreter.
+PYTHON ?= $(or $(shell python3.11 -c '' 2>/dev/null && echo python3.11),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 THREE_AT_A_TIME := --numprocesses 3 --dist loadgroup --no-loadscope-reorder
@@ -11,6 +11,8 @@ RESULTS := artifacts/*/*/*/*/*/*
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 7))' 2>/dev/null || { echo "error: Python: $(PYTHON) is \
+	missing or too old; install Python 3.11 and its venv module, and name it: make setup PYTHON=python3.11" >&2; exit 1; }
 	@$(PYTHON) scripts/doctor.py --before-setup
 	$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python scripts/doctor.py --before-setup

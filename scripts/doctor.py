@@ -12,7 +12,6 @@ from pathlib import Path
 
 from hexport.doctor.finding import BAD, Finding, findings_json, table
 from hexport.doctor.host import look_at_host, package_index
-from hexport.progress import Progress
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 A_PACKAGE = "click==8.5.1"
@@ -42,6 +41,7 @@ def main() -> None:
 def installed(devices: Path, log: Path) -> list[Finding]:
     try:
         from hexport.doctor.installed import look_at_installed
+        from hexport.progress import Progress
 
         with Progress(log).library_output_in_log():
             return list(look_at_installed(devices))

