@@ -96,6 +96,7 @@ def shard_file(artifacts: str, program: ProgramKey, shard: int, n_shards: int) -
 
 
 def program_file(artifacts: str, program: ProgramKey) -> str:
+    """Return the file of a program that is built here."""
     return f"{artifacts}/{program.folder}/{program.target}/{MODES[program.mode].program_name}"
 
 
