@@ -49,6 +49,7 @@ localrules:
 
 
 rule all:
+    """Make all that the config asks for: programs, runs, evaluations, gates and the report."""
     default_target: True
     input:
         matrix.programs(build),
@@ -60,34 +61,40 @@ rule all:
 
 
 rule tokenizers:
+    """Make the tokenizer of every model, in each form that it can be had as."""
     input:
         matrix.tokenizers(build),
 
 
 rule quantize:
+    """Make the scales and zero points (quant_attrs.json) of every model and recipe."""
     input:
         matrix.quant_attrs(build),
 
 
 rule export:
+    """Make every program, and check the gates of the quantised models."""
     input:
         matrix.programs(build),
         evaluations.gates(build),
 
 
 rule bundle:
+    """Make the bundle of every program: all that an app team needs to run it."""
     input:
         bundles.bundles(build),
         evaluations.gates(build),
 
 
 rule run:
+    """Run every program on the prompts of its model, on each device."""
     input:
         matrix.runs(build),
         evaluations.gates(build),
 
 
 rule evaluate:
+    """Evaluate every model in floats, fake-quantised and on each device, and write a table of it."""
     input:
         evaluations.evaluations(build),
         evaluations.gates(build),
@@ -96,5 +103,6 @@ rule evaluate:
 
 
 rule report:
+    """Make a page of all evaluations and runs, and their table."""
     input:
         evaluations.reports(build),

@@ -4,6 +4,7 @@ def bundle_settings(wildcards):
 
 
 rule write_bundle:
+    """Write a bundle, as a folder and as an archive, from a program and its tokenizer."""
     input:
         program="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{mode}_llama_qnn.pte",
         manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{mode}_llama_qnn.pte.manifest.json",

@@ -10,6 +10,7 @@ def calibration_flags(wildcards):
 
 
 rule encode_calibration:
+    """Write the token ids that a model is calibrated on, from texts, chats or tasks and its tokenizer."""
     input:
         tokenizer="<artifacts>/{model}/tokenizer/tokenizer.json",
         tokenizer_config="<artifacts>/{model}/tokenizer/tokenizer_config.json",
@@ -34,6 +35,7 @@ rule encode_calibration:
 
 
 rule quantize_weights:
+    """Write weights.safetensors, the scales and codes of weights, from a checkpoint and calibration data."""
     input:
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
         config="<artifacts>/{model}/checkpoint/config.json",
@@ -60,6 +62,7 @@ rule quantize_weights:
 
 
 rule calibrate:
+    """Write quant_attrs.json, scales and zero points, from a checkpoint and calibration data."""
     input:
         weights=weights,
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",

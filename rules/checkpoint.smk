@@ -4,6 +4,7 @@ def checkpoint_files(wildcards):
 
 
 rule fetch:
+    """Download the file or the repository that a URI names."""
     output:
         artifact=kept_here("<artifacts>/downloads/{download}"),
         manifest=kept_here("<artifacts>/downloads/{download}.manifest.json"),
@@ -21,6 +22,7 @@ rule fetch:
 
 
 rule convert_checkpoint:
+    """Write the canonical checkpoint, model.safetensors and config.json, from a published one."""
     input:
         checkpoint_files,
     output:

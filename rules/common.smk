@@ -13,7 +13,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 
 def one_line_errors(function):
-    """Whatever a function raises ends Snakemake in one line: of the user's fault, or of where the trace of ours is."""
+    """End Snakemake in one line where a function raises: it tells the user's fault, or where the trace of ours is."""
 
     @functools.wraps(function)
     def wrapper(*args):
@@ -45,7 +45,7 @@ SHARED_FILES = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs
 
 
 def copies_of(folder):
-    """Where Snakemake puts its copies of what is in this folder of the storage, if there is one."""
+    """Return where Snakemake puts its copies of what is in this folder of the storage, if there is one."""
     if SHARED_FILES:
         return folder
     stored = workflow.modifier.path_modifier.apply_default_storage(folder)
@@ -69,23 +69,23 @@ build = load_build()
 
 
 def outermost(modifier):
-    """That of the workflow which takes this one as a module, maybe through others."""
+    """Return the modifier of the workflow which takes this one as a module, maybe through others."""
     return modifier if modifier.parent_modifier is None else outermost(modifier.parent_modifier)
 
 
 def kept_here(file):
-    """A file that no storage has: what the config names, and downloads. The jobs that read or write it run here."""
+    """Mark a file that no storage has: what the config names, and downloads. Jobs that read or write it run here."""
     return file if SHARED_FILES else local(file)
 
 
-# For commands, which Snakemake formats with the names of the outermost workflow before a job, and with ours in it.
+# Commands use it: Snakemake formats them with the names of the outermost workflow before a job, and with ours in it.
 here = SimpleNamespace(python=sys.executable, folder=FOLDER, devices=build.devices_file)
 outermost(workflow.modifier).globals["here"] = here
 
-# Variables of jobs, as no artifact depends on the place of the cache.
+# Jobs get the cache by variables, as no artifact depends on its place.
 if build.cache:
     os.environ |= {CACHE_FOLDER: os.path.abspath(build.cache), CACHE_LIMIT_GB: str(build.cache_gb)}
-# Calibration and evaluation compute on all of them, so only one such job runs at a time.
+# Calibration and evaluation compute on all cores, so only one such job runs at a time.
 ALL_CORES = workflow.resource_settings.cores or os.cpu_count()
 
 
@@ -122,13 +122,13 @@ ON_CLUSTER = workflow.resource_settings.nodes is not None
 # Beside a job on a node, there are the Snakemake that started it and the one that this one was started by.
 SNAKEMAKES_MB = 350 if ON_CLUSTER else 0
 
-# All that jobs need at one time; --resources mem_mb=… on the command line wins.
+# The memory that all jobs may need at one time; --resources mem_mb=… on the command line wins.
 if workflow.is_main_process and not ON_CLUSTER:
     workflow.global_resources.setdefault("mem_mb", resources.machine_mb(build))
 
 
 def needs(of):
-    """The resources of jobs, which ask for more memory after each attempt that failed, for lack of it maybe."""
+    """Return the resources of jobs, which ask for more memory after each attempt that failed, for lack of it maybe."""
     if not SHARED_FILES and not workflow.is_main_process:
         return {}  # they were asked for, by sizes which are not known here
     return {
@@ -139,7 +139,7 @@ def needs(of):
 
 
 def weights(wildcards):
-    """Of a recipe that asks for an algorithm."""
+    """Return the file of coded weights of a recipe that asks for an algorithm, in a list that is empty for others."""
     return matrix.weights(build, wildcards.model, wildcards.recipe)
 
 

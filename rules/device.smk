@@ -1,4 +1,4 @@
-# A device runs one program at a time, the phones of a SoC as many as they are.
+# A device runs one program at a time, and the phones of a SoC run as many as they are.
 SLOTS = device_slots(build.devices.values())
 for slot, count in SLOTS.items():
     workflow.register_resource(slot, count)
@@ -26,13 +26,14 @@ def run_settings(wildcards):
     return matrix.run_settings(build, place_of(wildcards))
 
 
-# Only to be there: that a gate is new, or was passed anew, is no reason to run again.
+# A gate only has to be there: that it is new, or was passed anew, is no reason to run again.
 def gate(wildcards):
     files = evaluations.gate(build, wildcards.model, wildcards.recipe, int(wildcards.context))
     return [ancient(file) for file in files]
 
 
 rule run_program:
+    """Write answers and speed, from a program and its tokenizer on a device."""
     input:
         gate,
         program=program,
@@ -54,7 +55,7 @@ rule run_program:
         code=code_digest("run_program.py", "emulator"),
     shell:
         # devices.yaml is neither an input nor a parameter: another serial number leaves what ran as it is.
-        # Snakemake sets it to `threads`, and OpenMP does not take 0.
+        # Snakemake sets OMP_NUM_THREADS to `threads`, and OpenMP does not take 0.
         "OMP_NUM_THREADS=1"
         " {here.python:q} {here.folder:q}/scripts/run_program.py"
         " --settings -"
@@ -67,8 +68,8 @@ rule run_program:
         " <<< {params.settings:q}"
 
 
-# Where the phones are, which is not on a node of a cluster. It waits for the phone and takes none of this machine's
-# cores.
+# This runs where the phones are, which is not on a node of a cluster. It waits for the phone and takes none of this
+# machine's cores.
 use rule run_program as run_on_phone with:
     wildcard_constraints:
         target=names(HTP_ARCH),

@@ -58,6 +58,7 @@ def qdq_needs(wildcards):
 
 
 rule evaluate_fp:
+    """Write fp.json, what the float32 decoder reaches on the tasks, from a checkpoint and its tokenizer."""
     input:
         task_files,
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
@@ -89,6 +90,7 @@ rule evaluate_fp:
 
 # This and its gates come before the lowering, which a bad recipe may not be worth.
 rule evaluate_qdq:
+    """Write qdq.json, what the fake-quantised decoder reaches on the tasks, from a checkpoint and its quant attrs."""
     input:
         task_files,
         weights=weights,
@@ -125,6 +127,7 @@ rule evaluate_qdq:
 
 
 rule check_gates:
+    """Write gates.json, if the figures of an evaluation pass the gates of the config."""
     input:
         figures="<artifacts>/{model}/{recipe}/evaluation/ctx{context}/qdq.json",
     output:
@@ -158,6 +161,7 @@ use rule check_gates as check_ready_gates with:
 
 
 rule evaluate_device:
+    """Write evaluation.json, what a device reaches on the tasks, from a program and its tokenizer."""
     input:
         task_files,
         gate,

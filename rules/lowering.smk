@@ -56,6 +56,7 @@ def program_needs(wildcards):
 
 
 rule lower_templates:
+    """Write the layer templates of one AR length, QNN ops without weights, from the sizes of a model."""
     input:
         config="<artifacts>/{model}/checkpoint/config.json",
     output:
@@ -78,6 +79,7 @@ rule lower_templates:
 
 
 rule compile_shard:
+    """Write a context binary of the HTP, from layer templates, a checkpoint and its quant attrs."""
     input:
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",
         config="<artifacts>/{model}/checkpoint/config.json",
@@ -109,6 +111,7 @@ rule compile_shard:
 
 
 rule assemble_program:
+    """Write a program (.pte), from its context binaries, its quant attrs and its tokenizer."""
     input:
         config="<artifacts>/{model}/checkpoint/config.json",
         quant_attrs="<artifacts>/{model}/{recipe}/quant_attrs.json",

@@ -42,7 +42,7 @@ def artifact_named(file):
 
 
 def note_failed(record):
-    """A filter of Snakemake's messages, which lets all pass."""
+    """Note the jobs that failed, as Snakemake's messages tell of them; as a filter, this lets all messages pass."""
     event = getattr(record, "event", None)
     if event is LogEvent.GROUP_ERROR:  # what follows tells of each of its jobs
         ids = frozenset(job["jobid"] for job in record.job_error_info)
@@ -66,7 +66,7 @@ logger.addFilter(note_failed)
 
 
 def jobs_of(*rules):
-    """Those of this build that are done, or were before it."""
+    """Return the jobs of these rules in this build that are done, or were before it."""
     waiting = set(workflow.dag.needrun_jobs())
     return [job for job in workflow.dag.jobs if job.rule.name.endswith(rules) and job not in waiting]
 
@@ -76,7 +76,7 @@ def quantised_as(job):
 
 
 def results():
-    """The programs that this build made or evaluated, each with its evaluations."""
+    """Yield the programs that this build made or evaluated, each with its evaluations."""
     evaluated, new = jobs_of("evaluate_device", "evaluate_phone"), set(workflow.dag.finished_jobs)
     made = {job.output.artifact: quantised_as(job) for job in jobs_of("assemble_program") if job in built_programs}
     made |= {job.input.program: quantised_as(job) for job in evaluated if job in new}

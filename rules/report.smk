@@ -1,4 +1,5 @@
 rule write_summary:
+    """Write summary.csv, a table of all phases side by side, from all evaluations."""
     input:
         evaluations.evaluations(build),
     output:
@@ -19,6 +20,7 @@ rule write_summary:
 
 
 rule write_report:
+    """Write index.html, a page of all programs and figures, from all evaluations and runs."""
     input:
         evaluations.evaluations(build),
         matrix.runs(build),

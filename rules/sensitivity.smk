@@ -1,5 +1,6 @@
-# Asked for by its path only: it helps to write a recipe, and nothing is made of it.
+# This is asked for by its path only: it helps to write a recipe, and nothing is made of it.
 rule sensitivity:
+    """Write sensitivity.yaml, the parts that are worth more bits, from a checkpoint and its quant attrs."""
     input:
         weights=weights,
         checkpoint="<artifacts>/{model}/checkpoint/model.safetensors",

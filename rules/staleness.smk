@@ -1,5 +1,4 @@
-"""Corrections of what Snakemake 9.27 reruns, all needed for `what is stale is rebuilt, nothing else is`, and of how it
-ends.
+"""This file corrects what Snakemake 9.27 reruns, so that what is stale is rebuilt and nothing else is, and how it ends.
 
 1. After each job, the jobs that wait for it are looked at again. Where it wrote the same bytes as before, and they have
    no reason of their own, they do not run. Snakemake alone decides once, before the first job.
@@ -72,7 +71,7 @@ async def update_needrun(dag, create_inventory=False):
 
 
 def damaged(dag, job):
-    """Outputs of a job that has not run which differ from their manifests. Those in a storage are not looked at."""
+    """Return outputs of a job that has not run which differ from their manifests. Those in a storage are left out."""
     if job not in damaged_outputs:
         damaged_outputs[job] = []
         for file in job.output if dag.workflow.is_main_process else []:

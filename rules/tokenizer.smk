@@ -9,6 +9,7 @@ def published_model(wildcards):
 
 
 rule extract_tokenizer:
+    """Write tokenizer.json and tokenizer_config.json, from a published tokenizer in any form."""
     input:
         published_tokenizer,
     output:
@@ -32,6 +33,7 @@ rule extract_tokenizer:
 
 
 rule copy_tokenizer_model:
+    """Copy the published tokenizer.model, SentencePiece's or tiktoken's, of a tokenizer."""
     input:
         published_model,
     output:
@@ -53,6 +55,7 @@ rule copy_tokenizer_model:
 
 
 rule write_tokenizer_bin:
+    """Write tokenizer.bin, the format of llama2.c, from a SentencePiece model."""
     input:
         model="<artifacts>/{model}/tokenizer/tokenizer.model",
     output:

@@ -1,7 +1,7 @@
-"""In a terminal, a live view of the jobs that run, in place of what Snakemake says of them.
+"""In a terminal, a live view shows the jobs that run, in place of what Snakemake says of them.
 
-It is not one of Snakemake's logger plugins: those are top-level packages of the Python environment, so a checkout that is
-not installed there would not start, and one of several that share it would have the view of another.
+It is not one of Snakemake's logger plugins: those are top-level packages of the Python environment, so a checkout that
+is not installed there would not start, and one of several that share it would have the view of another.
 """
 
 import logging
@@ -16,12 +16,12 @@ AS_TEXT = {"context": "ctx{}", "ar_len": "AR {}", "shard": "shard {}", "shards":
 
 
 class ViewHandler(logging.Handler):
-    """Tells the view of jobs. Snakemake's own handler gets warnings, errors and commands, and what is TOLD."""
+    """A view handler tells the view of jobs. Snakemake's own handler gets warnings, errors, commands, and TOLD."""
 
     def __init__(self, plain):
         super().__init__()
         self.plain = plain
-        self.executes = False  # it does not just unlock a folder, for one
+        self.executes = False  # whether jobs run: Snakemake may just unlock a folder, for one
         self.view = None
 
     def emit(self, record):
@@ -57,7 +57,7 @@ class ViewHandler(logging.Handler):
         shell.prefix(f"{JOB_PREFIX}export {IN_VIEW}=1; ")  # of jobs that run here
 
     def end(self, job):
-        """The line that a job leaves behind, if there is a view."""
+        """End a job in the view; return the line that it leaves behind, if there is a view."""
         ended = self.view and self.view.end(workflow.dag.jobid(job))
         return f"{ended.rule} {ended.of}: {ended.elapsed}" if ended else None
 
@@ -68,7 +68,7 @@ class ViewHandler(logging.Handler):
 
 
 def in_words(record):
-    """Of which model, recipe and so on a job is, or where it has none, its output."""
+    """Return which model, recipe and so on a job is for, or where it has none, its output."""
     words = [AS_TEXT.get(name, "{}").format(value) for name, value in record.wildcards.items()]
     return " ".join(words) or record.output[0]
 

@@ -73,7 +73,7 @@ def main(
 
 
 class _Interrupt:
-    """Ctrl-C while it is entered sets it, and does nothing else."""
+    """While an interrupt is entered, Ctrl-C sets it, and does nothing else."""
 
     is_set = False
 
@@ -89,7 +89,8 @@ class _Interrupt:
 
 
 def _device(devices: Path, name: str) -> Device | None:
-    """None for an emulator."""
+    """Return the phone of this name; None where the name is an emulator's. Raises HexportError where there is no such
+    device, or where its runner cannot talk."""
     known = read_devices(str(devices))
     if name not in known:
         raise HexportError(f"{devices}: there is no device {name!r}; known: {', '.join(known)}")
@@ -100,7 +101,7 @@ def _device(devices: Path, name: str) -> Device | None:
 
 
 def _lines(terminal: TextIO) -> Iterator[str]:
-    """What is typed, up to the end of input. Ctrl-C at the prompt tells how to end."""
+    """Yield what is typed, up to the end of input. Ctrl-C at the prompt tells how to end."""
     while True:
         print("> ", end="", file=terminal, flush=True)
         try:
@@ -116,7 +117,7 @@ def _lines(terminal: TextIO) -> Iterator[str]:
 
 
 def _answer(talk, prompt: str, terminal: TextIO) -> None:
-    """Print the answer as it comes, and how fast it was; or why there is none."""
+    """Print the answer as it comes, and how fast it was; or print why there is none."""
     try:
         generation = talk.answer(prompt, lambda piece: print(piece, end="", file=terminal, flush=True))
     except HexportError as error:

@@ -39,6 +39,8 @@ def main() -> None:
 
 
 def installed(devices: Path, log: Path) -> list[Finding]:
+    """Return findings on all that is installed; what libraries print goes to the log. Where a package is missing, this
+    is the one finding."""
     try:
         from hexport.doctor.installed import look_at_installed
         from hexport.progress import Progress

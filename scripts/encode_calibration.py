@@ -86,7 +86,7 @@ def _data(
     texts: dict[str, Path],
     inputs: dict[str, str],
 ) -> tuple[list[list[int]], dict]:
-    """Samples, and exactly what they are from."""
+    """Return the samples, and exactly what they are from."""
     if text:
         return text_samples(tokenizer, read_text(text)), _from_file("text", settings, inputs[text.name])
     if samples:

@@ -1,4 +1,4 @@
-"""Download what a URI names."""
+"""Download what a URI names: a file, or the files of a repository."""
 
 from pathlib import Path
 

@@ -26,6 +26,8 @@ UNITS = {"MB": 1_000_000, "GB": 1_000_000_000}
 
 
 class Megabytes(click.ParamType):
+    """A size is written as 130MB or 1.2GB, and read as a number of bytes."""
+
     name = "size"
 
     def convert(self, value: object, param, ctx) -> int:

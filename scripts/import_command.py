@@ -1,7 +1,7 @@
 """Make entries of config.yaml and devices.yaml from a command line of ExecuTorch's llama.py for Qualcomm chips.
 
-COMMAND is the whole command in quotes, or - for standard input. What is in the files already stays, comments too.
-A flag that hexport has nothing for is a line.
+COMMAND is the whole command in quotes, or - for standard input. What is in the files already stays, comments too. A
+line tells of each flag that hexport has nothing for.
 """
 
 import sys
@@ -45,7 +45,7 @@ def main(command: str, config: Path, devices: Path) -> None:
 
 
 def _check(config: str, devices: str, name: Path) -> None:
-    """Raises HexportError where one of the texts is not what its file may hold."""
+    """Check two texts; raise HexportError where one of them is not what its file may hold."""
     with tempfile.TemporaryDirectory() as folder:
         for file, text in (("config.yaml", config), ("devices.yaml", devices)):
             (Path(folder) / file).write_text(text, encoding="utf-8")
@@ -55,7 +55,8 @@ def _check(config: str, devices: str, name: Path) -> None:
 
 
 def _say_where(tokenizer: str, models: dict, config: Path) -> None:
-    """A tokenizer.bin is an artifact of a model."""
+    """Print how to make the tokenizer.bin of a tokenizer, which is an artifact of a model. Raises HexportError where no
+    model has this tokenizer."""
     for name, model in models.items():
         if (model or {}).get("tokenizer") == tokenizer:
             click.echo(f"now: .venv/bin/snakemake artifacts/{name}/tokenizer/tokenizer.bin")

@@ -34,7 +34,8 @@ def main(file: Path, as_document: bool) -> None:
 
 @contextlib.contextmanager
 def _silent_libraries() -> Iterator[None]:
-    """torch and QNN print while they load, some of it from native code and to stdout, where the report goes."""
+    """Discard what is printed. torch and QNN print while they load, some of it from native code and to stdout, where
+    the report goes."""
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
     null = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):

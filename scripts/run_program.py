@@ -67,7 +67,7 @@ def main(
 
 
 def _outputs(answers: list[dict]) -> str:
-    """Prompts and answers, under a line for each conversation where there are several."""
+    """Return prompts and answers, under a line for each conversation where there are several."""
     conversations = [list(said) for _, said in groupby(answers, key=itemgetter("conversation"))]
     lines = []
     for number, said in enumerate(conversations, 1):

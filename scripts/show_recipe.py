@@ -44,7 +44,7 @@ def main(name: str, file: Path) -> None:
 
 
 def _config_with(name: str, file: Path) -> Config:
-    """The config, with the built-in model of this name where config.yaml has none."""
+    """Return the config, with the built-in model of this name where config.yaml has none."""
     document = read_yaml(file)
     config = parse_config(document, str(file))
     if name in config.models:

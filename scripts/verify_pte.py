@@ -77,7 +77,7 @@ def main(
 def _prepared(
     program: Path, checkpoint: str, tokenizer: str | None, text: Path | None, folder: Path, progress: Progress
 ) -> tuple:
-    """What the program is compared with, the tokens that it reads, and how this host runs it."""
+    """Return what the program is compared with, the tokens that it reads, and how this host runs it."""
     from hexport.qnn_sdk import use_qnn_sdk
 
     use_qnn_sdk()

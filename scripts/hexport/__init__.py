@@ -1,3 +1,4 @@
-"""hexport: LLM checkpoints to ExecuTorch programs for the Hexagon NPU. Knows nothing of Snakemake."""
+"""hexport turns LLM checkpoints into ExecuTorch programs for the Hexagon NPU. This package knows nothing of
+Snakemake."""
 
 __version__ = "0.1.0"

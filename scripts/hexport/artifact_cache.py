@@ -1,4 +1,5 @@
-"""A cache of artifacts that users, checkouts and machines share: what one of them has made, the others copy.
+"""This module keeps a cache of artifacts that users, checkouts and machines share: what one of them has made, the
+others copy.
 
 An entry is a folder with the artifacts of one job and their manifests, named by a digest of all that the job depends
 on: its code, its inputs' SHA-256, its settings, and the versions of its packages. A copy counts where its bytes are
@@ -21,16 +22,17 @@ from hexport.provenance import atomic_path, manifest_path, part_beside
 
 FOLDER, LIMIT_GB = "HEXPORT_CACHE", "HEXPORT_CACHE_GB"  # environment variables of a job
 GB = 10**9
-MAX_MANIFEST = 10**8
+MAX_MANIFEST = 10**8  # bytes
 
 
 class Unusable(Exception):
-    """An entry that is damaged, or is that of another job."""
+    """This error says that an entry is damaged, or is that of another job."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """A job, as far as its artifacts depend on it. script: its path from scripts/. inputs: SHA-256 by name."""
+    """Work is a job, as far as its artifacts depend on it. `script` is its path from scripts/, `code` a digest of what
+    it runs, and `inputs` are SHA-256 by name."""
 
     script: str
     code: str
@@ -40,11 +42,12 @@ class Work:
 
     @property
     def key(self) -> str:
+        """Return the name of the job's entry, as hex digits."""
         facts = [self.script, self.code, self.inputs, self.params, self.versions]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def made(self, manifest: dict) -> bool:
-        """Whether a manifest is that of an artifact of this job."""
+        """Return whether a manifest is that of an artifact of this job."""
         versions = manifest.get("versions", {})
         return (manifest.get("code"), manifest.get("inputs"), manifest.get("params")) == (
             self.code,
@@ -55,7 +58,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Cache:
-    """root: the folder of all entries, on any file system that renames. limit_gb: what they may take together."""
+    """A cache has the folder of all entries as its `root`, on any file system that renames. `limit_gb` is what they may
+    take together, in GB of 10^9 bytes."""
 
     root: Path
     limit_gb: float
@@ -110,14 +114,14 @@ class Cache:
                 shutil.rmtree(entry, ignore_errors=True)
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
-        """When each entry was used last, and its bytes. Those that go meanwhile are left out."""
+        """Yield when each entry was used last, its bytes, and its folder. Those that go meanwhile are left out."""
         for entry in self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f]*"):
             with contextlib.suppress(OSError):
                 yield entry.stat().st_mtime, sum(file.stat().st_size for file in entry.iterdir()), entry
 
 
 def cache_of_environment() -> Cache | None:
-    """The cache that Snakemake names to its jobs, if the config has one."""
+    """Return the cache that Snakemake names to its jobs, or None where the config has none."""
     folder = os.environ.get(FOLDER)
     return Cache(Path(folder), float(os.environ[LIMIT_GB])) if folder else None
 
@@ -158,7 +162,7 @@ def _copy(source: Path, target: Path) -> str:
 
 
 def _opened(file: Path):
-    """No link is followed, and nothing waits for a pipe."""
+    """Open a file to read; raise Unusable for a link. Nothing waits for a pipe."""
     try:
         return os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Room for Python's call stack.
+"""This module makes room for Python's call stack.
 
 CPython 3.11 keeps frames in chunks of 16 KB. A call that does not fit in the last chunk maps a new one, and its return
 unmaps it. A loop whose calls happen to cross the end of a chunk does so each time: executorch's import, which reads a

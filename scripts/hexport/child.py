@@ -1,9 +1,9 @@
-"""Child processes, for native code that may crash or hang on what it gets. However one ends, its parent says so in one
-line.
+"""This module runs child processes, for native code that may crash or hang on what it gets. However one ends, its
+parent says so in one line.
 
 A child is a fresh interpreter: it shares neither memory nor threads nor the counters of native libraries with its
-parent. It gets its work pickled, and answers in JSON or bytes, as what it read may be anyone's. Its standard output
-and error are its parent's.
+parent. It gets its work pickled, and answers in JSON or bytes, as what it read may be anyone's. Its standard output and
+error are its parent's.
 """
 
 import ctypes
@@ -28,21 +28,22 @@ from hexport.progress import Progress
 SCRIPTS = Path(__file__).resolve().parents[1]
 START = "import sys; sys.path.insert(0, sys.argv[1]); from hexport.child import main; main(int(sys.argv[2]))"
 PR_SET_PDEATHSIG = 1
-IOLBF = 1  # of C's stdio.h: line by line
-LOOK_S = 0.5
+IOLBF = 1  # C's stdio.h has it: write line by line
+LOOK_S = 0.5  # seconds between two calls of `meanwhile`
 SILENCE_S = 3600.0  # a child that reports progress and says nothing for so long hangs
 
 
 class ChildError(HexportError):
-    """A child that ended without an answer."""
+    """This error says that a child ended without an answer, or said nothing in time."""
 
 
 class Child:
-    """A process that runs `work(connection, *arguments)`, where `connection` is the other end of `send` and `receive`.
+    """A child is a process that runs `work(connection, *arguments)`, where `connection` is the other end of `send` and
+    `receive`.
 
-    work is a function at the top of a module. Used as a context: outside, the process runs no more. what, advice: how
-    the one line begins and what it tells the user to do, where the child ends without an answer, or after `timeout`
-    seconds in all.
+    `work` is a function at the top of a module. The child is used as a context: outside, the process runs no more.
+    `what` and `advice` are how the one line begins and what it tells the user to do, where the child ends without an
+    answer, or does not end within `timeout` seconds in all.
     """
 
     def __init__(self, work: Callable, *arguments: object, what: str, advice: str, timeout: float = float("inf")):
@@ -63,13 +64,15 @@ class Child:
         self._process.wait()
 
     def send(self, value: object) -> None:
+        """Send a value, pickled. Raises ChildError where the child has ended."""
         try:
             self._connection.send(value)
         except (BrokenPipeError, ConnectionResetError):
             self._raise_end()
 
     def send_buffer(self, buffer: memoryview) -> None:
-        """Send bytes for `receive_buffer`; no copy of them is made on the way."""
+        """Send bytes for `receive_buffer`; no copy of them is made on the way. Raises ChildError where the child has
+        ended."""
         try:
             while buffer:
                 buffer = buffer[os.write(self._connection.fileno(), buffer) :]
@@ -77,7 +80,7 @@ class Child:
             self._raise_end()
 
     def receive(self, silence: float = float("inf"), meanwhile: Callable[[], None] | None = None) -> bytes:
-        """The next message, which has to come within `silence` seconds. Raises ChildError where none does.
+        """Return the next message, which has to come within `silence` seconds. Raises ChildError where none does.
 
         `meanwhile` is called every LOOK_S seconds until it comes, or the child ends.
         """
@@ -135,7 +138,8 @@ def main(descriptor: int) -> None:
 
 
 def _is_cut_off(descriptor: int) -> bool:
-    """Whether nobody has the other end of a connection any more, though there may be something to be received."""
+    """Return whether nobody has the other end of a connection any more, though there may be something to be
+    received."""
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(event & select.POLLHUP for _, event in poll.poll(0))
@@ -144,10 +148,11 @@ def _is_cut_off(descriptor: int) -> bool:
 def answer(
     function: Callable, *arguments: object, progress: Progress, what: str, advice: str, timeout: float = float("inf")
 ) -> object:
-    """What `function(progress, *arguments)` returns, as JSON, in a child whose progress is said here.
+    """Return what `function(progress, *arguments)` returns, as JSON, in a child whose progress is said here.
 
     Raises HexportError and OSError as the function does; ChildError where the child crashes, does not end within
-    `timeout` seconds in all, or says nothing for an hour; RuntimeError, with the child's trace, for any other error.
+    `timeout` seconds in all, or says nothing for an hour; MemoryError where it runs out of memory; RuntimeError, with
+    the child's trace, for any other error.
     """
     with Child(_answer, function, arguments, what=what, advice=advice, timeout=timeout) as child:
         while True:
@@ -193,7 +198,7 @@ def _answer(connection: Connection, function: Callable, arguments: tuple) -> Non
 
 
 class _Told(Progress):
-    """Progress that a parent is told."""
+    """A told progress sends what is said in a child to its parent."""
 
     def __init__(self, tell: Callable):
         super().__init__()

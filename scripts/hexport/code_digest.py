@@ -1,4 +1,5 @@
-"""Digests of code: what a script runs, so that a change of it makes the artifacts of that script stale.
+"""This module takes digests of code: of what a script runs, so that a change of it makes the artifacts of that script
+stale.
 
 They are taken of the syntax trees of the script and of all modules of this package that it reaches by imports, and of
 the versions of the other packages that these import.
@@ -42,7 +43,8 @@ DISTRIBUTIONS = {"google": "protobuf", "ruamel": "ruamel.yaml", "yaml": "PyYAML"
 
 @functools.cache
 def code_digest(script: str, device_kind: str | None = None) -> str:
-    """Digest of `scripts/<script>`, of every hexport module it reaches by imports, and of the packages they import.
+    """Return a digest of `scripts/<script>`, of every hexport module it reaches by imports, and of the packages they
+    import, as 16 hex digits.
 
     For a `device_kind`, what only the other kind of device needs is left out, and so is what only that reaches.
     Comments, docstrings, formatting and the version number do not count.
@@ -58,7 +60,8 @@ def code_digest(script: str, device_kind: str | None = None) -> str:
 
 @functools.cache
 def package_versions(script: str, device_kind: str | None = None) -> dict[str, str]:
-    """Versions of the packages that a script and the hexport modules it reaches import, by the names of the imports."""
+    """Return the versions of the packages that a script and the hexport modules it reaches import, by the names of the
+    imports."""
     packages = {
         package for path in _counted(script, device_kind) for package in _facts(path)["packages"]
     } - PACKAGES_NOT_COUNTED
@@ -66,7 +69,7 @@ def package_versions(script: str, device_kind: str | None = None) -> dict[str, s
 
 
 def import_closure(path: Path, left_out: frozenset[Path] = frozenset()) -> set[Path]:
-    """The file itself and all files of the package that it imports, at any depth and from any scope.
+    """Return the file itself and all files of the package that it imports, at any depth and from any scope.
 
     Nothing is followed into files that are left out.
     """
@@ -96,7 +99,7 @@ def _version(package: str) -> str:
 
 @functools.cache
 def _files(module: str) -> list[Path]:
-    """Files that `import module` runs: the module itself and the __init__ of every package above it."""
+    """Return the files that `import module` runs: the module itself and the __init__ of every package above it."""
     parts = module.split(".")
     bases = [SCRIPTS.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
     return [file for base in bases for file in (base / "__init__.py", base.with_suffix(".py")) if file.is_file()]
@@ -104,7 +107,7 @@ def _files(module: str) -> list[Path]:
 
 @functools.cache
 def _facts(path: Path) -> dict:
-    """`code`: digest of the file's code; `modules` of hexport that it imports, and other `packages`.
+    """Return `code`, a digest of the file's code; the `modules` of hexport that it imports; and other `packages`.
 
     They are kept, by the file's bytes and its place, for all processes and checkouts.
     """
@@ -117,7 +120,7 @@ def _facts(path: Path) -> dict:
 
 @functools.cache
 def _how() -> str:
-    """A word that stands for how facts are read."""
+    """Return a word that stands for how facts are read."""
     how = f"{sha256(Path(__file__))} {sys.version_info.major}.{sys.version_info.minor}"
     return hashlib.sha256(how.encode()).hexdigest()[:16]
 
@@ -142,7 +145,7 @@ def _imported(tree: ast.Module, path: Path) -> Iterator[str]:
 
 
 def _absolute(node: ast.ImportFrom, path: Path) -> str:
-    """Full name of the module that `from … import` names in the file `path`."""
+    """Return the full name of the module that `from … import` names in the file `path`."""
     if not node.level:
         return node.module or ""
     package = path.relative_to(SCRIPTS).parts[: -node.level]
@@ -150,7 +153,7 @@ def _absolute(node: ast.ImportFrom, path: Path) -> str:
 
 
 def _code(tree: ast.Module) -> str:
-    """The syntax tree as text, without what does not change what the code does."""
+    """Return the syntax tree as text, without what does not change what the code does."""
     tree.body = [node for node in tree.body if not _is_version(node)]
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:

@@ -1,4 +1,5 @@
-"""Errors a user can act on: one line that says what is wrong, where, and what to do. The trace goes to the log."""
+"""This module defines errors that a user can act on: one line that says what is wrong, where, and what to do. The trace
+goes to the log."""
 
 import errno
 import functools
@@ -14,17 +15,18 @@ import click
 from hexport.call_stack import with_room
 from hexport.job_process import end_with_snakemake
 
-LONGEST = 1500  # characters of a line
+LONGEST = 1500  # characters that a line has at most
 
 
 class HexportError(Exception):
-    """A fault in what the user gave us. Each of its lines is one fault: what, where, what to do.
+    """A HexportError is a fault in what the user gave us. Each of its lines is one fault: what, where, what to do.
 
     A line may quote data: what is not printable in it is escaped, so that it stays one line on any terminal.
     """
 
     @property
     def lines(self) -> list[str]:
+        """Return the lines, each printable and not too long."""
         return [printable(str(line)) for line in self.args]
 
     def __str__(self) -> str:
@@ -89,7 +91,8 @@ def report(error: BaseException, log: Path | None) -> list[str]:
 
 
 def _append_trace(error: BaseException, log: Path) -> None:
-    """A log that cannot be written, on a full disk for one, must not hide the error itself."""
+    """Append the trace of an error to a log. A log that cannot be written, on a full disk for one, must not hide the
+    error itself."""
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:

@@ -1,4 +1,5 @@
-"""What hexport takes from inside of executorch and torch: names that are not their interface, each in one place.
+"""This module holds what hexport takes from inside of executorch and torch: names that are not their interface, each in
+one place.
 
 Where another version lacks one, a line says which version hexport was tried with.
 """
@@ -21,7 +22,7 @@ SERIALIZE = "executorch.exir._serialize"
 
 
 def internal(module: str, name: str) -> Any:
-    """A name inside of executorch. Raises HexportError where this version has no such name."""
+    """Return what a name inside of executorch stands for. Raises HexportError where this version has no such name."""
     try:
         value: Any = importlib.import_module(module)
         for part in name.split("."):
@@ -34,11 +35,12 @@ def internal(module: str, name: str) -> Any:
 
 
 def tried_with() -> str:
+    """Return the end of a message, which says what version of executorch to install."""
     return f"hexport was tried with executorch {TRIED_WITH}: install that (`make setup`)"
 
 
 def program_of_flatbuffer(content: bytes) -> Any:
-    """The tables of a .pte (executorch.exir.schema.Program) without the segments behind them.
+    """Return the tables of a .pte (executorch.exir.schema.Program) without the segments behind them.
 
     The public `deserialize_pte_binary` reads the whole file, and puts gigabytes of segments into the program.
     """
@@ -46,11 +48,11 @@ def program_of_flatbuffer(content: bytes) -> Any:
 
 
 def program_pieces(program: Any, config: Any, files: dict[bytes, Path]) -> list[bytes | Path]:
-    """The content of a .pte in its order: bytes, and files in the places of the delegates' data.
+    """Return the content of a .pte in its order: bytes, and files in the places of the delegates' data.
 
-    program: emitted (executorch.exir.schema.Program) with the keys of `files` as the delegates' data, and changed here;
-    without data that methods change. config: the ExecutorchBackendConfig that it was emitted with. What is public takes
-    all data as bytes, and copies them.
+    `program` is emitted (executorch.exir.schema.Program) with the keys of `files` as the delegates' data, which are
+    changed here, and without data that methods change. `config` is the ExecutorchBackendConfig that it was emitted
+    with. What is public takes all data as bytes, and copies them.
     """
     file_backed = internal(f"{SERIALIZE}._cord", "FileBackedData")
     for data in program.backend_delegate_data:
@@ -70,12 +72,13 @@ def program_pieces(program: Any, config: Any, files: dict[bytes, Path]) -> list[
 
 
 def quantised_io_pass() -> Any:
-    """The pass that gives a program's inputs and outputs their dtypes of codes."""
+    """Return the pass that gives a program's inputs and outputs their dtypes of codes."""
     return internal(f"{QUALCOMM}._passes.build_quant_io", "BuildQuantIo")()
 
 
 def capture_passes() -> tuple[dict, Any]:
-    """The default passes of a QNN lowering, and the key among them of the pass that asks which I/O is quantised."""
+    """Return the default passes of a QNN lowering, and the key among them of the pass that asks which I/O
+    is quantised."""
     manager = internal(f"{QUALCOMM}._passes.qnn_pass_manager", "get_qnn_pass_manager_cls")()
     return manager.get_capture_program_passes(), internal(f"{QUALCOMM}._passes.tag_quant_io", "TagQuantIO")
 
@@ -89,7 +92,8 @@ def add_strategy(recipe: Any, strategy: Any) -> None:
 
 
 def op_builder(target: str) -> type:
-    """The class that builds the QNN op of an op (`aten.rms_norm.default`); executorch keeps it by that name alone."""
+    """Return the class that builds the QNN op of an op (`aten.rms_norm.default`); executorch keeps it by that name
+    alone."""
     module = f"{QUALCOMM}.builders.node_visitor_manager"
     builders = internal(module, "_node_visitor_dict")
     if target not in builders:
@@ -133,7 +137,7 @@ def graphs_compiled_when_run() -> Iterator[None]:
     compile_now = internal("torch.fx.graph_module", "GraphModule.recompile")
 
     class Compiled:
-        """What the code of one graph module gives it, until it is asked for."""
+        """A Compiled stands for what the code of one graph module gives it, until it is asked for."""
 
         def __init__(self, module: Any, name: str):
             self.module, self.name = weakref.ref(module), name

@@ -1,4 +1,5 @@
-"""SHA-256 of files. A large file that stays as it is is read once, by all processes of this user together."""
+"""This module takes the SHA-256 of files. A large file that stays as it is is read once, by all processes of this user
+together."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +11,8 @@ _cache = StatCache("sha256", least_bytes=65_536)
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes. Raises HexportError for what is no regular file, and OSError."""
+    """Return the SHA-256 of a file's bytes as hex digits. Raises HexportError for what is no regular file,
+    and OSError."""
     return _cache.value(path, _digest)
 
 

@@ -1,4 +1,5 @@
-"""Processes of this host: a job's ends with the Snakemake that started it, and what ended ones left may go."""
+"""This module looks after processes of this host: a job's ends with the Snakemake that started it, and what ended ones
+left may go."""
 
 import os
 import select
@@ -10,7 +11,8 @@ PARENT = "HEXPORT_SNAKEMAKE"  # environment variable of a job: the process that 
 
 
 def is_running(pid: int | str) -> bool:
-    """Whether a process of this host runs. One that has ended may still be listed: nobody has asked how it ended."""
+    """Return whether a process of this host runs. One that has ended may still be listed: nobody has asked how it
+    ended."""
     try:
         state = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

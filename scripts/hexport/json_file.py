@@ -1,4 +1,5 @@
-"""JSON from outside: configs, indexes, chats, headers. One reader, with limits, for all of it."""
+"""This module reads JSON from outside: configs, indexes, chats, headers. It is one reader, with limits, for
+all of it."""
 
 import json
 import math

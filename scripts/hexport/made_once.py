@@ -1,4 +1,5 @@
-"""Work that is done once, whoever wants it: a job waits for another one that makes the same, and takes its result."""
+"""This module lets work be done once, whoever wants it: a job waits for another one that makes the same, and takes its
+result."""
 
 import contextlib
 import errno
@@ -29,8 +30,8 @@ def made_once(
     """Yield whether the artifacts of a job, and their manifests, are there already; else the block makes them.
 
     They are where another job, of whatever Snakemake, made them in this place while this one waited for it; or where
-    the cache, if there is one, has them. What the block has made goes to the cache. script, inputs, params: as
-    `write_manifest` takes them. cached: false where these do not tell all that the artifacts follow from.
+    the cache, if there is one, has them. What the block has made goes to the cache. `script`, `inputs` and `params` are
+    as `write_manifest` takes them. `cached` is false where these do not tell all that the artifacts follow from.
     """
     name = os.path.relpath(script, SCRIPTS)
     work = Work(name, code_digest(name), inputs, params, package_versions(name))
@@ -61,7 +62,7 @@ def _beside(artifact: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path, progress: Progress) -> Iterator[bool]:
-    """Hold the lock of a file, which is there as long as somebody does. Yields whether another job had it before.
+    """Hold the lock of a file, which is there as long as somebody does. Yield whether another job had it before.
 
     The kernel frees it where a job ends, however it does. On a file system without locks, the job works all the same.
     """
@@ -87,7 +88,7 @@ def _opened(path: Path) -> int:
 
 
 def _lock(opened: int, path: Path, progress: Progress) -> bool:
-    """Lock an open file. Returns whether another job had the lock before."""
+    """Lock an open file. Return whether another job had the lock before."""
     try:
         fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -109,7 +110,7 @@ def _is_file(path: Path, opened: int) -> bool:
 
 
 def _are_of(work: Work, artifacts: Sequence[Path]) -> bool:
-    """Whether artifacts are those of a job, and whole."""
+    """Return whether artifacts are those of a job, and whole."""
     for artifact in artifacts:
         try:
             if damage(artifact) or not work.made(json.loads(manifest_path(artifact).read_bytes())):

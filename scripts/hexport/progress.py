@@ -1,4 +1,5 @@
-"""Progress of a long stage, on the terminal and as plain lines in a log; time and peak memory of every stage."""
+"""This module says how far a long stage is, on the terminal and as plain lines in a log, and takes the time and peak
+memory of every stage."""
 
 import contextlib
 import ctypes
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
-ENOUGH = 0.05  # of a job: by the speed of less, it promises nothing
+ENOUGH = 0.05  # part of a job; from the speed of less, nothing is promised
 IN_VIEW = "HEXPORT_IN_VIEW"  # environment variable of a job: a live view on the terminal shows what its log says
 END_OF_LOG = 4096  # bytes in which the last line that was said is looked for
 SAID = re.compile(r"\d\d:\d\d:\d\d (.+)")
@@ -21,7 +22,8 @@ BAR = re.compile(r" *\[#* *\] +(\d+%)")  # of the HTP compiler
 
 
 class Progress:
-    """Says what a job is doing and records what each stage cost.
+    """A progress says what a job is doing and records what each stage cost. `stages` has the cost of each stage by its
+    name, such as `{"seconds": 12.345, "peak_rss_mb": 678}`.
 
     Lines go to the log file and to stderr. Where stderr is a terminal, the steps of a stage overwrite one line there.
     Where a live view shows the log, steps and costs are in the log alone.
@@ -41,7 +43,8 @@ class Progress:
             self._file = open(log, "w", encoding="utf-8", buffering=1)  # noqa: SIM115 - lives as long as the job
 
     def say(self, line: str, *, passing: bool = False, cost: bool = False) -> None:
-        """Write one line; a passing line is overwritten by the next one on a terminal. cost: of what a stage took."""
+        """Write one line; a passing line is overwritten by the next one on a terminal. `cost` marks a line that says
+        what a stage took."""
         if self._file:
             self._file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
         if self._in_view and (passing or cost):
@@ -66,9 +69,8 @@ class Progress:
             self._file.writelines(f"| {line}\n" for line in text.splitlines())
 
     def follow_log(self) -> Iterator[str]:
-        """Give at each `next` what has come to the log since the one before, whoever wrote it, and without waiting for
-        more. A carriage return ends a line too. Without a log, nothing comes.
-        """
+        """Return an iterator that gives at each `next` what has come to the log since the one before, whoever wrote it,
+        and without waiting for more. A carriage return ends a line too. Without a log, nothing comes."""
         if self._file is None:
             return itertools.repeat("")
         log = open(self._file.name, encoding="utf-8", errors="replace")  # noqa: SIM115 - closed with the iterator
@@ -123,7 +125,7 @@ class Progress:
     ) -> Iterator[T]:
         """Iterate, saying `name: unit i of count, t s left` before each step, as soon as a speed is known.
 
-        costs: what each step takes in relation to the others; alike by default.
+        `costs` are what each step takes in relation to the others; they are alike by default.
         """
         announced = self._to_come.pop(name, None)
         costs = costs or [1.0] * count
@@ -138,7 +140,8 @@ class Progress:
             self._taken_s += time.perf_counter() - start
 
     def _left(self, announced: float | None, done: float, taken: float) -> str:
-        """Of a part that is `done` to this fraction and has taken so many seconds; empty while no speed is known."""
+        """Return the end of a step's line, for a part that is `done` to this fraction and has taken so many seconds. It
+        is empty while no speed is known."""
         own = taken / done * (1 - done) if done else None
         known, to_come = self._announced_s + (announced or 0.0) * done, sum(self._to_come.values())
         if known and known >= ENOUGH * (self._announced_s + (announced or 0.0) + to_come):
@@ -152,9 +155,8 @@ class Progress:
 
 
 def last_said(log: Path) -> str:
-    """The line that a job said last, with how far the HTP compiler's bar behind it is; empty where the last few
-    kilobytes of its log have none. Raises OSError where there is no such file.
-    """
+    """Return the line that a job said last, with how far the HTP compiler's bar behind it is; an empty text where the
+    last few kilobytes of its log have none. Raises OSError where there is no such file."""
     with open(log, "rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - END_OF_LOG))
         lines = re.split(r"[\r\n]", file.read().decode(errors="replace"))
@@ -168,13 +170,14 @@ def last_said(log: Path) -> str:
 
 
 def step_of(line: str) -> tuple[int, int] | None:
-    """(2, 18) of a line that says `layer 3 of 18`: the steps that are done, and all."""
+    """Return (2, 18) for a line that says `layer 3 of 18`: the steps that are done, and all. Return None for a line
+    without steps."""
     found = STEP.search(line)
     return (int(found[1]) - 1, int(found[2])) if found else None
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: `99 s`, `2 min` or `1.7 h`."""
+    """Return so many seconds in words: `42 s`, `5 min` or `2.5 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -188,9 +191,9 @@ def _flush() -> None:
 
 
 def peak_rss_mb() -> float:
-    """Peak resident memory of this process so far, in MB.
+    """Return the peak resident memory of this process so far, in MB.
 
-    Not getrusage's ru_maxrss, which a process inherits from the one that started it.
+    It is not getrusage's ru_maxrss, which a process inherits from the one that started it.
     """
     return _memory_mb("VmHWM")
 

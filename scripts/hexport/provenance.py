@@ -1,5 +1,5 @@
-"""What made an artifact: manifests, whether an artifact is still what its manifest says, and writes that are whole or
-absent."""
+"""This module tells what made an artifact: it writes manifests, checks whether an artifact is still what its manifest
+says, and writes files that are whole or absent."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ from hexport.file_hashes import sha256
 from hexport.job_process import is_running
 from hexport.regular_file import regular_file
 
-# What `fetch` writes of a repository: the files that it has put beside.
+# What `fetch` writes of a repository: a list of the files that it has put beside.
 LISTING = "download.json"
 KEYS = {"artifact", "sha256", "code", "inputs", "params", "versions", "stages"}
 
@@ -49,7 +49,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def part_beside(path: Path, remove: Callable[[Path], None]) -> Path:
-    """The name beside `path` under which this process makes it. What killed processes of this host left is removed."""
+    """Return the name beside `path` under which this process makes it. What killed processes of this host left is
+    removed."""
     prefix = f".{path.name}.{socket.gethostname()}."
     for left in path.parent.glob(f"{glob.escape(prefix)}*.part"):
         if not is_running(left.name.removeprefix(prefix).removesuffix(".part")):
@@ -70,12 +71,14 @@ def _flush(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write sorted, indented JSON. Raises ValueError on NaN or infinity, which no artifact may hold."""
+    """Write sorted, indented JSON, whole or not at all. Raises ValueError on NaN or infinity, which no artifact may
+    hold."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -84,10 +87,10 @@ def manifest_path(artifact: Path) -> Path:
 
 
 def damage(artifact: Path) -> str | None:
-    """How an artifact differs from its manifest, in words; None where it does not, and where it has no manifest.
+    """Return how an artifact differs from its manifest, in words; None where it does not, and where it has no manifest.
 
-    The files that `fetch` puts beside a listing have no manifests: the listing tells their SHA-256. It is damaged
-    where one of them is.
+    The files that `fetch` puts beside a listing have no manifests: the listing tells their SHA-256. It is damaged where
+    one of them is.
     """
     try:
         manifest = json.loads(manifest_path(artifact).read_bytes())
@@ -105,7 +108,7 @@ def damage(artifact: Path) -> str | None:
 
 
 def is_whole(artifact: Path) -> bool:
-    """Whether an artifact and its manifest are there and agree."""
+    """Return whether an artifact and its manifest are there and agree."""
     return artifact.is_file() and manifest_path(artifact).is_file() and not damage(artifact)
 
 
@@ -123,7 +126,8 @@ def _damage_of_listed(file: Path) -> str | None:
 
 
 def _listed(listing: Path) -> dict[str, dict]:
-    """File -> size and SHA-256; nothing of a listing that is damaged, which its own manifest tells."""
+    """Return size and SHA-256 of each file of a listing; nothing for one that is damaged, which its own
+    manifest tells."""
     try:
         return json.loads(listing.read_bytes())["files"]
     except (ValueError, RecursionError, TypeError, KeyError):
@@ -131,7 +135,8 @@ def _listed(listing: Path) -> dict[str, dict]:
 
 
 def verified(inputs: Mapping[str, Path | None]) -> dict[str, str]:
-    """SHA-256 of each input of a job, by name: what `write_manifest` takes. None stands for one that it has not got.
+    """Return the SHA-256 of each input of a job, by name: what `write_manifest` takes. None stands for one that the job
+    does not have.
 
     Raises HexportError where one is missing or differs from the manifest that lies beside it.
     """
@@ -156,11 +161,11 @@ def write_manifest(
 ) -> None:
     """Write `<artifact>.manifest.json`: what made the artifact, from what, with which versions, time and memory.
 
-    Several artifacts are those of one job. `script` is the path of its script, whose code, for a kind of device where
-    one is given, the manifest identifies;
-    `inputs` are SHA-256 by name, as `verified` gives them; `stages` maps a stage's name to {"seconds", "peak_rss_mb"}
-    (see `progress.Progress.stages`); `versions` are those of what is no Python package, and `facts` further top-level
-    keys of the stage at hand.
+    Several artifacts are those of one job. `script` is the path of its script. The manifest has a digest of that
+    script's code, for a kind of device where one is given. `inputs` are SHA-256 by name, as `verified` gives them, and
+    an entry of them is `"config.json": "9f86d081…"`. `stages` maps a stage's name to its cost
+    (`progress.Progress.stages`), as in `"calibrate": {"seconds": 12.345, "peak_rss_mb": 678}`. `versions` are those of
+    what is no Python package, and `facts` further top-level keys of the stage at hand.
     """
     name = os.path.relpath(script, SCRIPTS)
     own = {"hexport": __version__, "snakemake": metadata.version("snakemake")}

@@ -1,4 +1,4 @@
-"""Where the QNN libraries are: the HTP compiler and the x86-64 HTP emulator.
+"""This module finds the QNN libraries: the HTP compiler and the x86-64 HTP emulator.
 
 Without QNN_SDK_ROOT they come from the onnxruntime-qnn package, through a folder of links in the shape of Qualcomm's
 SDK. With QNN_SDK_ROOT set, that SDK is used.
@@ -48,7 +48,7 @@ def load_qnn_libraries() -> Path:
 
 
 def qnn_build_id() -> str:
-    """The build id that libQnnHtp.so reports, such as v2.49.40.…"""
+    """Return the build id that libQnnHtp.so reports, such as v2.49.40.…"""
     root = use_qnn_sdk()
     from executorch.backends.qualcomm.python.PyQnnManagerAdaptor import GetQnnSdkBuildId
 
@@ -56,7 +56,8 @@ def qnn_build_id() -> str:
 
 
 def packaged_sdk() -> Path:
-    """The SDK made of the onnxruntime-qnn package. Raises HexportError where that is not there, or another one."""
+    """Return the root of the SDK made of the onnxruntime-qnn package. Raises HexportError where that is not there, or
+    another version is."""
     try:
         version = metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
@@ -72,7 +73,7 @@ def packaged_sdk() -> Path:
 
 
 def _linked_sdk(package: Path) -> Path:
-    """A folder of links to the package's libraries and to the libc++ that they find relative to themselves."""
+    """Return a folder of links to the package's libraries and to the libc++ that they find relative to themselves."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = cache / "hexport" / f"qnn-{PACKAGE_VERSION}-{hashlib.sha256(str(package).encode()).hexdigest()[:12]}"
     libraries = root / HOST_LIBRARIES

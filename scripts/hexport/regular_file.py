@@ -1,4 +1,5 @@
-"""Files that a user or a download names, before they are opened: what is no regular file could block for ever."""
+"""This module checks files that a user or a download names, before they are opened: what is no regular file could block
+for ever."""
 
 import stat
 from pathlib import Path
@@ -27,7 +28,8 @@ def regular_file(path: Path) -> Path:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """Return the content of a regular file. Raises HexportError as `regular_file` does, and for more than `limit`."""
+    """Return the content of a regular file. Raises HexportError as `regular_file` does, and for more than `limit`
+    bytes."""
     size = regular_file(path).stat().st_size
     if size > limit:
         raise HexportError(

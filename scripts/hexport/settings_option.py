@@ -1,4 +1,4 @@
-"""The option --settings of the scripts: the projection of the config that a job depends on."""
+"""This module defines the option --settings of the scripts: the projection of the config that a job depends on."""
 
 import functools
 import json
@@ -8,7 +8,7 @@ import click
 
 
 class JsonObject(click.ParamType):
-    """A file, or `-` for standard input, that holds one JSON object.
+    """A JSON object is given as a file, or as `-` for standard input, that holds one.
 
     Settings come in a file since they can be longer than the words of a command line may be (128 kB on Linux).
     """

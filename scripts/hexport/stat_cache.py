@@ -1,4 +1,4 @@
-"""What was computed of files, kept in this user's cache folder.
+"""This module keeps what was computed of files, in this user's cache folder.
 
 A line of a cache file is a checksum of its rest, a key and a text. Lines are only ever added, each by one write, so
 processes may add at the same time and be killed in it: a damaged line counts as absent.
@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from hexport.errors import HexportError
 
-MAX_BYTES = 4_000_000  # of a cache file; of a larger one, the newer half is kept
+MAX_BYTES = 4_000_000  # the most of a cache file; of a larger one, the newer half is kept
 # A file that is written again within one tick of the file system's clock may keep the state that it had.
 TICK_S, SECONDS_TICK_S = 0.02, 2.0
 LINE = re.compile(rb"([0-9a-f]{8}) (([^\t\n]+)\t([^\n]*))\n")
@@ -25,20 +25,23 @@ SAFELY = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class TextCache:
-    """Texts of one line by keys of one line, which all processes of this user share in a file of this name."""
+    """A text cache holds texts of one line by keys of one line. All processes of this user share it in a file of this
+    name."""
 
     def __init__(self, name: str):
         self._name = name
         self._texts: dict[str, str] = {}
-        self._read: tuple[int, int] = 0, 0  # of the file: which it was, and how much of it has been read
+        self._read: tuple[int, int] = 0, 0  # which file it was, and how much of it has been read
 
     def get(self, key: str) -> str | None:
-        """The text that any process has put under this key."""
+        """Return the text that any process has put under this key; None where none has."""
         if key not in self._texts:
             self._load()
         return self._texts.get(key)
 
     def put(self, key: str, text: str) -> None:
+        """Put a text under a key, for all processes. Where the cache folder cannot be written to, only this process has
+        it."""
         rest = f"{key}\t{text}".encode()
         # The first end of line closes a line that a full disk has cut.
         line = b"\n%08x %s\n" % (zlib.crc32(rest), rest)
@@ -66,7 +69,7 @@ class TextCache:
 
 
 class StatCache:
-    """Texts of one kind, each computed of a file, by the state of that file.
+    """A stat cache holds texts of one kind, each computed of a file, by the state of that file.
 
     Those of files under `least_bytes` are sooner computed than looked up: only this process remembers them.
     """
@@ -76,7 +79,7 @@ class StatCache:
         self._own: dict[str, str] = {}
 
     def value(self, path: Path, compute: Callable[[BinaryIO], str]) -> str:
-        """`compute` of the open file, or what it was when any process computed it of the file in this state.
+        """Return `compute` of the open file, or what it was when any process computed it of the file in this state.
 
         Raises HexportError for what is no regular file, and OSError.
         """
@@ -104,7 +107,7 @@ def _key(state: os.stat_result) -> str:
 
 
 def user_cache() -> Path | None:
-    """$XDG_CACHE_HOME/hexport, with mode 0700; None where it is a link or another user's, or cannot be made."""
+    """Return $XDG_CACHE_HOME/hexport, with mode 0700; None where it is a link or another user's, or cannot be made."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return _private_folder(os.path.join(cache, "hexport")) if os.path.isabs(cache) else None
 
@@ -124,7 +127,8 @@ def _private_folder(path: str) -> Path | None:
 
 
 def _seconds_to_settle(state: os.stat_result) -> float:
-    """How long until any further write to the file is sure to give it another state; 0 where that is so already."""
+    """Return how long it is until any further write to the file is sure to give it another state; 0 where that is so
+    already."""
     whole_seconds = state.st_mtime_ns % 10**9 == 0 and state.st_ctime_ns % 10**9 == 0
     since = (time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns)) / 1e9
     return max(0.0, (SECONDS_TICK_S if whole_seconds else TICK_S) - since)

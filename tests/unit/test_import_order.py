@@ -77,7 +77,7 @@ def test_whatever_is_imported_from_a_module_is_there():
         if (file / name).is_dir() or (file / f"{name}.py").is_file():
             return True
         file = file.with_suffix(".py") if file.with_suffix(".py").is_file() else file / "__init__.py"
-        return re.search(rf"^(\S.*\b|    ){name}\b", file.read_text(), re.MULTILINE) is not None
+        return re.search(rf"^(\S.*\b|    |){name}\b", file.read_text(), re.MULTILINE) is not None
 
     missing = [
         f"{file.name}: {node.module}.{alias.name}"

@@ -1,4 +1,5 @@
-"""Where every artifact lies, as the patterns of the rules have it too."""
+"""This module tells where every artifact lies; the patterns of the rules spell the same paths. `artifacts` is the
+folder that the config's key of this name gives."""
 
 from typing import NamedTuple
 
@@ -6,7 +7,13 @@ from hexport.targets.modes import MODES
 
 
 class Place(NamedTuple):
-    """Where a program runs."""
+    """A place is a program and what it runs on. `context_length` counts tokens, and `device` is a name in devices.yaml,
+    or `phones` for whichever phone of the SoC is free.
+
+    `Place("stories110m", "16a8w", 128, "SM8650-emulator", "emulator", "hybrid")` is the hybrid program of stories110m
+    for the emulator of SM8650, run on the device `emulator`. Its results are below artifacts, in the folder
+    `stories110m/16a8w/ctx128/SM8650-emulator/emulator/hybrid`.
+    """
 
     model: str
     recipe: str
@@ -17,12 +24,16 @@ class Place(NamedTuple):
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """The folders of its results, one in the other, below that of artifacts."""
+        """Return the folders of the place's results, one in the other, below that of artifacts."""
         return self.model, self.recipe, context_folder(self.context_length), self.target, self.device, self.mode
 
 
 class ProgramKey(NamedTuple):
-    """A program to build."""
+    """A program key names a program to build. `context_length` counts tokens.
+
+    `ProgramKey("stories110m", "16a8w", 128, "SM8650", "hybrid")` is the program in
+    `stories110m/16a8w/ctx128/SM8650/hybrid_llama_qnn.pte` below artifacts.
+    """
 
     model: str
     recipe: str
@@ -32,16 +43,17 @@ class ProgramKey(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Below that of artifacts: of all programs with its recipe and context length."""
+        """Return the folder, below that of artifacts, of all programs with this model, recipe and context length."""
         return f"{self.model}/{self.recipe}/{context_folder(self.context_length)}"
 
 
 def context_folder(context_len: int) -> str:
+    """Return the name of the folder of all that has this context length, such as `ctx128`."""
     return f"ctx{context_len}"
 
 
 def download_file(artifacts: str, name: str) -> str:
-    """`name` is the `download_name` of a URI."""
+    """Return the file that a URI is downloaded to; `name` is its `download_name`."""
     return f"{artifacts}/downloads/{name}"
 
 
@@ -54,10 +66,12 @@ def checkpoint_config_file(artifacts: str, model: str) -> str:
 
 
 def tokenizer_file(artifacts: str, model: str, form: str = "tokenizer.json") -> str:
+    """Return a file of the model's tokenizer; `form` is its name, such as tokenizer.model."""
     return f"{artifacts}/{model}/tokenizer/{form}"
 
 
 def tokens_file(artifacts: str, model: str) -> str:
+    """Return the file of the token ids that a model is calibrated on."""
     return f"{artifacts}/{model}/calibration/tokens.json"
 
 
@@ -66,50 +80,59 @@ def quant_attrs_file(artifacts: str, model: str, recipe: str) -> str:
 
 
 def weights_file(artifacts: str, model: str, recipe: str) -> str:
+    """Return the file of the weights that are coded by calibration data."""
     return f"{artifacts}/{model}/{recipe}/weights.safetensors"
 
 
 def template_file(artifacts: str, program: ProgramKey, arch: str, ar_len: int) -> str:
-    """`arch` is the HTP architecture of the program's target, such as V75."""
+    """Return the file of a program's templates of one AR length. `arch` is the HTP architecture of the program's
+    target, such as V75."""
     return f"{artifacts}/{program.folder}/templates/{arch}/ar{ar_len}.json"
 
 
 def shard_file(artifacts: str, program: ProgramKey, shard: int, n_shards: int) -> str:
-    """`shard` counts from 1."""
+    """Return the file of a program's context binary. `shard` counts from 1."""
     return f"{artifacts}/{program.folder}/{program.target}/shards/{program.mode}/{shard}-of-{n_shards}.bin"
 
 
 def program_file(artifacts: str, program: ProgramKey) -> str:
+    """Return the file of a program that is built here."""
     return f"{artifacts}/{program.folder}/{program.target}/{MODES[program.mode].program_name}"
 
 
 def bundle_file(artifacts: str, program: ProgramKey) -> str:
-    """The archive; its folder lies beside it."""
+    """Return the archive of a program's bundle; the bundle's folder lies beside it."""
     name = f"{program.model}-{program.recipe}-{context_folder(program.context_length)}-{program.target}-{program.mode}"
     return f"{artifacts}/{program.folder}/{program.target}/bundles/{name}.tar"
 
 
 def fp_file(artifacts: str, model: str, context_len: int) -> str:
+    """Return the file of what the float model reaches on the evaluation tasks."""
     return f"{artifacts}/{model}/evaluation/{context_folder(context_len)}/fp.json"
 
 
 def qdq_file(artifacts: str, model: str, recipe: str, context_len: int) -> str:
+    """Return the file of what the fake-quantised model reaches on the evaluation tasks."""
     return f"{artifacts}/{model}/{recipe}/evaluation/{context_folder(context_len)}/qdq.json"
 
 
 def gates_file(artifacts: str, model: str, recipe: str, context_len: int) -> str:
+    """Return the file that says that the fake-quantised model passes its gates."""
     return f"{artifacts}/{model}/{recipe}/evaluation/{context_folder(context_len)}/gates.json"
 
 
 def evaluation_file(artifacts: str, place: Place) -> str:
+    """Return the file of what a program reaches on the evaluation tasks in a place."""
     return f"{artifacts}/{'/'.join(place.folders)}/evaluation.json"
 
 
 def ready_gates_file(artifacts: str, place: Place) -> str:
+    """Return the file that says that a ready program passes its gates in a place."""
     return f"{artifacts}/{'/'.join(place.folders)}/gates.json"
 
 
 def result_file(artifacts: str, place: Place) -> str:
+    """Return the file of a program's answers in a place, and how fast they were."""
     return f"{artifacts}/{'/'.join(place.folders)}/result.json"
 
 

@@ -1,11 +1,11 @@
-"""What bundles of programs depend on."""
+"""This module says which bundles of programs are made, and what each of them depends on."""
 
 from hexport.build.artifacts import ProgramKey, bundle_file
 from hexport.build.matrix import as_settings, programs_to_build
 from hexport.config.settings import Config, Model, built_in_models
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
 
-# Of the built-in checkpoints' weights, as their publishers name them.
+# The licences of the built-in checkpoints' weights, as their publishers name them.
 APACHE = "Apache License 2.0"
 LICENCES = {
     "stories110m": "MIT License (karpathy/tinyllamas)",
@@ -19,11 +19,13 @@ LICENCES = {
 
 
 def bundles(config: Config) -> list[str]:
-    """The archive of each program that `export` builds."""
+    """Return the archive of the bundle of each program that `snakemake export` builds."""
     return [bundle_file(config.artifacts, program) for program in programs_to_build(config)]
 
 
 def bundle_settings(config: Config, program: ProgramKey) -> str:
+    """Return the settings of `write_bundle`: names, the first prompt, sizes and the licence. Raises HexportError where
+    the model does not have this context length."""
     spec = config.models[program.model]
     sizes = spec.sizes(program.context_length)
     return as_settings(
@@ -39,6 +41,6 @@ def bundle_settings(config: Config, program: ProgramKey) -> str:
 
 
 def licence(model: Model) -> str | None:
-    """Of the weights, where they are the built-in ones; None where nobody said it."""
+    """Return the licence of a model's weights, where they are the built-in ones; None where it is not known."""
     built_in = built_in_models().get(model.name, {})
     return LICENCES.get(model.name) if built_in.get("checkpoint") == model.checkpoint else None

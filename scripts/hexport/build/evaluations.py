@@ -1,4 +1,4 @@
-"""What to evaluate, to gate and to report, and what each of these files depends on."""
+"""This module says what to evaluate, to gate and to report, and what each of these files depends on."""
 
 from hexport.build.artifacts import (
     Place,
@@ -31,8 +31,8 @@ from hexport.targets.modes import MODES
 
 
 def evaluations(config: Config) -> list[str]:
-    """All phases of every model that has `evaluation`, on every emulator of a SoC that is exported for and once on the
-    phones of each."""
+    """Return the files of all phases of every model that has `evaluation`: the float model, the fake-quantised ones,
+    and the programs on every emulator of a SoC that is exported for and once on the phones of each."""
     evaluated = _evaluated(config)
     built = [model for model in evaluated if model.pre_gen_pte is None]
     compared = [model for model in evaluated if model.has_float_model]
@@ -48,7 +48,7 @@ def evaluations(config: Config) -> list[str]:
 
 
 def gates(config: Config) -> list[str]:
-    """The gates of every model that has some."""
+    """Return the files that say that quantised models pass their gates, of every model that has some."""
     return [
         file
         for model in config.models.values()
@@ -58,7 +58,8 @@ def gates(config: Config) -> list[str]:
 
 
 def gate(config: Config, model: str, recipe: str, context_len: int) -> list[str]:
-    """The file that says that the recipe's quantised model passes the model's gates; none where there are no gates."""
+    """Return the file that says that the recipe's quantised model passes the model's gates. The list is empty where
+    there are no gates, and for ready programs."""
     spec = config.models[model]
     if spec.pre_gen_pte is not None or not _thresholds(spec):
         return []
@@ -66,7 +67,7 @@ def gate(config: Config, model: str, recipe: str, context_len: int) -> list[str]
 
 
 def ready_gates(config: Config) -> list[str]:
-    """The gates of ready programs, which only a device can tell the figures of."""
+    """Return the files that say that ready programs pass their gates, whose figures only a device can tell."""
     return [
         ready_gates_file(config.artifacts, place)
         for model in _evaluated(config)
@@ -76,17 +77,18 @@ def ready_gates(config: Config) -> list[str]:
 
 
 def summary_files(config: Config) -> list[str]:
-    """The table of all evaluations, if there are any."""
+    """Return the file of the table of all evaluations, if there are any."""
     return [summary_file(config.artifacts)] if any(_evaluated(config)) else []
 
 
 def reports(config: Config) -> list[str]:
-    """The page of all evaluations and runs, and their table if there are evaluations."""
+    """Return the file of the page of all evaluations and runs, and that of their table if there are evaluations."""
     return [report_file(config.artifacts), *summary_files(config)]
 
 
 def float_model(config: Config, model: str, recipe: str, context_len: int) -> dict[str, str]:
-    """What a program is compared with, by the scripts' names of it; a ready one, with the float model or nothing."""
+    """Return the files that a program is compared with, by the scripts' names of them. A ready program is compared with
+    the float model alone, or with nothing: then the dict is empty."""
     spec = config.models[model]
     if not spec.has_float_model:
         return {}
@@ -102,32 +104,35 @@ def float_model(config: Config, model: str, recipe: str, context_len: int) -> di
 
 
 def evaluation_files(config: Config, model: str) -> list[str]:
-    """The files of the model's evaluation tasks: local texts, and trusted task files with their parts."""
+    """Return the files of the model's evaluation tasks: local texts, and trusted task files with their parts."""
     return task_files(config, (config.models[model].evaluation or {}).get("tasks", []))
 
 
 def task_options(config: Config, model: str) -> list[str]:
-    """Options that hand the local texts among them to the scripts."""
+    """Return the words of the options that hand the local texts among the tasks to the scripts."""
     names = (config.models[model].evaluation or {}).get("tasks", [])
     return [word for name, file in local_texts(config, names).items() for word in ("--local", f"{name}={file}")]
 
 
 def fp_settings(config: Config, model: str, context_len: int) -> str:
-    """Raises HexportError where the model has no `evaluation`, or not this context length."""
+    """Return the settings of `evaluate_fp`. Raises HexportError where the model has no `evaluation`, or not this
+    context length."""
     return as_settings(_data_in_windows(config, model, context_len))
 
 
 def qdq_settings(config: Config, model: str, recipe: str, context_len: int) -> str:
-    """Raises HexportError where the model has no `evaluation`, or not this context length."""
+    """Return the settings of `evaluate_qdq`. Raises HexportError where the model has no `evaluation`, or not this
+    context length."""
     data = _data_in_windows(config, model, context_len)
     return as_settings({**data, "recipe_spec": config.recipes[recipe], "recipe": recipe})
 
 
 def device_settings(config: Config, place: Place) -> str:
-    """Raises HexportError where the device cannot run such a program, or the model has no `evaluation`.
+    """Return the settings of `evaluate_device`.
 
-    `graph` is the one wanted: in mode kv, there is one only. The windows are those of the program's context length;
-    a ready one that is compared must have the model's.
+    `graph` names the graph that is wanted; a program of mode kv has only one. The windows are those of the program's
+    context length; a ready program that is compared must have the model's. Raises HexportError where the device cannot
+    run such a program, or the model has no `evaluation`.
     """
     devices_at(config.devices, place.device, place.target)
     spec = config.models[place.model]
@@ -147,7 +152,8 @@ def device_settings(config: Config, place: Place) -> str:
 
 
 def gate_settings(config: Config, model: str) -> str:
-    """Raises HexportError where the model has no gates."""
+    """Return the settings of `check_gates`: the thresholds of the model's gates. Raises HexportError where
+    it has none."""
     thresholds = _thresholds(config.models[model])
     if not thresholds:
         raise HexportError(f"models.{model}.evaluation: no gate is set; set {' or '.join(GATES)}")
@@ -155,22 +161,22 @@ def gate_settings(config: Config, model: str) -> str:
 
 
 def summary_settings(config: Config) -> str:
+    """Return the settings of `write_summary`: the places of all that is evaluated."""
     return as_settings(_evaluated_places(config))
 
 
 def report_settings(config: Config) -> str:
+    """Return the settings of `write_report`: the places of all that is evaluated or run, and the programs to list."""
     runs = run_places(config)
     built = [place for place in runs if config.models[place.model].pre_gen_pte is None]
-    of_runs = [ProgramKey(*place[:4], place.mode) for place in built]  # an emulator's are not exported for
+    of_runs = [ProgramKey(*place[:4], place.mode) for place in built]  # `export` builds none for emulators
     programs = list(dict.fromkeys([*programs_to_build(config), *of_runs]))
     return as_settings({**_evaluated_places(config), "runs": runs, "programs": programs})
 
 
 def _evaluated_places(config: Config) -> dict:
-    """`evaluations`: places of programs, and the phases besides `device` whose figures are to be had.
-
-    What is evaluated without a device has one, in no place.
-    """
+    """Return `evaluations`: each is a place, followed by the phases besides `device` whose figures are to be had. A
+    model that no device evaluates has empty texts as target, device and mode."""
     found = []
     for model in _evaluated(config):
         on_devices = places(config, model)
@@ -187,7 +193,7 @@ def _evaluated(config: Config) -> list[Model]:
 
 
 def _versions(config: Config, model: Model) -> list[tuple[str, int]]:
-    """Recipe and context length of each quantised model that is made of a model."""
+    """Return the recipe and context length of each quantised model that is made of a model."""
     return [(recipe, context_len) for recipe in used_recipes(config, model) for context_len in model.context_lens]
 
 
@@ -196,9 +202,10 @@ def _data_in_windows(config: Config, model: str, context_len: int) -> dict:
 
 
 def _data(config: Config, model: str) -> dict:
-    """What all phases score, in windows of the context length: the same tokens behind the same context in each.
+    """Return what all phases score: the same tokens behind the same context in each, in windows of the context length.
 
-    `trusted` are the files of those tasks that the user lets run code, by name.
+    `trusted` maps the names of those tasks that the user lets run code to their files. Raises HexportError where the
+    model has no `evaluation`.
     """
     spec = config.models[model]
     if spec.evaluation is None:
@@ -208,6 +215,6 @@ def _data(config: Config, model: str) -> dict:
 
 
 def _thresholds(model: Model) -> dict[str, float]:
-    """Threshold of each gate that is set."""
+    """Return the threshold of each gate that is set."""
     values = {key: (model.evaluation or {}).get(key) for key in GATES}
     return {key: float(value) for key, value in values.items() if value is not None}

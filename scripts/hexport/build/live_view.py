@@ -1,7 +1,7 @@
-"""A view of the jobs that run, at the foot of a terminal, redrawn every second.
+"""The live view shows the jobs that run, at the foot of a terminal, and is redrawn every second.
 
 What this process and those it starts write to stdout and stderr goes through a pipe and appears above the view, in
-full, so nobody breaks it.
+full, so no output breaks the view.
 """
 
 import atexit
@@ -32,7 +32,9 @@ BAR_WIDTH = 12
 
 @dataclass
 class RunningJob:
-    """A job and what its log said last. log: its own file, which a job on another machine writes, too."""
+    """A running job is shown with what its log said last. `of` says in words which model, recipe and so on it is about,
+    `log` is its own file, which a job on another machine writes, too, and `since` is in seconds of the monotonic clock.
+    """
 
     rule: str
     of: str
@@ -60,11 +62,13 @@ class RunningJob:
 
     @property
     def elapsed(self) -> str:
+        """Return the time since the job began, as 02:05 or 1:02:05."""
         return _clock(self.since)
 
 
 class LiveView:
-    """The jobs that run and how many of `total` are done, from when it is made until `close`. stderr is a terminal."""
+    """A live view shows the jobs that run, and how many of `total` are done, from when it is made until `close`. stderr
+    must be a terminal."""
 
     def __init__(self, total: int):
         self.done, self.total = 0, total
@@ -124,7 +128,7 @@ class LiveView:
         _print(console, decoder, [rest] if rest else [])
 
     def _written(self, timeout_s: float) -> bytes | None:
-        """What is written within this time; None where the view is closed and all is read."""
+        """Return the bytes that are written within this time; None where the view is closed and all is read."""
         ready = select.select([self._output, self._closing], [], [], max(0.0, timeout_s))[0]
         if self._output in ready and (piece := os.read(self._output, PIECE)):
             return piece
@@ -152,7 +156,7 @@ class LiveView:
 
 class _Console(Console):
     def show_cursor(self, show: bool = True) -> bool:
-        """The cursor stays: a process that is killed or stopped could not bring it back."""
+        """Never hide the cursor: a process that is killed or stopped could not bring it back."""
         return False
 
 
@@ -167,5 +171,5 @@ def _print(console: Console, decoder: AnsiDecoder, lines: list[bytes]) -> None:
 
 
 def _clock(since: float) -> str:
-    """The time since then, as 02:05 or 1:02:05."""
+    """Return the time since then, as 02:05 or 1:02:05."""
     return str(timedelta(seconds=int(time.monotonic() - since))).removeprefix("0:")

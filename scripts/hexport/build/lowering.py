@@ -1,4 +1,4 @@
-"""How a program is made: its templates and shards, and what each of these jobs depends on."""
+"""This module says which templates and shards a program is made from, and what each of these jobs depends on."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ from hexport.targets.target import target_named
 
 
 def templates(config: Config, program: ProgramKey) -> list[str]:
-    """The files of a program's templates, one of each AR length, which all SoCs of an HTP architecture share."""
+    """Return the files of a program's templates, one of each AR length, which all SoCs of an HTP architecture share."""
     arch, lengths = target_named(program.target).htp_arch, _shard_settings(config, program)["ar_lengths"].values()
     return [template_file(config.artifacts, program, arch, ar_len) for ar_len in sorted(set(lengths))]
 
 
 def shards(config: Config, program: ProgramKey) -> list[str]:
-    """The files of a program's context binaries, in order."""
+    """Return the files of a program's context binaries, in order."""
     count = n_shards(config, program)
     return [shard_file(config.artifacts, program, shard, count) for shard in range(1, count + 1)]
 
@@ -37,8 +37,8 @@ def check_shard(config: Config, program: ProgramKey, number: int, count: int) ->
 
 
 def n_shards(config: Config, program: ProgramKey) -> int:
-    """Raises HexportError where it is `auto` and the sizes of the model are not known yet, and where one of so many
-    shards is more than the HTP addresses."""
+    """Return the number of a program's shards. Raises HexportError where it is `auto` and the sizes of the model are
+    not known yet, and where one of so many shards is more than the HTP addresses."""
     count = config.models[program.model].num_sharding
     try:
         build = build_of(config, program)
@@ -58,7 +58,7 @@ def n_shards(config: Config, program: ProgramKey) -> int:
 
 
 def short_of_memory(config: Config) -> Iterator[str]:
-    """One line for each program of which a job may need more memory than there is, with what would help."""
+    """Yield one line for each program of which a job may need more memory than there is, with what would help."""
     there_is = machine_mb(config)
     for program in programs_to_build(config):
         try:
@@ -77,6 +77,7 @@ def short_of_memory(config: Config) -> Iterator[str]:
 
 
 def template_settings(config: Config, recipe: str, context_len: int, arch: str, ar_len: int) -> str:
+    """Return the settings of `lower_templates`."""
     return as_settings(
         {
             "arch": arch,
@@ -90,19 +91,21 @@ def template_settings(config: Config, recipe: str, context_len: int, arch: str, 
 
 
 def shard_settings(config: Config, program: ProgramKey, count: int) -> str:
-    """Raises HexportError as `program_settings` does."""
+    """Return the settings of `compile_shard`. Raises HexportError as `program_settings` does."""
     return as_settings({**_shard_settings(config, program), "num_sharding": count})
 
 
 def program_settings(config: Config, program: ProgramKey) -> str:
-    """Raises HexportError where the target cannot run the recipe, or the mode does not fit the context."""
+    """Return the settings of `assemble_program`. Raises HexportError where the target cannot run the recipe, or the
+    mode does not fit the context."""
     sizes = config.models[program.model].sizes(program.context_length)
     keys = {key: sizes[key] for key in MODES[program.mode].keys if key != "num_sharding"}
     return as_settings({**_shard_settings(config, program), "mode": program.mode, **keys})
 
 
 def _shard_settings(config: Config, program: ProgramKey) -> dict[str, Any]:
-    """Of the mode, only the AR lengths count: a lookahead step of another shape is compiled alike."""
+    """Return what all shards of a program depend on. Of the mode, only the AR lengths count: a lookahead step of
+    another shape is compiled alike."""
     spec, mode = config.models[program.model], MODES[program.mode]
     sizes, recipe = spec.sizes(program.context_length), config.recipes[program.recipe]
     if mode.looks_ahead:

@@ -1,7 +1,8 @@
-"""What to build, and what each artifact depends on.
+"""This module says what to build, and what each artifact depends on.
 
-A `…_settings` function is the projection of the config that one artifact depends on, as one JSON text with sorted
-keys: it is what a script is given, and a change of it is what makes the artifact stale. Nothing else belongs in it.
+A `…_settings` function returns the projection of the config that one artifact depends on, as one JSON text with sorted
+keys. The artifact's script reads it, and a change of it makes the artifact stale, so nothing else belongs in it.
+`calibrate`, for one, gets `{"model": "stories110m", "recipe": "16a8w", "recipe_spec": {"activation_bits": 16, …}}`.
 """
 
 import json
@@ -39,7 +40,7 @@ from hexport.targets.target import target_named
 
 
 def tokenizers(config: Config) -> list[str]:
-    """Every model's tokenizer, in all forms that its source is known to have."""
+    """Return the files of every model's tokenizer, in all forms that its source is known to have."""
     return [
         tokenizer_file(config.artifacts, name, form)
         for name, model in config.models.items()
@@ -48,7 +49,8 @@ def tokenizers(config: Config) -> list[str]:
 
 
 def quant_attrs(config: Config) -> list[str]:
-    """Those of every model that has no ready programs, for each of its recipes."""
+    """Return the quant attrs of every model that has no ready programs, for each of its recipes that some
+    SoC can run."""
     return [
         quant_attrs_file(config.artifacts, name, recipe)
         for name, model in config.models.items()
@@ -58,20 +60,21 @@ def quant_attrs(config: Config) -> list[str]:
 
 
 def weights(config: Config, model: str, recipe: str) -> list[str]:
-    """The file of the weights that are coded by calibration data; none where the recipe asks for no algorithm."""
+    """Return the file of the weights that are coded by calibration data. The list is empty where the recipe asks for no
+    algorithm."""
     if not recipe_from(config.recipes[recipe], recipe).is_searched:
         return []
     return [weights_file(config.artifacts, model, recipe)]
 
 
 def programs(config: Config) -> list[str]:
-    """Those to build: every model that has no ready ones, for every SoC with every recipe that it can run, in every
-    context length and mode."""
+    """Return the file of each of the `programs_to_build`."""
     return [program(config, each) for each in programs_to_build(config)]
 
 
 def programs_to_build(config: Config) -> list[ProgramKey]:
-    """As `programs` says."""
+    """Return the programs of every model that has no ready ones, for every SoC with every recipe that it can run, in
+    every context length and mode."""
     return [
         ProgramKey(name, recipe, context_len, soc, mode)
         for name, model in config.models.items()
@@ -84,7 +87,8 @@ def programs_to_build(config: Config) -> list[ProgramKey]:
 
 
 def recipes_on(config: Config, model: Model, soc: str) -> list[str]:
-    """Those of the model's recipes that the SoC can run. The only one can be run everywhere (`check_config`)."""
+    """Return those of the model's recipes that the SoC can run. A model's only recipe runs on every SoC, as
+    `check_config` refuses any other."""
     if len(model.recipes) == 1:
         return model.recipes
     unfit = unfit_recipes(config, model, soc)
@@ -92,30 +96,32 @@ def recipes_on(config: Config, model: Model, soc: str) -> list[str]:
 
 
 def used_recipes(config: Config, model: Model) -> list[str]:
-    """Those of the model's recipes that some SoC of the config can run."""
+    """Return those of the model's recipes that some SoC of the config can run."""
     used = {name for soc in config.socs for name in recipes_on(config, model, soc)}
     return [name for name in model.recipes if name in used]
 
 
 def program(config: Config, wanted: ProgramKey) -> str:
-    """The file of a program. Raises HexportError where a model's ready programs lack the mode."""
+    """Return the file of a program, built or ready. Raises HexportError where a model's ready programs lack
+    the mode."""
     if folder := config.models[wanted.model].pre_gen_pte:
         return ready_program(folder, wanted.mode)
     return program_file(config.artifacts, wanted)
 
 
 def runs(config: Config) -> list[str]:
+    """Return the result of each of the `run_places`."""
     return [result_file(config.artifacts, place) for place in run_places(config)]
 
 
 def run_places(config: Config) -> list[Place]:
-    """Every model that has prompts, wherever its programs run."""
+    """Return the places of every model that has prompts, wherever its programs run."""
     return [place for model in config.models.values() if model.conversations for place in places(config, model)]
 
 
 def places(config: Config, model: Model) -> list[Place]:
-    """The model's programs, in every mode, on every emulator of a SoC that is exported for, and once on the phones of
-    each."""
+    """Return the places of the model's programs, in every mode, on every emulator of a SoC that is exported for, and
+    once on the phones of each."""
     return [
         Place(model.name, recipe, context_len, target, device, mode)
         for device, target in stations(_devices(config))
@@ -126,8 +132,8 @@ def places(config: Config, model: Model) -> list[Place]:
 
 
 def left_out(config: Config) -> Iterator[str]:
-    """Why a model is not in `quantize` and `export`, or a device of a SoC that is exported for not in `run`, or what is
-    made with one of a model's recipes not for a SoC."""
+    """Yield a line for each model that is not in `quantize` and `export`, for each device of a SoC that is exported for
+    but not in `run`, and for each recipe of a model that some SoC cannot run. Each line says why."""
     for model in config.models.values():
         if model.pre_gen_pte is not None:
             yield f"model {model.name} is left out of quantize and export: it runs the programs in {model.pre_gen_pte}"
@@ -147,14 +153,15 @@ def _devices(config: Config) -> list[Device]:
 
 
 def calibration_files(config: Config, model: str) -> list[str]:
-    """The files that a model is calibrated on, also as texts or definitions of its tasks."""
+    """Return the files that a model is calibrated on, also the texts and definitions of its tasks."""
     data = config.models[model].calibration or {}
     files = [data[key] for key in ("text", "samples") if key in data]
     return [*files, *task_files(config, data.get("tasks", []))]
 
 
 def calibration_options(config: Config, model: str) -> list[str]:
-    """Options that hand these files to scripts/encode_calibration.py; a task's definition is in the settings."""
+    """Return the words of the options that hand these files to scripts/encode_calibration.py. A task's definition has
+    none, as it is in the settings."""
     data = config.models[model].calibration or {}
     options = [(f"--{key}", data[key]) for key in ("text", "samples") if key in data]
     options += [("--local", f"{name}={file}") for name, file in local_texts(config, data.get("tasks", [])).items()]
@@ -162,6 +169,7 @@ def calibration_options(config: Config, model: str) -> list[str]:
 
 
 def fetch_settings(config: Config, download: str) -> str:
+    """Return the settings of `fetch`: the URI, and whether a repository's weights are wanted, or a file's SHA-256."""
     uri = downloads(config)[download]
     models = [model for model in config.models.values() if model.checkpoint == uri]
     if is_hub(uri):
@@ -170,17 +178,20 @@ def fetch_settings(config: Config, download: str) -> str:
 
 
 def checkpoint_settings(config: Config, model: str) -> str:
-    """`sha256` is checked here where `fetch` does not: where the checkpoint may have several files."""
+    """Return the settings of `convert_checkpoint`. They have `sha256` where `fetch` does not check it: where the
+    checkpoint may have several files."""
     spec = config.models[model]
     fetch_checks = is_remote(spec.checkpoint) and not is_hub(spec.checkpoint)
     return as_settings({"sha256": None if fetch_checks else spec.sha256, "params": spec.params})
 
 
 def tokenizer_settings() -> str:
+    """Return the settings of the rules that make tokenizers, which depend on no key of the config."""
     return as_settings({})
 
 
 def calibration_settings(config: Config, model: str) -> str:
+    """Return the settings of `encode_calibration`."""
     spec = config.models[model]
     match spec.calibration:
         case None:
@@ -197,11 +208,14 @@ def calibration_settings(config: Config, model: str) -> str:
 
 
 def quant_attrs_settings(config: Config, model: str, recipe: str) -> str:
+    """Return the settings of all that measures or codes a model with a recipe: `quantize_weights`, `calibrate` and
+    `sensitivity`."""
     return as_settings({"model": model, "recipe": recipe, "recipe_spec": config.recipes[recipe]})
 
 
 def run_settings(config: Config, place: Place) -> str:
-    """Raises HexportError where the device cannot run such a program, the mode cannot sample, or no prompts are."""
+    """Return the settings of `run_program`. Raises HexportError where the device cannot run such a program, where the
+    mode must be greedy and the model samples, and where the model has no prompts."""
     devices_at(config.devices, place.device, place.target)
     spec = config.models[place.model]
     sizes = spec.sizes(place.context_length)
@@ -229,7 +243,8 @@ def run_settings(config: Config, place: Place) -> str:
 
 @cache
 def toolchain_versions() -> dict[str, str]:
-    """Versions of what makes a program, without importing any of it."""
+    """Return the versions of what makes a program, without importing any of it. Raises HexportError where a package is
+    not installed, and where QNN_SDK_ROOT names a folder without the HTP compiler."""
     try:
         versions = {package: metadata.version(package) for package in TOOLCHAIN}
         return versions | {"qnn": _sdk_identity() or f"onnxruntime-qnn {metadata.version('onnxruntime-qnn')}"}
@@ -238,7 +253,8 @@ def toolchain_versions() -> dict[str, str]:
 
 
 def _sdk_identity() -> str | None:
-    """The HTP compiler of the SDK that QNN_SDK_ROOT names, if it names one, by its bytes."""
+    """Return the file name and a digest of the HTP compiler in the SDK that QNN_SDK_ROOT names; None where it names
+    none."""
     root = os.environ.get("QNN_SDK_ROOT")
     if not root:
         return None
@@ -249,5 +265,5 @@ def _sdk_identity() -> str | None:
 
 
 def as_settings(projection: dict) -> str:
-    """The JSON text of a projection."""
+    """Return the JSON text of a projection, with sorted keys."""
     return json.dumps(projection, sort_keys=True, ensure_ascii=False)

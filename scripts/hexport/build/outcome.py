@@ -1,5 +1,5 @@
-"""What a build has come to: a line for each program, and at the end what was made, how good it is, what was not made
-and why, and where to look next."""
+"""This module tells what a build has come to: a line for each program, and at the end what was made, how good it is,
+what was not made and why, and where to look next."""
 
 import json
 from collections.abc import Container, Iterable, Mapping
@@ -12,7 +12,7 @@ from hexport.progress import duration
 from hexport.provenance import manifest_path
 
 MB = 10**6
-MOST_NAMED = 20  # programs, one by one
+MOST_NAMED = 20  # programs that are named one by one
 NEXT = {  # what each target does with programs
     "export": "compiles for every SoC",
     "run": "lets them answer the prompts",
@@ -25,7 +25,7 @@ LAST_BYTES = 20_000  # of a log, which ends with the error's trace
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that failed, after all its attempts. log: its own file, if it has one."""
+    """A failure is a job that failed, after all its attempts. `log` is the job's own file, if it has one."""
 
     rule: str
     artifact: str
@@ -34,7 +34,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Result:
-    """A program and the evaluations of it: evaluation.json by the device, or qdq.json of its model as `quantised`."""
+    """A result is a program, its size in bytes and its evaluations: evaluation.json by the device, or qdq.json of its
+    model as `quantised`."""
 
     program: str
     size: int
@@ -43,7 +44,7 @@ class Result:
 
 
 def program_line(program: str, size: int, made_of: Iterable[str]) -> str:
-    """The line of a program that is finished: its place and size in bytes, and what the jobs took that made it.
+    """Return the line of a program that is finished: its place and size in bytes, and what the jobs took that made it.
 
     made_of: its file, templates and shards, whose manifests tell of their jobs, also of those that were not run again.
     """
@@ -61,7 +62,8 @@ def program_line(program: str, size: int, made_of: Iterable[str]) -> str:
 def summary(
     built: int, as_they_were: int, not_built: Iterable[str], failures: Iterable[Failure], seconds: float
 ) -> list[str]:
-    """The lines of a build that took so long, of which programs are `built`, `as_they_were`, or `not_built`."""
+    """Return the lines of a build that took so many seconds: how many programs are built, are as they were or are not
+    built, and each failure."""
     missing = list(not_built)
     counts = [f"{built} built", f"{as_they_were} as they were", *([f"{len(missing)} not built"] if missing else [])]
     programs = f"programs: {', '.join(counts)}; " if built or as_they_were or missing else ""
@@ -70,12 +72,13 @@ def summary(
 
 
 def result_lines(results: Iterable[Result]) -> list[str]:
-    """How large each program is, and how good as far as it was evaluated."""
+    """Return a line for each program, which says how large it is, and how good as far as it was evaluated."""
     return _first_of("program", [f"{result.program}: {', '.join(_qualities(result))}" for result in results])
 
 
 def where_next(made: Mapping[str, list[str]], open_targets: Container[str]) -> list[str]:
-    """The last lines after a build without failures: files to look at, by what they are, and what could come next.
+    """Return the last lines after a build without failures: files to look at, by what they are, and what could come
+    next.
 
     open_targets: those of which this build has not made all, though the config has something for them.
     """
@@ -110,7 +113,7 @@ def _qualities(result: Result) -> list[str]:
 
 
 def that_failed(group: list[Failure]) -> Failure:
-    """Of jobs that ran as one, the one that the others were given up for: the first whose log has an error."""
+    """Return, of jobs that ran as one, the job that the others were given up for: the first whose log has an error."""
     return next((job for job in group if _trace(job.log)), group[0])
 
 
@@ -120,7 +123,7 @@ def _of_failure(failure: Failure) -> str:
 
 
 def reason(log: str | None) -> str:
-    """Why a job failed, by its log: the last line of the trace, without the name of the error."""
+    """Return why a job failed, by its log: the error's line in the last trace, without the name of the error."""
     trace = _trace(log)
     if not trace:
         return "it was ended before it could say why: by a signal, or for its memory or its time"
@@ -130,7 +133,7 @@ def reason(log: str | None) -> str:
 
 
 def _trace(log: str | None) -> list[str]:
-    """The lines of the last trace in a log, if there is one."""
+    """Return the lines of the last trace in a log, if there is one."""
     try:
         with open(log or "", "rb") as file:
             file.seek(max(0, file.seek(0, 2) - LAST_BYTES))

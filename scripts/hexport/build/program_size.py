@@ -1,4 +1,4 @@
-"""How large the programs of a model will be, estimated before anything is built."""
+"""This module estimates how large the programs of a model will be, before anything is built."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -20,7 +20,8 @@ LEFT_OUT = "the ops of each graph; those of SmolLM2-135M are 5 MB with AR length
 
 
 def known_sizes(config: Config, model: Model) -> tuple[Sizes, str]:
-    """Of the checkpoint where it is there, else as published; and in words, which. Raises HexportError for neither."""
+    """Return a model's sizes, of its checkpoint where that is there, else as published; and in words, which they are.
+    Raises HexportError where neither is known."""
     canonical = Path(checkpoint_config_file(config.copies, model.name))
     for file in (canonical, Path(model.checkpoint or "") / "config.json"):
         if file.is_file():
@@ -32,8 +33,8 @@ def known_sizes(config: Config, model: Model) -> tuple[Sizes, str]:
 
 
 def program_sizes(config: Config, model: Model, name: str, sizes: Sizes) -> Iterator[tuple[str, int, str, int | str]]:
-    """Of each SoC of the config, and context length and mode of the model, the estimated bytes with the recipe of this
-    name, or why there can be no such program."""
+    """Yield SoC, context length, mode, and the estimated bytes with the recipe of this name, or why there can be no
+    such program: for each SoC of the config, and each context length and mode of the model."""
     spec = config.recipes[name]
     known = [soc for soc in config.socs if soc in HTP_ARCH]
     for soc, context_len, mode in product(known, model.context_lens, model.modes):
@@ -48,11 +49,11 @@ def program_sizes(config: Config, model: Model, name: str, sizes: Sizes) -> Iter
 
 
 def most_copies(config: Config, model: Model) -> int:
-    """How often a program of the model stores its weights, at most."""
+    """Return how often a program of the model stores its weights, at most."""
     targets = [Target(soc, emulator=False) for soc in config.socs]
     return max(target.copies(2 if MODES[mode].prefills else 1) for target in targets for mode in model.modes)
 
 
 def estimated_bytes(recipe: Recipe, sizes: Sizes, context_len: int) -> int:
-    """The bytes of all parts, once."""
+    """Return the bytes of all parts of a decoder, each stored once. `sizes` are those of the checkpoint."""
     return sum(part_bytes(recipe, recipe.basis.of(sizes), context_len))

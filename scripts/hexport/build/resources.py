@@ -1,4 +1,4 @@
-"""What jobs need, computed from the sizes of their model: memory, disk space and time.
+"""This module computes what jobs need from the sizes of their model: memory, disk space and time.
 
 The factors are fits of measurements (benchmarks/resources.py has the data, and holds the estimates against them), with
 room above the largest, so that a job does not need more than it asks for.
@@ -24,8 +24,8 @@ from hexport.targets.target import target_named
 MB = 10**6
 PYTHON_MB = 480  # a process with torch and executorch
 COMPILER_MB = 390  # the compiler's process without any weights
-# Bytes that the compiler takes for a byte of codes, by the number of graphs that it compiles at once: of the embedding,
-# and of projections with 4-bit weights, which are a byte each in memory, and 8-bit ones.
+# Bytes that the compiler takes for a byte of codes, by the number of graphs that it compiles at once: for the
+# embedding, and for projections by the bits of their weights, which are a byte each in memory.
 EMBEDDED = {1: 5.2, 2: 15.7}
 PROJECTED = {1: {4: 5.5, 8: 7.0}, 2: {4: 10.0, 8: 13.7}}
 EMULATED = 2.9  # bytes that the emulator takes for a byte of a program
@@ -34,12 +34,13 @@ CALIBRATED = 14  # bytes that calibration takes for a weight of a layer
 
 
 class SizesNotKnown(FileNotFoundError):
-    """The canonical config.json is not there yet. By its name, Snakemake knows that it will ask again later."""
+    """This error says that the canonical config.json is not there yet. By the file's name in it, Snakemake knows that
+    it has to ask again later."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """mem_mb, disk_mb: megabytes. runtime: minutes on two cores."""
+    """Needs are what a job asks for: mem_mb and disk_mb in megabytes, and runtime in minutes on two cores."""
 
     mem_mb: int
     disk_mb: int
@@ -48,11 +49,8 @@ class Needs:
 
 @dataclass(frozen=True)
 class Build:
-    """What the needs of the jobs of a program follow from.
-
-    n_graphs: how many the compiler gets at once. copies: of the weights in the program; one per graph, where its graphs
-    cannot share them.
-    """
+    """A build holds what the needs of a program's jobs follow from. `n_graphs` is how many graphs the compiler gets at
+    once. `copies` is how often the program stores its weights: once per graph, where its graphs cannot share them."""
 
     sizes: Sizes
     recipe: Recipe
@@ -62,14 +60,17 @@ class Build:
 
     @property
     def part_bytes(self) -> list[int]:
+        """Return the bytes of the prologue, of each layer and of the epilogue, each stored once."""
         return _part_bytes(self)
 
     @property
     def stored_bytes(self) -> list[int]:
+        """Return the bytes of these parts with all their copies."""
         return [self.copies * size for size in self.part_bytes]
 
     def shards(self, count: int) -> list[Shard]:
-        """Raises HexportError where there are fewer parts than shards."""
+        """Return the parts, dealt out to so many shards. Raises HexportError where there are fewer parts
+        than shards."""
         return _shards(self, count)
 
 
@@ -84,7 +85,8 @@ def _shards(build: Build, count: int) -> list[Shard]:
 
 
 def build_of(config: Config, program: ProgramKey) -> Build:
-    """Raises SizesNotKnown, with the name of the canonical config.json, where they are not known yet."""
+    """Return what the needs of a program's jobs follow from. Raises SizesNotKnown, with the name of the canonical
+    config.json, where the model's sizes are not known yet."""
     spec, target = config.models[program.model], target_named(program.target)
     n_graphs = len(ar_lengths_of(program.mode, spec.sizes(program.context_length)))
     recipe = recipe_from(config.recipes[program.recipe], program.recipe)
@@ -93,7 +95,7 @@ def build_of(config: Config, program: ProgramKey) -> Build:
 
 
 def sizes_for(config: Config, model: str) -> Sizes:
-    """As `build_of` says."""
+    """Return the sizes of a model. Raises SizesNotKnown as `build_of` does."""
     try:
         return known_sizes(config, config.models[model])[0]
     except HexportError:
@@ -101,20 +103,21 @@ def sizes_for(config: Config, model: str) -> Sizes:
 
 
 def machine_mb(config: Config) -> int:
-    """Memory that all jobs may need at one time: `build_memory_gb`, or what the machine has."""
+    """Return the megabytes of memory that all jobs may need at one time: `build_memory_gb`, or what the machine has."""
     if config.build_memory_gb is not None:
         return round(config.build_memory_gb * 1000)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MB
 
 
 def cores_for(mem_mb: int, machine_mb: int, cores: int) -> int:
-    """Of the machine's cores, those that jobs of this size leave idle, because no more of them fit in memory."""
+    """Return how many cores each job of this size takes, at least one: as many jobs as fit in memory share
+    all cores."""
     return max(1, cores // max(1, machine_mb // mem_mb))
 
 
 @lru_cache(maxsize=10000)
 def shard_needs(build: Build, shard: Shard) -> Needs:
-    """Of the job that stamps and compiles a shard."""
+    """Return the needs of the job that stamps and compiles a shard."""
     codes, values = part_codes(build.recipe, build.sizes), part_values(build.sizes)
     parts = _parts(shard, len(codes))
     compiled = COMPILER_MB + sum(_compiled_bytes(build, i) for i in parts) / MB
@@ -126,15 +129,17 @@ def shard_needs(build: Build, shard: Shard) -> Needs:
 
 
 def calibration_needs(sizes: Sizes) -> Needs:
-    """Of the job that calibrates, which holds a layer."""
+    """Return the needs of the job that calibrates, which holds a layer."""
     mem_mb = 1450 + CALIBRATED * part_values(sizes)[1] / MB
     return Needs(ceil(mem_mb), 100, 30 + ceil(sum(part_values(sizes)) / 5e7))
 
 
 def weights_needs(config: Config, model: str, recipe: str) -> Needs:
-    """Of the job that codes weights by calibration data: it holds a layer, products of the inputs of its projections
-    and, of the widest one, what GPTQ makes of them; and it writes each code twice. To tune scales, it holds all codes,
-    and the head twice. Raises as `build_of` does."""
+    """Return the needs of the job that codes weights by calibration data. Raises SizesNotKnown as `build_of` does.
+
+    The job holds a layer, products of the inputs of its projections and, of the widest one, what GPTQ makes of them;
+    and it writes each code twice. To tune scales, it holds all codes, and the head twice.
+    """
     sizes, passes = sizes_for(config, model), recipe_from(config.recipes[recipe], recipe).tune_scales
     calibration, widest = calibration_needs(sizes), max(n_in for n_in, _ in sizes.projections.values())
     mem_mb, runtime = calibration.mem_mb + 28 * widest**2 / MB, 2 * calibration.runtime
@@ -145,26 +150,28 @@ def weights_needs(config: Config, model: str, recipe: str) -> Needs:
 
 
 def fp_needs(sizes: Sizes, context_len: int) -> Needs:
-    """Of the job that scores windows of the context length by the float model: it holds the head, and logits."""
+    """Return the needs of the job that scores windows of the context length by the float model. It holds the head, and
+    logits."""
     head_mb, logits_mb = _head_and_logits_mb(sizes, context_len)
     return Needs(ceil(400 + 1.35 * head_mb + 1.8 * logits_mb), 100, 2 * calibration_needs(sizes).runtime)
 
 
 def qdq_needs(sizes: Sizes, context_len: int) -> Needs:
-    """Of the job that compares the fake-quantised model with the float one: it holds both heads, and a layer."""
+    """Return the needs of the job that compares the fake-quantised model with the float one. It holds both heads, and a
+    layer."""
     head_mb, logits_mb = _head_and_logits_mb(sizes, context_len)
     mem_mb = 800 + 2.1 * head_mb + CALIBRATED * part_values(sizes)[1] / MB + 1.3 * logits_mb
     return Needs(ceil(mem_mb), 100, 2 * calibration_needs(sizes).runtime)
 
 
 def _head_and_logits_mb(sizes: Sizes, context_len: int) -> tuple[float, float]:
-    """Of the output projection and of the logits of a window, in float32."""
+    """Return the megabytes of the output projection and of the logits of a window, in float32."""
     return 4 * sizes.vocab_size * sizes.hidden_size / MB, 4 * sizes.vocab_size * context_len / MB
 
 
 @lru_cache(maxsize=10000)
 def _compiled_bytes(build: Build, part: int) -> float:
-    """What the compiler takes for a part: 0 is the prologue, then come the layers and the epilogue."""
+    """Return the bytes that the compiler takes for a part: 0 is the prologue, then come the layers and the epilogue."""
     if part == 0:
         return EMBEDDED[build.n_graphs] * part_codes(build.recipe, build.sizes)[0]
     place = EPILOGUE if part == len(build.part_bytes) - 1 else str(part - 1)
@@ -177,20 +184,21 @@ def _compiled_bytes(build: Build, part: int) -> float:
 
 
 def template_needs(build: Build) -> Needs:
-    """Of the job that makes the templates of one AR length."""
+    """Return the needs of the job that makes the templates of one AR length."""
     layer = part_values(build.sizes)[1]
     kinds = len({build.recipe.template_of(i) for i in range(build.sizes.n_layers)})
     return Needs(ceil(PYTHON_MB + 100 + TEMPLATE * layer / MB), 20, 5 + kinds)
 
 
 def program_needs(build: Build) -> Needs:
-    """Of the job that writes the program from its shards."""
+    """Return the needs of the job that writes the program from its shards."""
     written = build.copies * sum(build.part_bytes) / MB
     return Needs(PYTHON_MB + 300, ceil(1.1 * written) + 50, 5 + ceil(written / 3000))
 
 
 def run_needs(config: Config, program: ProgramKey) -> Needs:
-    """Of the job that runs a program on the emulator. Raises HexportError where a model's ready programs lack it."""
+    """Return the needs of the job that runs a program on the emulator. Raises HexportError where a model's ready
+    programs lack its mode, and SizesNotKnown as `build_of` does."""
     if folder := config.models[program.model].pre_gen_pte:
         written = os.stat(ready_program(folder, program.mode)).st_size / MB
     else:
@@ -205,14 +213,14 @@ def _parts(shard: Shard, n_parts: int) -> list[int]:
 
 
 def most_needed(build: Build, count: int) -> int:
-    """Megabytes that the largest job of so many shards needs."""
+    """Return the megabytes of memory that the largest job of so many shards needs."""
     return max(shard_needs(build, shard).mem_mb for shard in build.shards(count))
 
 
 @lru_cache(maxsize=10000)
 def smallest_sharding(build: Build, budget_mb: int) -> int:
-    """The number of shards for `num_sharding: auto`: the smallest that the HTP can address and whose jobs need at most
-    this memory each, or at most what the largest part needs alone."""
+    """Return the number of shards for `num_sharding: auto`: the smallest that the HTP can address and whose jobs need
+    at most this memory each, or at most what the largest part needs alone."""
     n_parts = len(build.part_bytes)
     budget_mb = max(budget_mb, most_needed(build, n_parts))
 

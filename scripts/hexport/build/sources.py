@@ -1,4 +1,5 @@
-"""Where checkpoints and tokenizers come from: URIs that `fetch` downloads, and paths on this machine."""
+"""This module says where checkpoints and tokenizers come from: URIs that `fetch` downloads, and paths on
+this machine."""
 
 import hashlib
 import re
@@ -13,16 +14,16 @@ from hexport.errors import HexportError
 from hexport.provenance import LISTING
 from hexport.tokenizers.files import is_sentencepiece, model_file, published_model, tokenizer_files
 
-MAX_NAME = 150  # the end of a name, where its suffix is; a manifest's name is longer
+MAX_NAME = 150  # characters from the end of a name, where its suffix is; a manifest's name is longer
 
 
 def is_hub(uri: str) -> bool:
-    """Whether the URI names files of the Hugging Face Hub."""
+    """Return whether the URI names files of the Hugging Face Hub."""
     return isinstance(parse_uri(uri), HubFiles)
 
 
 def download_name(uri: str) -> str:
-    """What `fetch` writes for a URI, as a path under artifacts/downloads: a file, or the listing of a folder.
+    """Return what `fetch` writes for a URI, as a path under artifacts/downloads: a file, or the listing of a folder.
 
     The URI's digest keeps files of one name apart.
     """
@@ -33,19 +34,20 @@ def download_name(uri: str) -> str:
 
 
 def downloads(config: Config) -> dict[str, str]:
-    """What `fetch` writes for each URI of the config, as in `download_name` -> URI."""
+    """Return what `fetch` writes for each URI of the config, as `download_name` -> URI."""
     models = config.models.values()
     checkpoints = [model.checkpoint for model in models if model.has_float_model]
     return {download_name(uri): uri for uri in [*checkpoints, *map(tokenizer_of, models)] if is_remote(uri)}
 
 
 def checkpoint_source(config: Config, model: str) -> str:
-    """The file or folder that the canonical checkpoint is made from."""
+    """Return the file or folder that the canonical checkpoint is made from."""
     return _local(config, config.models[model].checkpoint)
 
 
 def checkpoint_inputs(config: Config, model: str) -> list[str]:
-    """Raises HexportError for a model with ready programs that are not compared with its checkpoint."""
+    """Return the files that the canonical checkpoint is made from, or the download. Raises HexportError for a model
+    with ready programs that are not compared with its checkpoint."""
     spec = config.models[model]
     if not spec.has_float_model:
         raise HexportError(
@@ -58,23 +60,26 @@ def checkpoint_inputs(config: Config, model: str) -> list[str]:
 
 
 def tokenizer_source(config: Config, model: str) -> str:
-    """The file or folder that the tokenizer is made from."""
+    """Return the file or folder that the tokenizer is made from."""
     return _local(config, tokenizer_of(config.models[model]))
 
 
 def tokenizer_inputs(config: Config, model: str) -> list[str]:
+    """Return the files that the tokenizer is made from, or the download."""
     source = tokenizer_of(config.models[model])
     return [_download(config, source)] if is_remote(source) else _texts(tokenizer_files(Path(source)))
 
 
 def tokenizer_model_inputs(config: Config, model: str) -> list[str]:
-    """Raises HexportError where the tokenizer is on this machine and has no *.model."""
+    """Return the published *.model of a tokenizer, or the download that may hold it. Raises HexportError where the
+    tokenizer is on this machine and has no *.model."""
     source = tokenizer_of(config.models[model])
     return [_download(config, source)] if is_remote(source) else [str(published_model(Path(source)))]
 
 
 def tokenizer_forms(model: Model) -> list[str]:
-    """The files that a tokenizer can be had as. Of one to be downloaded, only tokenizer.json is certain."""
+    """Return the names of the files that a tokenizer can be had as. Of one to be downloaded, only tokenizer.json is
+    certain."""
     source = tokenizer_of(model)
     published = None if is_remote(source) else model_file(Path(source))
     if published is None:
@@ -87,7 +92,7 @@ def _download(config: Config, uri: str) -> str:
 
 
 def _local(config: Config, source: str) -> str:
-    """The checkpoint or tokenizer itself, on this machine."""
+    """Return the checkpoint or tokenizer itself, on this machine."""
     if not is_remote(source):
         return source
     uri, path = parse_uri(source), _download(config, source)

@@ -1,4 +1,5 @@
-"""A bundle: a program with all that an app team needs to run it, as a folder and as an archive of it."""
+"""This module writes a bundle: a program with all that an app team needs to run it, as a folder and as an archive of
+it."""
 
 import json
 import os
@@ -32,7 +33,8 @@ FACTS = "bundle.json"
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle is of. settings: as of scripts/write_bundle.py. tokenizer: …/tokenizer.json."""
+    """A bundle is what its folder is made of: a program with its facts, a tokenizer (…/tokenizer.json), and the
+    settings of scripts/write_bundle.py."""
 
     program: Path
     facts: ProgramFacts
@@ -65,7 +67,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
 
 
 def command_for(program: str, tokenizer: Tokenizer, n_masks: int, seq_len: int, settings: dict) -> list[str]:
-    """The words of the runner's command for a program in the folder that it runs in."""
+    """Return the words of the runner's command for a program in the folder that it runs in."""
     mode = settings["mode"]
     lookahead = {key: str(settings[key]) for key in LOOKAHEAD_KEYS if MODES[mode].looks_ahead}
     return runner_command(program, runner_model(tokenizer, n_masks), mode, seq_len, lookahead)
@@ -85,7 +87,7 @@ def write_archive(folder: Path, name: str, output: Path) -> None:
 
 
 def _take(file: Path, into: Path) -> None:
-    """A second name for the same bytes, or a copy where the file system has no links."""
+    """Give the bytes of a file a second name, or copy them where the file system has no links."""
     try:
         os.link(file, into)
     except OSError:
@@ -93,7 +95,7 @@ def _take(file: Path, into: Path) -> None:
 
 
 def _facts(bundle: Bundle, context_len: int, prompt: str, command: str, stop_ids: list[int]) -> dict:
-    """The content of bundle.json, but for the files."""
+    """Return the content of bundle.json, but for the files."""
     program, settings = bundle.facts, bundle.settings
     fit, manifest = runner_fit(program, settings["mode"]), json.loads(manifest_path(bundle.program).read_bytes())
     versions = manifest["versions"]

@@ -1,4 +1,4 @@
-"""The README of a bundle."""
+"""This module writes the README of a bundle."""
 
 UNKNOWN_LICENCE = (
     "that of the checkpoint, which hexport does not know: ask whoever published it before you pass this on"
@@ -44,7 +44,8 @@ The weights: {licence}.
 
 
 def readme(facts: dict, has_template: bool) -> str:
-    """The text, of the content of bundle.json."""
+    """Return the text of the README from the content of bundle.json. `has_template` says whether the model has a chat
+    template."""
     runner, versions = facts["runner"], facts["versions"]
     fits = f"ExecuTorch {runner['since']} or newer" if runner["since"] else "though no version runs it rightly"
     return TEXT.format(

@@ -1,10 +1,11 @@
-"""A tokenizer.json for ExecuTorch's C++ runner, whose tokenizer library decodes each token by itself."""
+"""This module makes a tokenizer.json for ExecuTorch's C++ runner, whose tokenizer library decodes each
+token by itself."""
 
 import json
 
 
 def runner_tokenizer(text: str) -> str:
-    """The content of a tokenizer.json without the decoder's step that strips a text's first space.
+    """Return the content of a tokenizer.json without the decoder's step that strips a text's first space.
 
     transformers strips the space in front of a whole text (Llama 2's SentencePiece pieces put one there); the runner
     would strip that of each token, and write ",therewasalittlegirl". Ids are the same. Other tokenizers stay as they

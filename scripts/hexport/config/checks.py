@@ -1,4 +1,4 @@
-"""What a schema cannot see: keys of config.yaml that do not go together, or not with this version."""
+"""This module finds what a schema cannot see: keys of config.yaml that do not go together, or not with this version."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -28,21 +28,22 @@ FOLDERS_OF_MODELS = ("checkpoint", "tokenizer", "calibration", "evaluation")
 
 
 def check_config(config: Config, source: str) -> None:
-    """Raises HexportError with a line for each fault; `source` names the file that the config is from."""
-    raise_all(source, path_faults(config))  # what no path can be is not to be looked for
+    """Check a whole config. Raises HexportError with a line for each fault; `source` names the file that the config is
+    from."""
+    raise_all(source, path_faults(config))  # a path that cannot be is not looked for
     checks = (_soc_faults, _recipe_faults, _sha256_faults, _artifacts_faults, task_faults, _model_faults)
     raise_all(source, chain.from_iterable(check(config) for check in checks))
 
 
 def check_recipe(name: str, spec: dict, soc: str) -> None:
-    """Raises HexportError where the SoC has not got what the recipe needs."""
+    """Check that a SoC can run a recipe; raise HexportError where the SoC lacks what the recipe needs."""
     if unmet := _unmet_need(name, spec, HTP_ARCH[soc]):
         need, remedy = unmet
         raise HexportError(f"{need}; {soc} is V{HTP_ARCH[soc]}: {remedy}, or remove {soc} from socs")
 
 
 def _unmet_need(name: str, spec: dict, arch: int) -> tuple[str, str] | None:
-    """What the recipe needs and the architecture has not got, and what to do."""
+    """Return what the recipe needs and the architecture lacks, and what to do; None where it lacks nothing."""
     recipe = recipe_from(spec, name)
     if recipe.kv_bits == 16 and arch < MIN_ARCH_16_BIT_KV:
         return (
@@ -58,13 +59,14 @@ def _unmet_need(name: str, spec: dict, arch: int) -> tuple[str, str] | None:
 
 
 def unfit_recipes(config: Config, model: Model, soc: str) -> dict[str, str]:
-    """Recipe -> what it needs, of those of the model that the SoC cannot run."""
+    """Return what those of the model's recipes need that the SoC cannot run, by their names."""
     unmet = {name: _unmet_need(name, config.recipes[name], HTP_ARCH[soc]) for name in model.recipes}
     return {name: found[0] for name, found in unmet.items() if found}
 
 
 def check_r3(name: str, spec: dict, mode: str) -> None:
-    """Raises HexportError where graphs of the mode are longer than the HTP compiler (QNN 2.49) takes R3 in."""
+    """Check that a mode can have a recipe's R3; raise HexportError where the mode has graphs that read more than one
+    token a call, in which the HTP compiler (QNN 2.49) does not take R3."""
     if MODES[mode].prefills and recipe_from(spec, name).r3:
         raise HexportError(
             f"{name} has r3: true, which the HTP compiler takes in graphs of AR length 1 alone, and mode {mode} has "
@@ -73,7 +75,7 @@ def check_r3(name: str, spec: dict, mode: str) -> None:
 
 
 def check_lookahead_size(model: Model, context_len: int) -> None:
-    """Raises HexportError where a step of lookahead decoding does not fit the context."""
+    """Check that a step of lookahead decoding fits the context; raise HexportError where it does not."""
     size = lookahead_ar_len(model.ngram, model.window, model.gcap)
     if size >= context_len:
         raise HexportError(
@@ -83,7 +85,7 @@ def check_lookahead_size(model: Model, context_len: int) -> None:
 
 
 def check_greedy(model: Model) -> None:
-    """Raises HexportError where lookahead decoding would have to sample."""
+    """Check that lookahead decoding answers greedily; raise HexportError where it would have to sample."""
     if model.temperature > 0:
         raise HexportError(
             "mode lookahead answers greedily, since only such answers can be compared with those of mode kv; "
@@ -92,7 +94,7 @@ def check_greedy(model: Model) -> None:
 
 
 def _refusal(where: str, check: Callable, *arguments: object) -> Iterator[str]:
-    """What a check that raises says of a place in the config."""
+    """Yield what a check that raises HexportError says of a place in the config."""
     try:
         check(*arguments)
     except HexportError as error:
@@ -110,7 +112,8 @@ def _model_faults(config: Config) -> Iterator[str]:
 
 
 def check_socs(config: Config, source: str) -> None:
-    """Raises HexportError with a line for each SoC of the config that is not known; `source` names its file."""
+    """Check that all SoCs of a config are known. Raises HexportError with a line for each that is not; `source` names
+    the config's file."""
     raise_all(source, _soc_faults(config))
 
 
@@ -133,7 +136,8 @@ def _recipe_faults(config: Config) -> Iterator[str]:
 
 
 def _faults_of_use(config: Config, model: Model, faulty: set[str]) -> Iterator[str]:
-    """Of the model's use of recipes. One that a SoC cannot run is left out there, unless none is left then."""
+    """Yield a line for each fault of the model's use of recipes. A recipe that a SoC cannot run is left out there,
+    which is a fault only where none is left then."""
     where = f"models.{model.name}.recipe"
     unknown = [name for name in model.recipes if name not in config.recipes]
     for name in unknown:

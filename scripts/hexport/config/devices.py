@@ -1,4 +1,4 @@
-"""devices.yaml: what programs run on, and which devices share the runs of a SoC."""
+"""This module reads devices.yaml: what programs run on, and which devices share the runs of a SoC."""
 
 import contextlib
 import math
@@ -15,8 +15,8 @@ from hexport.errors import HexportError
 from hexport.targets.socs import HTP_ARCH
 from hexport.targets.target import Target
 
-EMULATOR_TIMEOUT = 86400.0  # a large model takes minutes a token there
-# In place of a device's name in a path: whichever phone of the SoC is free.
+EMULATOR_TIMEOUT = 86400.0  # seconds; a large model takes minutes a token there
+# This stands for a device's name in a path, and means whichever phone of the SoC is free.
 PHONES = "phones"
 PORT = re.compile(r"[0-9]{1,5}")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -24,7 +24,7 @@ VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """An entry of devices.yaml. `timeout` is in seconds."""
+    """A device is an entry of devices.yaml. `timeout` is in seconds, and `cache_gb` in GB of files on the phone."""
 
     name: str
     kind: str
@@ -40,12 +40,12 @@ class Device:
 
     @property
     def target(self) -> str:
-        """The target that a program must be lowered for to run here."""
+        """Return the name of the target that a program must be lowered for to run here."""
         return Target(self.soc, emulator=self.kind == "emulator").name
 
     @property
     def server(self) -> tuple[str, int]:
-        """Host and port of the adb server that a phone hangs on, by default those that adb itself takes.
+        """Return host and port of the adb server that a phone hangs on, by default those that adb itself takes.
 
         Raises HexportError where the environment names no port.
         """
@@ -60,7 +60,8 @@ class Device:
 
     @property
     def lacks(self) -> str | None:
-        """What programs cannot run without on this phone, and what to do about it."""
+        """Return what programs cannot run without on this phone, and what to do about it; None where nothing is
+        missing."""
         if self.kind == "emulator" or self.runner == "hexport":
             return None
         if self.build_path is None:
@@ -71,7 +72,8 @@ class Device:
 
 
 def read_devices(path: str) -> dict[str, Device]:
-    """Devices by name, with the values of environment variables, which may be secret and are never in an error.
+    """Return the devices of a devices.yaml by name, with the values of environment variables in place. Those may be
+    secret, and are never in an error.
 
     Raises HexportError with a line for each fault.
     """
@@ -97,7 +99,7 @@ def _unknown_socs(devices: dict[str, dict], written: dict[str, dict]) -> Iterato
 
 
 def _faults(devices: dict[str, Device]) -> Iterator[str]:
-    """A line for each fault that a schema cannot see."""
+    """Yield a line for each fault that a schema cannot see."""
     serials: dict[tuple, str] = {}
     for name, device in devices.items():
         if name == PHONES:
@@ -120,9 +122,9 @@ def _faults(devices: dict[str, Device]) -> Iterator[str]:
 
 
 def stations(devices: Iterable[Device]) -> list[tuple[str, str]]:
-    """Where programs are run of themselves, as (name, target): every emulator, every phone that is the only one of its
-    SoC, and the phones of a SoC together, which share its runs. Phones that lack something are not among them.
-    """
+    """Return where programs run without being asked for by name, as (name, target): every emulator, every phone that is
+    the only one of its SoC, and the phones of a SoC together, which share its runs. Phones that lack something are not
+    among them."""
     found: dict[str, list[str]] = {}
     for device in devices:
         if not device.lacks:
@@ -132,7 +134,7 @@ def stations(devices: Iterable[Device]) -> list[tuple[str, str]]:
 
 
 def devices_at(devices: dict[str, Device], name: str, target: str) -> list[Device]:
-    """The devices that may run the target's programs under this name.
+    """Return the devices that may run the target's programs under this name.
 
     Raises HexportError where there is none, or where one cannot.
     """
@@ -155,7 +157,8 @@ def devices_at(devices: dict[str, Device], name: str, target: str) -> list[Devic
 
 
 def device_slots(devices: Iterable[Device]) -> dict[str, int]:
-    """Name -> count of what runs take one of: each device, and the phones of each SoC."""
+    """Return how often each slot can be taken at one time, by its name. Runs take one of each device, and one of the
+    phones of its SoC."""
     slots: Counter[str] = Counter()
     for device in devices:
         slots.update(taken_slots(device.name, device.target) if device.kind == "adb" else [f"device_{device.name}"])
@@ -163,12 +166,13 @@ def device_slots(devices: Iterable[Device]) -> dict[str, int]:
 
 
 def taken_slots(name: str, target: str) -> tuple[str, str]:
-    """What a run of the target's programs under this name takes, of those slots that there are."""
+    """Return the names of the slots that a run of the target's programs under this name takes, as far as there are such
+    slots."""
     return f"device_{name}", f"phones_{target}"
 
 
 def _expand(value: object, rule: dict, path: list, faults: list[str]) -> object:
-    """The value with ${NAME} replaced from the environment; in a place of numbers, the text becomes one."""
+    """Return the value with ${NAME} replaced from the environment; in a place of numbers, the text becomes one."""
     if isinstance(value, dict):
         known, other = rule.get("properties", {}), rule.get("additionalProperties") or {}
         return {key: _expand(item, known.get(key, other), [*path, key], faults) for key, item in value.items()}
@@ -182,7 +186,7 @@ def _expand(value: object, rule: dict, path: list, faults: list[str]) -> object:
 
 
 def _number(text: str) -> int | float | str:
-    """A number that a text spells, else the text, which the schema refuses."""
+    """Return the number that a text spells, else the text, which the schema refuses."""
     for kind in (int, float) if len(text) <= MAX_DIGITS else ():
         with contextlib.suppress(ValueError):
             return kind(text)

@@ -1,4 +1,4 @@
-"""YAML files that users write, read strictly: what is wrong is one line with its line number.
+"""This module reads YAML files that users write, strictly: what is wrong is one line with its line number.
 
 A file is data: tags and templates are refused, and so is what costs more to read than it could be worth, such as nested
 aliases that a few hundred bytes blow up to gigabytes.
@@ -25,7 +25,7 @@ TEXTS = ("prompts", "system_prompt")  # what a model reads may begin with any ch
 
 
 def read_yaml(path: Path) -> dict:
-    """The keys and values of a YAML file.
+    """Return the keys and values of a YAML file.
 
     Raises HexportError where it is missing, is no regular file of at most MAX_BYTES, is not YAML, is a template, is not
     a mapping, has a key twice, or blows up as no config does.
@@ -47,7 +47,7 @@ def read_yaml(path: Path) -> dict:
 
 
 def check_file(path: Path) -> None:
-    """Raises HexportError where the path is no regular file: a pipe, for one, would be waited for."""
+    """Check that a path is a regular file; raise HexportError where it is not. A pipe, for one, would be waited for."""
     if not path.exists():
         raise HexportError(f"{path}: no such file")
     if not path.is_file():
@@ -70,7 +70,7 @@ def _text(path: Path) -> str:
 
 
 def _template_markers(value: object) -> Iterator[str]:
-    """Keys and values that YTE would take for its own."""
+    """Yield keys and values that YTE would take for its own."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key in TEMPLATE_KEYS or key.startswith("?"):
@@ -85,7 +85,8 @@ def _template_markers(value: object) -> Iterator[str]:
 
 
 class BoundedLoader(yaml.SafeLoader):
-    """The safe loader, with bounds on nesting and on aliases."""
+    """A bounded loader is PyYAML's safe loader with limits on nesting, on the number of nodes, and on what aliases
+    stand for."""
 
     def __init__(self, stream: str):
         super().__init__(stream)
@@ -114,10 +115,11 @@ class BoundedLoader(yaml.SafeLoader):
 
     @staticmethod
     def fault(where: yaml.Event | yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+        """Return an error that names the line where a problem is."""
         return yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
 
     def _size(self, node: yaml.Node) -> int:
-        """Characters and values of a node whose parts are finished, aliases written out."""
+        """Return the characters and values of a node whose parts are finished, with aliases written out."""
         match node:
             case yaml.ScalarNode():
                 return 1 + len(node.value)
@@ -128,9 +130,8 @@ class BoundedLoader(yaml.SafeLoader):
 
 
 class _StrictLoader(BoundedLoader):
-    """The bounded loader, but a key that occurs twice in a mapping, or that is not text, is an error, and so are a tag
-    and a number of more than MAX_DIGITS. A date is text.
-    """
+    """A strict loader also refuses a key that occurs twice in a mapping or is not text, a tag, and a number of more
+    than MAX_DIGITS. It reads a date as text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         letter: [resolver for resolver in resolvers if resolver[0] != "tag:yaml.org,2002:timestamp"]
@@ -155,7 +156,8 @@ class _StrictLoader(BoundedLoader):
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """Raises MarkedYAMLError on a number of too many digits, or of none, such as 0x_."""
+        """Return the number that a node spells. Raises MarkedYAMLError where it has too many digits, or none, such as
+        0x_."""
         construct = self.construct_yaml_float if node.tag.endswith("float") else self.construct_yaml_int
         if len(node.value) > MAX_DIGITS:
             raise self.fault(node, f"a number of {len(node.value):,} characters, and {MAX_DIGITS} are the most")

@@ -1,4 +1,4 @@
-"""Paths of config.yaml that Snakemake or the file system cannot take, told before any job."""
+"""This module finds paths of config.yaml that Snakemake or the file system cannot take, before any job."""
 
 import os
 import re
@@ -13,7 +13,7 @@ MAX_NAME_BYTES = 255  # of one file or folder, on all usual file systems
 MAX_PATH_BYTES = 3000  # Linux takes 4,095, with the working folder and the paths of artifacts
 SPECIAL = re.compile(r"[{}<>]")  # Snakemake's wildcards and path variables
 REPOSITORY = Path(__file__).resolve().parents[3]
-# What lies there and is no output.
+# What lies in the repository and is no output.
 PARTS = (
     *("Snakefile", "rules", "schemas", "scripts", "profiles", "docs", "tests", "benchmarks", "demo"),
     *(".git", ".ci", ".snakemake", ".venv"),
@@ -22,7 +22,7 @@ SYSTEM, MEMORY_DISK = ("/proc", "/sys", "/dev"), "/dev/shm"
 
 
 def path_faults(config: Config) -> Iterator[str]:
-    """A line for each path of the config that no file can have, or that Snakemake would read as a pattern."""
+    """Yield a line for each path of the config that no file can have, or that Snakemake would read as a pattern."""
     for where, path in _paths(config):
         if path is None or is_remote(path):
             continue
@@ -35,7 +35,8 @@ def path_faults(config: Config) -> Iterator[str]:
 
 
 def check_output_folder(name: str) -> None:
-    """Raises HexportError where outputs cannot be written into that folder, or would lie among other things."""
+    """Check a folder for outputs; raise HexportError where they cannot be written into it, or would lie among other
+    things."""
     if "://" in name:
         raise HexportError(f"{name}: outputs are written to this machine; name a folder")
     folder = Path(name).resolve()

@@ -1,5 +1,5 @@
-"""The key `prompts` of a model: texts, which are the turns of one conversation; lists of texts, a conversation each; or
-the path of a JSON file that holds either."""
+"""This module reads the key `prompts` of a model: texts, which are the turns of one conversation; lists of texts, a
+conversation each; or the path of a JSON file that holds either."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -15,17 +15,19 @@ MAX_TEXTS = 20_000
 
 
 def conversations_of(prompts: list[str] | list[list[str]]) -> list[list[str]]:
-    """The turns of each conversation, of a config's prompts or of those in a run's settings."""
+    """Return the turns of each conversation, from a config's prompts or those in a run's settings."""
     return [prompts] if prompts and isinstance(prompts[0], str) else prompts
 
 
 def prompts_of(conversations: list[list[str]]) -> list[str] | list[list[str]]:
-    """The opposite, in the form in which one conversation is a list of texts, however it was given."""
+    """Return prompts from conversations, the opposite of `conversations_of`. One conversation is a list of texts,
+    however it was given."""
     return conversations[0] if len(conversations) == 1 else conversations
 
 
 def with_read_prompts(entries: Mapping[str, dict], source: str) -> dict[str, dict]:
-    """The entries of models, by name, where a file's content stands in the place of its path. They fit the schema.
+    """Return the entries of models, by name, with a file's content in the place of its path. The entries must fit the
+    schema.
 
     Raises HexportError with a line for each fault; `source` names the file that the entries are from.
     """
@@ -44,7 +46,8 @@ def with_read_prompts(entries: Mapping[str, dict], source: str) -> dict[str, dic
 
 
 def _read(file: str) -> list:
-    """The prompts in a JSON file. Raises HexportError, with a line for each fault, for a file that holds none."""
+    """Return the prompts in a JSON file. Raises HexportError, with a line for each fault, for a file that
+    holds none."""
     if not os.path.exists(file):
         raise HexportError(f'{cut(file)}: no such file; name a JSON file, or put a text into a list, ["…"]')
     prompts = parse_json(read_bytes(Path(file), MAX_FILE_BYTES), file)
@@ -59,7 +62,7 @@ def _read(file: str) -> list:
 
 
 def _unlike(prompts: list) -> Iterator[str]:
-    """The first item that is no text among texts, or a text among lists of them."""
+    """Yield a fault for the first item that is no text among texts, or a text among lists of them."""
     kinds = [isinstance(item, str) for item in prompts]
     if len(set(kinds)) == 2:
         expected, got = ("text", "a list") if kinds[0] else ("a list", "text")

@@ -1,4 +1,5 @@
-"""Which file the config is read from, and the keys of the command line that take the place of those in it."""
+"""This module finds the file that the config is read from, and puts the keys of the command line in the place of those
+in it."""
 
 import json
 import os
@@ -12,7 +13,7 @@ CONFIG_FILE = "config.yaml"
 
 
 def read_config(overrides: Mapping[str, object], configfiles: Sequence[Path]) -> tuple[dict, str]:
-    """The config's content, and the name of its file for messages.
+    """Return the config's content, and the name of its file for messages.
 
     `overrides` are the keys and values of --config. `file` among them names the file that is read in place of
     config.yaml; the others take the place of what the file says. `configfiles` are those of Snakemake's own option
@@ -35,7 +36,8 @@ def read_config(overrides: Mapping[str, object], configfiles: Sequence[Path]) ->
 
 
 def config_of_module(config: Mapping[str, object]) -> tuple[dict, str]:
-    """The content of the config that another workflow gives, which takes this one as a module; its name for messages.
+    """Return the content of the config that another workflow gives, which takes this one as a module; and its name for
+    messages.
 
     Raises HexportError where a value is nothing that a file can hold.
     """
@@ -44,7 +46,8 @@ def config_of_module(config: Mapping[str, object]) -> tuple[dict, str]:
 
 
 def _plain(document: dict, source: str) -> dict:
-    """Values that an alias shares become values of their own, and what no file can hold is found."""
+    """Return the document with values of their own in place of those that an alias shares. Raises HexportError for what
+    no file can hold."""
     try:
         return json.loads(json.dumps(document, ensure_ascii=False).encode())
     except (TypeError, ValueError, RecursionError):
@@ -52,7 +55,7 @@ def _plain(document: dict, source: str) -> dict:
 
 
 def _merged(base: dict, other: Mapping) -> dict:
-    """`other` over `base`: mappings key by key, all else as a whole."""
+    """Return `base` with `other` over it: mappings key by key, all else as a whole."""
     found = dict(base)
     for key, value in other.items():
         old = found.get(key)

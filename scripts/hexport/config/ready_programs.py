@@ -1,4 +1,4 @@
-"""Programs that are not built here: those in the folder that a model's `pre_gen_pte` names."""
+"""This module finds programs that are not built here: those in the folder that a model's `pre_gen_pte` names."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from hexport.targets.modes import MODES
 
 
 def ready_program(folder: str, mode: str) -> str:
-    """The program of a mode in a folder of ready ones. Raises HexportError where it is missing."""
+    """Return the file of a mode's program in a folder of ready ones. Raises HexportError where it is missing."""
     file = Path(folder) / MODES[mode].program_name
     if not file.parent.is_dir():
         raise HexportError(f"{folder}: {'expected a folder, got a file' if file.parent.exists() else 'no such folder'}")

@@ -1,4 +1,4 @@
-"""Recipes by name: the built-in ones and those that config.yaml bases on them, as plain data."""
+"""This module resolves recipes by name, as plain data: the built-in ones and those that config.yaml bases on them."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -13,11 +13,12 @@ BUILT_IN = Path(__file__).resolve().parents[1] / "quantization" / "recipes"
 
 @cache
 def built_in_recipes() -> dict[str, dict]:
+    """Return the recipes that come with hexport by name, each as its file has it."""
     return {file.stem: read_yaml(file) for file in sorted(BUILT_IN.glob("*.yaml"))}
 
 
 def recipe_errors(recipes: dict[str, dict]) -> Iterator[str]:
-    """What is wrong with the names in `recipes` of config.yaml."""
+    """Yield what is wrong with the names in `recipes` of config.yaml."""
     known = built_in_recipes() | recipes
     for name, recipe in recipes.items():
         if name in built_in_recipes():
@@ -31,7 +32,12 @@ def recipe_errors(recipes: dict[str, dict]) -> Iterator[str]:
 
 
 def resolve_recipes(recipes: dict[str, dict]) -> dict[str, dict]:
-    """Name -> full content of every recipe. Overrides of a recipe follow those of the one that it is based on."""
+    """Return the full content of every recipe, by name. Overrides of a recipe follow those of the one that it is based
+    on.
+
+    An override changes a recipe for the layers and points that two patterns name: with `{layers: epilogue, points:
+    output, weight_bits: 8}`, the output projection has 8-bit weights. Later ones win.
+    """
     known = built_in_recipes() | recipes
     return {name: _resolve(name, known) for name in known}
 
@@ -45,9 +51,8 @@ def _resolve(name: str, known: dict[str, dict]) -> dict:
 
 
 def _bases(name: str, recipes: dict[str, dict]) -> list[str]:
-    """The recipe and what it is based on, up to a built-in recipe, an unknown one, the first repeated one, or one more
-    than MAX_BASES.
-    """
+    """Return the recipe and what it is based on, up to a built-in recipe, an unknown one, the first repeated one, or
+    one more than MAX_BASES."""
     chain = [name]
     while chain[-1] in recipes and chain[-1] not in chain[:-1] and len(chain) <= MAX_BASES:
         chain.append(recipes[chain[-1]]["based_on"])

@@ -1,4 +1,4 @@
-"""docs/reference.md: the keys of config.yaml and devices.yaml as tables, made from the schemas."""
+"""This module makes docs/reference.md from the schemas: the keys of config.yaml and devices.yaml as tables."""
 
 import json
 import re
@@ -23,14 +23,14 @@ LINK = re.compile(r"docs/([a-z_]+\.md)((?:#[\w-]+)?)")
 
 
 def reference() -> str:
-    """The whole page, in Markdown."""
+    """Return the whole page, in Markdown."""
     config, devices = schema("config"), schema("devices")
     tables = [*_sections("config.yaml", "", config, config), *_sections("devices.yaml", "", devices, devices)]
     return "\n".join([HEAD, *tables])
 
 
 def _sections(heading: str, path: str, rule: dict, root: dict, around: dict | None = None) -> Iterator[str]:
-    """Lines of a section with the table of an object's keys, then of those of the objects in it, depth first.
+    """Yield the lines of a section with the table of an object's keys, then those of the objects in it, depth first.
 
     `path` says where the object is in its file, `models.<name>.` for one. `root` is the whole schema, and `around` has
     the keys of the object that this one is in.
@@ -56,7 +56,8 @@ def _sections(heading: str, path: str, rule: dict, root: dict, around: dict | No
 
 
 def _object_in(path: str, rule: dict, root: dict) -> tuple[str, dict | None]:
-    """Where the object is that a value is, or holds by name or in a list, and its rule, if it has keys of ours."""
+    """Return where the object is that a value is, or holds by name or in a list, and its rule, if it has
+    keys of ours."""
     if "properties" in rule:
         return path, rule
     if isinstance(named := rule.get("additionalProperties"), dict):
@@ -66,7 +67,7 @@ def _object_in(path: str, rule: dict, root: dict) -> tuple[str, dict | None]:
 
 
 def _takes(rule: dict, root: dict) -> str:
-    """What a value may be: `whole number (1 to 1024)`."""
+    """Return what a value may be: `whole number (1 to 1024)`."""
     if "enum" in rule:
         return _choice(f"`{value}`" for value in rule["enum"])
     if alternatives := rule.get("anyOf", rule.get("oneOf")):
@@ -99,7 +100,7 @@ def _bounds(rule: dict) -> str:
 
 
 def _default_of(key: str, parent: dict, path: str) -> str:
-    """Of an entry of devices.yaml, the class has the defaults."""
+    """Return a key's default as the table shows it. For an entry of devices.yaml, the class has it."""
     if key in parent.get("required", ()):
         return "required"
     default = parent["properties"][key].get("default")
@@ -113,7 +114,7 @@ def _default_of(key: str, parent: dict, path: str) -> str:
 
 
 def _resolved(rule: dict, root: dict) -> dict:
-    """The rule with what its $ref names."""
+    """Return the rule with what its $ref names."""
     if "$ref" not in rule:
         return rule
     named = root["$defs"][rule["$ref"].rpartition("/")[2]]
@@ -126,7 +127,7 @@ def _choice(texts: Iterable[str]) -> str:
 
 
 def _linked(text: str) -> str:
-    """The text with links in place of names of pages."""
+    """Return the text with links in place of names of pages."""
 
     def link(match: re.Match) -> str:
         return f"[below]({match[2]})" if match[1] == PAGE else f"[{match[1]}]({match[1]}{match[2]})"
@@ -135,5 +136,5 @@ def _linked(text: str) -> str:
 
 
 def _anchor(heading: str) -> str:
-    """What GitHub makes of a heading."""
+    """Return what GitHub makes of a heading."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")

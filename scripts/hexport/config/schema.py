@@ -1,4 +1,5 @@
-"""JSON schemas of config.yaml and devices.yaml: validation with one line per fault, and defaults."""
+"""This module validates config.yaml and devices.yaml by their JSON schemas, with one line per fault, and tells
+defaults."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ import jsonschema
 from hexport.config.documents import read_yaml
 from hexport.errors import HexportError
 
-MAX_FAULTS = 100  # that one look at a file lists
+MAX_FAULTS = 100  # as many as one look at a file lists
 MAX_NAME = 100  # characters of a word whose like is looked for
 MAX_KNOWN = 50  # names in a fault
 MAX_SHOWN = 60  # characters of a key or value in a fault
@@ -29,17 +30,17 @@ TYPES = {
 
 @cache
 def schema(name: str) -> dict:
-    """The schema of `<name>.yaml`."""
+    """Return the schema of `<name>.yaml`."""
     return read_yaml(SCHEMAS / f"{name}.schema.yaml")
 
 
 def defaults(properties: dict) -> dict:
-    """Key -> default of the properties that have one."""
+    """Return the default of each of the properties that have one, by key."""
     return {key: rule["default"] for key, rule in properties.items() if "default" in rule}
 
 
 def schema_errors(document: dict, name: str, written: dict | None = None) -> Iterator[str]:
-    """One line `where: what is wrong` for each place where the document breaks the schema of `<name>.yaml`.
+    """Yield one line `where: what is wrong` for each place where the document breaks the schema of `<name>.yaml`.
 
     `written` is the document as its file has it, where variables in it stand for what may be secret: values are shown
     from there.
@@ -48,7 +49,7 @@ def schema_errors(document: dict, name: str, written: dict | None = None) -> Ite
 
 
 def value_errors(value: object, rule: dict) -> Iterator[str]:
-    """As `schema_errors`, for a value that stands by itself; `rule` is a schema without references."""
+    """Yield lines as `schema_errors` does, for a value that stands by itself; `rule` is a schema without references."""
     yield from _errors(_KIND(rule), value, None)
 
 
@@ -62,7 +63,7 @@ def raise_all(source: str, faults: Iterable[str]) -> None:
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """`models.a.modes[0]` of the parts of a path."""
+    """Return the parts of a path as one text, such as `models.a.modes[0]`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{cut(part)}" if text else cut(part)
@@ -70,7 +71,7 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean x?`, or `; known: x, y` where nothing known resembles the word."""
+    """Return `; did you mean x?`, or `; known: x, y` where nothing known resembles the word."""
     known = list(known)[:1000]
     folded = {name.casefold(): name for name in reversed(known)}
     if len(word) <= MAX_NAME and (close := difflib.get_close_matches(word.casefold(), folded, 1)):
@@ -80,7 +81,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def cut(text: str) -> str:
-    """The text, or its beginning where it is too long for a line."""
+    """Return the text, or its beginning where it is too long for a line."""
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}…"
 
 
@@ -110,7 +111,7 @@ _KIND = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"uniqueIt
 
 @cache
 def _validator(name: str) -> jsonschema.protocols.Validator:
-    """Validates content of `<name>.yaml`."""
+    """Return what validates the content of `<name>.yaml`."""
     return _KIND(schema(name))
 
 
@@ -121,7 +122,7 @@ def _at(document: object, path: Iterable[str | int]) -> object:
 
 
 def _explain(error: jsonschema.ValidationError, value: object) -> Iterator[str]:
-    """`value` is the instance, as it is shown."""
+    """Yield what is wrong, in words. `value` is the instance, as it is shown."""
     path, limit = list(error.path), error.validator_value
     where = f"{dotted(path)}: " if path else ""
     match error.validator:
@@ -163,7 +164,7 @@ def _missing_key(error: jsonschema.ValidationError) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value of a fault, short and on one line."""
+    """Return a value of a fault, short and on one line."""
     match value:
         case None:
             return "nothing"

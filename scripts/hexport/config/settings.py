@@ -1,4 +1,4 @@
-"""The typed config: config.yaml and devices.yaml with defaults filled in."""
+"""This module makes the typed config from config.yaml and devices.yaml, with defaults filled in."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ BUILT_IN_MODELS = Path(__file__).with_name("models.yaml")
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """An entry of `models`; the keys are those of config.yaml, but for those that there may be several of.
+    """A model is an entry of `models`. Its fields are the keys of config.yaml, but for those that there may be several
+    of.
 
     `prefill_ar_lens` and `seq_lens` have a value for each context length: the config's, or a default that fits.
     `conversations` are the `prompts`, the turns of each, whichever form they have in the config.
@@ -51,13 +52,14 @@ class Model:
 
     @property
     def has_float_model(self) -> bool:
-        """Whether its programs are compared with the float model: ready ones are where a checkpoint is named."""
+        """Return whether the model's programs are compared with the float model: ready ones are where a checkpoint is
+        named."""
         return self.pre_gen_pte is None or (self.checkpoint is not None and self.evaluation is not None)
 
     def sizes(self, context_len: int) -> dict[str, int]:
-        """The keys of config.yaml that are sizes of programs and runs, at one of the model's context lengths.
+        """Return the keys of config.yaml that are sizes of programs and runs, at one of the model's context lengths.
 
-        Raises HexportError for a context length that it has not.
+        Raises HexportError for a context length that the model does not have.
         """
         if context_len not in self.context_lens:
             has = " and ".join(map(str, self.context_lens))
@@ -72,6 +74,8 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    """A config is the content of config.yaml and of the devices.yaml that it names, with defaults filled in."""
+
     artifacts: str
     copies: str  # where a job reads artifacts: the same, or where their copies from a storage are
     build_memory_gb: float | None
@@ -86,7 +90,7 @@ class Config:
 
 
 def parse_config(document: dict, source: str) -> Config:
-    """Config of a config.yaml's content and of the devices.yaml that it names.
+    """Return the config of a config.yaml's content and of the devices.yaml that it names.
 
     Raises HexportError with a line for each fault that can be seen without knowing how keys depend on each other.
     """
@@ -112,7 +116,7 @@ def parse_config(document: dict, source: str) -> Config:
 
 
 def model_and_recipe(config: Config, source: str, name: str, recipe: str | None) -> tuple[Model, str]:
-    """A model that a command names, and the name of its recipe, which is the model's first unless one is given.
+    """Return a model that a command names, and the name of its recipe, which is the model's first unless one is given.
 
     Raises HexportError where the config, which `source` names, has no such model or recipe.
     """
@@ -126,6 +130,7 @@ def model_and_recipe(config: Config, source: str, name: str, recipe: str | None)
 
 @cache
 def built_in_models() -> dict[str, dict]:
+    """Return the entries of the models that come with hexport, by name, with keys of config.yaml."""
     return read_yaml(BUILT_IN_MODELS)
 
 

@@ -1,4 +1,5 @@
-"""Which files an lm-eval task file consists of, told without running any of it. Light: the Snakefile asks."""
+"""This module tells which files an lm-eval task file consists of, without running any of it. It imports little, as the
+Snakefile asks it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,8 @@ from hexport.config.documents import MAX_BYTES, BoundedLoader
 
 
 def task_file_parts(path: Path) -> list[Path]:
-    """The task file; the YAML files that it includes; Python modules beside it that its `!function` tags name; and data
-    files of this machine in its `data_files`. Each of these is there, but for the task file itself.
+    """Return the task file; the YAML files that it includes; Python modules beside it that its `!function` tags name;
+    and data files of this machine in its `data_files`. Each of these is there, but for the task file itself.
 
     What only its code or its templates know of is not among them, and a file that is not YAML has no parts.
     """
@@ -21,7 +22,7 @@ def task_file_parts(path: Path) -> list[Path]:
 
 
 class _TaskLoader(BoundedLoader):
-    """Reads `!function module.name` as a `Function`, and any other tag as nothing."""
+    """A task loader reads `!function module.name` as a `_Function`, and any other tag as nothing."""
 
 
 class _Function(str):

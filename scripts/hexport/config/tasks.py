@@ -1,4 +1,5 @@
-"""The key `tasks` of config.yaml: local texts, and task files of lm-eval's that the user trusts to run code."""
+"""This module reads the key `tasks` of config.yaml: local texts, and task files of lm-eval's that the user trusts to
+run code."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,25 +14,24 @@ CAN_RUN_CODE = "a task file of lm-eval can run any code (`!function`, templates)
 
 
 def local_texts(config: Config, names: list[str]) -> dict[str, str]:
-    """Name -> file of those tasks that are local texts."""
+    """Return the files of those tasks that are local texts, by name."""
     return {name: config.tasks[name]["text"] for name in names if "text" in config.tasks.get(name, {})}
 
 
 def trusted_files(config: Config, names: list[str]) -> dict[str, str]:
-    """Name -> file of those tasks that are defined by a YAML file that the user trusts."""
+    """Return the files of those tasks that are defined by a YAML file that the user trusts, by name."""
     return {name: config.tasks[name]["yaml"] for name in names if "yaml" in config.tasks.get(name, {})}
 
 
 def task_files(config: Config, names: list[str]) -> list[str]:
-    """The files of these tasks: texts, and task files with what they include, as far as it can be told."""
+    """Return the files of these tasks: texts, and task files with what they include, as far as it can be told."""
     defined = [part for file in trusted_files(config, names).values() for part in task_file_parts(Path(file))]
     return list(dict.fromkeys([*local_texts(config, names).values(), *map(str, defined)]))
 
 
 def task_faults(config: Config) -> Iterator[str]:
-    """A line for each fault of `tasks`, and of their use. A name that is not among them may be lm-eval's own, which
-    only the jobs know: to list them takes seconds.
-    """
+    """Yield a line for each fault of `tasks`, and of their use. A name that is not among them may be lm-eval's own,
+    which only the jobs know: to list them takes seconds."""
     for name, task in config.tasks.items():
         where = f"tasks.{name}"
         if name in TAKEN:

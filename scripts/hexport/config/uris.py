@@ -1,4 +1,4 @@
-"""What a checkpoint or a tokenizer may be: a path on this machine, or a URI that can be fetched."""
+"""This module tells what a checkpoint or a tokenizer may be: a path on this machine, or a URI that can be fetched."""
 
 from hexport.checkpoints.uri import HubFiles, WebFile, parse_uri
 from hexport.config.settings import Model
@@ -10,7 +10,7 @@ def is_remote(source: str) -> bool:
 
 
 def check_uri(uri: str, sha256: str | None) -> None:
-    """Raises HexportError on a URI that cannot be fetched, or whose content nothing vouches for."""
+    """Check a URI; raise HexportError where it cannot be fetched, or where nothing vouches for its content."""
     source = parse_uri(uri)
     if not isinstance(source, WebFile):
         return
@@ -21,10 +21,11 @@ def check_uri(uri: str, sha256: str | None) -> None:
 
 
 def may_hold_tokenizer(uri: str) -> bool:
-    """Whether a checkpoint's download can have a tokenizer in it: a repository can, and a GGUF file."""
+    """Return whether a checkpoint's download can have a tokenizer in it: a repository can, and a GGUF file."""
     source = parse_uri(uri)
     return (isinstance(source, HubFiles) and source.file is None) or uri.partition("#")[0].endswith(".gguf")
 
 
 def tokenizer_of(model: Model) -> str:
+    """Return the path or URI of a model's tokenizer, which is the checkpoint's where the model names none."""
     return model.checkpoint if model.tokenizer is None else model.tokenizer

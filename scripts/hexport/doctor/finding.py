@@ -1,4 +1,5 @@
-"""What the doctor finds. Standard library alone, and any Python 3: it is read where nothing is installed yet."""
+"""This module defines what the doctor finds. It takes the standard library alone, and any Python 3, as it is read where
+nothing is installed yet."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ GOOD, NOTE, BAD = "good", "note", "bad"
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was looked at: its state (`good`; `note`, which stands in the way of some uses alone; `bad`), what
-    was found, and for what is not good, what mends it."""
+    """A finding is something that was looked at. It has a state (`good`; `note`, which stands in the way of some uses
+    alone; `bad`), what was found, and for what is not good, what mends it."""
 
     what: str
     state: str
@@ -20,12 +21,12 @@ class Finding:
 
 
 def judged(what: str, good: bool, found: str, mend: str, otherwise: str = BAD) -> Finding:
-    """A finding that is good, or else `otherwise` with a mend."""
+    """Return a finding that is good, or else has the state `otherwise` and a mend."""
     return Finding(what, GOOD, found) if good else Finding(what, otherwise, found, mend)
 
 
 def table(findings: list[Finding]) -> str:
-    """One line for each finding, and one more for each mend."""
+    """Return a text with one line for each finding, and one more for each mend."""
     wide = max(len(finding.what) for finding in findings)
     lines = []
     for finding in findings:
@@ -36,4 +37,5 @@ def table(findings: list[Finding]) -> str:
 
 
 def findings_json(findings: list[Finding]) -> str:
+    """Return the findings as a JSON list of objects."""
     return json.dumps([asdict(finding) for finding in findings], indent=1)

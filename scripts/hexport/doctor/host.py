@@ -1,6 +1,7 @@
-"""This machine, before anything is installed: Python, glibc, processor, memory, disk, the package index.
+"""This module looks at this machine before anything is installed: Python, glibc, processor, memory, disk, the package
+index.
 
-Standard library alone, and any Python from 3.7 on.
+It takes the standard library alone, and any Python from 3.7 on.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ from hexport.doctor.finding import NOTE, Finding, judged
 GB = 2**30
 PYTHON = (3, 11)
 GLIBC = (2, 35)
-MEMORY_GB = 4  # the demo takes 2.9 GB
+MEMORY_GB = 4  # of 2^30 bytes; the demo takes 2.9 GB
 TEMPORARY_GB = 2  # pip keeps all packages there, packed, until it installs them
 DISK_GB = 6  # the packages 2.4 GB, as much again while pip unpacks them, the demo's artifacts 0.7 GB
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-INDEX_S = 15
+INDEX_S = 15  # seconds
 
 
 def look_at_host(folder: Path) -> list[Finding]:
-    """Findings on the machine, and on the disks that hold `folder` and temporary files."""
+    """Return findings on the machine, and on the disks that hold `folder` and temporary files."""
     return [python(), venv(), system(), glibc(), processor(), memory(), disk(folder), *temporary(folder)]
 
 
 def python() -> Finding:
+    """Look whether this is the Python that hexport needs."""
     found, wanted = sys.version_info[:2], ".".join(map(str, PYTHON))
     mend = f"install Python {wanted} and its venv module, and name it: make setup PYTHON=python{wanted}"
     return judged("Python", found == PYTHON, platform.python_version(), mend)
@@ -51,12 +53,14 @@ def venv() -> Finding:
 
 
 def system() -> Finding:
+    """Look whether this is Linux on x86-64."""
     system, kind = platform.system(), platform.machine()
     mend = "use Linux on x86-64: the HTP compiler and the emulator are built for nothing else"
     return judged("system", (system, kind) == ("Linux", "x86_64"), f"{system} on {kind}", mend)
 
 
 def glibc() -> Finding:
+    """Look whether the C library is a glibc that is new enough for the packages."""
     name, version = platform.libc_ver()
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     wanted = ".".join(map(str, GLIBC))
@@ -65,7 +69,7 @@ def glibc() -> Finding:
 
 
 def processor() -> Finding:
-    """torch computes without AVX2 too, several times as slowly."""
+    """Look whether the processor has AVX2. torch computes without it too, several times as slowly."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
@@ -90,7 +94,7 @@ def memory() -> Finding:
 
 
 def disk(folder: Path) -> Finding:
-    """The free space; half of it will do where the packages are installed already."""
+    """Look at the free space. Less of it will do where the packages are installed already."""
     free = shutil.disk_usage(folder).free
     wanted = DISK_GB if not (folder / ".venv" / ".installed").exists() else 1
     mend = f"free {wanted} GB, or clone hexport to a larger disk"
@@ -108,7 +112,7 @@ def temporary(folder: Path) -> list[Finding]:
 
 
 def package_index(package: str) -> Finding:
-    """Whether pip can look up a package, with the settings that pip has on this machine."""
+    """Look whether pip can download a package, with the settings that pip has on this machine."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries", "0", "--timeout", "10"]
     mend = "check the network; behind a proxy set https_proxy, with a mirror PIP_INDEX_URL"
     what = "package index"

@@ -1,4 +1,5 @@
-"""What is installed and reachable: packages at their pins, QNN, phones and their SDKs, Slurm, the Hub."""
+"""This module looks at what is installed and reachable: packages at their pins, QNN, phones and their SDKs, Slurm, the
+Hub."""
 
 import mmap
 import re
@@ -17,12 +18,12 @@ from hexport.qnn_sdk import HOST_LIBRARIES, PACKAGE, PACKAGE_VERSION, load_qnn_l
 
 PYPROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 PIN = re.compile(r"([\w.-]+)==([\w.]+)")
-BUILD_ID = re.compile(rb"v(\d+)\.(\d+)\.\d+\.\d{6,}")  # in libQnnHtp.so, as v2.49.0.260713…
-SLURM_S, HUB_S = 10.0, 10.0
+BUILD_ID = re.compile(rb"v(\d+)\.(\d+)\.\d+\.\d{6,}")  # libQnnHtp.so holds it as v2.49.0.260713…
+SLURM_S, HUB_S = 10.0, 10.0  # seconds
 
 
 def look_at_installed(devices: Path) -> Iterator[Finding]:
-    """Findings one by one, as they are made; `devices` is the path of devices.yaml."""
+    """Yield findings one by one, as they are made; `devices` is the path of devices.yaml."""
     yield packages()
     yield qnn()
     yield from phones_reached(devices)
@@ -31,7 +32,7 @@ def look_at_installed(devices: Path) -> Iterator[Finding]:
 
 
 def packages() -> Finding:
-    """Whether all packages that pyproject.toml pins are there, at their pins."""
+    """Look whether all packages that pyproject.toml pins are there, at their pins."""
     pins = dict(
         PIN.fullmatch(line).groups() for line in tomllib.loads(PYPROJECT.read_text())["project"]["dependencies"]
     )
@@ -45,6 +46,7 @@ def packages() -> Finding:
 
 
 def qnn() -> Finding:
+    """Look whether QNN compiles a program of two ops and runs it."""
     if util.find_spec("torch") is None or util.find_spec("executorch") is None:
         return Finding("QNN", BAD, "torch or executorch is not installed", "run `make setup`")
     try:
@@ -55,7 +57,7 @@ def qnn() -> Finding:
 
 
 def phones_reached(file: Path) -> Iterator[Finding]:
-    """adb and each phone of devices.yaml, and the QNN of the SDK that the phone gets its libraries from."""
+    """Look at adb and each phone of devices.yaml, and at the QNN of the SDK that the phone gets its libraries from."""
     from hexport.devices.inventory import problem_lines, take_inventory
 
     try:
@@ -79,7 +81,7 @@ def phones_reached(file: Path) -> Iterator[Finding]:
 
 
 def phone_qnn(device: Device) -> Finding:
-    """Whether the SDK of a phone is as new as the compiler: an older QNN does not load a newer one's programs."""
+    """Look whether the SDK of a phone is as new as the compiler: an older QNN does not load a newer one's programs."""
     from hexport.devices.phone_facts import ANDROID
     from hexport.devices.phone_libraries import qnn_libraries
 
@@ -101,6 +103,8 @@ def phone_qnn(device: Device) -> Finding:
 
 
 def slurm() -> Finding:
+    """Look whether Slurm is installed, with Snakemake's plugin for it, and answers. Only exports on a
+    cluster need it."""
     if not shutil.which("sbatch"):
         return Finding("Slurm", NOTE, "no sbatch here", "nothing, unless you export on a cluster: docs/cluster.md")
     if util.find_spec("snakemake_executor_plugin_slurm") is None:
@@ -116,7 +120,7 @@ def slurm() -> Finding:
 
 
 def hub() -> Finding:
-    """Whether the Hub answers, and who its token belongs to. Needed for `hf://` checkpoints alone."""
+    """Look whether the Hub answers, and who its token belongs to. Only `hf://` checkpoints need it."""
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -130,7 +134,7 @@ def hub() -> Finding:
         refused = error.response.status_code in (401, 403)
         mend = "set HF_TOKEN to a valid token, or unset it" if refused else mend
         return Finding("Hub", BAD if refused and token else NOTE, f"HTTP {error.response.status_code}", mend)
-    except Exception as error:  # of whichever library that is under it
+    except Exception as error:  # any, as each library under it has its own
         return Finding("Hub", NOTE, f"does not answer ({type(error).__name__})", mend)
     return Finding("Hub", GOOD, "answers; no token is set, which gated models (Llama, Gemma) need")
 
@@ -143,7 +147,7 @@ def _version(package: str) -> str | None:
 
 
 def _build(library: Path) -> tuple[int, int] | None:
-    """Major and minor version of a libQnnHtp.so, of whatever platform; None where it does not say."""
+    """Return major and minor version of a libQnnHtp.so, of whatever platform; None where it does not say."""
     with open(library, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         found = BUILD_ID.search(content)
         return (int(found[1]), int(found[2])) if found else None

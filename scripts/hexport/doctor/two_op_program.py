@@ -1,4 +1,5 @@
-"""A program of two ops, compiled by the HTP compiler and run on its emulator: whether QNN works on this machine."""
+"""This module compiles a program of two ops with the HTP compiler and runs it on the emulator, to see whether QNN works
+on this machine."""
 
 import tempfile
 import time
@@ -14,7 +15,7 @@ SOC = "SM8650"
 
 
 def run_two_ops() -> str:
-    """Compile and run it, in a process of its own: what was done, in a few words.
+    """Compile and run the program, in a process of its own; return what was done, in a few words.
 
     Raises HexportError where that crashes, hangs, or computes something else than torch does.
     """
@@ -28,7 +29,7 @@ def run_two_ops() -> str:
 
 
 def _work(_: Progress) -> tuple[float, str]:
-    """The largest error of (x + x) * x against torch, and QNN's build id."""
+    """Return the largest error of (x + x) * x against torch, and QNN's build id."""
     from hexport.qnn_sdk import qnn_build_id, use_qnn_sdk
 
     use_qnn_sdk()

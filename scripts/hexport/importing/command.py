@@ -1,4 +1,5 @@
-"""Command lines of ExecuTorch's script for language models on Qualcomm chips, in the dialect of 2025 and in today's.
+"""This module reads command lines of ExecuTorch's script for language models on Qualcomm chips, in the dialect of 2025
+and in today's.
 
 The script is examples/qualcomm/oss_scripts/llama/llama.py.
 """
@@ -106,8 +107,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a command line, with the values of environment variables that are set. Raises HexportError where its
-    quotes do not match."""
+    """Return the words of a command line, with the values of environment variables that are set. Raises HexportError
+    where its quotes do not match."""
     try:
         return [os.path.expandvars(word) for word in shlex.split(command.replace("\\\n", " "), comments=True)]
     except ValueError as error:
@@ -115,8 +116,11 @@ def words_of(command: str) -> list[str]:
 
 
 def parse_command(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The flags of a `llama.py` command, None or False where they are not given, and a line for each flag that hexport
-    has nothing for. Raises HexportError for another command, and where a flag's value is missing or wrong."""
+    """Return the flags of a `llama.py` command, None or False where they are not given, and a line for each flag that
+    hexport has nothing for.
+
+    Raises HexportError for another command, and where a flag's value is missing or wrong.
+    """
     place = next((i for i, word in enumerate(words) if word.rpartition("/")[2] == SCRIPT), None)
     if place is None:
         raise HexportError(f"the command: runs neither {SCRIPT} nor {CONVERTER}; give one that does, in quotes")
@@ -138,7 +142,11 @@ def parse_command(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def converted_tokenizer(words: list[str]) -> str | None:
-    """The tokenizer.model that a command of `pytorch_tokenizers` makes a tokenizer.bin of; None for another command."""
+    """Return the tokenizer.model that a command of `pytorch_tokenizers` makes a tokenizer.bin of; None for another
+    command.
+
+    Raises HexportError where the command names none.
+    """
     if CONVERTER not in words:
         return None
     parser = _Parser(allow_abbrev=False, add_help=False)

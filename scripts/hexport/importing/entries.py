@@ -1,5 +1,5 @@
-"""What a command of the reference script stands for: entries of config.yaml and devices.yaml, and a target of
-Snakemake."""
+"""This module tells what a command of the reference script stands for: entries of config.yaml and devices.yaml, and a
+target of Snakemake."""
 
 import argparse
 import re
@@ -15,8 +15,8 @@ ALIASES = {"llama3_2": "llama3_2-1b_instruct"}  # a name that old commands use
 
 @dataclass
 class Entries:
-    """model: keys of models.<name>. device: a name in devices.yaml and its entry. target: what the command would make.
-    notes: lines for the user."""
+    """Entries are what a command stands for. `model` has keys of models.<name>, and `device` a name in devices.yaml and
+    its entry. `target` is what the command would make, and `notes` are lines for the user."""
 
     name: str
     model: dict
@@ -27,8 +27,10 @@ class Entries:
 
 
 def entries_of(flags: argparse.Namespace, notes: list[str], models: Mapping[str, dict | None]) -> Entries:
-    """models: those that the config has already, by name. Raises HexportError where the command does not name a model
-    or a SoC, or needs a checkpoint."""
+    """Return what a command stands for. `models` are those that the config has already, by name.
+
+    Raises HexportError where the command does not name a model or a SoC, or needs a checkpoint.
+    """
     if flags.decoder_model is None:
         raise HexportError("the command: --decoder_model is missing; name the model")
     if flags.soc_model is None or "$" in flags.soc_model:
@@ -80,8 +82,8 @@ def _sizes(flags: argparse.Namespace, notes: list[str]) -> dict:
 
 
 def _data(flags: argparse.Namespace, known: bool, notes: list[str]) -> dict:
-    """Prompts, calibration and evaluation. The calibration of a model that is there already stays, where the command
-    takes programs that are made."""
+    """Return prompts, calibration and evaluation. The calibration of a model that is there already stays, where the
+    command takes programs that are made."""
     of_all = {"tasks": flags.tasks, "limit": flags.limit, "num_fewshot": flags.num_fewshot}
     calibration = _tasks(flags.calib_tasks, flags.calib_limit, flags.calib_num_fewshot) or _tasks(**of_all)
     methods = flags.eval_methods or []
@@ -114,7 +116,7 @@ def _tasks(tasks: list[str] | None, limit: int | None, num_fewshot: int | None) 
 
 
 def _device(flags: argparse.Namespace, notes: list[str]) -> tuple[str, dict]:
-    """The phone; without a serial number, the emulator of this machine."""
+    """Return the name and entry of the phone; without a serial number, those of the emulator of this machine."""
     if flags.device is None or flags.enable_x86_64:
         if not flags.enable_x86_64:
             notes.append("devices.yaml: without -s, programs run on this machine's emulator; remove it for a phone")

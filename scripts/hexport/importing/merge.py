@@ -1,4 +1,4 @@
-"""Entries in files that users have written: comments, order and quotes stay."""
+"""This module puts entries into files that users have written: comments, order and quotes stay."""
 
 import io
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 from hexport.config.documents import read_yaml
 from hexport.importing.entries import Entries
 
-WIDTH = 4096  # lines stay as they are
+WIDTH = 4096  # characters; lines stay as they are
 
 
 def merged_config(path: Path, entries: Entries) -> tuple[str, list[str]]:
-    """The text of config.yaml with the entries, and a line for each value that is another one now. Modes and SoCs are
-    added to those that are there. Raises HexportError where the file cannot be read."""
+    """Return the text of config.yaml with the entries, and a line for each value that is another one now. Modes and
+    SoCs are added to those that are there. Raises HexportError where the file cannot be read."""
     document, changed = _document(path), []
     socs = document.setdefault("socs", _written([]))
     if not isinstance(socs, str) and entries.soc not in socs:  # a text is `all`
@@ -38,8 +38,8 @@ def merged_config(path: Path, entries: Entries) -> tuple[str, list[str]]:
 
 
 def merged_devices(path: Path, entries: Entries) -> str:
-    """The text of devices.yaml with the device, which is changed where its serial number, or an emulator of its SoC, is
-    there already. Raises HexportError where the file cannot be read."""
+    """Return the text of devices.yaml with the device, which is changed where its serial number, or an emulator of its
+    SoC, is there already. Raises HexportError where the file cannot be read."""
     document, (name, device) = _document(path), entries.device
     devices = document.setdefault("devices", {})
     key = "serial" if device["kind"] == "adb" else "soc"
@@ -56,7 +56,7 @@ def merged_devices(path: Path, entries: Entries) -> str:
 
 
 def _written(value: object) -> object:
-    """Lists, and mappings in a model, as one line each."""
+    """Return a value as it is to be written: lists, and mappings in a model, take one line each."""
     if isinstance(value, list):
         found = CommentedSeq(_quoted(each) if isinstance(each, str) else each for each in value)
     elif isinstance(value, dict):
@@ -68,8 +68,8 @@ def _written(value: object) -> object:
 
 
 def _quoted(text: str) -> str:
-    """A text in quotes, unless PyYAML, which hexport reads with, reads it as it is in a list. It does not read `blue?`,
-    which ruamel writes without quotes."""
+    """Return a text in quotes, unless PyYAML, which hexport reads with, reads it as it is in a list. It does not read
+    `blue?`, which ruamel writes without quotes."""
     try:
         is_plain = pyyaml.safe_load(f"[{text}]") == [text]
     except pyyaml.YAMLError:

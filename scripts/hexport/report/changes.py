@@ -1,4 +1,5 @@
-"""What changed since the report before, by a small store beside the page: the figures of the last two that differ."""
+"""This module tells what changed since the report before, by a small store beside the page. The store has the figures
+of the last two reports that differ."""
 
 import json
 from dataclasses import dataclass
@@ -7,18 +8,21 @@ from pathlib import Path
 from hexport.provenance import write_json
 
 Figures = dict[str, float | str | None]
-MOST = 40  # changes that are shown
+MOST = 40  # as many changes are shown
 
 
 @dataclass(frozen=True)
 class Difference:
+    """A difference is a figure, named by `what`, that is another one now. None stands for a figure that is
+    not there."""
+
     what: str
     before: float | str | None
     now: float | str | None
 
 
 def changes_since(store: Path, figures: Figures) -> list[Difference]:
-    """Put the figures into the store, and tell what is not as in the last report with other ones. A store that is
+    """Put the figures into the store, and return what is not as in the last report with other ones. A store that is
     damaged or missing is begun anew."""
     before, last = _read(store)
     if figures != last:

@@ -1,4 +1,5 @@
-"""Charts as SVG, which a page holds itself: no script, and nothing from elsewhere. Colours of text are the page's."""
+"""This module draws charts as SVG, which a page holds itself: they have no script, and nothing from elsewhere. Colours
+of text are the page's."""
 
 import hashlib
 import re
@@ -34,7 +35,7 @@ LAYOUT = {
 
 
 def scatter(points: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> str:
-    """Series of points by name, each (x, y)."""
+    """Return a chart of series of points by name, each point (x, y)."""
     chart = pygal.XY(stroke=False, x_title=x, y_title=y, dots_size=5, **COMMON, **LAYOUT)
     for name, values in points.items():
         chart.add(name, [{"value": value, "label": name} for value in values])
@@ -42,7 +43,7 @@ def scatter(points: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str)
 
 
 def curve(line: Sequence[tuple[float, float]], dots: Sequence[tuple[float, float]], x: str, y: str, title: str) -> str:
-    """A line through what is expected, and dots for what was measured."""
+    """Return a chart with a line through what is expected, and dots for what was measured."""
     chart = pygal.XY(title=title, x_title=x, y_title=y, print_values=False, **COMMON, **LAYOUT)
     chart.add("expected", list(line), show_dots=False)
     chart.add("measured", list(dots), stroke=False, dots_size=5)
@@ -50,7 +51,7 @@ def curve(line: Sequence[tuple[float, float]], dots: Sequence[tuple[float, float
 
 
 def lines(series: Mapping[str, Sequence[float | None]], x: str, y: str) -> str:
-    """Values by their numbers from 0 on."""
+    """Return a chart of series of values by name. The values are numbered from 0 on."""
     chart = pygal.Line(x_title=x, y_title=y, dots_size=2, show_minor_x_labels=False, **COMMON, **LAYOUT)
     longest = max((len(values) for values in series.values()), default=0)
     chart.x_labels = [str(i) for i in range(longest)]
@@ -61,7 +62,7 @@ def lines(series: Mapping[str, Sequence[float | None]], x: str, y: str) -> str:
 
 
 def stacked_bars(names: Iterable[str], series: Mapping[str, Sequence[float | None]], x: str) -> str:
-    """A bar for each name, of parts by the names of the series."""
+    """Return a chart with a bar for each name, made of parts by the names of the series."""
     labels = list(names)
     height = 150 + 28 * len(labels) + 12 * len(series)
     layout = LAYOUT | {"height": height}
@@ -73,7 +74,7 @@ def stacked_bars(names: Iterable[str], series: Mapping[str, Sequence[float | Non
 
 
 def _svg(chart: pygal.graph.graph.Graph) -> str:
-    """Without the library's script, which only shows tooltips, and without its date and random name: equal figures make
-    equal charts."""
+    """Return the SVG without the library's script, which only shows tooltips, and without its date and random name:
+    equal figures make equal charts."""
     text = re.sub(r"<script.*?</script>|<!--.*?-->", "", chart.render(is_unicode=True), flags=re.DOTALL)
     return text.replace(chart.uuid, hashlib.sha256(text.replace(chart.uuid, "").encode()).hexdigest()[:12])

@@ -1,4 +1,5 @@
-"""One page of everything: programs, figures of the three phases, speed, answers, cost. It needs no other file."""
+"""This module makes one page of everything: programs, figures of the three phases, speed, answers, cost. The page needs
+no other file."""
 
 import os
 import statistics
@@ -23,11 +24,14 @@ COMPARED = {
     "top1_agreement_qdq": "top-1 agreement with qdq",
     "tokens": "tokens scored",
 }
-MOST_LINES = 12  # of a chart
+MOST_LINES = 12  # as many a chart has
 
 
 @dataclass(frozen=True)
 class Chart:
+    """A chart has an anchor (`id`), a name for the page's navigation (`short`), a title, a text below that, and the
+    SVG."""
+
     id: str
     short: str
     title: str
@@ -37,7 +41,8 @@ class Chart:
 
 @dataclass(frozen=True)
 class Report:
-    """What a page shows. results: contents of result.json, with their places. artifacts: their folder."""
+    """A report is what a page shows. `results` are contents of result.json, with their places, and `artifacts` is the
+    folder of all files."""
 
     artifacts: str
     programs: list[BuiltProgram]
@@ -46,7 +51,7 @@ class Report:
 
 
 def report_page(report: Report, changes: Sequence[Difference], folder: Path) -> str:
-    """HTML, for a file in `folder`, from where its links go out."""
+    """Return the page in HTML, for a file in `folder`, from where its links go out."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(PAGE).render(
         programs=report.programs,
@@ -69,7 +74,8 @@ def report_page(report: Report, changes: Sequence[Difference], folder: Path) -> 
 
 
 def figures_of(report: Report) -> Figures:
-    """What a report says in figures, by names: what the next one is compared with."""
+    """Return what a report says in figures, by names, which the next report is compared with. Sizes are in MB, speeds
+    in tokens per second."""
     found: Figures = {}
     for each in report.programs:
         name = " / ".join(map(str, each.program))
@@ -86,7 +92,8 @@ def figures_of(report: Report) -> Figures:
 
 
 def ratios(evaluations: Sequence[Evaluation], program: ProgramKey) -> tuple[float | None, float | None]:
-    """The worst perplexity ratio of a program's fake-quantised decoder, and of what a device computed of it."""
+    """Return the worst perplexity ratio of a program's fake-quantised decoder, and of what a device computed of the
+    program. None stands for a ratio that was not measured."""
     version = (program.model, program.recipe, program.context_length)
     same = [each for each in evaluations if (each.place.model, each.place.recipe, each.place.context_length) == version]
     of_program = [each for each in same if (each.place.target, each.place.mode) == (program.target, program.mode)]
@@ -99,7 +106,7 @@ def _worst(contents: Sequence[dict]) -> float | None:
 
 
 def _charts(report: Report) -> list[Chart]:
-    """Those for which there is anything to show."""
+    """Return those charts for which there is anything to show."""
     charts = []
     if points := _sizes_and_ratios(report):
         svg = scatter(points, "size of the program, MB", "perplexity, float = 1")
@@ -141,12 +148,12 @@ def _noise(evaluations: Sequence[Evaluation]) -> dict[str, list[float | None]]:
 
 
 def _version(of: ProgramKey | Place) -> str:
-    """The name of a quantised model: that of its model, recipe and context length."""
+    """Return the name of a quantised model: that of its model, recipe and context length."""
     return f"{of.model} / {of.recipe} / {of.context_length}"
 
 
 def _speed(result: dict, figure: str) -> str:
-    """The median over prompts, and half of the largest spread over repeats."""
+    """Return the median over prompts, and half of the largest spread over repeats."""
     values = [prompt[figure] for prompt in result["prompts"] if prompt.get(figure) is not None]
     if not values:
         return ""
@@ -156,7 +163,7 @@ def _speed(result: dict, figure: str) -> str:
 
 
 def _conversations(result: dict) -> int:
-    """How many there were. Results of before there could be several do not say."""
+    """Return how many conversations there were. Results of before there could be several do not say."""
     return 1 + max((prompt.get("conversation", 0) for prompt in result["prompts"]), default=0)
 
 

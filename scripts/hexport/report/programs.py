@@ -1,4 +1,5 @@
-"""What became of each program that the config asks for, and what it took to make it, by files and manifests."""
+"""This module tells what became of each program that the config asks for, and what it took to make it, by files and
+manifests."""
 
 import datetime
 import json
@@ -20,13 +21,13 @@ from hexport.build.artifacts import (
 from hexport.provenance import manifest_path
 from hexport.targets.target import target_named
 
-# Stages of a program, from the first on.
+# Stages of making a program, from the first on.
 STAGES = ("checkpoint", "calibration data", "weights", "calibration", "templates", "shards", "program")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a stage's jobs in all, and the most memory that one of them had, in MB."""
+    """A cost is the seconds of a stage's jobs in all, and the most memory that one of them had, in MB."""
 
     seconds: float
     peak_mb: int
@@ -34,8 +35,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class BuiltProgram:
-    """n_bytes, built (date and time, UTC): None where the program is not there. costs: by stage, of artifacts that are
-    there. passed: whether its gates are passed; None where there are none."""
+    """A built program is one that the config asks for, with what became of it. `n_bytes` and `built` (date and time,
+    UTC) are None where it is not there. `costs` are those of artifacts that are there, by stage. `passed` is whether
+    its gates are passed, and None where there are none."""
 
     program: ProgramKey
     file: str
@@ -46,11 +48,12 @@ class BuiltProgram:
 
 
 def built_programs(artifacts: str, programs: Iterable[ProgramKey]) -> list[BuiltProgram]:
+    """Return what became of each program."""
     return [_built(artifacts, program) for program in programs]
 
 
 def model_costs(programs: Iterable[BuiltProgram]) -> dict[str, dict[str, Cost]]:
-    """Of each model, what all of its programs took by stage; what several share counts once."""
+    """Return, of each model, what all of its programs took by stage; what several share counts once."""
     parts: dict[str, dict[str, dict[tuple, Cost]]] = {}
     for built in programs:
         model, recipe, context_len, target, mode = built.program

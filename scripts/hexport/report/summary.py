@@ -1,4 +1,4 @@
-"""Figures of all three phases side by side, as a table of one row per task, program and device."""
+"""This module puts figures of all three phases side by side, as a table of one row per task, program and device."""
 
 import csv
 import io
@@ -12,13 +12,14 @@ from hexport.evaluation.result_files import OF_REPORTS, read_evaluation
 
 PHASES = ("fp", "qdq", "device")
 PLACE = (*Place._fields, "task")
-# Of all tasks of a phase together; docs/evaluation.md explains them.
+# Figures of all tasks of a phase together; docs/evaluation.md explains them.
 OF_ALL_TASKS = ("sqnr_db", "kl_divergence", "top1_agreement", "top1_agreement_qdq", "tokens", "limit", "graph")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Contents of fp.json, qdq.json and evaluation.json. {} stands for a phase that was not evaluated."""
+    """An evaluation has the contents of fp.json, qdq.json and evaluation.json of a place. {} stands for a phase that
+    was not evaluated."""
 
     place: Place
     fp: dict
@@ -27,15 +28,18 @@ class Evaluation:
 
     @property
     def phases(self) -> dict[str, dict]:
+        """Return the content of each phase, by the phase's name."""
         return dict(zip(PHASES, (self.fp, self.qdq, self.device), strict=True))
 
     @property
     def tasks(self) -> list[str]:
+        """Return the names of the tasks that any phase has figures of."""
         return list(dict.fromkeys(task for phase in self.phases.values() for task in phase.get("tasks", {})))
 
 
 def _files(artifacts: str, place: Place, phases: list[str]) -> dict[str, Path]:
-    """Phase -> its file. `phases` are those besides device, which a place without a device has not."""
+    """Return the file of each phase. `phases` are those besides device; a place without a device has no file of that
+    phase."""
     files = {}
     if "fp" in phases:
         files["fp"] = fp_file(artifacts, place.model, place.context_length)
@@ -47,12 +51,13 @@ def _files(artifacts: str, place: Place, phases: list[str]) -> dict[str, Path]:
 
 
 def phase_files(artifacts: str, evaluation: Evaluation) -> dict[str, Path]:
-    """The files of the phases that were evaluated."""
+    """Return the files of the phases that were evaluated."""
     return _files(artifacts, evaluation.place, [phase for phase in ("fp", "qdq") if evaluation.phases[phase]])
 
 
 def read_evaluations(artifacts: str, evaluations: Iterable[list]) -> list[Evaluation]:
-    """evaluations: [model, recipe, context length, target, device, mode, phases besides device] of each.
+    """Return the contents of evaluations. Each is given as [model, recipe, context length, target, device, mode, phases
+    besides device].
 
     Raises HexportError where a file has another form.
     """
@@ -67,18 +72,19 @@ def read_evaluations(artifacts: str, evaluations: Iterable[list]) -> list[Evalua
 
 
 def input_files(artifacts: str, evaluations: Iterable[list]) -> dict[str, Path]:
-    """The files that `read_evaluations` reads, by their paths."""
+    """Return the files that `read_evaluations` reads, by their paths."""
     of_each = (_files(artifacts, Place(*place), phases).values() for *place, phases in evaluations)
     return {str(file): file for files in of_each for file in files}
 
 
 def summary_rows(evaluations: Iterable[Evaluation]) -> list[dict[str, object]]:
-    """A row per task of each place: column -> value, without the columns that have none."""
+    """Return a row per task of each place, as column -> value, without the columns that have none."""
     return [_row(evaluation, task) for evaluation in evaluations for task in evaluation.tasks]
 
 
 def as_csv(rows: list[dict[str, object]]) -> str:
-    """The phases of one figure stand side by side. Figures that no row has are left out, other cells are empty."""
+    """Return the rows as CSV. The phases of one figure stand side by side. Figures that no row has are left out, other
+    cells are empty."""
     found = dict.fromkeys(column for row in rows for column in row if column not in PLACE)
     figures = dict.fromkeys(column.split("_", 1)[1] for column in found)
     figures = sorted(figures, key=lambda name: OF_ALL_TASKS.index(name) if name in OF_ALL_TASKS else -1)

@@ -1,4 +1,4 @@
-"""The page's own text."""
+"""This module holds the page's own text, a Jinja template."""
 
 PAGE = """\
 <!DOCTYPE html>

@@ -1,4 +1,5 @@
-"""Modes of running a program: what each needs of its graphs, and which keys of config.yaml they depend on."""
+"""This module defines the modes of running a program: what each needs of its graphs, and which keys of config.yaml they
+depend on."""
 
 from dataclasses import dataclass
 
@@ -7,11 +8,11 @@ LOOKAHEAD_KEYS = ("ngram", "window", "gcap")
 
 @dataclass(frozen=True)
 class Mode:
-    """A way to run a program.
+    """A mode is a way to run a program.
 
-    keys: those of config.yaml that its programs depend on, beside their target, recipe and toolchain. prefills: whether
-    a graph of its own reads the prompt in blocks. looks_ahead: whether the decode graph takes the tokens of a lookahead
-    step, and not one. eval_mode: the number by which ExecuTorch's runner knows the mode.
+    `keys` are those of config.yaml that its programs depend on, beside their target, recipe and toolchain. `prefills`
+    says whether a graph of its own reads the prompt in blocks. `looks_ahead` says whether the decode graph takes the
+    tokens of a lookahead step, and not one. `eval_mode` is the number by which ExecuTorch's runner knows the mode.
     """
 
     name: str
@@ -22,7 +23,7 @@ class Mode:
 
     @property
     def program_name(self) -> str:
-        """The file name of a program, built or ready."""
+        """Return the file name of a program, built or ready."""
         return f"{self.name}_llama_qnn.pte"
 
 
@@ -38,10 +39,12 @@ MODES = {
 
 
 def lookahead_tokens(ngram: int, window: int, gcap: int) -> int:
-    """Tokens of a lookahead step: a window of ngram - 1 levels, and as many tokens of each of gcap candidates."""
+    """Return the tokens of a lookahead step: a window of ngram - 1 levels, and as many tokens of each of gcap
+    candidates."""
     return (window + gcap) * (ngram - 1)
 
 
 def lookahead_ar_len(ngram: int, window: int, gcap: int) -> int:
-    """AR length of the decode graph: the tokens of a step up to the next power of 2, with which the HTP works best."""
+    """Return the AR length of the decode graph: the tokens of a step up to the next power of 2, with which the HTP
+    works best."""
     return 1 << (lookahead_tokens(ngram, window, gcap) - 1).bit_length()

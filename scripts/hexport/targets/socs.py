@@ -1,4 +1,4 @@
-"""The SoCs that can be exported for, with the HTP architecture of each."""
+"""This module lists the SoCs that can be exported for, with the HTP architecture of each."""
 
 from collections.abc import Iterable
 
@@ -19,7 +19,8 @@ MIN_ARCH_WEIGHT_SHARING = 73
 
 
 def socs_named(words: str | Iterable[str]) -> list[str]:
-    """SoCs by their names, or by that of their architecture: `V75`; or the word `all`. Each is there once."""
+    """Return the SoCs that words name: a SoC by its name, all of an architecture by its own, `V75`, or the word `all`.
+    Each is there once, and a word that is not known stays as it is."""
     if words == ALL:
         return list(HTP_ARCH)
     return list(dict.fromkeys(soc for word in words for soc in ARCHS.get(word, (word,))))
