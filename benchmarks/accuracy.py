@@ -39,21 +39,32 @@ BLOCKS = {
 }
 PLAIN_HEAD = {"layers": "epilogue", "points": "output", "seq_mse": 0, "gptq": False}
 PLAIN_VALUES = {"points": "attention.v_proj", "seq_mse": 0, "gptq": False}  # 8 bits, as the head above
+SEARCHED = {"seq_mse": 20, "gptq": True}
+# Bit widths of ExecuTorch's recipe for Gemma 3 1B, whose head has 4 bits.
+EXECUTORCH_GEMMA3 = {
+    "based_on": "16a4w_block64",
+    "kv_bits": 8,
+    "masked_softmax": True,
+    "overrides": [{"points": "attention.v_proj", "weight_bits": 8, "granularity": "per_channel"}],
+}
 RECIPES = {
     "16a8w": {"based_on": "16a8w"},
     "block32": BLOCKS,
     "block32_seq_mse": {"based_on": "block32", "seq_mse": 20, "overrides": [PLAIN_HEAD]},
-    "block32_gptq": {"based_on": "block32", "seq_mse": 20, "gptq": True, "overrides": [PLAIN_HEAD]},
+    "block32_gptq": {"based_on": "block32", **SEARCHED, "overrides": [PLAIN_HEAD]},
 }
 OF_MODEL = {
     SMOLLM2: {
         "16a8w_r1": {"based_on": "16a8w_r1"},
         "block32_gptq_r1": {"based_on": "block32_gptq", "r1": True},
+        "block32_gptq_r1_tuned": {"based_on": "block32_gptq", "r1": True, "tune_scales": 1},
     },
     GEMMA: {
+        "executorch": EXECUTORCH_GEMMA3,
+        "executorch_seq_mse": {"based_on": "executorch", "seq_mse": 20, "overrides": [PLAIN_VALUES]},
+        "executorch_gptq": {"based_on": "executorch", **SEARCHED, "overrides": [PLAIN_VALUES]},
+        "executorch_gptq_widen_tuned": {"based_on": "executorch_gptq", "widen": 64, "tune_scales": 1},
         "gemma3-1b": {"based_on": "gemma3-1b"},
-        "gemma3-1b_seq_mse": {"based_on": "gemma3-1b", "seq_mse": 20, "overrides": [PLAIN_VALUES]},
-        "gemma3-1b_gptq": {"based_on": "gemma3-1b", "seq_mse": 20, "gptq": True, "overrides": [PLAIN_VALUES]},
     },
 }
 ROWS = [f"{model}/{recipe}" for model, own in OF_MODEL.items() for recipe in RECIPES | own]

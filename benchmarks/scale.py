@@ -5,9 +5,9 @@
     python benchmarks/scale.py --only qwen3-0_6b/hybrid/SM8650 --layers 2    with its first layers only, to try it
     python benchmarks/scale.py --print                                   the table of all rows made so far
 
-A row has random weights (benchmarks/random_checkpoint.py), the model's own recipe but for SeqMSE, and a calibration on
-four texts of about 200 tokens in all. It is made in a scratch folder, which is removed. Results are lines of JSON in a
-file; of two lines for a row, the last counts.
+A row has random weights (benchmarks/random_checkpoint.py), the model's own recipe but for the search of its weights,
+and a calibration on four texts of about 200 tokens in all. It is made in a scratch folder, which is removed. Results
+are lines of JSON in a file; of two lines for a row, the last counts.
 """
 
 import json
@@ -105,17 +105,17 @@ ROWS = {
 @click.option("--only", type=click.Choice(list(ROWS)), multiple=True, help="rows to make; default: all")
 @click.option("--print", "only_print", is_flag=True, help="make none, print those made so far")
 @click.option("--layers", type=click.IntRange(min=1), help="only the first layers of each model")
-@click.option("--seq-mse", is_flag=True, help="with SeqMSE, where the model's recipe has it")
+@click.option("--searched", is_flag=True, help="with SeqMSE and GPTQ, where the model's recipe has them")
 @click.option("--results", type=click.Path(path_type=Path), default="scale.jsonl", show_default=True)
 @click.option("--scratch", type=click.Path(exists=True), help="where to put the files; default: the temporary folder")
 def main(
-    only: tuple[str, ...], only_print: bool, layers: int | None, seq_mse: bool, results: Path, scratch: str | None
+    only: tuple[str, ...], only_print: bool, layers: int | None, searched: bool, results: Path, scratch: str | None
 ) -> None:
     failed = []
     for name in () if only_print else only or ROWS:
         with tempfile.TemporaryDirectory(dir=scratch, prefix="hexport-scale-") as folder:
             try:
-                result = made(ROWS[name], layers, seq_mse, Path(folder))
+                result = made(ROWS[name], layers, searched, Path(folder))
             except subprocess.CalledProcessError:  # Snakemake has said why
                 failed.append(name)
                 continue
@@ -126,7 +126,7 @@ def main(
         sys.exit(f"benchmark: {', '.join(failed)} failed")
 
 
-def made(row: Row, layers: int | None, seq_mse: bool, folder: Path) -> dict:
+def made(row: Row, layers: int | None, searched: bool, folder: Path) -> dict:
     """Make a row in an empty folder: its line of the results.
 
     Raises subprocess.CalledProcessError where Snakemake fails.
@@ -136,13 +136,13 @@ def made(row: Row, layers: int | None, seq_mse: bool, folder: Path) -> dict:
     if shutil.disk_usage(folder).free < DISK * size:
         sys.exit(f"{folder.parent}: {DISK * size / 1e9:.0f} GB are needed; name another folder with --scratch")
     write_random_checkpoint(folder / "published", config)
-    build = config_of(row, folder / "published", seq_mse)
+    build = config_of(row, folder / "published", searched)
     (folder / "config.json").write_text(json.dumps(build))  # JSON is YAML
     quant_attrs, programs = targets(row, build)
     snakemake(folder, *(f"artifacts/{row.model}/{file}" for file in BEFORE_CALIBRATION))
     calibration, lowering = snakemake(folder, quant_attrs), snakemake(folder, *programs)
     return {
-        "row": row.name + (f", {layers} layers" if layers else "") + (", SeqMSE" if seq_mse else ""),
+        "row": row.name + (f", {layers} layers" if layers else "") + (", weights searched" if searched else ""),
         "max_seq_len": row.max_seq_len,
         "prefill_ar_len": row.prefill_ar_len,
         "calibration": calibration,
@@ -152,18 +152,18 @@ def made(row: Row, layers: int | None, seq_mse: bool, folder: Path) -> dict:
     }
 
 
-def config_of(row: Row, checkpoint: Path, seq_mse: bool) -> dict:
+def config_of(row: Row, checkpoint: Path, searched: bool) -> dict:
     """The content of a config.yaml for a row."""
     own = built_in_models()[row.model]["recipe"]
     return {
         "devices": str(REPOSITORY / "devices.yaml"),
         "build_memory_gb": row.build_memory_gb,
         "socs": [row.targets.partition(",")[0].removesuffix("-emulator")],
-        "recipes": {"without_seq_mse": {"based_on": own, "seq_mse": 0}},
+        "recipes": {"not_searched": {"based_on": own, "seq_mse": 0, "gptq": False, "tune_scales": 0}},
         "models": {
             row.model: {
                 "checkpoint": str(checkpoint),
-                "recipe": own if seq_mse else "without_seq_mse",
+                "recipe": own if searched else "not_searched",
                 "modes": row.modes.split(","),
                 "max_seq_len": row.max_seq_len,
                 "prefill_ar_len": row.prefill_ar_len,
