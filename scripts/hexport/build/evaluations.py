@@ -105,13 +105,13 @@ def float_model(config: Config, model: str, recipe: str, context_len: int) -> di
 
 def evaluation_files(config: Config, model: str) -> list[str]:
     """Return the files of the model's evaluation tasks: local texts, and trusted task files with their parts."""
-    return task_files(config, (config.models[model].evaluation or {}).get("tasks", []))
+    return task_files(config, _tasks(config, model))
 
 
 def task_options(config: Config, model: str) -> list[str]:
     """Return the words of the options that hand the local texts among the tasks to the scripts."""
-    names = (config.models[model].evaluation or {}).get("tasks", [])
-    return [word for name, file in local_texts(config, names).items() for word in ("--local", f"{name}={file}")]
+    texts = local_texts(config, _tasks(config, model))
+    return [word for name, file in texts.items() for word in ("--local", f"{name}={file}")]
 
 
 def fp_settings(config: Config, model: str, context_len: int) -> str:
@@ -143,7 +143,7 @@ def device_settings(config: Config, place: Place) -> str:
             "recipe": place.recipe,
             "target": place.target,
             "mode": place.mode,
-            "graph": spec.evaluation.get("graph", "prefill") if MODES[place.mode].prefills else "kv",
+            "graph": spec.evaluation.graph if MODES[place.mode].prefills else "kv",
             "recipe_spec": config.recipes[place.recipe] if spec.pre_gen_pte is None else None,
             "versions": toolchain_versions(),
         }
@@ -192,6 +192,11 @@ def _evaluated(config: Config) -> list[Model]:
     return [model for model in config.models.values() if model.evaluation is not None]
 
 
+def _tasks(config: Config, model: str) -> list[str]:
+    evaluation = config.models[model].evaluation
+    return evaluation.tasks if evaluation else []
+
+
 def _versions(config: Config, model: Model) -> list[tuple[str, int]]:
     """Return the recipe and context length of each quantised model that is made of a model."""
     return [(recipe, context_len) for recipe in used_recipes(config, model) for context_len in model.context_lens]
@@ -210,11 +215,11 @@ def _data(config: Config, model: str) -> dict:
     spec = config.models[model]
     if spec.evaluation is None:
         raise HexportError(f"models.{model}.evaluation: missing, so there is nothing to evaluate; give its tasks")
-    data = {key: spec.evaluation.get(key) for key in ("tasks", "limit", "num_fewshot")}
+    data = {key: getattr(spec.evaluation, key) for key in ("tasks", "limit", "num_fewshot")}
     return data | {"trusted": trusted_files(config, data["tasks"])}
 
 
 def _thresholds(model: Model) -> dict[str, float]:
     """Return the threshold of each gate that is set."""
-    values = {key: (model.evaluation or {}).get(key) for key in GATES}
+    values = {key: getattr(model.evaluation, key, None) for key in GATES}
     return {key: float(value) for key, value in values.items() if value is not None}

@@ -28,7 +28,7 @@ from hexport.config.checks import check_greedy, unfit_recipes
 from hexport.config.devices import Device, devices_at, stations
 from hexport.config.prompts import prompts_of
 from hexport.config.ready_programs import ready_program
-from hexport.config.settings import Config, Model
+from hexport.config.settings import CalibrationData, Config, Model
 from hexport.config.tasks import local_texts, task_files, trusted_files
 from hexport.config.uris import is_remote
 from hexport.errors import HexportError
@@ -154,17 +154,18 @@ def _devices(config: Config) -> list[Device]:
 
 def calibration_files(config: Config, model: str) -> list[str]:
     """Return the files that a model is calibrated on, also the texts and definitions of its tasks."""
-    data = config.models[model].calibration or {}
-    files = [data[key] for key in ("text", "samples") if key in data]
-    return [*files, *task_files(config, data.get("tasks", []))]
+    data = config.models[model].calibration or CalibrationData()
+    files = [file for file in (data.text, data.samples) if file is not None]
+    return [*files, *task_files(config, data.tasks or [])]
 
 
 def calibration_options(config: Config, model: str) -> list[str]:
     """Return the words of the options that hand these files to scripts/encode_calibration.py. A task's definition has
     none, as it is in the settings."""
-    data = config.models[model].calibration or {}
-    options = [(f"--{key}", data[key]) for key in ("text", "samples") if key in data]
-    options += [("--local", f"{name}={file}") for name, file in local_texts(config, data.get("tasks", [])).items()]
+    data = config.models[model].calibration or CalibrationData()
+    options = [("--text", data.text)] if data.text is not None else []
+    options += [("--samples", data.samples)] if data.samples is not None else []
+    options += [("--local", f"{name}={file}") for name, file in local_texts(config, data.tasks or []).items()]
     return [word for option in options for word in option]
 
 
@@ -197,14 +198,14 @@ def calibration_settings(config: Config, model: str) -> str:
         case None:
             own = {"prompts": list(chain.from_iterable(spec.conversations)), "system_prompt": spec.system_prompt}
             return as_settings(own | {"calibration_set": set_digest()})
-        case {"tasks": tasks, **limits}:
-            limits = {key: limits.get(key) for key in ("limit", "num_fewshot")}
+        case CalibrationData(tasks=list(tasks), limit=limit, num_fewshot=num_fewshot):
+            limits = {"limit": limit, "num_fewshot": num_fewshot}
             texts, trusted = local_texts(config, tasks), trusted_files(config, tasks)
             return as_settings({"tasks": tasks, "texts": texts, "trusted": trusted, **limits})
-        case {"prompts": prompts}:
+        case CalibrationData(prompts=list(prompts)):
             return as_settings({"prompts": prompts, "system_prompt": spec.system_prompt})
         case text_or_samples:
-            return as_settings(text_or_samples)
+            return as_settings(text_or_samples.sources)
 
 
 def quant_attrs_settings(config: Config, model: str, recipe: str) -> str:

@@ -11,7 +11,7 @@ from hexport.config.paths import SPECIAL, check_output_folder, path_faults
 from hexport.config.ready_programs import ready_program
 from hexport.config.recipes import built_in_recipes
 from hexport.config.schema import cut, nearest, raise_all
-from hexport.config.settings import Config, Model
+from hexport.config.settings import CALIBRATION_SOURCES, Config, Model
 from hexport.config.tasks import task_faults
 from hexport.config.uris import check_uri, is_remote, may_hold_tokenizer, tokenizer_of
 from hexport.errors import HexportError
@@ -21,7 +21,6 @@ from hexport.targets.socs import ALL, ARCHS, HTP_ARCH, MIN_ARCH_16_BIT_KV, MIN_A
 from hexport.tokenizers.files import tokenizer_files
 
 GATES = ("max_perplexity_ratio", "min_sqnr_db")
-CALIBRATION_SOURCES = ("tasks", "prompts", "samples", "text")
 # Names that the layout of artifacts/ gives another meaning.
 FOLDERS_OF_ARTIFACTS = ("downloads", "report")
 FOLDERS_OF_MODELS = ("checkpoint", "tokenizer", "calibration", "evaluation")
@@ -239,7 +238,7 @@ def _looks_ahead(model: Model) -> bool:
 
 def _gate_faults(model: Model) -> Iterator[str]:
     for key in GATES:
-        threshold = (model.evaluation or {}).get(key)
+        threshold = getattr(model.evaluation, key, None)
         if threshold is not None and not math.isfinite(threshold):
             yield f".evaluation.{key}: expected a finite number, got {threshold}"
         elif threshold is not None and not model.has_float_model:
@@ -257,14 +256,16 @@ def _length_faults(model: Model) -> Iterator[str]:
 
 
 def _data_faults(model: Model) -> Iterator[str]:
-    if model.calibration is None:
+    data = model.calibration
+    if data is None:
         return
-    sources = [key for key in CALIBRATION_SOURCES if key in model.calibration]
+    sources = list(data.sources)
     if len(sources) != 1:
         found = " and ".join(sources) or "none"
         yield f".calibration: expected one of {', '.join(CALIBRATION_SOURCES)}, got {found}"
         return
-    if sources[0] != "tasks" and (unused := [key for key in ("limit", "num_fewshot") if key in model.calibration]):
+    unused = [key for key in ("limit", "num_fewshot") if getattr(data, key) is not None]
+    if unused and data.tasks is None:
         yield f".calibration.{unused[0]}: goes with tasks, not with {sources[0]}"
     if sources[0] in ("text", "samples"):
-        yield from _refusal(f".calibration.{sources[0]}", check_file, Path(model.calibration[sources[0]]))
+        yield from _refusal(f".calibration.{sources[0]}", check_file, Path(data.sources[sources[0]]))

@@ -63,4 +63,4 @@ def _paths(config: Config) -> Iterator[tuple[str, str | None]]:
         for key in ("checkpoint", "params", "tokenizer", "pre_gen_pte"):
             yield f"models.{name}.{key}", getattr(model, key)
         for key in ("text", "samples"):
-            yield f"models.{name}.calibration.{key}", (model.calibration or {}).get(key)
+            yield f"models.{name}.calibration.{key}", getattr(model.calibration, key, None)

@@ -14,8 +14,41 @@ from hexport.errors import HexportError
 from hexport.targets.modes import LOOKAHEAD_KEYS
 from hexport.targets.socs import socs_named
 
+CALIBRATION_SOURCES = ("tasks", "prompts", "samples", "text")
 AUTO = "auto"  # a value of num_sharding
 BUILT_IN_MODELS = Path(__file__).with_name("models.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationData:
+    """Calibration data are what `calibration` of a model names: one of tasks, prompts, samples (a file of chats) and
+    text (a file). `limit` documents of each task and `num_fewshot` examples go with tasks alone."""
+
+    tasks: list[str] | None = None
+    prompts: list[str] | None = None
+    samples: str | None = None
+    text: str | None = None
+    limit: int | None = None
+    num_fewshot: int | None = None
+
+    @property
+    def sources(self) -> dict[str, list[str] | str]:
+        """Return the sources that are named, by their keys. A checked config has one."""
+        found = {key: getattr(self, key) for key in CALIBRATION_SOURCES}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationData:
+    """Evaluation data are what `evaluation` of a model names: tasks, `limit` documents of each, `num_fewshot` examples
+    before a question, the graph that scores, and the thresholds of gates."""
+
+    tasks: list[str]
+    limit: int | None = None
+    num_fewshot: int | None = None
+    graph: str = "prefill"
+    max_perplexity_ratio: float | None = None
+    min_sqnr_db: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +73,7 @@ class Model:
     window: int
     gcap: int
     num_sharding: int | str  # a number, or AUTO
-    calibration: dict | None
+    calibration: CalibrationData | None
     conversations: list[list[str]]
     system_prompt: str
     temperature: float
@@ -48,7 +81,7 @@ class Model:
     repeats: int
     warmup: int
     pre_gen_pte: str | None
-    evaluation: dict | None
+    evaluation: EvaluationData | None
 
     @property
     def has_float_model(self) -> bool:
@@ -157,6 +190,8 @@ def _model(name: str, entry: dict) -> Model:
         value = values.pop(key)
         as_it_is = key in entry or values["pre_gen_pte"] is not None  # a ready program has a context of its own
         values[f"{key}s"] = {length: value if as_it_is else min(value, length) for length in context_lens}
+    data = {"calibration": CalibrationData, "evaluation": EvaluationData}
+    values |= {key: kind(**values[key]) for key, kind in data.items() if values[key] is not None}
     values["temperature"] = float(values["temperature"])  # 0 and 0.0 are the same setting
     return Model(name=name, **values)
 

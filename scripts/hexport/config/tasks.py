@@ -62,7 +62,7 @@ def task_faults(config: Config) -> Iterator[str]:
 
 def _used(model: Model) -> Iterator[tuple[str, str]]:
     for key in ("calibration", "evaluation"):
-        for name in (getattr(model, key) or {}).get("tasks", []):
+        for name in getattr(getattr(model, key), "tasks", None) or []:
             yield key, name
 
 
