@@ -25,7 +25,7 @@ from hexport.build.artifacts import qdq_file, quant_attrs_file, tokenizer_file, 
 from hexport.build.program_size import estimated_bytes, known_sizes
 from hexport.config.settings import built_in_models, parse_config
 from hexport.provenance import manifest_path
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.tokenizers.tokenizer import load_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[1]

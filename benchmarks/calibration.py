@@ -27,7 +27,7 @@ def main(checkpoint: str, recipe: str, samples: int, length: int) -> None:
     from hexport.decoder.weights import Checkpoint
     from hexport.progress import Progress
     from hexport.quantization.calibration import calibrate
-    from hexport.quantization.recipe import recipe_from
+    from hexport.quantization.recipe_checks import recipe_from
 
     canonical = Checkpoint(Path(checkpoint))
     torch.manual_seed(0)

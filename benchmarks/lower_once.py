@@ -20,7 +20,7 @@ from hexport.lowering.plain import lower_plain  # noqa: E402
 from hexport.lowering.plan import Plan  # noqa: E402
 from hexport.programs.abi import KV_METHOD, PREFILL_METHOD  # noqa: E402
 from hexport.quantization.quant_attrs import load_quant_attrs  # noqa: E402
-from hexport.quantization.recipe import recipe_from  # noqa: E402
+from hexport.quantization.recipe_checks import recipe_from  # noqa: E402
 from hexport.targets.target import target_named  # noqa: E402
 from hexport.tokenizers.backend import special_ids  # noqa: E402
 

@@ -29,7 +29,7 @@ from hexport.build.resources import (
 from hexport.config.settings import parse_config
 from hexport.decoder.sizes import PUBLISHED, Sizes
 from hexport.lowering.shards import Shard
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 
 MEASURED = Path(__file__).with_name("resources.jsonl")
 SHARDS = {

@@ -38,7 +38,7 @@ def lowered(folder: Path) -> dict[str, Path]:
     from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
     from hexport.progress import Progress
     from hexport.quantization.calibration import calibrate
-    from hexport.quantization.recipe import recipe_from
+    from hexport.quantization.recipe_checks import recipe_from
     from hexport.targets.target import target_named
 
     sizes = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 5, "vocab_size": VOCABULARY}

@@ -35,7 +35,7 @@ def main(candidates: int, tokens: int) -> None:
 
     from hexport.decoder.weights import Checkpoint
     from hexport.quantization.calibration import prepare_layer
-    from hexport.quantization.recipe import recipe_from
+    from hexport.quantization.recipe_checks import recipe_from
     from hexport.quantization.seq_mse import LOWEST, best_ratios
 
     torch.manual_seed(0)

@@ -30,7 +30,7 @@ def main(model: str, tokens: int, layers: int) -> None:
 
     from hexport.decoder.weights import Checkpoint
     from hexport.progress import Progress
-    from hexport.quantization.recipe import recipe_from
+    from hexport.quantization.recipe_checks import recipe_from
     from hexport.quantization.weight_search import search
 
     recipe = recipe_from(resolve_recipes({})[built_in_models()[model]["recipe"]], model)

@@ -59,7 +59,7 @@ def main(
         from hexport.lowering.template_file import templates_by_ar_len
         from hexport.qnn_sdk import qnn_build_id
         from hexport.quantization.quant_attrs import load_quant_attrs
-        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.recipe_checks import recipe_from
         from hexport.tokenizers.backend import special_ids
 
         build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])

@@ -41,7 +41,7 @@ def main(settings: dict, checkpoint: Path, tokens: Path, weights: Path | None, o
         from hexport.decoder.weights import Checkpoint
         from hexport.quantization.calibration import calibrate
         from hexport.quantization.quant_attrs import save_quant_attrs
-        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.recipe_checks import recipe_from
         from hexport.quantization.tokens_file import read_tokens
         from hexport.quantization.weights_file import weights_of
 

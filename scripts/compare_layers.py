@@ -62,7 +62,7 @@ def main(
         from hexport.evaluation.layer_comparison import compare_model
         from hexport.evaluation.layer_tables import first_departure, part_table, point_table
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
-        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.recipe_checks import recipe_from
         from hexport.quantization.tokens_file import read_tokens
 
         recipe = recipe_from(config.recipes[recipe_name], recipe_name)

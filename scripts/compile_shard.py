@@ -49,7 +49,7 @@ def main(
         from hexport.lowering.template_file import templates_by_ar_len
         from hexport.qnn_sdk import qnn_build_id
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
-        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.recipe_checks import recipe_from
 
         build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.basis)

@@ -50,7 +50,7 @@ def main(
         from hexport.evaluation.qdq import QuantisedScores
         from hexport.evaluation.tasks import load_tasks, task_inputs
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
-        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.recipe_checks import recipe_from
         from hexport.tokenizers.tokenizer import load_tokenizer
 
         local = local_files(texts)

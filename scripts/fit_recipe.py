@@ -71,7 +71,7 @@ def main(name: str, size: int | None, ratio: float | None, file: Path, recipe_na
         from hexport.fitting.fit import Fitter
         from hexport.fitting.measured import Laboratory, split
         from hexport.fitting.model_curve import model_curve
-        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.recipe_checks import recipe_from
         from hexport.quantization.tokens_file import read_tokens
 
         spec, context_len = config.recipes[recipe_name], max(model.context_lens)

@@ -30,7 +30,7 @@ def main(settings: dict, config: Path, output: Path, log: Path | None) -> None:
         from hexport.lowering.template_file import write_templates
         from hexport.lowering.templates import lower_templates
         from hexport.qnn_sdk import qnn_build_id
-        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.recipe_checks import recipe_from
         from hexport.targets.target import target_of_arch
 
         build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])

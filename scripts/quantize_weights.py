@@ -37,7 +37,7 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
         from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
-        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.recipe_checks import recipe_from
         from hexport.quantization.scale_tuning import tuned_scales
         from hexport.quantization.tokens_file import read_tokens
         from hexport.quantization.weight_search import search

@@ -49,7 +49,7 @@ def main(
         from hexport.decoder.weights import Checkpoint
         from hexport.evaluation.sensitivity import overrides_yaml, sensitivity
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
-        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.recipe_checks import recipe_from
         from hexport.quantization.tokens_file import read_tokens
 
         samples = read_tokens(tokens).samples

@@ -12,7 +12,7 @@ from hexport.config.documents import read_yaml
 from hexport.config.schema import nearest
 from hexport.config.settings import Config, built_in_models, parse_config
 from hexport.errors import HexportError, one_line_errors
-from hexport.quantization.recipe import check_sizes, recipe_from
+from hexport.quantization.recipe_checks import check_sizes, recipe_from
 from hexport.quantization.recipe_table import other_table, projection_table, size_table
 
 WIDTH = 160  # of tables that do not go to a terminal

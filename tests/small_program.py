@@ -49,7 +49,7 @@ def good(folder: Path, templates_of: Callable) -> Good:
     """A small model in `folder`, and what its programs are lowered from. templates_of: (config, recipe, AR length)."""
     from hexport.decoder.weights import Checkpoint
     from hexport.quantization.calibration import calibrate
-    from hexport.quantization.recipe import recipe_from
+    from hexport.quantization.recipe_checks import recipe_from
 
     model = random_model("gemma3_text", **MODEL)
     for name, weight in model.named_parameters():

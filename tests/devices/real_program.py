@@ -40,7 +40,7 @@ def build(folder: Path) -> None:
     from hexport.lowering.constant_methods import SpecialTokens
     from hexport.progress import Progress
     from hexport.quantization.calibration import calibrate
-    from hexport.quantization.recipe import recipe_from
+    from hexport.quantization.recipe_checks import recipe_from
 
     save_llama(folder / "checkpoint", num_hidden_layers=1)
     save_tokenizer(folder / "tokenizer")

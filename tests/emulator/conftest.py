@@ -39,7 +39,7 @@ def attrs(tiny):
 
 @pytest.fixture(scope="session")
 def recipe():
-    from hexport.quantization.recipe import recipe_from
+    from hexport.quantization.recipe_checks import recipe_from
 
     return recipe_from(RECIPE, "16a8w")
 

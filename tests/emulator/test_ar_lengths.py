@@ -10,7 +10,7 @@ from tiny_model import SAMPLES, save_llama
 from hexport.decoder.weights import Checkpoint
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.program import Graph, Program
 

@@ -24,7 +24,7 @@ from hexport.lowering.template_lowering import record_ops
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import QuantAttrs
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.runtime.lookahead import Size
 from hexport.runtime.program import Program
 from hexport.targets.target import target_named

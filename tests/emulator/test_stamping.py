@@ -18,7 +18,7 @@ from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.prepared import weight_observer
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.quantization.weights import codes, weight_encoding
 from hexport.runtime.decode import step
 from hexport.runtime.kv_cache import KVCache

@@ -13,7 +13,7 @@ from verifying import verified
 from hexport.decoder.weights import Checkpoint
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.quantization.weight_search import search
 
 LLAMA, GEMMA3 = "llama, llama3 scaling", "gemma3, listed layers slide, full layers scaled"

@@ -17,7 +17,7 @@ from hexport.quantization import vocabulary
 from hexport.quantization.calibration import calibrate, token_inputs
 from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.quant_attrs import Encoding, save_quant_attrs
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 
 pytestmark = [pytest.mark.usefixtures("qnn_sdk"), pytest.mark.slow]
 

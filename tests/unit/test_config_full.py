@@ -7,7 +7,7 @@ import yaml
 from hexport.config.documents import read_yaml
 from hexport.config.schema import schema
 from hexport.config.settings import parse_config
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 
 FILE = Path(__file__).parents[2] / "config.full.yaml"
 DEVICES = "devices: {emulator: {kind: emulator, soc: SM8650}}\n"

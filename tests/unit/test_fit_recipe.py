@@ -23,7 +23,7 @@ from hexport.fitting import damage
 from hexport.fitting.choices import TABLE_UNIT, candidates
 from hexport.progress import Progress
 from hexport.quantization.prepared import weight_observer
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.quantization.weights import fake_quantised
 
 pytestmark = [pytest.mark.usefixtures("qnn_sdk"), pytest.mark.slow]

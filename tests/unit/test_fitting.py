@@ -17,7 +17,8 @@ from hexport.fitting.files import curve_csv, curve_svg, recipe_yaml
 from hexport.fitting.fit import Fitter
 from hexport.fitting.measured import split
 from hexport.quantization.part_sizes import part_bytes
-from hexport.quantization.recipe import Precision, recipe_from
+from hexport.quantization.recipe import Precision
+from hexport.quantization.recipe_checks import recipe_from
 
 SIZES = PUBLISHED["smollm2_135m"]
 BASE = {

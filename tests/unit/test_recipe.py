@@ -16,12 +16,9 @@ from hexport.quantization.recipe import (
     OUTPUT_PROJECTION,
     Precision,
     Recipe,
-    check_block_sizes,
-    check_points,
-    check_sizes,
     projections_of,
-    recipe_from,
 )
+from hexport.quantization.recipe_checks import check_block_sizes, check_points, check_sizes, recipe_from
 
 ATTENTION, FEED_FORWARD = LAYER_PROJECTIONS[:4], LAYER_PROJECTIONS[4:]
 DOWN, V = "feed_forward.down_proj", "attention.v_proj"

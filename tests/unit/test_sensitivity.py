@@ -21,7 +21,8 @@ from hexport.file_hashes import sha256
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import QuantAttrs, load_quant_attrs, save_quant_attrs
-from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from
+from hexport.quantization.recipe import LAYER_PROJECTIONS
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.quantization.weight_search import search
 from hexport.quantization.weights_file import save_weights, weights_of
 from sensitivity import main

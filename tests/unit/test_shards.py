@@ -10,7 +10,7 @@ from hexport.decoder.sizes import PUBLISHED
 from hexport.errors import HexportError
 from hexport.lowering.shards import Shard, shards_of
 from hexport.quantization.part_sizes import part_bytes
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 
 
 def parts(shard: Shard, n_layers: int) -> list[int]:

@@ -14,7 +14,7 @@ from hexport.config.settings import built_in_models
 from hexport.decoder.config import decoder_config
 from hexport.decoder.sizes import PUBLISHED, sizes_of
 from hexport.decoder.tensors import tensor_shapes
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 from show_recipe import main
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "show_recipe.py"

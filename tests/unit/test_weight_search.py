@@ -15,7 +15,8 @@ from hexport.provenance import manifest_path
 from hexport.quantization import seq_mse, vocabulary
 from hexport.quantization.calibration import prepare_layer
 from hexport.quantization.coded_weight import CodedWeight
-from hexport.quantization.recipe import LAYER_PROJECTIONS, recipe_from
+from hexport.quantization.recipe import LAYER_PROJECTIONS
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.quantization.seq_mse import LOWEST
 from hexport.quantization.weight_search import coded_weight, search
 from hexport.quantization.weights import channel_scales, fake_quantised, weight_encoding

@@ -6,7 +6,7 @@ import torch
 from hexport.config.recipes import resolve_recipes
 from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.prepared import prepare
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.quantization.weights import channel_scales, codes, fake_quantised, weight_encoding
 
 pytestmark = pytest.mark.usefixtures("qnn_sdk")

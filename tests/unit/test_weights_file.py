@@ -9,7 +9,7 @@ from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 from hexport.quantization.coded_weight import CodedWeight
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.quantization.weights_file import save_weights, weights_of
 
 Q, DOWN = "layers.0.attention.q_proj", "layers.1.feed_forward.down_proj"

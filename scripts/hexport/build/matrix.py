@@ -34,7 +34,7 @@ from hexport.config.uris import is_remote
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 from hexport.quantization.calibration_set import set_digest
-from hexport.quantization.recipe import recipe_from
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
 from hexport.targets.target import target_named
 

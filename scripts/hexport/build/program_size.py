@@ -11,7 +11,8 @@ from hexport.decoder.config import load_config
 from hexport.decoder.sizes import PUBLISHED, Sizes, sizes_of
 from hexport.errors import HexportError
 from hexport.quantization.part_sizes import part_bytes
-from hexport.quantization.recipe import Recipe, recipe_from
+from hexport.quantization.recipe import Recipe
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.targets.modes import MODES
 from hexport.targets.socs import HTP_ARCH
 from hexport.targets.target import Target

@@ -18,7 +18,8 @@ from hexport.errors import HexportError
 from hexport.lowering.shards import CONTEXT_LIMIT, Shard, shard_sums, shards_of
 from hexport.programs.abi import ar_lengths_of
 from hexport.quantization.part_sizes import part_bytes, part_codes, part_values
-from hexport.quantization.recipe import EPILOGUE, Recipe, projections_of, recipe_from
+from hexport.quantization.recipe import EPILOGUE, Recipe, projections_of
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.targets.target import target_named
 
 MB = 10**6

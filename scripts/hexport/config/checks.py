@@ -15,7 +15,8 @@ from hexport.config.settings import CALIBRATION_SOURCES, Config, Model
 from hexport.config.tasks import task_faults
 from hexport.config.uris import check_uri, is_remote, may_hold_tokenizer, tokenizer_of
 from hexport.errors import HexportError
-from hexport.quantization.recipe import projections, recipe_from
+from hexport.quantization.recipe import projections
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.targets.modes import MODES, lookahead_ar_len
 from hexport.targets.socs import ALL, ARCHS, HTP_ARCH, MIN_ARCH_16_BIT_KV, MIN_ARCH_BLOCKS
 from hexport.tokenizers.files import tokenizer_files

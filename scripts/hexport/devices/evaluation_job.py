@@ -50,7 +50,7 @@ class EvaluationJob:
         if self.quant_attrs is None:
             return functools.partial(self._beside_float, References, Checkpoint(self.checkpoint.parent))
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
-        from hexport.quantization.recipe import recipe_from
+        from hexport.quantization.recipe_checks import recipe_from
 
         recipe = recipe_from(self.settings["recipe_spec"], self.settings["recipe"])
         model = Checkpoint(self.checkpoint.parent, recipe.basis)

@@ -6,16 +6,8 @@ from typing import Any
 
 from hexport.decoder.sizes import Sizes
 from hexport.quantization.part_sizes import table_bytes, weight_bytes
-from hexport.quantization.recipe import (
-    BLOCK_CHANNELS,
-    EPILOGUE,
-    PROLOGUE,
-    TABLE,
-    WEIGHT_KEYS,
-    Precision,
-    Recipe,
-    projections_of,
-)
+from hexport.quantization.recipe import EPILOGUE, PROLOGUE, TABLE, WEIGHT_KEYS, Precision, Recipe, projections_of
+from hexport.quantization.recipe_checks import BLOCK_CHANNELS
 
 # A unit is a weight, by its place (a layer's number or epilogue) and its projection; or the table of embeddings.
 Unit = tuple[str, str]

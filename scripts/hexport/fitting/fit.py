@@ -11,7 +11,8 @@ from hexport.errors import HexportError
 from hexport.fitting.choices import Unit, as_recipe
 from hexport.fitting.curve import Choice, Curve
 from hexport.progress import Progress
-from hexport.quantization.recipe import Recipe, recipe_from
+from hexport.quantization.recipe import Recipe
+from hexport.quantization.recipe_checks import recipe_from
 
 MOST_MEASURED = 6  # so many recipes are measured at most on the way to a perplexity
 CLOSE = 0.005  # no recipe is looked for between two whose sizes differ by less than this part

@@ -9,7 +9,8 @@ from hexport.fitting.curve import Choice, Curve
 from hexport.fitting.damage import damages
 from hexport.progress import Progress
 from hexport.quantization.part_sizes import part_bytes
-from hexport.quantization.recipe import Recipe, check_sizes
+from hexport.quantization.recipe import Recipe
+from hexport.quantization.recipe_checks import check_sizes
 
 
 def model_curve(

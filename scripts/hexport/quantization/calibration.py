@@ -43,15 +43,8 @@ from hexport.quantization.prepared import (
     weight_observer,
 )
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
-from hexport.quantization.recipe import (
-    EPILOGUE,
-    LAYER_PROJECTIONS,
-    OUTPUT_PROJECTION,
-    PROLOGUE,
-    Recipe,
-    check_points,
-    check_sizes,
-)
+from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION, PROLOGUE, Recipe
+from hexport.quantization.recipe_checks import check_points, check_sizes
 from hexport.quantization.vocabulary import prologue_of, row_blocks
 from hexport.quantization.weights import fake_quantised
 

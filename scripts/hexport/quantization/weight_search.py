@@ -27,7 +27,8 @@ from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.gptq import gptq
 from hexport.quantization.kept_names import identity, kept_name
 from hexport.quantization.prepared import weight_observer
-from hexport.quantization.recipe import EPILOGUE, OUTPUT_PROJECTION, WEIGHT_KEYS, Precision, Recipe, check_sizes
+from hexport.quantization.recipe import EPILOGUE, OUTPUT_PROJECTION, WEIGHT_KEYS, Precision, Recipe
+from hexport.quantization.recipe_checks import check_sizes
 from hexport.quantization.seq_mse import best_ratios, rows_at_a_time
 from hexport.quantization.vocabulary import ALIGNMENT, row_blocks
 from hexport.quantization.weight_inputs import head_products, observe_layer, pass_layer, states_of

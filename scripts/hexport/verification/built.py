@@ -20,7 +20,8 @@ from hexport.progress import Progress
 from hexport.provenance import damage, manifest_path
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.quant_attrs_checks import quant_attrs_of
-from hexport.quantization.recipe import Recipe, recipe_from
+from hexport.quantization.recipe import Recipe
+from hexport.quantization.recipe_checks import recipe_from
 from hexport.targets.modes import LOOKAHEAD_KEYS, lookahead_tokens
 from hexport.targets.target import EMULATOR_SUFFIX, target_named
 
