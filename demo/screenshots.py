@@ -15,7 +15,10 @@ SIZES = {"wide": (1280, 1700), "narrow": (400, 1700)}  # pixels of the part that
 THEMES = {"light": (), "dark": ("--blink-settings=preferredColorScheme=0",)}
 HEADLESS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files")
 # A frame may be narrower than a browser's own window.
-WINDOW = '<body style="margin: 0"><iframe src="{page}" width="{width}" height="{height}" style="border: 0"></iframe>'
+WINDOW = (
+    '<body style="margin: 0 auto; width: {width}px; background: #888">'
+    '<iframe src="{page}" width="{width}" height="{height}" style="border: 0"></iframe>'
+)
 
 
 @click.command(help=__doc__)
