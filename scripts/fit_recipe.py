@@ -25,7 +25,7 @@ from hexport.targets.socs import HTP_ARCH, MIN_ARCH_BLOCKS
 UNITS = {"MB": 1_000_000, "GB": 1_000_000_000}
 
 
-class Megabytes(click.ParamType):
+class ProgramSize(click.ParamType):
     """A size is written as 130MB or 1.2GB, and read as a number of bytes."""
 
     name = "size"
@@ -41,7 +41,7 @@ class Megabytes(click.ParamType):
 
 @click.command(help=__doc__)
 @click.argument("name", metavar="MODEL")
-@click.option("--size", type=Megabytes(), help="of the program at most, as show_recipe.py estimates it: 130MB, 1.2GB")
+@click.option("--size", type=ProgramSize(), help="of the program at most, as show_recipe.py estimates it: 130MB, 1.2GB")
 @click.option(
     "--max-perplexity-ratio", "ratio", type=click.FloatRange(1, min_open=True), help="of the float model's, per token"
 )

@@ -274,11 +274,18 @@ def test_a_sliding_window_needs_the_runners_gemma3(real_programs):  # noqa: F811
     assert decoder_version(replace(facts, methods={"kv_forward": windowed})) == "gemma3"
 
 
-def test_logits_of_another_size_are_refused(phone, made, real_programs):  # noqa: F811
-    device = made(shell_runner(then="head -c 1000 /dev/zero >all_logits.raw"))
+@pytest.mark.parametrize(
+    ("then", "said"),
+    [
+        ("head -c 1000 /dev/zero >all_logits.raw", "1000 bytes of logits, expected 1032"),  # 2 rows of 258 16-bit codes
+        ("true", r"left no all_logits\.raw"),
+    ],
+)
+def test_logits_of_another_size_and_none_are_the_phones_fault(phone, made, real_programs, then, said):  # noqa: F811
+    device = made(shell_runner(then=then))
     program, tokenizer = real_programs.hybrid, real_programs.tokenizer
     with (
-        pytest.raises(PhoneFault, match=r"1000 bytes of logits, expected 1032"),  # 2 rows of 258 16-bit codes
+        pytest.raises(PhoneFault, match=said),
         reader(phone, device, program, tokenizer, "kv", Progress()) as scorer,
     ):
         list(scorer.read([[256, 79]], Progress()))

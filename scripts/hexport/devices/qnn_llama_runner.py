@@ -134,7 +134,12 @@ class RunnerReader:
             raise ValueError(f"{len(tokens)} tokens do not fit into a context of {self.graph.context_len}")
         self.process.run(tokens, len(tokens) + 1, "kv", {"dump_logits_path": LOGITS})
         expected = len(tokens) * self._row_bytes()
-        self.process.job.fetch(LOGITS, file, expected)
+        try:
+            self.process.job.fetch(LOGITS, file, expected)
+        except PhoneFault:
+            raise
+        except HexportError:
+            raise PhoneFault(f"{self.process.phone}: {RUNNER} left no {LOGITS}; see the log") from None
         self.process.remove(LOGITS)
         if file.stat().st_size != expected:
             raise PhoneFault(

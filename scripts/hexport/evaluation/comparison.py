@@ -40,12 +40,12 @@ class SignalToNoise:
 class Comparison:
     """A comparison accumulates rows of float logits and of the other model's logits, in float64.
 
-    The divergence is the sum over rows of KL(float || other), in nats; the agreement counts the rows whose largest
+    `divergence_sum` is the sum over rows of KL(float || other), in nats; `agreeing` counts the rows whose largest
     logits are of one token. `as_json` gives their means.
     """
 
     rows: int = 0
-    divergence: float = 0.0
+    divergence_sum: float = 0.0
     agreeing: int = 0
     logits: SignalToNoise = field(default_factory=SignalToNoise)
 
@@ -59,14 +59,16 @@ class Comparison:
         for ref, x in zip(reference.split(step), logits.split(step), strict=True):
             self.agreeing += int((ref.argmax(1) == x.argmax(1)).sum())
             ref, x = (rows.double().log_softmax(1) for rows in (ref, x))
-            self.divergence += float(torch.sum(ref.exp() * (ref - x)))
+            self.divergence_sum += float(torch.sum(ref.exp() * (ref - x)))
         self.rows += len(reference)
 
     def as_json(self) -> dict[str, float | None]:
         """Return the SQNR in dB, the mean divergence in nats and the part of the rows that agree. A figure is None
         where nothing was compared, or where it is not finite.
         """
-        divergence, agreement = (value / self.rows if self.rows else None for value in (self.divergence, self.agreeing))
+        divergence, agreement = (
+            value / self.rows if self.rows else None for value in (self.divergence_sum, self.agreeing)
+        )
         if divergence is not None and not math.isfinite(divergence):
             divergence = None
         return {"sqnr_db": self.logits.db, "kl_divergence": divergence, "top1_agreement": agreement}

@@ -191,7 +191,7 @@ def _head_damage(
     for state in judged:
         for rows in norm(state.hidden)[0].split(max(LEAST_ROWS, CHUNK // len(weight))):
             comparison.add(*(F.linear(rows, each) for each in pair))
-    return comparison.divergence / comparison.rows
+    return comparison.divergence_sum / comparison.rows
 
 
 def _key(precision: Precision) -> str:

@@ -5,6 +5,7 @@ The script is examples/qualcomm/oss_scripts/llama/llama.py.
 """
 
 import argparse
+import math
 import os
 import shlex
 from typing import NoReturn
@@ -14,6 +15,15 @@ from hexport.errors import HexportError
 SCRIPT, CONVERTER = "llama.py", "pytorch_tokenizers.tools.llama2c.convert"
 # The script's own defaults, where hexport's differ.
 DEFAULTS = {"model_mode": "hybrid", "max_seq_len": 512, "prefill_ar_len": 32, "limit": 1}
+
+
+def finite_number(text: str) -> float:
+    """Return the number in a text; raise ValueError for one that is not finite."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError
+    return value
+
+
 TEXT, NUMBER, TEXTS, FLAG = {}, {"type": int}, {"nargs": "+"}, {"action": "store_true"}
 # What hexport has a key for. Names that the dialects share stand together; the last one is the argument's.
 KNOWN: dict[tuple[str, ...], dict] = {
@@ -28,7 +38,7 @@ KNOWN: dict[tuple[str, ...], dict] = {
     ("--tokenizer_bin",): TEXT,
     ("--prompt",): TEXTS,
     ("--system_prompt",): TEXT,
-    ("--temperature",): {"type": float},
+    ("--temperature",): {"type": finite_number},
     ("--model_mode",): {"choices": ("kv", "hybrid", "lookahead")},
     ("--max_seq_len",): NUMBER,
     ("--max_context_len",): NUMBER,
