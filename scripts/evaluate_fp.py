@@ -27,55 +27,20 @@ def main(
     progress = Progress(log)
     with progress.library_output_in_log():
         from hexport.decoder.device import machine
-        from hexport.decoder.weights import Checkpoint
-        from hexport.evaluation.fp import fp_scores
-        from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
+        from hexport.evaluation.fp_phase import fp_evaluation
         from hexport.evaluation.local_text import local_files
-        from hexport.evaluation.tasks import load_tasks, task_inputs
-        from hexport.tokenizers.tokenizer import load_tokenizer
+        from hexport.evaluation.tasks import task_inputs
 
         local = local_files(texts)
-        inputs = verified(
-            {
-                checkpoint.name: checkpoint,
-                "config.json": checkpoint.with_name("config.json"),
-                tokenizer.name: tokenizer,
-                "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-                **task_inputs(local, settings.get("trusted")),
-            }
-        )
+        files = checkpoint, checkpoint.with_name("config.json"), tokenizer, tokenizer.with_name("tokenizer_config.json")
+        inputs = verified({file.name: file for file in files} | task_inputs(local, settings.get("trusted")))
         # What a task of the Hub holds is in no input.
         with made_once([output], __file__, inputs, settings, progress, cached=False) as there:
             if there:
                 return
-            context_len = settings["max_seq_len"]
-            canonical, loaded = Checkpoint(checkpoint.parent), load_tokenizer(tokenizer.parent)
-            with progress.stage("tasks"):
-                tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
-            model = EvaluationModel(
-                loaded, context_len, lambda sequences: fp_scores(canonical, context_len, sequences, progress)
-            )
-            with progress.stage("evaluate fp"):
-                metrics = evaluate(tasks, model, settings["limit"])
-            write_json(
-                output,
-                {
-                    "phase": "fp",
-                    "tasks": metrics,
-                    "tokens": model.scored_tokens,
-                    "limit": settings["limit"],
-                    "num_fewshot": settings["num_fewshot"],
-                    "context_len": context_len,
-                },
-            )
-            write_manifest(
-                output,
-                script=__file__,
-                inputs=inputs,
-                params=settings,
-                stages=progress.stages,
-                machine=machine(),
-            )
+            write_json(output, fp_evaluation(checkpoint, tokenizer, local, settings, progress))
+            job = {"script": __file__, "inputs": inputs, "params": settings, "stages": progress.stages}
+            write_manifest(output, **job, machine=machine())
 
 
 if __name__ == "__main__":
