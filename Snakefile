@@ -16,7 +16,7 @@ from hexport.config.checks import check_config
 from hexport.config.devices import PHONES, device_slots, taken_slots
 from hexport.config.reading import config_of_module, read_config
 from hexport.config.settings import parse_config
-from hexport.errors import HexportError, report
+from hexport.errors import HexportError, report as error_lines
 from hexport.targets.modes import MODES
 from hexport.targets.socs import HTP_ARCH
 from hexport.targets.target import EMULATOR_SUFFIX, target_named, target_of_arch

@@ -22,7 +22,7 @@ def one_line_errors(function):
         except Exception as error:
             log = None if isinstance(error, HexportError) else Path(f".snakemake/log/hexport-{os.getpid()}.log")
             # Leaving here keeps Snakemake from wrapping the lines in its own.
-            sys.exit("\n".join(f"error: {line}" for line in report(error, log)))
+            sys.exit("\n".join(f"error: {line}" for line in error_lines(error, log)))
 
     return wrapper
 

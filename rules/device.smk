@@ -42,7 +42,12 @@ rule run_program:
     output:
         artifact="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/result.json",
         manifest="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/result.json.manifest.json",
-        texts="<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/outputs.txt",
+        texts=report(
+            "<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/outputs.txt",
+            caption="captions/answers.rst",
+            category="Answers",
+            labels={name: f"{{{name}}}" for name in ("model", "recipe", "context", "target", "device", "mode")},
+        ),
     log:
         "<artifacts>/{model}/{recipe}/ctx{context}/{target}/{device}/{mode}/run.log",
     wildcard_constraints:

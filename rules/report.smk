@@ -3,7 +3,7 @@ rule write_summary:
     input:
         evaluations.evaluations(build),
     output:
-        artifact="<artifacts>/report/summary.csv",
+        artifact=report("<artifacts>/report/summary.csv", caption="captions/summary.rst", category="Report"),
         manifest="<artifacts>/report/summary.csv.manifest.json",
     log:
         "<artifacts>/report/summary.log",
@@ -25,7 +25,7 @@ rule write_report:
         evaluations.evaluations(build),
         matrix.runs(build),
     output:
-        artifact="<artifacts>/report/index.html",
+        artifact=report("<artifacts>/report/index.html", caption="captions/report.rst", category="Report"),
         manifest="<artifacts>/report/index.html.manifest.json",
     log:
         "<artifacts>/report/index.log",

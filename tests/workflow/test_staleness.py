@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,15 @@ ON_ANOTHER_ARCH |= template_jobs("b", 1, arch="V79")
 def test_nothing_is_stale_after_a_build(tree):
     done = tree.snakemake("-n")
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_snakemakes_own_report_has_the_answers_with_what_they_are_of(tree):
+    tree.snakemake("--report", "report.zip")
+    with zipfile.ZipFile(tree.path / "report.zip") as archive:
+        (page,) = [archive.read(name).decode() for name in archive.namelist() if name.endswith("report.html")]
+        texts = [archive.read(name).decode() for name in archive.namelist() if name.endswith("outputs.txt")]
+    assert "What a says to the prompts of the config, on emulator in mode kv." in page
+    assert [text.splitlines()[0] for text in texts] == ["Once"]
 
 
 @pytest.mark.parametrize(
