@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -48,8 +49,9 @@ class Terminal:
 
     def end(self) -> int:
         """Read to the end of the program; its exit code."""
+        deadline = time.monotonic() + DEADLINE_S
         while self._read():
-            pass
+            assert time.monotonic() < deadline, "\n".join(self.lines)
         return self.process.wait(DEADLINE_S)
 
     def hang_up(self) -> None:
@@ -76,5 +78,6 @@ class Terminal:
 
 
 def _take_terminal() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's job in the background ignores it
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 # VmHWM is of this process alone; ru_maxrss would start at the memory of pytest, which starts it.
 RUN_AND_TELL_PEAK = """
-import atexit, pathlib, checkpoint
+import atexit, pathlib, convert_checkpoint
 atexit.register(lambda: print(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
 convert_checkpoint.main()
 """

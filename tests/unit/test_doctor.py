@@ -80,7 +80,8 @@ def first_steps(folder: Path, *words: str, **variables: str) -> subprocess.Compl
         source = REPOSITORY / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, folder / name, **({"ignore": shutil.ignore_patterns("__pycache__")} if source.is_dir() else {}))
-    env = os.environ | variables
+    of_make = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}  # this may be `make test`
+    env = {name: value for name, value in os.environ.items() if name not in of_make} | variables
     done = subprocess.run(["make", "setup", *words], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert not (folder / ".venv").exists()
