@@ -39,8 +39,8 @@ def main(
             if there:
                 return
             write_json(output, fp_evaluation(checkpoint, tokenizer, local, settings, progress))
-            job = {"script": __file__, "inputs": inputs, "params": settings, "stages": progress.stages}
-            write_manifest(output, **job, machine=machine())
+            stages = progress.stages
+            write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=stages, machine=machine())
 
 
 if __name__ == "__main__":

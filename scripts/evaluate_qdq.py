@@ -60,8 +60,8 @@ def main(
             write_json(output, facts)
             for line in ratio_warnings(facts):
                 progress.say(line)
-            job = {"script": __file__, "inputs": inputs, "params": settings, "stages": progress.stages}
-            write_manifest(output, **job, machine=machine())
+            stages = progress.stages
+            write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=stages, machine=machine())
 
 
 if __name__ == "__main__":

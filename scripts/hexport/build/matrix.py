@@ -28,7 +28,7 @@ from hexport.config.checks import check_greedy, unfit_recipes
 from hexport.config.devices import Device, devices_at, stations
 from hexport.config.prompts import prompts_of
 from hexport.config.ready_programs import ready_program
-from hexport.config.settings import CalibrationData, Config, Model
+from hexport.config.settings import FILE_SOURCES, CalibrationData, Config, Model
 from hexport.config.tasks import local_texts, task_files, trusted_files
 from hexport.config.uris import is_remote
 from hexport.errors import HexportError
@@ -155,7 +155,7 @@ def _devices(config: Config) -> list[Device]:
 def calibration_files(config: Config, model: str) -> list[str]:
     """Return the files that a model is calibrated on, also the texts and definitions of its tasks."""
     data = config.models[model].calibration or CalibrationData()
-    files = [file for file in (data.text, data.samples) if file is not None]
+    files = [data.sources[key] for key in FILE_SOURCES if key in data.sources]
     return [*files, *task_files(config, data.tasks or [])]
 
 
@@ -163,8 +163,7 @@ def calibration_options(config: Config, model: str) -> list[str]:
     """Return the words of the options that hand these files to scripts/encode_calibration.py. A task's definition has
     none, as it is in the settings."""
     data = config.models[model].calibration or CalibrationData()
-    options = [("--text", data.text)] if data.text is not None else []
-    options += [("--samples", data.samples)] if data.samples is not None else []
+    options = [(f"--{key}", data.sources[key]) for key in FILE_SOURCES if key in data.sources]
     options += [("--local", f"{name}={file}") for name, file in local_texts(config, data.tasks or []).items()]
     return [word for option in options for word in option]
 

@@ -11,7 +11,7 @@ from hexport.config.paths import SPECIAL, check_output_folder, path_faults
 from hexport.config.ready_programs import ready_program
 from hexport.config.recipes import built_in_recipes
 from hexport.config.schema import cut, nearest, raise_all
-from hexport.config.settings import CALIBRATION_SOURCES, Config, Model
+from hexport.config.settings import CALIBRATION_SOURCES, FILE_SOURCES, Config, Model
 from hexport.config.tasks import task_faults
 from hexport.config.uris import check_uri, is_remote, may_hold_tokenizer, tokenizer_of
 from hexport.errors import HexportError
@@ -268,5 +268,5 @@ def _data_faults(model: Model) -> Iterator[str]:
     unused = [key for key in ("limit", "num_fewshot") if getattr(data, key) is not None]
     if unused and data.tasks is None:
         yield f".calibration.{unused[0]}: goes with tasks, not with {sources[0]}"
-    if sources[0] in ("text", "samples"):
+    if sources[0] in FILE_SOURCES:
         yield from _refusal(f".calibration.{sources[0]}", check_file, Path(data.sources[sources[0]]))

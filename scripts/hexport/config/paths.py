@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hexport.config.settings import Config
+from hexport.config.settings import FILE_SOURCES, Config
 from hexport.config.uris import is_remote
 from hexport.errors import HexportError
 
@@ -62,5 +62,5 @@ def _paths(config: Config) -> Iterator[tuple[str, str | None]]:
     for name, model in config.models.items():
         for key in ("checkpoint", "params", "tokenizer", "pre_gen_pte"):
             yield f"models.{name}.{key}", getattr(model, key)
-        for key in ("text", "samples"):
+        for key in FILE_SOURCES:
             yield f"models.{name}.calibration.{key}", getattr(model.calibration, key, None)

@@ -14,7 +14,8 @@ from hexport.errors import HexportError
 from hexport.targets.modes import LOOKAHEAD_KEYS
 from hexport.targets.socs import socs_named
 
-CALIBRATION_SOURCES = ("tasks", "prompts", "samples", "text")
+FILE_SOURCES = ("samples", "text")  # keys of calibration data that name a file
+CALIBRATION_SOURCES = ("tasks", "prompts", *FILE_SOURCES)
 AUTO = "auto"  # a value of num_sharding
 BUILT_IN_MODELS = Path(__file__).with_name("models.yaml")
 
