@@ -38,17 +38,14 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         from hexport.decoder.device import machine
         from hexport.decoder.weights import Checkpoint
         from hexport.quantization.recipe_checks import recipe_from
-        from hexport.quantization.scale_tuning import tuned_scales
         from hexport.quantization.tokens_file import read_tokens
-        from hexport.quantization.weight_search import search
+        from hexport.quantization.weight_algorithms import coded_weights
         from hexport.quantization.weights_file import save_weights
 
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.basis)
         samples, folder = read_tokens(tokens).samples, output.with_suffix("")
-        coded = search(model, samples, recipe, progress, folder)
-        if recipe.tune_scales:
-            coded = tuned_scales(model, samples, coded, recipe.tune_scales, progress, folder)
+        coded = coded_weights(model, samples, recipe, progress, folder)
         save_weights(output, coded, recipe=settings["recipe"], checkpoint=inputs["model.safetensors"])
         write_manifest(
             output,

@@ -21,7 +21,7 @@ from hexport.quantization.calibration import calibrate
 from hexport.quantization.kept_names import identity, kept_name
 from hexport.quantization.quant_attrs import QuantAttrs, load_quant_attrs, save_quant_attrs
 from hexport.quantization.recipe import Recipe
-from hexport.quantization.weight_search import search
+from hexport.quantization.weight_algorithms import coded_weights
 
 JUDGED = 1 / 4  # this part of the calibration tokens judges codes
 FEWEST_TOKENS = 64
@@ -84,7 +84,7 @@ class Laboratory:
         return json.loads(file.read_bytes())["perplexity_ratio"]
 
     def _measure(self, checkpoint: Checkpoint, recipe: Recipe) -> float:
-        weights = search(checkpoint, self.coding, recipe, self.progress, self.folder / "weights")
+        weights = coded_weights(checkpoint, self.coding, recipe, self.progress, self.folder / "weights")
         attrs = replace(self._attrs(checkpoint, recipe), weights=weights)
         scores = QuantisedScores(checkpoint, attrs, recipe, max(map(len, self.judging)), self.progress)
         pairs = zip(scores(self.judging), scores.of_float(self.judging), strict=True)
