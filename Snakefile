@@ -10,7 +10,7 @@ sys.path.insert(0, f"{FOLDER}/scripts")
 
 from hexport.artifact_cache import FOLDER as CACHE_FOLDER, LIMIT_GB as CACHE_LIMIT_GB
 from hexport.build import bundles, evaluations, lowering, matrix, resources, sources
-from hexport.build.artifacts import Place, ProgramKey, checkpoint_config_file
+from hexport.build.artifacts import Place, ProgramKey, checkpoint_config_file, states_folder
 from hexport.code_digest import code_digest
 from hexport.config.checks import check_config
 from hexport.config.devices import PHONES, device_slots, taken_slots

@@ -26,6 +26,10 @@ def task_flags(wildcards):
     return shlex.join(evaluations.task_options(build, wildcards.model))
 
 
+def states(wildcards):
+    return states_folder(build.copies, wildcards.model)
+
+
 def float_model(wildcards):
     return evaluations.float_model(build, wildcards.model, wildcards.recipe, int(wildcards.context))
 
@@ -76,6 +80,7 @@ rule evaluate_fp:
     params:
         settings=fp_settings,
         texts=task_flags,
+        states=states,
         code=code_digest("evaluate_fp.py"),
     shell:
         "{here.python:q} {here.folder:q}/scripts/evaluate_fp.py"
@@ -83,6 +88,7 @@ rule evaluate_fp:
         " --checkpoint {input.checkpoint:q}"
         " --tokenizer {input.tokenizer:q}"
         " {params.texts}"
+        " --states {params.states:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
         " <<< {params.settings:q}"
@@ -112,6 +118,7 @@ rule evaluate_qdq:
         settings=qdq_settings,
         weights=weight_flags,
         texts=task_flags,
+        states=states,
         code=code_digest("evaluate_qdq.py"),
     shell:
         "{here.python:q} {here.folder:q}/scripts/evaluate_qdq.py"
@@ -121,6 +128,7 @@ rule evaluate_qdq:
         " {params.weights}"
         " --tokenizer {input.tokenizer:q}"
         " {params.texts}"
+        " --states {params.states:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
         " <<< {params.settings:q}"
@@ -184,6 +192,7 @@ rule evaluate_device:
         settings=device_settings,
         float_model=float_flags,
         texts=task_flags,
+        states=states,
         code=code_digest("evaluate_device.py", "emulator"),
     shell:
         "{here.python:q} {here.folder:q}/scripts/evaluate_device.py"
@@ -194,6 +203,7 @@ rule evaluate_device:
         " --tokenizer {input.tokenizer:q}"
         " {params.float_model}"
         " {params.texts}"
+        " --states {params.states:q}"
         " --output {output.artifact:q}"
         " --log {log:q}"
         " <<< {params.settings:q}"

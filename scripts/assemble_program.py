@@ -1,13 +1,13 @@
 """Write a .pte: wrap the shards of a program, with what a runner asks it for."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from hexport.errors import one_line_errors
-from hexport.made_once import made_once
-from hexport.progress import Progress
-from hexport.provenance import atomic_path, verified, write_manifest
+from hexport.provenance import atomic_path
+from hexport.script_job import ScriptJob, files_of_tokenizer
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -38,17 +38,10 @@ def main(
     output: Path,
     log: Path | None,
 ) -> None:
-    progress = Progress(log)
-    inputs = verified(
-        {
-            "config.json": config,
-            "quant_attrs.json": quant_attrs,
-            "tokenizer.json": tokenizer,
-            "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-            **{file.name: file for file in (*templates, *shard)},
-        }
-    )
-    with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
+    job = ScriptJob(__file__, settings, log)
+    job.reads({"config.json": config, "quant_attrs.json": quant_attrs} | files_of_tokenizer(tokenizer))
+    job.reads({file.name: file for file in (*templates, *shard)})
+    with job.made_once(output) as there:
         if there:
             return
         from hexport.decoder.config import load_config
@@ -67,24 +60,9 @@ def main(
         plan = plan_of(settings, recipe.basis.of(load_config(config)), recipe)
         attrs, by_ar_len = load_quant_attrs(quant_attrs), templates_by_ar_len(templates)
         with atomic_path(output) as part:
-            lowered = assemble_program(plan, attrs, by_ar_len, list(shard), special, part, progress)
-        write_manifest(
-            output,
-            script=__file__,
-            inputs=inputs,
-            params=settings,
-            stages=progress.stages,
-            machine=machine(),
-            versions={"qnn": build_id},
-            soc=plan.target.soc,
-            htp_arch=plan.target.htp_arch,
-            context_length=plan.context_len,
-            ar_lengths=plan.ar_lengths,
-            kv_bits=recipe.kv_bits,
-            logits=attrs.logits.as_json(),
-            content_sha256=lowered.content_sha256,
-            graphs=lowered.graphs,
-        )
+            lowered = assemble_program(plan, attrs, by_ar_len, list(shard), special, part, job.progress)
+        facts = plan.facts | {"logits": attrs.logits.as_json(), **asdict(lowered)}
+        job.write_manifest(output, machine=machine(), versions={"qnn": build_id}, **facts)
 
 
 if __name__ == "__main__":

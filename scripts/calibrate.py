@@ -5,9 +5,7 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.made_once import made_once
-from hexport.progress import Progress
-from hexport.provenance import verified, write_manifest
+from hexport.script_job import ScriptJob, files_of_model
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
@@ -22,16 +20,9 @@ SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the rec
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
 def main(settings: dict, checkpoint: Path, tokens: Path, weights: Path | None, output: Path, log: Path | None) -> None:
-    progress = Progress(log)
-    inputs = verified(
-        {
-            "model.safetensors": checkpoint,
-            "config.json": checkpoint.with_name("config.json"),
-            "tokens.json": tokens,
-            "weights.safetensors": weights,
-        }
-    )
-    with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
+    job = ScriptJob(__file__, settings, log)
+    job.reads(files_of_model(checkpoint) | {"tokens.json": tokens, "weights.safetensors": weights})
+    with job.made_once(output) as there:
         if there:
             return
         from hexport.qnn_sdk import use_qnn_sdk
@@ -49,23 +40,10 @@ def main(settings: dict, checkpoint: Path, tokens: Path, weights: Path | None, o
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.basis)
         coded = weights_of(weights, model, recipe, settings["recipe"])
-        attrs = calibrate(model, data.samples, recipe, progress, coded)
-        save_quant_attrs(
-            output,
-            attrs,
-            model=settings["model"],
-            recipe=settings["recipe"],
-            checkpoint=inputs["model.safetensors"],
-            calibration={**data.source, "samples": len(data.samples), "tokens": data.tokens},
-        )
-        write_manifest(
-            output,
-            script=__file__,
-            inputs=inputs,
-            params=settings,
-            stages=progress.stages,
-            machine=machine(),
-        )
+        attrs = calibrate(model, data.samples, recipe, job.progress, coded)
+        facts = {"model": settings["model"], "recipe": settings["recipe"], "calibration": data.facts}
+        save_quant_attrs(output, attrs, checkpoint=job.inputs["model.safetensors"], **facts)
+        job.write_manifest(output, machine=machine())
 
 
 if __name__ == "__main__":

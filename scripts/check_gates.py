@@ -8,8 +8,8 @@ import click
 from hexport.errors import one_line_errors
 from hexport.evaluation.gates import check_gates
 from hexport.evaluation.result_files import OF_GATES, read_evaluation
-from hexport.progress import Progress
-from hexport.provenance import verified, write_json, write_manifest
+from hexport.provenance import write_json
+from hexport.script_job import ScriptJob
 from hexport.settings_option import settings_option
 
 
@@ -20,11 +20,11 @@ from hexport.settings_option import settings_option
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
 def main(settings: dict, figures: Path, output: Path, log: Path | None) -> None:
-    progress = Progress(log)
-    inputs = verified({figures.name: figures})
+    job = ScriptJob(__file__, settings, log)
+    job.reads({figures.name: figures})
     check_gates(read_evaluation(figures, OF_GATES), settings)
     write_json(output, {"passed": True})  # the same for all that pass: other figures or gates rebuild nothing after it
-    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
+    job.write_manifest(output)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ calibration data. What stands in the tables is told in docs/evaluation.md.
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -16,6 +17,12 @@ from hexport.config.settings import model_and_recipe, parse_config
 from hexport.errors import HexportError, one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json
+from hexport.quantization.recipe import Recipe
+from hexport.quantization.recipe_checks import recipe_from
+from hexport.script_job import files_of_model
+
+if TYPE_CHECKING:
+    from hexport.evaluation.layer_comparison import LayerComparison
 
 WIDTH = 160  # of tables that do not go to a terminal
 
@@ -39,43 +46,49 @@ def main(
     attrs_path, weights = (Path(of(config.artifacts, name, recipe_name)) for of in (quant_attrs_file, weights_file))
     if not attrs_path.is_file():
         raise HexportError(f"{attrs_path}: missing; run `snakemake {attrs_path}` first")
-    checkpoint_path = Path(checkpoint_file(config.artifacts, name))
-    tokens_path = Path(tokens_file(config.artifacts, name))
-    weights_path = weights if weights.is_file() else None
-    verified(
-        {
-            "model.safetensors": checkpoint_path,
-            "config.json": checkpoint_path.with_name("config.json"),
-            "tokens.json": tokens_path,
-            "quant_attrs.json": attrs_path,
-            "weights.safetensors": weights_path,
-        }
-    )
+    checkpoint, tokens = (Path(of(config.artifacts, name)) for of in (checkpoint_file, tokens_file))
+    encodings = attrs_path, weights if weights.is_file() else None
+    quantised = dict(zip(("quant_attrs.json", "weights.safetensors"), encodings, strict=True))
+    verified(files_of_model(checkpoint) | {"tokens.json": tokens} | quantised)
     stdout = os.fdopen(os.dup(1), "w")  # that of the process becomes the log
     console = Console(file=stdout, width=None if stdout.isatty() else WIDTH, highlight=False, markup=False)
     progress = Progress(log)
     with progress.library_output_in_log():
-        from hexport.qnn_sdk import use_qnn_sdk
-
-        use_qnn_sdk()
-        from hexport.decoder.weights import Checkpoint
-        from hexport.evaluation.layer_comparison import compare_model
-        from hexport.evaluation.layer_tables import first_departure, part_table, point_table
-        from hexport.quantization.quant_attrs_checks import quant_attrs_of
-        from hexport.quantization.recipe_checks import recipe_from
-        from hexport.quantization.tokens_file import read_tokens
-
         recipe = recipe_from(config.recipes[recipe_name], recipe_name)
-        checkpoint = Checkpoint(checkpoint_path.parent, recipe.basis)
-        attrs = quant_attrs_of(attrs_path, weights_path, checkpoint, recipe, recipe_name)
-        tokens = read_tokens(tokens_path).samples[0][:n_tokens]
-        found = compare_model(checkpoint, recipe, attrs, config.socs[0], tokens, progress)
+        found = _compared(checkpoint, tokens, encodings, recipe, recipe_name, config.socs[0], n_tokens, progress)
+    from hexport.evaluation.layer_tables import first_departure, part_table, point_table
+
     if output:
         write_json(output, found.as_json())
     console.print(part_table(found), "")
     console.print(first_departure(found), "")
     part = f"layers.{shown}" if shown else None
     console.print(point_table(found, part))
+
+
+def _compared(
+    checkpoint: Path,
+    tokens: Path,
+    encodings: tuple[Path, Path | None],
+    recipe: Recipe,
+    recipe_name: str,
+    soc: str,
+    n_tokens: int,
+    progress: Progress,
+) -> "LayerComparison":
+    """Compare on the first tokens of the calibration data. encodings: quant attrs, and weights if the recipe has
+    them."""
+    from hexport.qnn_sdk import use_qnn_sdk
+
+    use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
+    from hexport.decoder.weights import Checkpoint
+    from hexport.evaluation.layer_comparison import compare_model
+    from hexport.quantization.quant_attrs_checks import quant_attrs_of
+    from hexport.quantization.tokens_file import read_tokens
+
+    model = Checkpoint(checkpoint.parent, recipe.basis)
+    attrs = quant_attrs_of(*encodings, model, recipe, recipe_name)
+    return compare_model(model, recipe, attrs, soc, read_tokens(tokens).samples[0][:n_tokens], progress)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.made_once import made_once
-from hexport.progress import Progress
-from hexport.provenance import atomic_path, verified, write_manifest
+from hexport.provenance import atomic_path
+from hexport.script_job import ScriptJob, files_of_model
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"target", "ar_lengths", "max_seq_len", "num_sharding", "recipe", "recipe_spec", "versions"}'
@@ -35,11 +34,10 @@ def main(
     output: Path,
     log: Path | None,
 ) -> None:
-    progress = Progress(log)
-    files = {"model.safetensors": checkpoint, "config.json": checkpoint.with_name("config.json")}
-    files |= {"quant_attrs.json": quant_attrs, "weights.safetensors": weights}
-    inputs = verified(files | {file.name: file for file in templates})
-    with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
+    job = ScriptJob(__file__, settings, log)
+    job.reads(files_of_model(checkpoint) | {"quant_attrs.json": quant_attrs, "weights.safetensors": weights})
+    job.reads({file.name: file for file in templates})
+    with job.made_once(output) as there:
         if there:
             return
         from hexport.decoder.device import machine
@@ -56,18 +54,9 @@ def main(
         plan, attrs = plan_of(settings, model.config, recipe), quant_attrs_of(quant_attrs, weights, model, recipe)
         by_ar_len = templates_by_ar_len(templates)
         with atomic_path(output) as part:
-            compile_shard(plan, shard - 1, model, attrs, by_ar_len, part, progress)
-        write_manifest(
-            output,
-            script=__file__,
-            inputs=inputs,
-            params=settings,
-            stages=progress.stages,
-            machine=machine(),
-            versions={"qnn": build_id},
-            soc=plan.target.soc,
-            htp_arch=plan.target.htp_arch,
-        )
+            compile_shard(plan, shard - 1, model, attrs, by_ar_len, part, job.progress)
+        target = {"soc": plan.target.soc, "htp_arch": plan.target.htp_arch}
+        job.write_manifest(output, machine=machine(), versions={"qnn": build_id}, **target)
 
 
 if __name__ == "__main__":

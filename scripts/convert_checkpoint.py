@@ -8,9 +8,8 @@ from hexport.checkpoints.canonical import check_tensors, write_safetensors
 from hexport.checkpoints.files import find_checkpoint
 from hexport.checkpoints.source import check_weights, read_checkpoint
 from hexport.errors import one_line_errors
-from hexport.made_once import made_once
-from hexport.progress import Progress
-from hexport.provenance import verified, write_json, write_manifest
+from hexport.provenance import write_json
+from hexport.script_job import ScriptJob
 from hexport.settings_option import settings_option
 
 
@@ -21,21 +20,21 @@ from hexport.settings_option import settings_option
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
 def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
-    progress, beside = Progress(log), output.with_name("config.json")
+    job, beside = ScriptJob(__file__, settings, log), output.with_name("config.json")
     params = settings["params"]
     published = find_checkpoint(source, None if params is None else Path(params))
-    inputs = verified({file.name: file for file in published.files})
-    with made_once([output, beside], __file__, inputs, settings, progress) as there:
+    job.reads({file.name: file for file in published.files})
+    with job.made_once(output, beside) as there:
         if there:
             return
-        with progress.stage("read"):
+        with job.progress.stage("read"):
             check_weights(published, settings["sha256"])
             config, tensors = read_checkpoint(published)
             tensors = check_tensors(tensors, config, str(source))
-        with progress.stage("write"):
+        with job.progress.stage("write"):
             write_safetensors(output, tensors, str(source))
             write_json(beside, config)
-        write_manifest(output, beside, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
+        job.write_manifest(output, beside)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.progress import Progress
-from hexport.provenance import atomic_path, verified, write_manifest
+from hexport.provenance import atomic_path
+from hexport.script_job import ScriptJob
 from hexport.settings_option import settings_option
 from hexport.tokenizers.files import published_model
 
@@ -19,13 +19,13 @@ from hexport.tokenizers.files import published_model
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
 def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
-    progress = Progress(log)
-    with progress.stage("tokenizer.model"):
+    job = ScriptJob(__file__, settings, log)
+    with job.progress.stage("tokenizer.model"):
         model = published_model(source)
-        inputs = verified({model.name: model})
+        job.reads({model.name: model})
         with atomic_path(output) as temporary:
             shutil.copyfile(model, temporary)
-    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
+    job.write_manifest(output)
 
 
 if __name__ == "__main__":

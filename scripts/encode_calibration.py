@@ -11,8 +11,7 @@ from hexport.errors import one_line_errors
 from hexport.evaluation.local_text import local_files, read_text
 from hexport.evaluation.task_texts import task_samples
 from hexport.evaluation.tasks import load_tasks, task_inputs
-from hexport.progress import Progress
-from hexport.provenance import verified, write_json, write_manifest
+from hexport.provenance import write_json
 from hexport.quantization.calibration_data import (
     FEW_TOKENS,
     SAMPLE_TOKENS,
@@ -22,6 +21,7 @@ from hexport.quantization.calibration_data import (
     text_samples,
 )
 from hexport.quantization.calibration_set import set_digest
+from hexport.script_job import ScriptJob, files_of_tokenizer
 from hexport.settings_option import settings_option
 from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
@@ -50,32 +50,25 @@ def main(
     output: Path,
     log: Path | None,
 ) -> None:
-    progress = Progress(log)
-    texts = local_files(local)
-    files = [tokenizer, tokenizer.with_name("tokenizer_config.json"), *filter(None, (text, samples))]
-    inputs = verified({file.name: file for file in files} | task_inputs(texts, settings.get("trusted")))
-    with progress.library_output_in_log():
-        with progress.stage("calibration data"):
-            ids, source = _data(settings, load_tokenizer(tokenizer.parent), text, samples, texts, inputs)
+    job, texts = ScriptJob(__file__, settings, log), local_files(local)
+    job.reads(files_of_tokenizer(tokenizer) | task_inputs(texts, settings.get("trusted")))
+    job.reads({file.name: file for file in filter(None, (text, samples))})
+    with job.progress.library_output_in_log():
+        with job.progress.stage("calibration data"):
+            ids, source = _data(settings, load_tokenizer(tokenizer.parent), text, samples, texts, job.inputs)
             total = sum(map(len, ids))
             write_json(output, {"source": source, "samples": ids, "tokens": total})
         if "calibration_set" in settings:
-            progress.say(
+            job.progress.say(
                 f"note: no calibration data are named, so hexport's calibration set is used, {total} tokens with the "
                 "model's prompts; texts like those that it will read are better (docs/calibration.md)"
             )
         if total < FEW_TOKENS:
-            progress.say(
+            job.progress.say(
                 f"warning: {total} tokens of calibration data are few, and other texts may leave their ranges; "
                 f"give {FEW_TOKENS} or more, such as calibration: {{text: file.txt}} (docs/calibration.md)"
             )
-        write_manifest(
-            output,
-            script=__file__,
-            inputs=inputs,
-            params=settings,
-            stages=progress.stages,
-        )
+        job.write_manifest(output)
 
 
 def _data(

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import click
 
-from hexport.config.devices import devices_at, read_devices
+from hexport.config.devices import Device, devices_at, read_devices
+from hexport.devices.evaluation_job import EvaluationJob
+from hexport.devices.measured import Measured
 from hexport.errors import one_line_errors
 from hexport.progress import Progress
-from hexport.provenance import verified, write_json, write_manifest
+from hexport.provenance import write_json
+from hexport.script_job import ScriptJob, files_of_model, files_of_tokenizer
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -28,6 +31,7 @@ SETTINGS = (
 @click.option("--fp", type=click.Path(path_type=Path), help="…/evaluation/fp.json, with --checkpoint")
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
 @click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")
+@click.option("--states", type=click.Path(path_type=Path), required=True, help="folder of hidden states to be shared")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation.json")
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
@@ -42,51 +46,43 @@ def main(
     fp: Path | None,
     tokenizer: Path,
     texts: tuple[str, ...],
+    states: Path,
     output: Path,
     log: Path | None,
 ) -> None:
-    found = devices_at(read_devices(str(devices)), device, settings["target"])
-    progress = Progress(log)
-    compared = [] if checkpoint is None else [checkpoint, checkpoint.with_name("config.json"), fp]
-    compared += [quant_attrs] if quant_attrs else []
-    files = [program, *compared, tokenizer, tokenizer.with_name("tokenizer_config.json")]
-    with progress.library_output_in_log():
-        from hexport.devices.evaluation_job import EvaluationJob
-        from hexport.evaluation.gates import agreement_warnings, perplexity_ratios, ratio_warnings
+    found, job = devices_at(read_devices(str(devices)), device, settings["target"]), ScriptJob(__file__, settings, log)
+    with job.progress.library_output_in_log():
+        from hexport.evaluation.gates import device_warnings, perplexity_ratios
         from hexport.evaluation.local_text import local_files
         from hexport.evaluation.result_files import read_evaluation
         from hexport.evaluation.tasks import task_inputs
 
         local = local_files(texts)
-        named = {file.name: file for file in files} | {"weights.safetensors": weights}
-        inputs = verified(named | task_inputs(local, settings.get("trusted")))
-        job = EvaluationJob(program, tokenizer, settings, local, checkpoint, quant_attrs, weights)
-        if found[0].kind == "emulator":
-            from hexport.devices.emulator_evaluations import evaluate_on_emulator
-
-            measured = evaluate_on_emulator(found[0], job, progress)
-        else:
-            from hexport.devices.evaluations import evaluate_on_phones
-
-            measured = evaluate_on_phones(found, job, progress)
+        job.reads({program.name: program} | files_of_tokenizer(tokenizer) | task_inputs(local, settings.get("trusted")))
+        if checkpoint:
+            compared = files_of_model(checkpoint) | {"fp.json": fp}
+            job.reads(compared | {"quant_attrs.json": quant_attrs, "weights.safetensors": weights})
+        evaluation = EvaluationJob(program, tokenizer, settings, local, checkpoint, quant_attrs, weights, states)
+        measured = _measured(found, evaluation, job.progress)
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode", "limit", "num_fewshot")}
         facts |= {"phase": "device", "device": measured.device, **measured.facts}
-        if checkpoint is not None:
-            float_metrics = read_evaluation(fp)["tasks"]
-            facts["perplexity_ratio"] = perplexity_ratios(facts["tasks"], float_metrics)
-            for line in (*ratio_warnings(facts), *(agreement_warnings(facts) if quant_attrs else ())):
-                progress.say(line)
+        if checkpoint:
+            facts["perplexity_ratio"] = perplexity_ratios(facts["tasks"], read_evaluation(fp)["tasks"])
+        for line in device_warnings(facts):
+            job.progress.say(line)
         write_json(output, facts)
-        write_manifest(
-            output,
-            script=__file__,
-            device_kind=found[0].kind,
-            inputs=inputs,
-            params=settings,
-            stages=progress.stages,
-            versions=measured.versions,
-            **measured.manifest,
-        )
+        known = {"device_kind": found[0].kind, "versions": measured.versions, **measured.manifest}
+        job.write_manifest(output, **known)
+
+
+def _measured(devices: list[Device], evaluation: EvaluationJob, progress: Progress) -> Measured:
+    if devices[0].kind == "emulator":
+        from hexport.devices.emulator_evaluations import evaluate_on_emulator
+
+        return evaluate_on_emulator(devices[0], evaluation, progress)
+    from hexport.devices.evaluations import evaluate_on_phones
+
+    return evaluate_on_phones(devices, evaluation, progress)
 
 
 if __name__ == "__main__":

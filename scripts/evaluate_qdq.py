@@ -6,9 +6,8 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.made_once import made_once
-from hexport.progress import Progress
-from hexport.provenance import verified, write_json, write_manifest
+from hexport.provenance import write_json
+from hexport.script_job import ScriptJob, files_of_model, files_of_tokenizer
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -24,6 +23,7 @@ SETTINGS = (
 @click.option("--weights", type=click.Path(path_type=Path), help="…/weights.safetensors, if the recipe has them")
 @click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
 @click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")
+@click.option("--states", type=click.Path(path_type=Path), required=True, help="folder of hidden states to be shared")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation/qdq.json")
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
@@ -34,11 +34,12 @@ def main(
     weights: Path | None,
     tokenizer: Path,
     texts: tuple[str, ...],
+    states: Path,
     output: Path,
     log: Path | None,
 ) -> None:
-    progress = Progress(log)
-    with progress.library_output_in_log():
+    job = ScriptJob(__file__, settings, log)
+    with job.progress.library_output_in_log():
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
@@ -49,19 +50,17 @@ def main(
         from hexport.evaluation.tasks import task_inputs
 
         local = local_files(texts)
-        files = checkpoint, checkpoint.with_name("config.json"), tokenizer, tokenizer.with_name("tokenizer_config.json")
-        named = {file.name: file for file in (*files, quant_attrs)} | {"weights.safetensors": weights}
-        inputs = verified(named | task_inputs(local, settings.get("trusted")))
-        # What a task of the Hub holds is in no input.
-        with made_once([output], __file__, inputs, settings, progress, cached=False) as there:
+        job.reads(files_of_model(checkpoint) | {"quant_attrs.json": quant_attrs, "weights.safetensors": weights})
+        job.reads(files_of_tokenizer(tokenizer) | task_inputs(local, settings.get("trusted")))
+        with job.made_once(output, cached=False) as there:  # what a task of the Hub holds is in no input
             if there:
                 return
-            facts = qdq_evaluation((checkpoint, quant_attrs, weights), tokenizer, local, settings, progress)
+            model = checkpoint, quant_attrs, weights
+            facts = qdq_evaluation(model, tokenizer, local, settings, states, job.progress)
             write_json(output, facts)
             for line in ratio_warnings(facts):
-                progress.say(line)
-            stages = progress.stages
-            write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=stages, machine=machine())
+                job.progress.say(line)
+            job.write_manifest(output, machine=machine())
 
 
 if __name__ == "__main__":

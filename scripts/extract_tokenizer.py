@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.progress import Progress
-from hexport.provenance import verified, write_json, write_manifest, write_text
+from hexport.provenance import write_json, write_text
+from hexport.script_job import ScriptJob
 from hexport.settings_option import settings_option
 from hexport.tokenizers.files import tokenizer_files
 from hexport.tokenizers.source import read_tokenizer
@@ -19,14 +19,14 @@ from hexport.tokenizers.source import read_tokenizer
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
 def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
-    progress = Progress(log)
-    with progress.stage("tokenizer"):
-        inputs = verified({file.name: file for file in tokenizer_files(source)})
+    job = ScriptJob(__file__, settings, log)
+    with job.progress.stage("tokenizer"):
+        job.reads({file.name: file for file in tokenizer_files(source)})
         text, config = read_tokenizer(source)
         write_text(output, text)
         write_json(output.with_name("tokenizer_config.json"), config)
     artifacts = output, output.with_name("tokenizer_config.json")
-    write_manifest(*artifacts, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
+    job.write_manifest(*artifacts)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.progress import Progress
-from hexport.provenance import write_manifest
+from hexport.script_job import ScriptJob
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"uri": …, "sha256": hex or null}, or for a repository {"uri": …, "weights": true or false}'
@@ -20,11 +19,11 @@ SETTINGS = 'JSON: {"uri": …, "sha256": hex or null}, or for a repository {"uri
 def main(settings: dict, output: Path, log: Path | None) -> None:
     from hexport.checkpoints.fetch import fetch
 
-    progress = Progress(log)
-    with progress.stage("fetch"):
+    job = ScriptJob(__file__, settings, log)
+    with job.progress.stage("fetch"):
         sha256, weights = settings.get("sha256"), settings.get("weights", True)
-        facts = fetch(settings["uri"], sha256, output, weights=weights, say=progress.say)
-    write_manifest(output, script=__file__, inputs={}, params=settings, stages=progress.stages, **facts)
+        facts = fetch(settings["uri"], sha256, output, weights=weights, say=job.progress.say)
+    job.write_manifest(output, **facts)
 
 
 if __name__ == "__main__":

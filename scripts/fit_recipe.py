@@ -7,20 +7,22 @@ recipe's folder, in `fit/`, beside all that was measured. docs/mixed_precision.m
 """
 
 import re
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hexport.build.artifacts import checkpoint_file, tokens_file
-from hexport.build.program_size import most_copies
 from hexport.config.checks import check_socs
 from hexport.config.documents import read_yaml
 from hexport.config.settings import model_and_recipe, parse_config
 from hexport.errors import HexportError, one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_text
-from hexport.targets.socs import HTP_ARCH, MIN_ARCH_BLOCKS
+from hexport.script_job import files_of_model
+
+if TYPE_CHECKING:
+    from hexport.fitting.fit_model import ModelFit
 
 UNITS = {"MB": 1_000_000, "GB": 1_000_000_000}
 
@@ -54,11 +56,7 @@ def main(name: str, size: int | None, ratio: float | None, file: Path, recipe_na
     config = parse_config(read_yaml(file), str(file))
     model, recipe_name = model_and_recipe(config, str(file), name, recipe_name)
     check_socs(config, str(file))
-    checkpoint, tokens = (Path(of(config.artifacts, name)) for of in (checkpoint_file, tokens_file))
-    for path in (checkpoint, tokens):
-        if not path.is_file():
-            raise HexportError(f"{path}: missing; run `snakemake {path}` first")
-    verified({"model.safetensors": checkpoint, "config.json": checkpoint.with_name("config.json"), "tokens": tokens})
+    inputs = _inputs(config.artifacts, name)
     folder = Path(config.artifacts, name, recipe_name, "fit")
     output = folder / (f"{size / UNITS['MB']:g}MB.yaml" if size else f"ratio-{ratio:g}.yaml")
     progress = Progress(output.with_suffix(".log"))
@@ -66,42 +64,39 @@ def main(name: str, size: int | None, ratio: float | None, file: Path, recipe_na
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
-        from hexport.decoder.weights import Checkpoint
-        from hexport.fitting.files import curve_csv, curve_svg, recipe_yaml
-        from hexport.fitting.fit import Fitter
-        from hexport.fitting.measured import Laboratory, split
-        from hexport.fitting.model_curve import model_curve
-        from hexport.quantization.recipe_checks import recipe_from
-        from hexport.quantization.tokens_file import read_tokens
+        from hexport.fitting.fit_model import fit_model
 
-        spec, context_len = config.recipes[recipe_name], max(model.context_lens)
-        recipe, samples = recipe_from(spec, recipe_name), split(read_tokens(tokens).samples)
-        canonical = Checkpoint(checkpoint.parent, replace(recipe.basis, row_scales=False))
-        curve = model_curve(
-            canonical,
-            recipe,
-            *samples,
-            folder / "damage",
-            progress,
-            context_len=context_len,
-            copies=most_copies(config, model),
-            in_blocks=all(HTP_ARCH[soc] >= MIN_ARCH_BLOCKS for soc in config.socs),
-        )
-        laboratory = Laboratory(name, recipe_name, recipe, checkpoint.parent, *samples, folder, progress)
-        fitter = Fitter(spec, recipe_name, canonical.config.n_layers, curve, laboratory)
-        fitted = fitter.to_size(size, progress) if size else fitter.to_ratio(ratio, progress)
-        rows = list(fitter.table())
-        found, judged = f"{fitted.n_bytes / UNITS['MB']:.1f} MB", sum(map(len, samples[1]))
-        heading = (
-            f"{name}: {found}, by the estimate of show_recipe.py with max_seq_len {context_len}.",
-            f"Perplexity per token is {fitted.perplexity_ratio:.4f} times the float model's, on {judged} tokens of the "
-            "calibration data that its codes have not seen.",
-            "For config.yaml: recipes: {<name>: <what follows>}; see docs/mixed_precision.md.",
-        )
-        write_text(output, recipe_yaml(fitted, recipe_name, heading))
-        write_text(output.with_suffix(".csv"), curve_csv(rows))
-        write_text(output.with_suffix(".svg"), curve_svg(rows, f"{name}, recipes based on {recipe_name}"))
-        progress.say(f"{output}: {found}, perplexity ratio {fitted.perplexity_ratio:.4f}")
+        found = fit_model(config, name, recipe_name, inputs, size, ratio, folder, progress)
+        _write(output, found, name, recipe_name, max(model.context_lens))
+        fitted = found.fitted
+        progress.say(f"{output}: {fitted.n_bytes / 1e6:.1f} MB, perplexity ratio {fitted.perplexity_ratio:.4f}")
+
+
+def _inputs(artifacts: str, name: str) -> tuple[Path, Path]:
+    """Return the checkpoint and the calibration tokens of a model. Raises HexportError where one is missing or is
+    damaged."""
+    checkpoint, tokens = (Path(of(artifacts, name)) for of in (checkpoint_file, tokens_file))
+    for path in (checkpoint, tokens):
+        if not path.is_file():
+            raise HexportError(f"{path}: missing; run `snakemake {path}` first")
+    verified(files_of_model(checkpoint) | {"tokens.json": tokens})
+    return checkpoint, tokens
+
+
+def _write(output: Path, found: "ModelFit", name: str, recipe_name: str, context_len: int) -> None:
+    """Write the recipe, with what to expect of it, and the curve beside it as CSV and SVG."""
+    from hexport.fitting.files import curve_csv, curve_svg, recipe_yaml
+
+    fitted = found.fitted
+    heading = (
+        f"{name}: {fitted.n_bytes / 1e6:.1f} MB, by the estimate of show_recipe.py with max_seq_len {context_len}.",
+        f"Perplexity per token is {fitted.perplexity_ratio:.4f} times the float model's, on {found.judged} tokens of "
+        "the calibration data that its codes have not seen.",
+        "For config.yaml: recipes: {<name>: <what follows>}; see docs/mixed_precision.md.",
+    )
+    write_text(output, recipe_yaml(fitted, recipe_name, heading))
+    write_text(output.with_suffix(".csv"), curve_csv(found.rows))
+    write_text(output.with_suffix(".svg"), curve_svg(found.rows, f"{name}, recipes based on {recipe_name}"))
 
 
 if __name__ == "__main__":

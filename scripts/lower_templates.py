@@ -5,9 +5,8 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.made_once import made_once
-from hexport.progress import Progress
-from hexport.provenance import atomic_path, verified, write_manifest
+from hexport.provenance import atomic_path
+from hexport.script_job import ScriptJob
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"arch", "ar_len", "max_seq_len", "recipe", "recipe_spec", "versions"}'
@@ -20,9 +19,9 @@ SETTINGS = 'JSON: {"arch", "ar_len", "max_seq_len", "recipe", "recipe_spec", "ve
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
 def main(settings: dict, config: Path, output: Path, log: Path | None) -> None:
-    progress = Progress(log)
-    inputs = verified({"config.json": config})
-    with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
+    job = ScriptJob(__file__, settings, log)
+    job.reads({"config.json": config})
+    with job.made_once(output) as there:
         if there:
             return
         from hexport.decoder.config import load_config
@@ -35,19 +34,11 @@ def main(settings: dict, config: Path, output: Path, log: Path | None) -> None:
 
         build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])
         target, lengths = target_of_arch(settings["arch"]), (settings["ar_len"], settings["max_seq_len"])
-        templates = lower_templates(recipe.basis.of(load_config(config)), recipe, target, *lengths, progress)
+        templates = lower_templates(recipe.basis.of(load_config(config)), recipe, target, *lengths, job.progress)
         with atomic_path(output) as part:
             write_templates(part, templates)
-        write_manifest(
-            output,
-            script=__file__,
-            inputs=inputs,
-            params=settings,
-            stages=progress.stages,
-            machine=machine(),
-            versions={"qnn": build_id},
-            htp_arch=settings["arch"],
-        )
+        facts = {"versions": {"qnn": build_id}, "htp_arch": settings["arch"]}
+        job.write_manifest(output, machine=machine(), **facts)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,7 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.made_once import made_once
-from hexport.progress import Progress
-from hexport.provenance import verified, write_manifest
+from hexport.script_job import ScriptJob, files_of_model
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
@@ -21,15 +19,9 @@ SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the rec
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
 def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path | None) -> None:
-    progress = Progress(log)
-    inputs = verified(
-        {
-            "model.safetensors": checkpoint,
-            "config.json": checkpoint.with_name("config.json"),
-            "tokens.json": tokens,
-        }
-    )
-    with made_once([output], __file__, inputs, settings, progress) as there, progress.library_output_in_log():
+    job = ScriptJob(__file__, settings, log)
+    job.reads(files_of_model(checkpoint) | {"tokens.json": tokens})
+    with job.made_once(output) as there:
         if there:
             return
         from hexport.qnn_sdk import use_qnn_sdk
@@ -45,16 +37,9 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.basis)
         samples, folder = read_tokens(tokens).samples, output.with_suffix("")
-        coded = coded_weights(model, samples, recipe, progress, folder)
-        save_weights(output, coded, recipe=settings["recipe"], checkpoint=inputs["model.safetensors"])
-        write_manifest(
-            output,
-            script=__file__,
-            inputs=inputs,
-            params=settings,
-            stages=progress.stages,
-            machine=machine(),
-        )
+        coded = coded_weights(model, samples, recipe, job.progress, folder)
+        save_weights(output, coded, recipe=settings["recipe"], checkpoint=job.inputs["model.safetensors"])
+        job.write_manifest(output, machine=machine())
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import click
 
 from hexport.config.devices import devices_at, read_devices
 from hexport.errors import one_line_errors
-from hexport.progress import Progress
-from hexport.provenance import verified, write_json, write_manifest, write_text
+from hexport.provenance import write_json, write_text
+from hexport.script_job import ScriptJob, files_of_tokenizer
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -31,39 +31,25 @@ def main(
     settings: dict, devices: Path, device: str, program: Path, tokenizer: Path, output: Path, log: Path | None
 ) -> None:
     found = devices_at(read_devices(str(devices)), device, settings["target"])
-    progress = Progress(log)
-    inputs = verified(
-        {
-            program.name: program,
-            "tokenizer.json": tokenizer,
-            "tokenizer_config.json": tokenizer.with_name("tokenizer_config.json"),
-        }
-    )
-    with progress.library_output_in_log():
+    job = ScriptJob(__file__, settings, log)
+    job.reads({program.name: program} | files_of_tokenizer(tokenizer))
+    with job.progress.library_output_in_log():
         if found[0].kind == "emulator":
             from hexport.devices.emulator_runs import run_on_emulator
 
-            measured = run_on_emulator(found[0], program, tokenizer, settings, progress)
+            measured = run_on_emulator(found[0], program, tokenizer, settings, job.progress)
         else:
             from hexport.devices.runs import run_on_phones
 
-            measured = run_on_phones(found, program, tokenizer, settings, progress)
+            measured = run_on_phones(found, program, tokenizer, settings, job.progress)
         answers = measured.facts["prompts"]
         for said in answers:
-            progress.say(f"{said['prompt']!r} -> {said['text']!r}")
+            job.progress.say(f"{said['prompt']!r} -> {said['text']!r}")
         facts = {key: settings[key] for key in ("model", "recipe", "target", "mode")}
         write_json(output, {**facts, "device": measured.device, **measured.facts})
         write_text(output.with_name("outputs.txt"), _outputs(answers))
-        write_manifest(
-            output,
-            script=__file__,
-            device_kind=found[0].kind,
-            inputs=inputs,
-            params=settings,
-            stages=progress.stages,
-            versions=measured.versions,
-            **measured.manifest,
-        )
+        facts = {"device_kind": found[0].kind, "versions": measured.versions, **measured.manifest}
+        job.write_manifest(output, **facts)
 
 
 def _outputs(answers: list[dict]) -> str:

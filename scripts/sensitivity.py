@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.progress import Progress
-from hexport.provenance import verified, write_json, write_manifest, write_text
+from hexport.provenance import write_json, write_text
+from hexport.script_job import ScriptJob, files_of_model
 from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
@@ -31,17 +31,10 @@ def main(
     output: Path,
     log: Path | None,
 ) -> None:
-    progress = Progress(log)
-    inputs = verified(
-        {
-            "model.safetensors": checkpoint,
-            "config.json": checkpoint.with_name("config.json"),
-            "tokens.json": tokens,
-            "quant_attrs.json": quant_attrs,
-            "weights.safetensors": weights,
-        }
-    )
-    with progress.library_output_in_log():
+    job = ScriptJob(__file__, settings, log)
+    quantised = {"quant_attrs.json": quant_attrs, "weights.safetensors": weights}
+    job.reads(files_of_model(checkpoint) | {"tokens.json": tokens} | quantised)
+    with job.progress.library_output_in_log():
         from hexport.qnn_sdk import use_qnn_sdk
 
         use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
@@ -56,19 +49,11 @@ def main(
         recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.basis)
         attrs = quant_attrs_of(quant_attrs, weights, model, recipe, settings["recipe"])
-        found = sensitivity(model, attrs, recipe, samples, progress)
+        found = sensitivity(model, attrs, recipe, samples, job.progress)
         write_text(output, overrides_yaml(found, settings["model"], settings["recipe"]))
         table = output.with_suffix(".json")
         write_json(table, asdict(found))
-        write_manifest(
-            output,
-            table,
-            script=__file__,
-            inputs=inputs,
-            params=settings,
-            stages=progress.stages,
-            machine=machine(),
-        )
+        job.write_manifest(output, table, machine=machine())
 
 
 if __name__ == "__main__":

@@ -57,16 +57,11 @@ def main(
             for line in report(error, log):
                 progress.say(f"error: {line}")
             sys.exit(CODES["not checked"])
-        from hexport.verification.card import html_card, markdown_card
         from hexport.verification.document import document_of
         from hexport.verification.tables import print_tables
 
         document = document_of(verification, checkpoint, model)
-        if output:
-            write_json(output, document)
-        if card:
-            write_text(card / "card.md", markdown_card(document))
-            write_text(card / "card.html", html_card(document))
+        _write(document, output, card)
         print_tables(console, verification, document, locate)
         for fault in verification.faults:
             progress.say(f"error: {program}: {fault}")
@@ -89,6 +84,16 @@ def _prepared(
     facts_of(program)  # refused before anything is fetched
     model = model_of(checkpoint, tokenizer, program, folder, progress)
     return model, tokens_of(model, text), Host(facts_of, lambda *job: read_apart(*job, progress), progress)
+
+
+def _write(document: dict, output: Path | None, card: Path | None) -> None:
+    from hexport.verification.card import html_card, markdown_card
+
+    if output:
+        write_json(output, document)
+    if card:
+        write_text(card / "card.md", markdown_card(document))
+        write_text(card / "card.html", html_card(document))
 
 
 if __name__ == "__main__":

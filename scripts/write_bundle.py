@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.progress import Progress
-from hexport.provenance import atomic_path, verified, write_manifest
+from hexport.provenance import atomic_path
+from hexport.script_job import ScriptJob, files_of_tokenizer
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -25,19 +25,18 @@ SETTINGS = (
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
 def main(settings: dict, program: Path, tokenizer: Path, folder: Path, output: Path, log: Path | None) -> None:
-    progress = Progress(log)
-    files = [program, tokenizer, tokenizer.with_name("tokenizer_config.json")]
-    with progress.library_output_in_log():
+    job = ScriptJob(__file__, settings, log)
+    with job.progress.library_output_in_log():
         from hexport.bundles.bundle import Bundle, write_archive, write_bundle
         from hexport.runtime.program import checked_facts
 
-        inputs = verified({file.name: file for file in files})
-        with progress.stage("bundle"):
+        job.reads({program.name: program} | files_of_tokenizer(tokenizer))
+        with job.progress.stage("bundle"):
             shutil.rmtree(folder, ignore_errors=True)
             write_bundle(Bundle(program, checked_facts(program), tokenizer, settings), folder)
             with atomic_path(output) as part:
                 write_archive(folder, output.stem, part)
-        write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
+        job.write_manifest(output)
 
 
 if __name__ == "__main__":

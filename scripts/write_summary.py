@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.progress import Progress
-from hexport.provenance import verified, write_manifest, write_text
+from hexport.provenance import write_text
 from hexport.report.summary import as_csv, input_files, read_evaluations, summary_rows
+from hexport.script_job import ScriptJob
 from hexport.settings_option import settings_option
 
 SETTINGS = (
@@ -22,12 +22,12 @@ SETTINGS = (
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
 def main(settings: dict, output: Path, log: Path | None) -> None:
-    progress = Progress(log)
-    with progress.stage("summary"):
+    job = ScriptJob(__file__, settings, log)
+    with job.progress.stage("summary"):
         evaluations = settings["artifacts"], settings["evaluations"]
-        inputs = verified(input_files(*evaluations))
+        job.reads(input_files(*evaluations))
         write_text(output, as_csv(summary_rows(read_evaluations(*evaluations))))
-    write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
+    job.write_manifest(output)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from hexport.errors import one_line_errors
-from hexport.progress import Progress
-from hexport.provenance import atomic_path, verified, write_manifest
+from hexport.provenance import atomic_path
+from hexport.script_job import ScriptJob
 from hexport.settings_option import settings_option
 from hexport.tokenizers.llama2c import sentencepiece_file, write_tokenizer_bin
 
@@ -18,14 +18,14 @@ from hexport.tokenizers.llama2c import sentencepiece_file, write_tokenizer_bin
 @click.option("--log", type=click.Path(path_type=Path))
 @one_line_errors
 def main(settings: dict, source: Path, output: Path, log: Path | None) -> None:
-    progress = Progress(log)
-    with progress.library_output_in_log():
-        with progress.stage("tokenizer.bin"):
+    job = ScriptJob(__file__, settings, log)
+    with job.progress.library_output_in_log():
+        with job.progress.stage("tokenizer.bin"):
             model = sentencepiece_file(source)
-            inputs = verified({model.name: model})
+            job.reads({model.name: model})
             with atomic_path(output) as temporary:
                 write_tokenizer_bin(model, temporary)
-        write_manifest(output, script=__file__, inputs=inputs, params=settings, stages=progress.stages)
+        job.write_manifest(output)
 
 
 if __name__ == "__main__":

@@ -37,13 +37,13 @@ def made_once(
     work = Work(name, code_digest(name), inputs, params, package_versions(name))
     cache = cache_of_environment() if cached else None
     with contextlib.ExitStack() as locks:
-        waited = locks.enter_context(_locked(_beside(artifacts[0]), progress))
+        waited = locks.enter_context(locked(_beside(artifacts[0]), progress))
         if waited and _are_of(work, artifacts):
             progress.say(f"{artifacts[0].name}: another job has made it meanwhile")
             yield True
             return
         if cache is not None:
-            locks.enter_context(_locked(cache.root / "locks" / work.key, progress))
+            locks.enter_context(locked(cache.root / "locks" / work.key, progress))
             if cache.take(work, artifacts):
                 progress.say(f"{artifacts[0].name}: taken from the cache {cache.root}")
                 yield True
@@ -61,7 +61,7 @@ def _beside(artifact: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, progress: Progress) -> Iterator[bool]:
+def locked(path: Path, progress: Progress) -> Iterator[bool]:
     """Hold the lock of a file, which is there as long as somebody does. Yield whether another job had it before.
 
     The kernel frees it where a job ends, however it does. On a file system without locks, the job works all the same.

@@ -67,7 +67,7 @@ def test_logits_are_transformers(small_model):
 def test_answers_to_one_question_are_read_once(small_model):
     checkpoint = Checkpoint(small_model(FAMILIES[0])[1])
     asked = [[4, 9, 2, answer] for answer in (7, 8, 7, 30)] + [[4, 9]]
-    assert Scoring(asked).inputs == [(4, 9, 2), (4,)]
+    assert Scoring(asked).inputs == [(4,), (4, 9, 2)]
     alone = [fp_scores(checkpoint, CONTEXT, [sequence], Progress())[0] for sequence in asked]
     for a, b in zip(alone, fp_scores(checkpoint, CONTEXT, asked, Progress()), strict=True):
         np.testing.assert_allclose(a.log_probs, b.log_probs, atol=1e-5)

@@ -189,6 +189,7 @@ def test_fp_json(run_script, small_model, tmp_path):
         checkpoint=small_model(FAMILY)[1] / "model.safetensors",
         tokenizer=tmp_path / "tokenizer" / "tokenizer.json",
         local=f"mine={tmp_path / 'text.txt'}",
+        states=tmp_path / "states",
         output=tmp_path / "fp.json",
     )
     content = json.loads((tmp_path / "fp.json").read_text())

@@ -117,6 +117,7 @@ def test_qdq_json(run_script, quantised, small_model, tmp_path):
         checkpoint=small_model(BIASES)[1] / "model.safetensors",
         tokenizer=tmp_path / "tokenizer" / "tokenizer.json",
         local=f"mine={tmp_path / 'text.txt'}",
+        states=tmp_path / "states",
         output=tmp_path / "qdq.json",
         **{"quant-attrs": tmp_path / "quant_attrs.json"},
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SCRIPTS, PACKAGE = ROOT / "scripts", ROOT / "scripts" / "hexport"
 # What each runner of phones has, of the same meaning (`devices/runs.py` and `devices/evaluations.py` take either).
-OF_EVERY_RUNNER = {"generator", "reader"}
+OF_EVERY_RUNNER = {"generator", "reader", "reader_sizes"}
 
 
 def test_no_class_or_function_has_the_name_of_another_one():

@@ -164,6 +164,9 @@ def test_three_phases_side_by_side(really_evaluated):
     assert [content["phase"] for content in (fp, qdq, device)] == ["fp", "qdq", "device"]
     assert fp["tokens"] == qdq["tokens"] == device["tokens"] > 500
     assert fp["limit"] == qdq["limit"] == device["limit"] == 2
+    log = (tree.path / f"artifacts/{PLACE}/evaluation.log").read_text()
+    assert "logits: block" in log
+    assert "evaluate: layer" not in log  # fp and qdq have passed the layers
     row, ready = csv.DictReader((tree.path / "artifacts/report/summary.csv").open())
     place = row | {"context_length": f"ctx{row['context_length']}"}
     assert "/".join(list(place.values())[:6]) == PLACE

@@ -75,6 +75,11 @@ def tokens_file(artifacts: str, model: str) -> str:
     return f"{artifacts}/{model}/calibration/tokens.json"
 
 
+def states_folder(artifacts: str, model: str) -> str:
+    """Return the folder of the hidden states that evaluations of a model share; it is no artifact."""
+    return f"{artifacts}/{model}/evaluation/states"
+
+
 def quant_attrs_file(artifacts: str, model: str, recipe: str) -> str:
     return f"{artifacts}/{model}/{recipe}/quant_attrs.json"
 

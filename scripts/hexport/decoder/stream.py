@@ -76,22 +76,33 @@ class StreamedDecoder(Protocol):
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]: ...
 
 
+class KeptStates(Protocol):
+    """An object of this type keeps the states behind a decoder's last layer, as `last_states.LastStates` does."""
+
+    def found(self, wave: Sequence[Pack]) -> list[torch.Tensor] | None: ...
+
+    def keep(self, wave: Sequence[Pack], hidden: Sequence[torch.Tensor]) -> None: ...
+
+
 def stream(
     decoders: Sequence[StreamedDecoder],
     config: DecoderConfig,
     inputs: Sequence[Sequence[int]],
     progress: Progress,
     on_logits: Callable[..., None] | None = None,
-    on_hidden: Callable[..., None] = lambda *_: None,
+    on_hidden: Callable[..., None] | None = None,
+    kept: Sequence[KeptStates | None] = (),
 ) -> None:
     """Pass sequences of token ids through the decoders, side by side.
 
     `on_hidden(layer, *hidden)` gets what layer number `layer` of each decoder puts out for a pack. `on_logits(row,
     *logits)` gets the logits (rows, vocab_size) of each decoder for consecutive tokens; `row` is the number of the
-    first of them among all tokens. Without `on_logits`, no logits are made. Raises HexportError for token ids beyond
-    the vocabulary.
+    first of them among all tokens. Without `on_logits`, no logits are made. `kept` has for each decoder where the
+    states behind its last layer are kept, or None. A decoder whose states are there passes no layers, unless there is
+    `on_hidden`. Raises HexportError for token ids beyond the vocabulary.
     """
     _check_ids(inputs, config)
+    stores = list(kept) or [None] * len(decoders)
     waves = list(_waves(packs(inputs)))
     names = [f", part {i + 1} of {len(waves)}" if len(waves) > 1 else "" for i in range(len(waves))]
     for part, wave in zip(names, waves, strict=True):
@@ -99,11 +110,18 @@ def stream(
     row = 0
     with torch.no_grad():
         for part, wave in zip(names, waves, strict=True):
-            states = [_states(decoder.prologue(), wave, config.sliding_window) for decoder in decoders]
-            for i in progress.steps(range(config.n_layers), f"evaluate{part}", config.n_layers):
-                _pass_layer(decoders, i, states, on_hidden)
+            found = [store.found(wave) if store and not on_hidden else None for store in stores]
+            if lacking := [i for i, hidden in enumerate(found) if hidden is None]:
+                passing = [decoders[i] for i in lacking]
+                made = _pass_layers(passing, config, wave, progress, f"evaluate{part}", on_hidden)
+                for i, hidden in zip(lacking, made, strict=True):
+                    found[i] = hidden
+                    if stores[i]:
+                        stores[i].keep(wave, hidden)
+            else:
+                progress.announce({f"evaluate{part}": 0.0})  # nothing is left to do of it
             if on_logits is not None:
-                row = _pass_epilogue(decoders, states, config, row, on_logits, progress, f"logits{part}")
+                row = _pass_epilogue(decoders, found, config, row, on_logits, progress, f"logits{part}")
 
 
 def token_inputs(tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -194,25 +212,38 @@ def _states(prologue: Callable, wave: list[Pack], window: int | None) -> list[St
     return made
 
 
-def _pass_layer(decoders, i: int, states: list[list[State]], on_hidden) -> None:
-    layers = [decoder.layer(i) for decoder in decoders]
-    for of_pack in zip(*states, strict=True):
-        for layer, state in zip(layers, of_pack, strict=True):
-            state.hidden = layer(state)
-        on_hidden(i, *(state.hidden for state in of_pack))
+def _pass_layers(
+    decoders, config: DecoderConfig, wave: list[Pack], progress: Progress, name: str, on_hidden
+) -> list[list[torch.Tensor]]:
+    """Return what the last layer of each decoder puts out for each pack."""
+    states = [_states(decoder.prologue(), wave, config.sliding_window) for decoder in decoders]
+    for i in progress.steps(range(config.n_layers), name, config.n_layers):
+        layers = [decoder.layer(i) for decoder in decoders]
+        for of_pack in zip(*states, strict=True):
+            for layer, state in zip(layers, of_pack, strict=True):
+                state.hidden = layer(state)
+            if on_hidden:
+                on_hidden(i, *(state.hidden for state in of_pack))
+    return [[state.hidden for state in of_decoder] for of_decoder in states]
 
 
 def _pass_epilogue(
-    decoders, states: list[list[State]], config: DecoderConfig, row: int, on_logits, progress: Progress, name: str
+    decoders,
+    hidden: list[list[torch.Tensor]],
+    config: DecoderConfig,
+    row: int,
+    on_logits,
+    progress: Progress,
+    name: str,
 ) -> int:
-    """Pass the states to `on_logits` as logits, and return the number of the next row."""
+    """Pass the hidden states of each decoder and pack to `on_logits` as logits; return the number of the next row."""
     # The last decoder's is loaded first: fake quantisation takes the weights' memory twice, which is then still free.
     epilogues = [decoder.epilogue() for decoder in reversed(decoders)][::-1]
     step = max(LEAST_ROWS, CHUNK // config.vocab_size)
     blocks = [
         parts
-        for of_pack in zip(*states, strict=True)
-        for parts in zip(*(state.hidden.split(step, dim=1) for state in of_pack), strict=True)
+        for of_pack in zip(*hidden, strict=True)
+        for parts in zip(*(of_decoder.split(step, dim=1) for of_decoder in of_pack), strict=True)
     ]
     costs = [float(parts[0].shape[1]) for parts in blocks]
     for parts in progress.steps(blocks, name, len(blocks), "block", costs):

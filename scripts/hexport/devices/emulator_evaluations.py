@@ -19,14 +19,23 @@ def _evaluate(progress: Progress, job: EvaluationJob) -> tuple[dict, str, dict]:
 
     build_id = qnn_build_id()
     from hexport.decoder.device import machine
+    from hexport.decoder.last_states import prune
     from hexport.devices.emulator import check_htp, check_vocabulary
+    from hexport.devices.remote import graph_sizes
     from hexport.evaluation.device import evaluate_reader, load_reader
     from hexport.programs.inspection import inspect_program
+    from hexport.runtime.program import METHODS, graph_name
     from hexport.tokenizers.tokenizer import load_tokenizer
 
-    check_htp(inspect_program(job.program), job.settings["target"])
-    loaded, tasks, references = load_tokenizer(job.tokenizer.parent), job.load_tasks(progress), job.references()
+    facts = inspect_program(job.program)
+    check_htp(facts, job.settings["target"])
+    graph = graph_sizes(facts, METHODS[graph_name(facts.methods, job.settings["graph"])])
+    loaded, tasks = load_tokenizer(job.tokenizer.parent), job.load_tasks(progress)
+    check_vocabulary(job.program, graph, loaded)
+    # The layers are gone when the program is loaded, which takes memory too.
+    references = job.references(graph.context_len, tasks, loaded, progress)
     with progress.stage("load"):
         reader = load_reader(job.program, job.settings["graph"])
-    check_vocabulary(job.program, reader.graph, loaded)
-    return evaluate_reader(reader, tasks, job.settings["limit"], loaded, references, progress), build_id, machine()
+    found = evaluate_reader(reader, tasks, job.settings["limit"], loaded, references, progress)
+    prune(job.states)
+    return found, build_id, machine()

@@ -171,6 +171,12 @@ def reader(
         yield RemoteReader(process, name, graph_sizes(facts, method), dtype, *encoding)
 
 
+def reader_sizes(program: Path, wanted: str) -> GraphSizes:
+    """Return the sizes of the graph that a reader of the program has. Raises HexportError as `reader` does."""
+    facts = driven_facts(program)
+    return graph_sizes(facts, METHODS[graph_name(facts.methods, wanted)])
+
+
 def driven_facts(program: Path) -> ProgramFacts:
     """Return a program's facts. Raises HexportError for a program that hexport's runtime cannot drive on any device."""
     facts = checked_facts(program)

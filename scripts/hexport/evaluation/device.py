@@ -2,7 +2,7 @@
 logits of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,16 +10,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from hexport.decoder.float_decoder import FloatDecoder
-from hexport.decoder.stream import stream
-from hexport.decoder.weights import Checkpoint
+from hexport.decoder.config import DecoderConfig
+from hexport.decoder.stream import KeptStates, StreamedDecoder, stream
 from hexport.evaluation.comparison import Comparison
 from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
-from hexport.evaluation.qdq import FakeQuantisedDecoder
 from hexport.evaluation.scores import Scoring, TokenScores
 from hexport.progress import Progress
-from hexport.quantization.quant_attrs import QuantAttrs
-from hexport.quantization.recipe import Recipe
 from hexport.runtime.graph import Graph, GraphSizes
 from hexport.runtime.program import METHODS, Program, graph_name
 from hexport.runtime.reading import Texts, read
@@ -47,23 +43,45 @@ class GraphReader:
         return read(self.graph, inputs, progress)
 
 
+@dataclass(frozen=True)
 class References:
-    """The references are the float decoder and, where it is known, the fake-quantised one. They keep how far a
-    program's logits are from those of each.
+    """The references are the float decoder and, where it is known, the fake-quantised one, in this order.
+
+    kept: for each, where the states behind its last layer are kept.
     """
 
-    def __init__(self, checkpoint: Checkpoint, attrs: QuantAttrs | None, recipe: Recipe | None, context_len: int):
-        self.config, self.decoders = checkpoint.config, [FloatDecoder(checkpoint, context_len)]
-        if attrs is not None:
-            self.decoders.append(FakeQuantisedDecoder(checkpoint, attrs, recipe, context_len))
-        self.comparisons = [Comparison() for _ in self.decoders]
+    config: DecoderConfig
+    decoders: list[StreamedDecoder]
+    kept: list[KeptStates]
 
-    def as_json(self) -> dict[str, float | None]:
-        """Return the figures of `Comparison.as_json` against the float decoder, and with a fake-quantised one,
-        `top1_agreement_qdq`.
+    def prepare(self, asked: list[list[list[int]]], progress: Progress) -> None:
+        """Pass what a device will be asked (`asked_of`) through the layers, as far as their states are not kept yet.
+
+        What is left to do beside the device is the output projection. Its logits cannot be kept: those of a text take
+        hundreds of times the space of its states.
         """
-        of_float, *of_quantised = (comparison.as_json() for comparison in self.comparisons)
-        return of_float | ({"top1_agreement_qdq": of_quantised[0]["top1_agreement"]} if of_quantised else {})
+        for sequences in asked:
+            stream(self.decoders, self.config, Scoring(sequences).inputs, progress, kept=self.kept)
+
+
+def figures(comparisons: list[Comparison]) -> dict[str, float | None]:
+    """Return what `Comparison.as_json` does of that with the float decoder, and with a fake-quantised one,
+    `top1_agreement_qdq`.
+    """
+    of_float, *of_quantised = (comparison.as_json() for comparison in comparisons)
+    return of_float | ({"top1_agreement_qdq": of_quantised[0]["top1_agreement"]} if of_quantised else {})
+
+
+def asked_of(tasks: dict, limit: int | None, tokenizer: Tokenizer, context_len: int) -> list[list[list[int]]]:
+    """Return the sequences that tasks ask a model of this context length for, in the order of its calls."""
+    asked: list[list[list[int]]] = []
+
+    def record(sequences: list[list[int]]) -> list[TokenScores]:
+        asked.append(sequences)
+        return [TokenScores(np.zeros(len(each) - 1), np.zeros(len(each) - 1, bool)) for each in sequences]
+
+    evaluate(tasks, EvaluationModel(tokenizer, context_len, record), limit)
+    return asked
 
 
 def load_reader(path: Path, wanted: str) -> GraphReader:
@@ -80,46 +98,53 @@ def evaluate_reader(
     tasks: dict,
     limit: int | None,
     tokenizer: Tokenizer,
-    references: Callable[[int], References] | None,
+    references: References | None,
     progress: Progress,
 ) -> dict:
     """Return what evaluation.json says of a graph: metrics of the tasks, tokens, and how far the logits are from
     others.
 
-    `references` makes the models to compare with from a context length; without it, there are none. Raises HexportError
-    as `lm_eval_model.evaluate` does.
+    `references` are those for the graph's context length; None compares with nothing. Raises HexportError as
+    `lm_eval_model.evaluate` does.
     """
-    beside = references(reader.graph.context_len) if references else None
-    model = EvaluationModel(
-        tokenizer, reader.graph.context_len, lambda texts: device_scores(reader, texts, beside, progress)
+    context_len, comparisons = (
+        reader.graph.context_len,
+        [Comparison() for _ in references.decoders] if references else [],
     )
+
+    def score(sequences: list[list[int]]) -> list[TokenScores]:
+        return device_scores(reader, sequences, references, comparisons, progress)
+
+    model = EvaluationModel(tokenizer, context_len, score)
     with progress.stage("evaluate"):
         metrics = evaluate(tasks, model, limit)
-    facts = {"graph": reader.name, "context_len": reader.graph.context_len, "tasks": metrics}
-    return facts | {"tokens": model.scored_tokens} | (beside.as_json() if beside else {})
+    facts = {"graph": reader.name, "context_len": context_len, "tasks": metrics, "tokens": model.scored_tokens}
+    return facts | (figures(comparisons) if references else {})
 
 
 def device_scores(
-    reader: Reader, sequences: list[list[int]], references: References | None, progress: Progress
+    reader: Reader,
+    sequences: list[list[int]],
+    references: References | None,
+    comparisons: list[Comparison],
+    progress: Progress,
 ) -> list[TokenScores]:
-    """Score sequences of 2 to CL + 1 tokens by a reader, and compare its logits with those of the references."""
-    order = sorted(range(len(sequences)), key=sequences.__getitem__)
-    scoring = Scoring([sequences[i] for i in order])
+    """Score sequences of 2 to CL + 1 tokens by a reader, and add its logits to the comparison with each reference."""
+    scoring = Scoring(sequences)
     rows = _Rows(reader.read(scoring.inputs, progress))
     if references is None:
         for row in range(0, scoring.rows, reader.graph.ar_len):
             scoring.add(row, torch.from_numpy(rows.take(min(reader.graph.ar_len, scoring.rows - row))))
-    else:
+        return scoring.scores()
 
-        def on_logits(row: int, *others: torch.Tensor) -> None:
-            logits = torch.from_numpy(rows.take(len(others[0])))
-            scoring.add(row, logits)
-            for comparison, other in zip(references.comparisons, others, strict=True):
-                comparison.add(other, logits.to(other.device))
+    def on_logits(row: int, *others: torch.Tensor) -> None:
+        logits = torch.from_numpy(rows.take(len(others[0])))
+        scoring.add(row, logits)
+        for comparison, other in zip(comparisons, others, strict=True):
+            comparison.add(other, logits.to(other.device))
 
-        stream(references.decoders, references.config, scoring.inputs, progress, on_logits)
-    found = dict(zip(order, scoring.scores(), strict=True))
-    return [found[i] for i in range(len(sequences))]
+    stream(references.decoders, references.config, scoring.inputs, progress, on_logits, kept=references.kept)
+    return scoring.scores()
 
 
 class _Rows:

@@ -5,18 +5,22 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from hexport.decoder.float_decoder import FloatDecoder
-from hexport.decoder.stream import stream
+from hexport.decoder.stream import KeptStates, stream
 from hexport.decoder.weights import Checkpoint
 from hexport.evaluation.scores import Scoring, TokenScores
 from hexport.progress import Progress
 
 
 def fp_scores(
-    checkpoint: Checkpoint, context_len: int, sequences: list[list[int]], progress: Progress
+    checkpoint: Checkpoint,
+    context_len: int,
+    sequences: list[list[int]],
+    progress: Progress,
+    kept: KeptStates | None = None,
 ) -> list[TokenScores]:
-    """Score sequences of 2 to context_len + 1 tokens, each read from position 0."""
-    scoring = Scoring(sequences)
-    stream([FloatDecoder(checkpoint, context_len)], checkpoint.config, scoring.inputs, progress, scoring.add)
+    """Score sequences of 2 to context_len + 1 tokens, each read from position 0. `kept` is as `stream` takes it."""
+    scoring, decoders = Scoring(sequences), [FloatDecoder(checkpoint, context_len)]
+    stream(decoders, checkpoint.config, scoring.inputs, progress, scoring.add, kept=[kept])
     return scoring.scores()
 
 

@@ -45,18 +45,20 @@ def ratio_warnings(qdq: dict) -> list[str]:
     ]
 
 
-def agreement_warnings(device: dict) -> list[str]:
-    """Return a line where the program's first choices agree with those of the fake-quantised model for less than
-    WARNING_AGREEMENT of the tokens. `device` is the content of evaluation.json.
+def device_warnings(device: dict) -> list[str]:
+    """Return the lines of `ratio_warnings`, and one where the program's first choices agree with those of the
+    fake-quantised model for less than WARNING_AGREEMENT of the tokens. `device` is the content of evaluation.json,
+    which has neither where a ready program is compared with nothing.
     """
-    agreement = device["top1_agreement_qdq"]
-    if agreement is not None and agreement >= WARNING_AGREEMENT:
-        return []
-    found = "unknown" if agreement is None else f"{agreement:.3f}"
-    return [
-        f"warning: top-1 agreement of the program with the fake-quantised model is {found}, "
-        f"less than {WARNING_AGREEMENT}; {ADVICE}"
-    ]
+    lines = ratio_warnings(device) if "perplexity_ratio" in device else []
+    agreement = device.get("top1_agreement_qdq", 1.0)
+    if agreement is None or agreement < WARNING_AGREEMENT:
+        found = "unknown" if agreement is None else f"{agreement:.3f}"
+        lines.append(
+            f"warning: top-1 agreement of the program with the fake-quantised model is {found}, "
+            f"less than {WARNING_AGREEMENT}; {ADVICE}"
+        )
+    return lines
 
 
 def _failures(qdq: dict, gates: dict) -> Iterator[str]:

@@ -9,7 +9,7 @@ from hexport.decoder.device import device
 from hexport.decoder.float_decoder import FloatDecoder
 from hexport.decoder.masks import MASK
 from hexport.decoder.model import Epilogue, Prologue, empty_cache, rope_of
-from hexport.decoder.stream import State, stream
+from hexport.decoder.stream import KeptStates, State, stream
 from hexport.decoder.weights import Checkpoint
 from hexport.evaluation.comparison import Comparison, SignalToNoise
 from hexport.evaluation.scores import Scoring, TokenScores
@@ -101,9 +101,7 @@ class FakeQuantisedDecoder:
         """
         for graph in self._ends.values():
             graph.drop_parameters()
-        if self.signature(i) not in self.layers:
-            self.layers[self.signature(i)] = FakeQuantisedLayer(self.checkpoint, i, self.recipe)
-        layer = self.layers[self.signature(i)]
+        layer = self._prepared_layer(i)
         for other in self.layers.values():
             if other is not layer:
                 other.graph.drop_parameters()
@@ -111,13 +109,20 @@ class FakeQuantisedDecoder:
         self.hidden_point = f"layers.{i}.{layer.graph.outputs[0]}"
         return layer
 
+    def _prepared_layer(self, i: int) -> FakeQuantisedLayer:
+        """Return the layer of layer `i`'s graph, with any weights or none."""
+        if self.signature(i) not in self.layers:
+            self.layers[self.signature(i)] = FakeQuantisedLayer(self.checkpoint, i, self.recipe)
+        return self.layers[self.signature(i)]
+
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return the epilogue, called with hidden states; it returns logits. The last layer has been loaded."""
+        """Return the epilogue, called with hidden states behind the last layer; it returns logits."""
         if "epilogue" not in self._ends:
             module = Epilogue(self._small).eval().requires_grad_(False)
             self._ends["epilogue"] = self._end(prepare_epilogue(module, EXPORT_LENGTH, self.recipe))
-        graph = self._ends["epilogue"]
-        graph.load("epilogue", self.attrs, self.checkpoint.epilogue_parameters(), {"hidden": self.hidden_point})
+        graph, last = self._ends["epilogue"], self.checkpoint.config.n_layers - 1
+        hidden = f"layers.{last}.{self._prepared_layer(last).graph.outputs[0]}"
+        graph.load("epilogue", self.attrs, self.checkpoint.epilogue_parameters(), {"hidden": hidden})
         return graph
 
 
@@ -125,12 +130,21 @@ class QuantisedScores:
     """An instance is a score function: it gives token scores of the fake-quantised decoder, which runs beside the float
     decoder.
 
-    comparison: of the logits of all tokens that were read. layers: of the hidden states behind each layer.
+    kept: where the states behind the last layer are kept. comparison: of the logits of all tokens that were read.
+    layers: of the hidden states behind each layer.
     float_scores: those of the float decoder, by sequence.
     """
 
-    def __init__(self, checkpoint: Checkpoint, attrs: QuantAttrs, recipe: Recipe, context_len: int, progress: Progress):
-        self.config, self.progress = checkpoint.config, progress
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        attrs: QuantAttrs,
+        recipe: Recipe,
+        context_len: int,
+        progress: Progress,
+        kept: KeptStates | None = None,
+    ):
+        self.config, self.progress, self.kept = checkpoint.config, progress, (None, kept)
         self.decoders = (
             FloatDecoder(checkpoint, context_len),
             FakeQuantisedDecoder(checkpoint, attrs, recipe, context_len),
@@ -151,7 +165,7 @@ class QuantisedScores:
         def on_hidden(layer: int, reference: torch.Tensor, hidden: torch.Tensor) -> None:
             self.layers[layer].add(reference, hidden)
 
-        stream(self.decoders, self.config, scoring.inputs, self.progress, on_logits, on_hidden)
+        stream(self.decoders, self.config, scoring.inputs, self.progress, on_logits, on_hidden, self.kept)
         self.float_scores |= zip(map(tuple, sequences), float_scoring.scores(), strict=True)
         return scoring.scores()
 

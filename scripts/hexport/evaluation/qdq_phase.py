@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from hexport.decoder.last_states import prune
 from hexport.decoder.weights import Checkpoint
 from hexport.evaluation.gates import perplexity_ratios
 from hexport.evaluation.lm_eval_model import EvaluationModel, evaluate
 from hexport.evaluation.qdq import QuantisedScores
+from hexport.evaluation.states import quantised_states
 from hexport.evaluation.tasks import load_tasks
 from hexport.progress import Progress
 from hexport.quantization.quant_attrs_checks import quant_attrs_of
@@ -19,6 +21,7 @@ def qdq_evaluation(
     tokenizer: Path,
     local: Mapping[str, Path],
     settings: dict,
+    states: Path,
     progress: Progress,
 ) -> dict:
     """Return the content of qdq.json. Raises HexportError where the files do not belong together, and where tasks
@@ -32,13 +35,15 @@ def qdq_evaluation(
     recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
     canonical, loaded = Checkpoint(checkpoint.parent, recipe.basis), load_tokenizer(tokenizer.parent)
     attrs = quant_attrs_of(quant_attrs, weights, canonical, recipe, settings["recipe"])
-    scores = QuantisedScores(canonical, attrs, recipe, context_len, progress)
+    kept = quantised_states(states, canonical, (quant_attrs, weights), recipe, context_len)
+    scores = QuantisedScores(canonical, attrs, recipe, context_len, progress, kept)
     with progress.stage("tasks"):
         tasks = load_tasks(settings["tasks"], local, settings["num_fewshot"], settings.get("trusted"))
     quantised = EvaluationModel(loaded, context_len, scores)
     with progress.stage("evaluate qdq"):
         metrics = evaluate(tasks, quantised, limit)
         of_float = evaluate(tasks, EvaluationModel(loaded, context_len, scores.of_float), limit)
+    prune(states)
     return {
         "phase": "qdq",
         "recipe": settings["recipe"],

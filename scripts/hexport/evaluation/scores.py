@@ -45,14 +45,16 @@ class Scoring:
     """A scoring holds the scores of sequences, filled row by row as their logits come.
 
     `inputs` are what a model has to read: the sequences without their last tokens. Those that differ only there, as the
-    answers A, B, C and D to one question do, are read once. Row r is token r of all inputs, one after the other.
+    answers A, B, C and D to one question do, are read once. They are sorted, so that a device reads what neighbours
+    begin with once. Row r is token r of all inputs, one after the other.
     """
 
     def __init__(self, sequences: list[list[int]]):
         self._sequences = sequences
-        self._of_input: dict[tuple[int, ...], list[int]] = {}
+        of_input: dict[tuple[int, ...], list[int]] = {}
         for number, sequence in enumerate(sequences):
-            self._of_input.setdefault(tuple(sequence[:-1]), []).append(number)
+            of_input.setdefault(tuple(sequence[:-1]), []).append(number)
+        self._of_input = dict(sorted(of_input.items()))
         self.inputs = list(self._of_input)
         self.rows = sum(map(len, self.inputs))
         self._targets = torch.zeros(self.rows, max(map(len, self._of_input.values()), default=1), dtype=torch.int64)

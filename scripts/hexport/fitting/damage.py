@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from hexport.code_digest import code_digest
 from hexport.decoder.device import device
+from hexport.decoder.kept_names import identity, kept_name
 from hexport.decoder.layer_kinds import LayerKind
 from hexport.decoder.model import UncachedLayer
 from hexport.decoder.stream import CHUNK, LEAST_ROWS, State
@@ -31,7 +32,6 @@ from hexport.fitting.gradients import hidden_gradients, projection_gradients
 from hexport.progress import Progress
 from hexport.provenance import write_json
 from hexport.quantization.coded_weight import CodedWeight
-from hexport.quantization.kept_names import identity, kept_name
 from hexport.quantization.prepared import weight_observer
 from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION, PROLOGUE, Precision
 from hexport.quantization.weight_inputs import observe_layer, pass_layer, states_of

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hexport.code_digest import code_digest
+from hexport.decoder.kept_names import identity, kept_name
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation.qdq import QuantisedScores
@@ -18,7 +19,6 @@ from hexport.file_hashes import sha256
 from hexport.progress import Progress
 from hexport.provenance import write_json
 from hexport.quantization.calibration import calibrate
-from hexport.quantization.kept_names import identity, kept_name
 from hexport.quantization.quant_attrs import QuantAttrs, load_quant_attrs, save_quant_attrs
 from hexport.quantization.recipe import Recipe
 from hexport.quantization.weight_algorithms import coded_weights

@@ -30,6 +30,17 @@ class Plan:
     context_len: int
     n_shards: int
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """Return what the manifest of a program tells of its plan."""
+        return {
+            "soc": self.target.soc,
+            "htp_arch": self.target.htp_arch,
+            "context_length": self.context_len,
+            "ar_lengths": self.ar_lengths,
+            "kv_bits": self.recipe.kv_bits,
+        }
+
     @cached_property
     def shards(self) -> list[Shard]:
         """Return the shards, in order.

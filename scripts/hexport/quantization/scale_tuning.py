@@ -20,6 +20,7 @@ from hexport.code_digest import code_digest
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.costs import float_epilogue_s, float_layer_s, table_s
 from hexport.decoder.device import device
+from hexport.decoder.kept_names import kept_name
 from hexport.decoder.matrix_products import layer_by_products
 from hexport.decoder.model import Layer
 from hexport.decoder.sizes import sizes_of
@@ -29,7 +30,6 @@ from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.provenance import atomic_path, is_whole, manifest_path, write_manifest
 from hexport.quantization.coded_weight import CodedWeight
-from hexport.quantization.kept_names import kept_name
 from hexport.quantization.recipe import EPILOGUE, LAYER_PROJECTIONS, OUTPUT_PROJECTION
 from hexport.quantization.vocabulary import row_blocks
 from hexport.quantization.weight_inputs import states_of

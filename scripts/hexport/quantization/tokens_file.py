@@ -24,6 +24,11 @@ class CalibrationTokens:
     tokens: int
     source: dict
 
+    @property
+    def facts(self) -> dict:
+        """Return what quant attrs tell of the data that they were calibrated on."""
+        return {**self.source, "samples": len(self.samples), "tokens": self.tokens}
+
 
 def read_tokens(path: Path) -> CalibrationTokens:
     """Read a tokens.json; raise HexportError for another content than it has.

@@ -1,4 +1,4 @@
-"""This module runs the algorithms that a recipe asks for, one after the other, and so finds the codes of all weights."""
+"""This module codes all weights, with the algorithms that a recipe asks for, one after the other."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ def coded_weights(
 ) -> dict[str, CodedWeight]:
     """Return the weights for which the recipe asks for an algorithm, by projection (`epilogue.output`).
 
-    Each sample of token ids is read from position 0. `folder` keeps what is done, so that a run that was killed goes on.
-    Raises HexportError as `search` and `tuned_scales` do.
+    Each sample of token ids is read from position 0. `folder` keeps what is done, for a run that was killed. Raises
+    HexportError as `search` and `tuned_scales` do.
     """
     coded = search(checkpoint, samples, recipe, progress, folder)
     if not recipe.tune_scales:

@@ -14,6 +14,7 @@ from torch import nn
 from hexport.code_digest import code_digest
 from hexport.decoder.costs import feedback_s, float_layer_s, search_s, table_s
 from hexport.decoder.device import device
+from hexport.decoder.kept_names import identity, kept_name
 from hexport.decoder.model import UncachedLayer
 from hexport.decoder.sizes import sizes_of
 from hexport.decoder.stream import State
@@ -25,7 +26,6 @@ from hexport.quantization.block_scales import block_scales
 from hexport.quantization.calibration import check_samples
 from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.gptq import gptq
-from hexport.quantization.kept_names import identity, kept_name
 from hexport.quantization.prepared import weight_observer
 from hexport.quantization.recipe import EPILOGUE, OUTPUT_PROJECTION, WEIGHT_KEYS, Precision, Recipe
 from hexport.quantization.recipe_checks import check_sizes
