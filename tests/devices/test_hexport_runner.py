@@ -26,8 +26,11 @@ from hexport.devices import hexport_runner, phone_process
 from hexport.devices.adb import Phone
 from hexport.devices.answers import answer_prompts
 from hexport.devices.emulator import Run, load_generator
+from hexport.devices.evaluation_job import EvaluationJob
+from hexport.devices.evaluations import evaluate_on_phones
 from hexport.devices.faults import PassingFault, PhoneFault
 from hexport.devices.hexport_runner import generator, reader
+from hexport.devices.leases import lease
 from hexport.devices.phone_code import write_code
 from hexport.devices.remote import sizes_in_mode
 from hexport.devices.talking import run_of as talk_run_of
@@ -285,3 +288,32 @@ def test_the_sizes_of_a_program_are_known_without_loading_it(real_programs):  # 
     assert (prefill.ar_len, prefill.context_len, prefill.vocab_size, prefill.cache_len) == (BLOCK, CONTEXT, 258, 16)
     assert decode.ar_len == 1
     assert sizes_in_mode(real_programs.hybrid, run_of("kv")) == (decode, decode)
+
+
+def test_the_float_model_is_computed_while_others_have_the_phone(real_programs, board_phone, settings, tmp_path):  # noqa: F811
+    """And once: in the second evaluation, no layer is passed."""
+    (tmp_path / "tale.txt").write_text("Once upon a time, there was a small boat.")
+    program = real_programs.hybrid
+    job = EvaluationJob(
+        program,
+        real_programs.tokenizer,
+        {"model": "tiny", "target": "SM8650", "graph": "prefill", "max_seq_len": CONTEXT}
+        | {"tasks": ["tale"], "limit": None, "num_fewshot": None},
+        {"tale": tmp_path / "tale.txt"},
+        checkpoint=program.parent / "checkpoint" / "model.safetensors",
+        quant_attrs=None,
+        weights=None,
+        states=tmp_path / "states",
+    )
+    log = tmp_path / "log"
+    with ThreadPoolExecutor() as other, lease(board_phone) as others:
+        evaluation = other.submit(evaluate_on_phones, [settings], job, Progress(log))
+        wait_for(lambda: "waiting for a phone" in log.read_text(), 60)
+        assert "evaluate: layer 1 of 1" in log.read_text()
+        assert "device: block" not in log.read_text()
+        others.release()
+        facts = evaluation.result(60).facts
+    assert facts["sqnr_db"] > 20
+    again = evaluate_on_phones([settings], job, Progress(tmp_path / "again.log"))
+    assert again.facts == facts
+    assert "evaluate: layer" not in (tmp_path / "again.log").read_text()
