@@ -22,6 +22,7 @@ NARROW = {
     "granularity": "per_block",
     "block_size": 16,
     "kv_bits": 8,
+    "r3": True,
     "masked_softmax": True,
     "overrides": [{"layers": "epilogue", "points": "output", "weight_bits": 8, "granularity": "per_channel"}],
 }

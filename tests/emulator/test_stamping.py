@@ -100,6 +100,7 @@ MIXED = {
     "granularity": "per_block",
     "block_size": 16,
     "kv_bits": 8,
+    "r3": True,
     "embedding_bits": 8,
     "overrides": [
         {

@@ -22,6 +22,7 @@ BLOCKS = {"weight_bits": 4, "granularity": "per_block", "block_size": 16}
 # Model, recipe, shards.
 GOOD = {
     "4 bits per channel, 8-bit keys and values": (LLAMA, {"weight_bits": 4, "kv_bits": 8, "masked_softmax": True}, 1),
+    "8-bit keys and values, both turned": (LLAMA, {**BLOCKS, "kv_bits": 8, "r2": True, "r3": True}, 1),
     "GPTQ in blocks, rotated, 3 shards": (LLAMA, {**BLOCKS, "seq_mse": 10, "gptq": True, "r1": True}, 3),
     "widened, embeddings in 8 bits, 2 shards": (GEMMA3, {**BLOCKS, "widen": 32, "embedding_bits": 8}, 2),
 }

@@ -183,11 +183,6 @@ def test_keys_and_values(text, expected):
             "set granularity: per_channel in a recipe based on it, or remove SM8350 from socs",
         ),
         (
-            "recipes: {r: {based_on: 16a8w, r3: true}}\n" + model("recipe: r, modes: [kv, hybrid]"),
-            "models.m.recipe: r has r3: true, which the HTP compiler takes in graphs of AR length 1 alone, and mode "
-            "hybrid has others: set r3: false in a recipe based on it, or modes: [kv]",
-        ),
-        (
             "recipes: {r: {based_on: 16a8w, granularity: per_block}}\n" + model("recipe: r"),
             "recipes: recipe r: output: granularity per_block needs a block_size",
         ),
@@ -365,7 +360,7 @@ def test_a_right_config_has_no_errors():
     assert errors(model("num_sharding: 4")) == []
     assert errors(model("prompts: []")) == []
     assert errors("socs: [SM8450]\n" + model("recipe: phi_4_mini, modes: [kv, hybrid]")) == []
-    assert errors("recipes: {r: {based_on: 16a8w, r3: true}}\n" + model("recipe: r")) == []
+    assert errors("recipes: {r: {based_on: 16a8w, r3: true}}\n" + model("recipe: r, modes: [kv, hybrid]")) == []
     assert errors("tasks: {t: {text: notes.md}}\n" + model("calibration: {tasks: [t, wikitext], limit: null}")) == []
     adb = "devices: {p: {kind: adb, soc: SM8650, serial: a, adb_server: {host: h, port: 1}, build_path: b, qnn_sdk: s}}"
     assert errors(model(""), adb) == []

@@ -235,9 +235,7 @@ def test_a_run_in_mode_lookahead_knows_the_sizes_of_its_steps(config):
 def test_what_cannot_be_made_is_one_line(config):
     with pytest.raises(HexportError, match=r"^recipe 16a8w has kv_bits 16, which need V73 or newer; SM8350 is V68"):
         lowering.program_settings(config, ProgramKey("local", "16a8w", 64, "SM8350", "kv"))
-    with pytest.raises(HexportError, match=r"^recipe rotated has r3: true, .* mode hybrid has others: set r3: false"):
-        lowering.program_settings(config, ProgramKey("local", "rotated", 64, "SM8650", "hybrid"))
-    lowering.program_settings(config, ProgramKey("local", "rotated", 64, "SM8650", "kv"))
+    lowering.program_settings(config, ProgramKey("local", "rotated", 64, "SM8650", "hybrid"))
     with pytest.raises(HexportError, match=r"^device phone: build_path is missing"):
         matrix.run_settings(config, Place("local", "16a8w", 64, "SM8750", "phone", "kv"))
     with pytest.raises(HexportError, match=r"^models\.local\.max_seq_len: is 64, and not 1024; add it there$"):

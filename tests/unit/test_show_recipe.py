@@ -121,10 +121,10 @@ def test_programs_hold_weights_once_where_the_soc_shares_them():
     )
 
 
-def test_a_mode_that_the_recipe_does_not_go_with_is_shown_with_the_reason():
-    sizes = {(row[0], row[2]): row[3] for row in shown("rotated") if row and row[0].startswith("SM")}
+def test_a_soc_that_the_recipe_does_not_go_with_is_shown_with_the_reason():
+    sizes = {(row[0], row[2]): row[3] for row in shown("large_table") if row and row[0].startswith("SM")}
     assert sizes["SM8650", "kv"].endswith(" MB")
-    assert sizes["SM8650", "hybrid"].startswith("none: rotated has r3: true")
+    assert sizes["SM8450", "kv"].startswith("none: 16a8w has kv_bits 16")
 
 
 def test_every_recipe_and_context_length_is_shown():

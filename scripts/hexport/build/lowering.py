@@ -7,7 +7,7 @@ from typing import Any
 from hexport.build.artifacts import ProgramKey, shard_file, template_file
 from hexport.build.matrix import as_settings, programs_to_build, toolchain_versions
 from hexport.build.resources import SizesNotKnown, build_of, machine_mb, most_needed, smallest_sharding
-from hexport.config.checks import check_lookahead_size, check_r3, check_recipe
+from hexport.config.checks import check_lookahead_size, check_recipe
 from hexport.config.settings import AUTO, Config
 from hexport.errors import HexportError
 from hexport.lowering.shards import check_addressable
@@ -111,7 +111,6 @@ def _shard_settings(config: Config, program: ProgramKey) -> dict[str, Any]:
     if mode.looks_ahead:
         check_lookahead_size(spec, program.context_length)
     check_recipe(f"recipe {program.recipe}", recipe, target_named(program.target).soc)
-    check_r3(f"recipe {program.recipe}", recipe, program.mode)
     return {
         "target": program.target,
         "ar_lengths": ar_lengths_of(program.mode, sizes),

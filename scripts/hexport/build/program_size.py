@@ -5,7 +5,7 @@ from itertools import product
 from pathlib import Path
 
 from hexport.build.artifacts import checkpoint_config_file
-from hexport.config.checks import check_r3, check_recipe
+from hexport.config.checks import check_recipe
 from hexport.config.settings import Config, Model, built_in_models
 from hexport.decoder.config import load_config
 from hexport.decoder.sizes import PUBLISHED, Sizes, sizes_of
@@ -41,7 +41,6 @@ def program_sizes(config: Config, model: Model, name: str, sizes: Sizes) -> Iter
     for soc, context_len, mode in product(known, model.context_lens, model.modes):
         try:
             check_recipe(name, spec, soc)
-            check_r3(name, spec, mode)
         except HexportError as error:
             yield soc, context_len, mode, f"none: {error}"
         else:

@@ -64,16 +64,6 @@ def unfit_recipes(config: Config, model: Model, soc: str) -> dict[str, str]:
     return {name: found[0] for name, found in unmet.items() if found}
 
 
-def check_r3(name: str, spec: dict, mode: str) -> None:
-    """Check that a mode can have a recipe's R3; raise HexportError where the mode has graphs that read more than one
-    token a call, in which the HTP compiler (QNN 2.49) does not take R3."""
-    if MODES[mode].prefills and recipe_from(spec, name).r3:
-        raise HexportError(
-            f"{name} has r3: true, which the HTP compiler takes in graphs of AR length 1 alone, and mode {mode} has "
-            "others: set r3: false in a recipe based on it, or modes: [kv]"
-        )
-
-
 def check_lookahead_size(model: Model, context_len: int) -> None:
     """Check that a step of lookahead decoding fits the context; raise HexportError where it does not."""
     size = lookahead_ar_len(model.ngram, model.window, model.gcap)
@@ -148,9 +138,6 @@ def _faults_of_use(config: Config, model: Model, faulty: set[str]) -> Iterator[s
         if len(unfit_recipes(config, model, soc)) == len(model.recipes):
             for name in model.recipes:
                 yield from _refusal(where, check_recipe, name, config.recipes[name], soc)
-    for name in model.recipes:
-        for mode in model.modes:
-            yield from _refusal(where, check_r3, name, config.recipes[name], mode)
 
 
 def _sha256_faults(config: Config) -> Iterator[str]:

@@ -20,6 +20,7 @@ from hexport.decoder.config import DecoderConfig
 from hexport.decoder.layer_kinds import LayerKind
 from hexport.decoder.masks import ATTEND
 from hexport.decoder.rope import TABLES, Rotary, rope_tables
+from hexport.decoder.rotation import rotation
 
 T = TypeVar("T")
 HIDDEN_BELOW = 20.0  # e^-20 of the smallest weight is nothing, and 16 bits need not reach down to the mask's -255
@@ -49,19 +50,20 @@ def repeat_heads(cache: torch.Tensor, n_heads: int, shape: tuple[int, int]) -> t
     return cache.unsqueeze(2).expand(-1, -1, groups, -1, -1).reshape(1, n_heads, *shape)
 
 
-class Hadamard(nn.Module):
+class HeadRotation(nn.Module):
     """This is R3 of SpinQuant (arXiv 2405.16406), for keys of 8 bits.
 
-    It spreads outliers of queries and keys over the dimensions of a head, and leaves their products as they are. The
-    number of dimensions must be a power of 2.
+    It turns the queries and keys of each head behind their rotary embedding. Outliers are spread over the dimensions of
+    a head, and products stay as they are. It is a plain matrix product: QNN 2.49 fails on its own Hadamard op in graphs
+    of more than one token whose attention is split into heads.
     """
 
     def __init__(self, head_dim: int):
         super().__init__()
-        self.scale = 1.0
+        self.register_buffer("matrix", rotation(head_dim), persistent=False)
 
     def forward(self, x):
-        return torch.ops.qnn_custom.hadamard_transform(x, self.scale)
+        return x @ self.matrix
 
 
 class Attention(nn.Module):
@@ -77,7 +79,7 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = nn.RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.q_rope, self.k_rope = Rotary(), Rotary()
-        self.hadamard = Hadamard(config.head_dim) if config.r3 else nn.Identity()
+        self.r3 = HeadRotation(config.head_dim) if config.r3 else nn.Identity()
         self.masked_softmax = config.masked_softmax
         self.o_proj = Conv(q, config.hidden_size, "o_proj" in biases)
 
@@ -97,7 +99,7 @@ class Attention(nn.Module):
         v = self.heads(self.v_proj(x), self.n_kv_heads)
         if rope:
             q, k = self.q_rope(q, *rope), self.k_rope(k, *rope)
-        q, k = self.hadamard(q), self.hadamard(k)
+        q, k = self.r3(q), self.r3(k)
         k = k.transpose(2, 3)
 
         keys = torch.cat([k] if k_cache is None else [k_cache, k], dim=3)

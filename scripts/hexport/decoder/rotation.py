@@ -43,7 +43,8 @@ def rotation(n: int) -> torch.Tensor:
 
     It is orthogonal and symmetric, exists for any n, and its entries are at most sqrt(2 / n).
     """
-    products = torch.outer(torch.arange(n), torch.arange(n)) % n
+    numbers = torch.arange(n, device="cpu")  # where modules are made without memory, too
+    products = torch.outer(numbers, numbers) % n
     angles = products.double() * (2 * math.pi / n)
     return ((angles.cos() + angles.sin()) / math.sqrt(n)).float()
 

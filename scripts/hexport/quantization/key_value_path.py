@@ -27,7 +27,7 @@ def annotate_8_bit_keys_and_values(graph_module: GraphModule, observer: type[Uni
     on, in the caches and in the products, where the HTP multiplies them with 16-bit queries and probabilities.
     """
     for node in graph_module.graph.nodes:
-        if node.target != torch.ops.aten.matmul.default:
+        if node.target != torch.ops.aten.matmul.default or node.args[1].op == "get_attr":  # a matrix: that of R3
             continue
         spec = QuantizationSpec(
             dtype=torch.uint8,

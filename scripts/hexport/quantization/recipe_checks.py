@@ -70,11 +70,6 @@ def _checked(text: str) -> tuple[Recipe | None, str | None]:
 
 def check_sizes(recipe: Recipe, sizes: Sizes) -> None:
     """Raise HexportError where a decoder of these sizes cannot have the recipe. The sizes are those in its basis."""
-    if recipe.r3 and sizes.head_dim & (sizes.head_dim - 1):
-        raise HexportError(
-            f"r3: true needs heads whose head_dim is a power of 2, and those of this model have {sizes.head_dim}; "
-            "set r3: false in the recipe"
-        )
     if recipe.r1 and sizes.sandwich_norms:
         raise HexportError(
             "r1: true turns hidden states, and norms behind attention and feed-forward scale what is added to them "

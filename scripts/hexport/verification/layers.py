@@ -59,20 +59,22 @@ def layers_db(program: ProgramFacts, codes: Sequence[np.ndarray], v: Sequence[np
     """Return the SQNR of the v of each layer against the float decoder's, in dB; None where the program does not record
     how its codes are to be read.
 
+    Where the program turns values (R2), the products of each head's values with each other tell it.
     codes: (n_kv_heads, tokens, head_dim) of each layer. v: (tokens, n_kv_heads, head_dim) of each layer.
     """
-    return _compared(program, "v_cache", codes, v, lambda rows: rows.reshape(len(rows), -1))
+    plain = _compared(program, "v_cache", codes, v, lambda rows: rows.reshape(len(rows), -1))
+    return plain and list(map(max, plain, _compared(program, "v_cache", codes, v, _products)))
 
 
 def keys_db(program: ProgramFacts, codes: Sequence[np.ndarray], k: Sequence[np.ndarray]) -> list[float] | None:
     """Return what `layers_db` does, of the products of each head's keys with each other. These are the same in any
     layout of a head and behind any turn of it.
     """
+    return _compared(program, "k_cache", codes, k, _products)
 
-    def products(rows: np.ndarray) -> np.ndarray:
-        return np.einsum("ahd,bhd->ahb", rows, rows, dtype=np.float64).reshape(len(rows), -1)
 
-    return _compared(program, "k_cache", codes, k, products)
+def _products(rows: np.ndarray) -> np.ndarray:
+    return np.einsum("ahd,bhd->ahb", rows, rows, dtype=np.float64).reshape(len(rows), -1)
 
 
 def _compared(
