@@ -53,10 +53,9 @@ def main(
         from hexport.qnn_sdk import qnn_build_id
         from hexport.quantization.quant_attrs import load_quant_attrs
         from hexport.quantization.recipe_checks import recipe_from
-        from hexport.tokenizers.backend import special_ids
 
         build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])
-        special = SpecialTokens.of(special_ids(tokenizer.parent), tokenizer.parent)
+        special = SpecialTokens.of(tokenizer.parent)
         plan = plan_of(settings, recipe.basis.of(load_config(config)), recipe)
         attrs, by_ar_len = load_quant_attrs(quant_attrs), templates_by_ar_len(templates)
         with atomic_path(output) as part:

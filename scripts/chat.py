@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -56,20 +56,25 @@ def main(
 
         run = run_of(program, system_prompt, temperature, seq_len)
         generator = stack.enter_context(talking_generator(program, tokenizer, device, run, progress))
-        loaded, interrupt = load_tokenizer(tokenizer.parent), _Interrupt()
-        settings = generator, loaded, system_prompt, run.seq_len, device is None, lambda: interrupt.is_set
-        talk = Talk(*settings)
+        loaded, interrupt, here = load_tokenizer(tokenizer.parent), _Interrupt(), device is None
+        settings = generator, loaded, system_prompt, run.seq_len, here, lambda: interrupt.is_set
         print(f"{program.name} is loaded ({generator.load_s:.1f} s).", file=terminal, flush=True)
-        for line in _lines(terminal):
-            if line == NEW:
-                generator.cache.keep(0)
-                talk = Talk(*settings)
-            else:
-                if device is not None:
-                    generator.renew()
-                with interrupt:
-                    _answer(talk, line, terminal)
+        _converse(lambda: Talk(*settings), generator, here, interrupt, terminal)
     terminal.flush()
+
+
+def _converse(begin: Callable, generator: object, here: bool, interrupt: "_Interrupt", terminal: TextIO) -> None:
+    """Answer what is typed, up to the end of input. `begin` begins another talk; `here` says that no phone answers."""
+    talk = begin()
+    for line in _lines(terminal):
+        if line == NEW:
+            generator.cache.keep(0)
+            talk = begin()
+        else:
+            if not here:
+                generator.renew()
+            with interrupt:
+                _answer(talk, line, terminal)
 
 
 class _Interrupt:
