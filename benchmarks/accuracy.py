@@ -19,9 +19,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import yaml
 from scale import snakemake
 
-from hexport.build.artifacts import qdq_file, quant_attrs_file, tokenizer_file, weights_file
+from hexport.build.artifacts import (
+    checkpoint_file,
+    qdq_file,
+    quant_attrs_file,
+    tokenizer_file,
+    tokens_file,
+    weights_file,
+)
 from hexport.build.program_size import estimated_bytes, known_sizes
 from hexport.config.settings import built_in_models, parse_config
 from hexport.provenance import manifest_path
@@ -40,6 +48,8 @@ BLOCKS = {
 PLAIN_HEAD = {"layers": "epilogue", "points": "output", "seq_mse": 0, "gptq": False}
 PLAIN_VALUES = {"points": "attention.v_proj", "seq_mse": 0, "gptq": False}  # 8 bits, as the head above
 SEARCHED = {"seq_mse": 20, "gptq": True}
+SMALL = {"based_on": "16a4w_block32", **SEARCHED, "r1": True, "tune_scales": 1, "embedding_bits": 8}
+FITTED, FITTED_SIZE = "fitted_130MB", "130MB"  # what fit_recipe.py makes of SMALL
 # Bit widths of ExecuTorch's recipe for Gemma 3 1B, whose head has 4 bits.
 EXECUTORCH_GEMMA3 = {
     "based_on": "16a4w_block64",
@@ -58,6 +68,8 @@ OF_MODEL = {
         "16a8w_r1": {"based_on": "16a8w_r1"},
         "block32_gptq_r1": {"based_on": "block32_gptq", "r1": True},
         "block32_gptq_r1_tuned": {"based_on": "block32_gptq", "r1": True, "tune_scales": 1},
+        "small": SMALL,
+        FITTED: {"based_on": "small"},
     },
     GEMMA: {
         "executorch": EXECUTORCH_GEMMA3,
@@ -124,6 +136,8 @@ def make(folder: Path, model: str, recipe: str, checkpoint: str, data: dict) -> 
     written(folder, config_of(model, checkpoint, {}, {}), tokenizer_file("artifacts", model))
     tasks = {"text": data["evaluation"]} | write_texts(folder, model)
     document = config_of(model, checkpoint, {name: file for name, file in tasks.items() if file}, data)
+    if recipe == FITTED:
+        document["recipes"][FITTED] = fitted(folder, document, model)
     wanted = qdq_file("artifacts", model, recipe, CONTEXT_LEN)
     written(folder, document, wanted)
     found = json.loads((folder / wanted).read_text())
@@ -134,6 +148,16 @@ def make(folder: Path, model: str, recipe: str, checkpoint: str, data: dict) -> 
         "weights_s": seconds(folder / weights_file("artifacts", model, recipe)),
         "calibration_s": seconds(folder / quant_attrs_file("artifacts", model, recipe)),
     }
+
+
+def fitted(folder: Path, document: dict, model: str) -> dict:
+    """Have scripts/fit_recipe.py fit a recipe, and return it."""
+    for file in (checkpoint_file, tokens_file):
+        written(folder, document, file("artifacts", model))
+    words = [str(REPOSITORY / "scripts/fit_recipe.py"), model, "--recipe", "small", "--size", FITTED_SIZE]
+    if subprocess.run([sys.executable, *words, "--config", "config.json"], cwd=folder).returncode:
+        sys.exit("benchmark: no recipe was fitted; the line above says why")
+    return yaml.safe_load((folder / f"artifacts/{model}/small/fit/{FITTED_SIZE}.yaml").read_text())
 
 
 def config_of(model: str, checkpoint: str, texts: dict[str, str], data: dict) -> dict:
