@@ -21,9 +21,9 @@ from adbutils import adb_path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "devices"))
 from loopback import AdbServer, LoopbackDevice
 
-from hexport.devices.adb import Phone
-from hexport.devices.job import job_folder
-from hexport.devices.pool import on_a_phone
+from hexport.devices.link.adb import Phone
+from hexport.devices.phones.job import job_folder
+from hexport.devices.phones.pool import on_a_phone
 from hexport.progress import Progress
 
 WORKERS = 3

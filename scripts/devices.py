@@ -21,7 +21,7 @@ def main(file: Path) -> None:
     devices = read_devices(str(file))
     from rich.console import Console
 
-    from hexport.devices.inventory import device_table, problem_lines, take_inventory
+    from hexport.devices.phones.inventory import device_table, problem_lines, take_inventory
 
     entries = take_inventory(devices.values())
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)

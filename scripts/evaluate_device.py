@@ -80,7 +80,7 @@ def _measured(devices: list[Device], evaluation: EvaluationJob, progress: Progre
         from hexport.devices.emulator_evaluations import evaluate_on_emulator
 
         return evaluate_on_emulator(devices[0], evaluation, progress)
-    from hexport.devices.evaluations import evaluate_on_phones
+    from hexport.devices.phone_evaluations import evaluate_on_phones
 
     return evaluate_on_phones(devices, evaluation, progress)
 

@@ -39,7 +39,7 @@ def main(
 
             measured = run_on_emulator(found[0], program, tokenizer, settings, job.progress)
         else:
-            from hexport.devices.runs import run_on_phones
+            from hexport.devices.phone_runs import run_on_phones
 
             measured = run_on_phones(found, program, tokenizer, settings, job.progress)
         answers = measured.facts["prompts"]

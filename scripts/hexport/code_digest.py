@@ -30,8 +30,8 @@ PACKAGES_NOT_COUNTED = {"click", "rich"}
 OF_KIND = {
     "hexport/devices/emulator_evaluations.py": "emulator",
     "hexport/devices/emulator_runs.py": "emulator",
-    "hexport/devices/evaluations.py": "adb",
-    "hexport/devices/runs.py": "adb",
+    "hexport/devices/phone_evaluations.py": "adb",
+    "hexport/devices/phone_runs.py": "adb",
 }
 # What makes a program and runs it on the emulator. Programs and what is made of them depend on its versions, by their
 # settings; other stages do not.

@@ -7,7 +7,7 @@ import pytest
 from loopback import AdbServer, LoopbackDevice
 from loopback_phones import phone_of
 
-from hexport.devices.adb import Phone
+from hexport.devices.link.adb import Phone
 
 
 @pytest.fixture(scope="session")

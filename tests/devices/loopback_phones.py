@@ -10,7 +10,7 @@ from pathlib import Path
 from loopback import AdbServer, LoopbackDevice
 
 import hexport
-from hexport.devices.adb import Phone
+from hexport.devices.link.adb import Phone
 
 SCRIPTS = Path(hexport.__file__).parents[1]
 

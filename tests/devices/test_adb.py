@@ -12,10 +12,10 @@ from adbutils import AdbConnection, AdbError
 from loopback_phones import phone_of, running, wait_for
 
 from hexport.config.devices import Device
-from hexport.devices import adb_server as server_module
-from hexport.devices import shell_stream
-from hexport.devices.adb import Phone
-from hexport.devices.faults import PassingFault, PhoneFault
+from hexport.devices.link import adb_server as server_module
+from hexport.devices.link import shell_stream
+from hexport.devices.link.adb import Phone
+from hexport.devices.link.faults import PassingFault, PhoneFault
 from hexport.errors import HexportError
 
 

@@ -22,17 +22,17 @@ from loopback_phones import phone_of, wait_for
 from real_program import BLOCK, CONTEXT, RealPrograms, real_programs, run_of  # noqa: F401
 
 from hexport.config.devices import Device
-from hexport.devices import hexport_runner, phone_process
-from hexport.devices.adb import Phone
 from hexport.devices.answers import answer_prompts
 from hexport.devices.emulator import Run, load_generator
 from hexport.devices.evaluation_job import EvaluationJob
-from hexport.devices.evaluations import evaluate_on_phones
-from hexport.devices.faults import PassingFault, PhoneFault
-from hexport.devices.hexport_runner import generator, reader
-from hexport.devices.leases import lease
-from hexport.devices.phone_code import write_code
-from hexport.devices.remote import sizes_in_mode
+from hexport.devices.link.adb import Phone
+from hexport.devices.link.faults import PassingFault, PhoneFault
+from hexport.devices.phone_evaluations import evaluate_on_phones
+from hexport.devices.phones.leases import lease
+from hexport.devices.runners import hexport_runner, phone_process
+from hexport.devices.runners.hexport_runner import generator, reader
+from hexport.devices.runners.phone_code import write_code
+from hexport.devices.runners.remote import sizes_in_mode
 from hexport.devices.talking import run_of as talk_run_of
 from hexport.devices.talking import talking_generator
 from hexport.errors import HexportError
@@ -280,7 +280,7 @@ def test_the_code_for_phones_is_small_and_always_the_same_bytes(tmp_path):
     with zipfile.ZipFile(tmp_path / "once") as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         modules = [Path(name).parent.name for name in archive.namelist()]
-    assert set(modules) == {"hexport", "devices", "runtime", "targets"}
+    assert set(modules) == {"hexport", "devices", "runners", "runtime", "targets"}
 
 
 def test_the_sizes_of_a_program_are_known_without_loading_it(real_programs):  # noqa: F811

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from hexport.config.devices import Device
-from hexport.devices import adb
-from hexport.devices.adb import Phone
-from hexport.devices.adb_server import Client
-from hexport.devices.faults import PassingFault, PhoneFault
-from hexport.devices.hexport_runner import RemoteGenerator, RemoteReader
-from hexport.devices.job import FOLDER, RUNS, job_folder
-from hexport.devices.phone_facts import read_facts, temperature
-from hexport.devices.phone_process import PhoneProcess
-from hexport.devices.shell_stream import STDOUT, Stream
+from hexport.devices.link import adb
+from hexport.devices.link.adb import Phone
+from hexport.devices.link.adb_server import Client
+from hexport.devices.link.faults import PassingFault, PhoneFault
+from hexport.devices.link.shell_stream import STDOUT, Stream
+from hexport.devices.phones.facts import read_facts, temperature
+from hexport.devices.phones.job import FOLDER, RUNS, job_folder
+from hexport.devices.runners.hexport_runner import RemoteGenerator, RemoteReader
+from hexport.devices.runners.phone_process import PhoneProcess
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.runtime.graph import GraphSizes

@@ -3,7 +3,7 @@
 import pytest
 from pytorch_tokenizers import CppHFTokenizer
 
-from hexport.devices.id_tokenizer import IdTokenizer
+from hexport.devices.runners.id_tokenizer import IdTokenizer
 
 
 def loaded(tokenizer: IdTokenizer, folder) -> CppHFTokenizer:

@@ -13,9 +13,10 @@ from test_phone_libraries import make_sdk
 
 import hexport
 from hexport.config.devices import Device
-from hexport.devices import inventory, leases, phone_facts
-from hexport.devices.adb import Phone
-from hexport.devices.inventory import take_inventory
+from hexport.devices.link.adb import Phone
+from hexport.devices.phones import facts as phone_facts
+from hexport.devices.phones import inventory, leases
+from hexport.devices.phones.inventory import take_inventory
 
 SCRIPT = Path(hexport.__file__).parents[1] / "devices.py"
 LIBRARY = "backends/qualcomm/libqnn_executorch_backend.so"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from loopback_phones import phone_of, running, wait_for
 
-from hexport.devices.faults import PassingFault, PhoneFault
-from hexport.devices.job import RUNS, job_folder
-from hexport.devices.phone_cache import FOLDER
+from hexport.devices.link.faults import PassingFault, PhoneFault
+from hexport.devices.phones.cache import FOLDER
+from hexport.devices.phones.job import RUNS, job_folder
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 from hexport.progress import Progress
@@ -172,8 +172,8 @@ def test_a_job_whose_process_is_killed_leaves_nothing_on_the_phone(phone, device
     """kill -9 of hexport: adb takes the shell away, and with it all that the job had there."""
     script = f"""
 from pathlib import Path
-from hexport.devices.adb import Phone
-from hexport.devices.job import job_folder
+from hexport.devices.link.adb import Phone
+from hexport.devices.phones.job import job_folder
 from hexport.progress import Progress
 with job_folder(Phone("s24", {device.address!r}, "127.0.0.1", {adb_server.port}), {{}}, 1.0, Progress()) as folder:
     folder.run(["sleep", "4323.5"], {{}}, 100)

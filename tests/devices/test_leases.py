@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hexport.devices import leases
-from hexport.devices.adb import Phone
+from hexport.devices.link.adb import Phone
+from hexport.devices.phones import leases
 from hexport.errors import HexportError
 
 FORK = multiprocessing.get_context("fork")

@@ -7,11 +7,12 @@ import pytest
 from loopback import AdbServer
 from loopback_phones import phone_of, running, wait_for
 
-from hexport.devices import adb_server as server_module
-from hexport.devices import job, phone_cache
-from hexport.devices.faults import PassingFault, PhoneFault
-from hexport.devices.job import RUNS, job_folder
-from hexport.devices.phone_cache import CACHE
+from hexport.devices.link import adb_server as server_module
+from hexport.devices.link.faults import PassingFault, PhoneFault
+from hexport.devices.phones import cache as phone_cache
+from hexport.devices.phones import job
+from hexport.devices.phones.cache import CACHE
+from hexport.devices.phones.job import RUNS, job_folder
 from hexport.progress import Progress
 
 RUN_S = 2.0

@@ -6,8 +6,8 @@ import os
 import pytest
 from loopback_phones import phone_of
 
-from hexport.devices.faults import PassingFault, PhoneFault
-from hexport.devices.phone_cache import CACHE, ensure_cached
+from hexport.devices.link.faults import PassingFault, PhoneFault
+from hexport.devices.phones.cache import CACHE, ensure_cached
 from hexport.progress import Progress
 
 MB = 1_000_000

@@ -10,8 +10,8 @@ import pytest
 from loopback_phones import phone_of
 
 from hexport.config.devices import Device
-from hexport.devices.faults import PassingFault, PhoneFault
-from hexport.devices.phone_facts import Facts, check_soc, platform, read_facts, same_soc, temperature
+from hexport.devices.link.faults import PassingFault, PhoneFault
+from hexport.devices.phones.facts import Facts, check_soc, platform, read_facts, same_soc, temperature
 from hexport.errors import HexportError
 from hexport.progress import Progress
 

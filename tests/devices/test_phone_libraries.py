@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hexport.config.devices import Device
-from hexport.devices.phone_libraries import qnn_libraries, runner_files
+from hexport.devices.phones.libraries import qnn_libraries, runner_files
 from hexport.errors import HexportError
 
 ANDROID, EMULATED = "aarch64-android", "x86_64-linux-clang"

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from loopback import LoopbackDevice
 
-from hexport.devices import leases, pool
-from hexport.devices.adb import Phone
-from hexport.devices.faults import PassingFault, PhoneFault
-from hexport.devices.job import job_folder
-from hexport.devices.pool import on_a_phone
+from hexport.devices.link.adb import Phone
+from hexport.devices.link.faults import PassingFault, PhoneFault
+from hexport.devices.phones import leases, pool
+from hexport.devices.phones.job import job_folder
+from hexport.devices.phones.pool import on_a_phone
 from hexport.errors import HexportError
 from hexport.progress import Progress
 

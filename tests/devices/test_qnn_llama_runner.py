@@ -22,9 +22,9 @@ from test_phone_libraries import make_sdk
 from hexport.config.devices import Device
 from hexport.devices.answers import answer_prompts
 from hexport.devices.emulator import Run, load_generator
-from hexport.devices.faults import PassingFault, PhoneFault
-from hexport.devices.job import RUNS
-from hexport.devices.qnn_llama_runner import decoder_version, generator, reader
+from hexport.devices.link.faults import PassingFault, PhoneFault
+from hexport.devices.phones.job import RUNS
+from hexport.devices.runners.qnn_llama_runner import decoder_version, generator, reader
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.runtime.decode import Generation

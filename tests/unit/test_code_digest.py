@@ -143,7 +143,8 @@ def test_a_reworded_message_of_adb_leaves_results_of_the_emulator_as_they_are(sc
     def reached(kind):
         return {str(path.relative_to(digests_of.SCRIPTS)) for path in digests_of._counted(script, kind)}
 
-    phones = {f"hexport/devices/{name}.py" for name in ("adb", "pool", "leases", "qnn_llama_runner", "phone_process")}
+    names = ("link/adb", "phones/pool", "phones/leases", "runners/qnn_llama_runner", "runners/phone_process")
+    phones = {f"hexport/devices/{name}.py" for name in names}
     assert phones <= reached("adb")
     assert not phones & reached("emulator")
     assert "hexport/runtime/decode.py" in reached("emulator")

@@ -102,7 +102,7 @@ def test_modules_that_a_page_names_are_there(page):
 def test_folders_that_the_tour_names_are_those_of_the_package():
     named = {span.rstrip("/") for span in spans(DOCS / "architecture.md") if re.fullmatch(r"\w+/", span)}
     package = REPOSITORY / "scripts" / "hexport"
-    assert named == {folder.name for folder in package.iterdir() if (folder / "__init__.py").exists()}
+    assert named == {file.parent.name for file in package.glob("*/**/__init__.py")}
 
 
 def test_rules_that_the_tour_draws_are_those_of_the_workflow():

@@ -69,6 +69,14 @@ def test_no_import_runs_upwards():
     assert upwards == {}
 
 
+@pytest.mark.parametrize(("folder", "known"), [("link", {"link"}), ("phones", {"link", "phones"})])
+def test_the_link_knows_no_phones_and_phones_know_no_runners(folder, known):
+    files = list((PACKAGE / "devices" / folder).glob("*.py"))
+    modules = [module for path in files for module in imported(path) if module.startswith("hexport.devices.")]
+    assert {module.split(".")[2] for module in modules} == known
+    assert len(files) > 3
+
+
 def test_whatever_is_imported_from_a_module_is_there():
     """In functions too, whose imports nothing runs before a user does."""
 

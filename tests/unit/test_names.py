@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS, PACKAGE = ROOT / "scripts", ROOT / "scripts" / "hexport"
-# What each runner of phones has, of the same meaning (`devices/runs.py` and `devices/evaluations.py` take either).
+# What each runner of phones has, of the same meaning: `phone_runs.py` and `phone_evaluations.py` take either.
 OF_EVERY_RUNNER = {"generator", "reader", "reader_sizes"}
 
 

@@ -7,10 +7,10 @@ import torch
 from portable_programs import AR, CONSTANTS, CONTEXT, Cached, cached_inputs, save_program
 
 from hexport.config.devices import Device
-from hexport.devices.adb import Phone
 from hexport.devices.emulator import Run
-from hexport.devices.qnn_llama_runner import generator, reader
-from hexport.devices.runner_version import check_version
+from hexport.devices.link.adb import Phone
+from hexport.devices.runners.qnn_llama_runner import generator, reader
+from hexport.devices.runners.version import check_version
 from hexport.errors import HexportError
 from hexport.programs.inspection import inspect_program
 from hexport.progress import Progress
@@ -111,6 +111,6 @@ def test_texts_are_scored_by_the_decode_graph_whatever_the_prefill(windowed, tmp
 
 
 def test_our_own_runner_takes_such_a_prefill(windowed):
-    from hexport.devices.hexport_runner import driven_facts
+    from hexport.devices.runners.hexport_runner import driven_facts
 
     assert set(driven_facts(windowed[3]).methods) == {"kv_forward", "prefill_forward"}

@@ -12,7 +12,7 @@ import documented
 from loopback import AdbServer, LoopbackDevice
 from loopback_phones import SCRIPTS, phone_of, upstream_runner
 
-from hexport.devices.job import job_folder
+from hexport.devices.phones.job import job_folder
 from hexport.file_hashes import sha256
 from hexport.progress import Progress
 

@@ -254,7 +254,7 @@ def test_what_texts_name_is_there():
 
 
 def test_the_runners_flags_are_those_that_hexport_gives_it():
-    from hexport.devices.runner_command import runner_command
+    from hexport.devices.runners.command import runner_command
 
     (command,) = (command for command in COMMANDS if "./qnn_llama_runner" in command.text)
     flags = {word for word in command.words if word.startswith("--")}

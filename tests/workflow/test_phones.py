@@ -132,4 +132,6 @@ def test_a_program_scores_on_a_phone_as_on_the_emulator(tree, phones):
     assert (on_phone["device"], on_phone["runner"], on_phone["phase"]) == ("s24", "hexport", "device")
     for key in ("tasks", "tokens", "context_len", "graph"):
         assert on_phone[key] == emulated[key]
-    assert len([event for event in phones[0].events("shell") if "hexport.devices.phone_side" in event["cmd"]]) == 1
+    assert (
+        len([event for event in phones[0].events("shell") if "hexport.devices.runners.phone_side" in event["cmd"]]) == 1
+    )

@@ -15,8 +15,8 @@ from hexport.bundles.readme import readme
 from hexport.bundles.runner_model import runner_model
 from hexport.bundles.runner_tokenizer import runner_tokenizer
 from hexport.devices.emulator import mode_methods
-from hexport.devices.remote import graph_sizes
-from hexport.devices.runner_command import PROMPT, runner_command
+from hexport.devices.runners.command import PROMPT, runner_command
+from hexport.devices.runners.remote import graph_sizes
 from hexport.file_hashes import sha256
 from hexport.programs.abi import KV_METHOD
 from hexport.programs.facts import ProgramFacts

@@ -21,7 +21,7 @@ def _evaluate(progress: Progress, job: EvaluationJob) -> tuple[dict, str, dict]:
     from hexport.decoder.device import machine
     from hexport.decoder.last_states import prune
     from hexport.devices.emulator import check_htp, check_vocabulary
-    from hexport.devices.remote import graph_sizes
+    from hexport.devices.runners.remote import graph_sizes
     from hexport.evaluation.device import evaluate_reader, load_reader
     from hexport.programs.inspection import inspect_program
     from hexport.runtime.program import METHODS, graph_name

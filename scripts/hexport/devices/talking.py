@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hexport.config.devices import Device
-from hexport.devices import hexport_runner
-from hexport.devices.adb import Phone
 from hexport.devices.emulator import Run, check_vocabulary, load_generator
-from hexport.devices.leases import holder, lease
+from hexport.devices.link.adb import Phone
+from hexport.devices.phones.leases import holder, lease
+from hexport.devices.runners import hexport_runner
 from hexport.errors import HexportError
 from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
 from hexport.programs.inspection_process import facts_of

@@ -58,7 +58,7 @@ def qnn() -> Finding:
 
 def phones_reached(file: Path) -> Iterator[Finding]:
     """Look at adb and each phone of devices.yaml, and at the QNN of the SDK that the phone gets its libraries from."""
-    from hexport.devices.inventory import problem_lines, take_inventory
+    from hexport.devices.phones.inventory import problem_lines, take_inventory
 
     try:
         devices = [device for device in read_devices(str(file)).values() if device.kind == "adb"]
@@ -82,8 +82,8 @@ def phones_reached(file: Path) -> Iterator[Finding]:
 
 def phone_qnn(device: Device) -> Finding:
     """Look whether the SDK of a phone is as new as the compiler: an older QNN does not load a newer one's programs."""
-    from hexport.devices.phone_facts import ANDROID
-    from hexport.devices.phone_libraries import qnn_libraries
+    from hexport.devices.phones.facts import ANDROID
+    from hexport.devices.phones.libraries import qnn_libraries
 
     what = f"QNN of {device.name}"
     try:

@@ -8,7 +8,6 @@ from hexport.errors import HexportError
 from hexport.programs.abi import SLIDING_WINDOW
 from hexport.quantization.quant_attrs import QuantAttrs
 from hexport.quantization.recipe import Recipe
-from hexport.tokenizers.backend import special_ids
 
 
 @dataclass(frozen=True)
@@ -19,13 +18,14 @@ class SpecialTokens:
     eos_id: int
 
     @classmethod
-    def of(cls, tokenizer: Path) -> "SpecialTokens":
-        """Return BOS and EOS of the tokenizer in a folder; without BOS, EOS takes its place. Raises HexportError if
-        there is no EOS."""
-        ids = special_ids(tokenizer)
+    def of(cls, ids: dict[str, int | None], where: Path) -> "SpecialTokens":
+        """Return the ids of `bos_token` and `eos_token` in `ids`; without BOS, EOS takes its place.
+
+        Raises HexportError if there is no EOS. `where` is the tokenizer's path, for the message.
+        """
         bos_id, eos_id = ids.get("bos_token"), ids.get("eos_token")
         if eos_id is None:
-            raise HexportError(f"{tokenizer}: the tokenizer names no EOS token; set eos_token in tokenizer_config.json")
+            raise HexportError(f"{where}: the tokenizer names no EOS token; set eos_token in tokenizer_config.json")
         return cls(eos_id if bos_id is None else bos_id, eos_id)
 
 

@@ -1,6 +1,6 @@
 """This module writes the command line of ExecuTorch's C++ runner, qnn_llama_runner (executorch 1.4 and later)."""
 
-from hexport.devices.phone_libraries import RUNNER
+from hexport.devices.phones.libraries import RUNNER
 from hexport.targets.modes import MODES
 
 PROMPT, OUTPUTS = "prompt.raw", "outputs.txt"

@@ -8,13 +8,13 @@ from types import ModuleType
 
 from hexport.config.devices import Device
 from hexport.config.prompts import conversations_of
-from hexport.devices import hexport_runner, qnn_llama_runner
-from hexport.devices.adb import Phone
 from hexport.devices.answers import answer_prompts, result_facts
 from hexport.devices.emulator import Run, check_htp
+from hexport.devices.link.adb import Phone
 from hexport.devices.measured import Measured
-from hexport.devices.phone_facts import check_soc, read_facts, temperature
-from hexport.devices.pool import on_a_phone
+from hexport.devices.phones.facts import check_soc, read_facts, temperature
+from hexport.devices.phones.pool import on_a_phone
+from hexport.devices.runners import hexport_runner, qnn_llama_runner
 from hexport.programs.inspection_process import facts_of
 from hexport.progress import Progress
 from hexport.tokenizers.tokenizer import load_tokenizer

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
-from hexport.devices.adb_server import LINK_ERRORS, Client, Connection
-from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
+from hexport.devices.link.adb_server import LINK_ERRORS, Client, Connection
+from hexport.devices.link.faults import PassingFault, PhoneFault, said_by_phone
 
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)  # adb's shell_protocol.h
 PACKET = 32 << 10  # bytes of input a packet

@@ -14,9 +14,9 @@ from pathlib import Path
 from adbutils import AdbTimeout
 
 from hexport.config.devices import Device
-from hexport.devices.adb_server import LINK_ERRORS, Client, client
-from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
-from hexport.devices.shell_stream import Output, Stream, script
+from hexport.devices.link.adb_server import LINK_ERRORS, Client, client
+from hexport.devices.link.faults import PassingFault, PhoneFault, said_by_phone
+from hexport.devices.link.shell_stream import Output, Stream, script
 from hexport.errors import HexportError
 
 STATE_S = 10.0  # an adb server answers at once; one that is still starting, in seconds

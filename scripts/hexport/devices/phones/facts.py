@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 
 from hexport.config.devices import Device
-from hexport.devices.adb import Phone, free_bytes
-from hexport.devices.faults import PhoneFault, said_by_phone
+from hexport.devices.link.adb import Phone, free_bytes
+from hexport.devices.link.faults import PhoneFault, said_by_phone
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.targets.socs import HTP_ARCH

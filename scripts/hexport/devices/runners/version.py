@@ -3,8 +3,8 @@ before anything is pushed.
 """
 
 from hexport.config.devices import Device
-from hexport.devices.adb import Phone
-from hexport.devices.phone_libraries import RUNNER, runner_files
+from hexport.devices.link.adb import Phone
+from hexport.devices.phones.libraries import RUNNER, runner_files
 from hexport.errors import HexportError
 from hexport.programs.facts import ProgramFacts
 from hexport.programs.runners import MAIN, RELEASE, runner_fit, sliding_window

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from hexport.config.devices import Device
-from hexport.devices.adb import Phone
 from hexport.devices.emulator import Run, mode_methods
-from hexport.devices.job import JobFolder, job_folder
-from hexport.devices.phone_code import write_code
-from hexport.devices.phone_facts import platform, read_facts
-from hexport.devices.phone_libraries import qnn_libraries
-from hexport.devices.phone_process import CODE, PROGRAM, PhoneProcess, count, seconds, understood
-from hexport.devices.remote import RemoteCache, graph_sizes, mode_sizes
+from hexport.devices.link.adb import Phone
+from hexport.devices.phones.facts import platform, read_facts
+from hexport.devices.phones.job import JobFolder, job_folder
+from hexport.devices.phones.libraries import qnn_libraries
+from hexport.devices.runners.phone_code import write_code
+from hexport.devices.runners.phone_process import CODE, PROGRAM, PhoneProcess, count, seconds, understood
+from hexport.devices.runners.remote import RemoteCache, graph_sizes, mode_sizes
 from hexport.errors import HexportError
 from hexport.programs.capabilities import hexport_refusal
 from hexport.programs.facts import ProgramFacts

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hexport.devices.adb import Phone, free_bytes
-from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
+from hexport.devices.link.adb import Phone, free_bytes
+from hexport.devices.link.faults import PassingFault, PhoneFault, said_by_phone
 from hexport.file_hashes import sha256
 from hexport.progress import Progress
 

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from hexport.config.devices import Device
-from hexport.devices.adb import Phone
 from hexport.devices.emulator import Run
-from hexport.devices.faults import PhoneFault
-from hexport.devices.id_tokenizer import IdTokenizer
-from hexport.devices.job import job_folder
-from hexport.devices.phone_facts import platform, read_facts
-from hexport.devices.phone_libraries import RUNNER, qnn_libraries, runner_files
-from hexport.devices.remote import RemoteCache, graph_sizes, mode_sizes
-from hexport.devices.runner_process import PROGRAM, RunnerProcess, RunnerReport
-from hexport.devices.runner_version import OR_OURS, check_runner_lookahead, check_version
+from hexport.devices.link.adb import Phone
+from hexport.devices.link.faults import PhoneFault
+from hexport.devices.phones.facts import platform, read_facts
+from hexport.devices.phones.job import job_folder
+from hexport.devices.phones.libraries import RUNNER, qnn_libraries, runner_files
+from hexport.devices.runners.id_tokenizer import IdTokenizer
+from hexport.devices.runners.process import PROGRAM, RunnerProcess, RunnerReport
+from hexport.devices.runners.remote import RemoteCache, graph_sizes, mode_sizes
+from hexport.devices.runners.version import OR_OURS, check_runner_lookahead, check_version
 from hexport.errors import HexportError
 from hexport.programs.abi import KV_METHOD
 from hexport.programs.facts import ProgramFacts

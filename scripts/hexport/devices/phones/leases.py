@@ -22,8 +22,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hexport.devices.adb import Phone
-from hexport.devices.adb_server import LOCAL
+from hexport.devices.link.adb import Phone
+from hexport.devices.link.adb_server import LOCAL
 from hexport.errors import HexportError
 
 NAMESPACE = "hexport-lease"

@@ -5,11 +5,11 @@ from types import ModuleType
 
 from hexport.config.devices import Device
 from hexport.decoder.last_states import prune
-from hexport.devices.adb import Phone
 from hexport.devices.emulator import check_htp, check_vocabulary
 from hexport.devices.evaluation_job import EvaluationJob
+from hexport.devices.link.adb import Phone
 from hexport.devices.measured import Measured
-from hexport.devices.runs import RUNNERS, on_phones
+from hexport.devices.phone_runs import RUNNERS, on_phones
 from hexport.evaluation.device import evaluate_reader
 from hexport.programs.inspection_process import facts_of
 from hexport.progress import Progress

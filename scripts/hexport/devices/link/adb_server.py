@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from adbutils import AdbClient, AdbConnection, AdbError, adb_path
 
-from hexport.devices.faults import PassingFault
+from hexport.devices.link.faults import PassingFault
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 CONNECT_S = 3.0

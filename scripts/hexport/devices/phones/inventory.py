@@ -14,12 +14,12 @@ from typing import TypeVar
 from rich.table import Table
 
 from hexport.config.devices import Device
-from hexport.devices import leases
-from hexport.devices.adb import Phone
-from hexport.devices.adb_server import LINK_ERRORS, client
-from hexport.devices.faults import PhoneFault, said_by_phone
-from hexport.devices.phone_facts import ANDROID, HOST, SECONDS, Facts, check_soc, platform, read_facts
-from hexport.devices.phone_libraries import qnn_libraries, runner_files
+from hexport.devices.link.adb import Phone
+from hexport.devices.link.adb_server import LINK_ERRORS, client
+from hexport.devices.link.faults import PhoneFault, said_by_phone
+from hexport.devices.phones import leases
+from hexport.devices.phones.facts import ANDROID, HOST, SECONDS, Facts, check_soc, platform, read_facts
+from hexport.devices.phones.libraries import qnn_libraries, runner_files
 from hexport.errors import HexportError
 from hexport.progress import Progress
 

@@ -4,7 +4,7 @@ import zipfile
 from pathlib import Path
 
 from hexport.code_digest import SCRIPTS, import_closure
-from hexport.devices import phone_side
+from hexport.devices.runners import phone_side
 
 MODULE = phone_side.__name__
 FIXED = 1980, 1, 1, 0, 0, 0  # a zip's earliest date

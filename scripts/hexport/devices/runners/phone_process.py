@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from hexport.config.devices import Device
-from hexport.devices.adb import Phone
-from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
-from hexport.devices.job import JobFolder
-from hexport.devices.phone_code import MODULE
-from hexport.devices.shell_stream import LIMIT, Stream
+from hexport.devices.link.adb import Phone
+from hexport.devices.link.faults import PassingFault, PhoneFault, said_by_phone
+from hexport.devices.link.shell_stream import LIMIT, Stream
+from hexport.devices.phones.job import JobFolder
+from hexport.devices.runners.phone_code import MODULE
 from hexport.progress import Progress
 
 CODE, PROGRAM = "hexport.zip", "program.pte"

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from hexport.devices import leases
-from hexport.devices.adb import Phone
-from hexport.devices.faults import PassingFault, PhoneFault
-from hexport.devices.leases import Lease
+from hexport.devices.link.adb import Phone
+from hexport.devices.link.faults import PassingFault, PhoneFault
+from hexport.devices.phones import leases
+from hexport.devices.phones.leases import Lease
 from hexport.progress import Progress
 
 T = TypeVar("T")

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hexport.devices.adb import Phone
-from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
-from hexport.devices.phone_cache import COMMAND_S, FOLDER, ensure_cached, said_well, transfer_s
-from hexport.devices.shell_stream import LIMIT, Output, Stream
+from hexport.devices.link.adb import Phone
+from hexport.devices.link.faults import PassingFault, PhoneFault, said_by_phone
+from hexport.devices.link.shell_stream import LIMIT, Output, Stream
+from hexport.devices.phones.cache import COMMAND_S, FOLDER, ensure_cached, said_well, transfer_s
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
 from hexport.job_process import is_running

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hexport.devices.adb import Phone
-from hexport.devices.faults import PassingFault, PhoneFault, said_by_phone
-from hexport.devices.id_tokenizer import IdTokenizer
-from hexport.devices.job import JobFolder
-from hexport.devices.phone_facts import read_facts
-from hexport.devices.phone_libraries import RUNNER
-from hexport.devices.runner_command import OUTPUTS, PROMPT, runner_command
+from hexport.devices.link.adb import Phone
+from hexport.devices.link.faults import PassingFault, PhoneFault, said_by_phone
+from hexport.devices.phones.facts import read_facts
+from hexport.devices.phones.job import JobFolder
+from hexport.devices.phones.libraries import RUNNER
+from hexport.devices.runners.command import OUTPUTS, PROMPT, runner_command
+from hexport.devices.runners.id_tokenizer import IdTokenizer
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.tokenizers.tokenizer import Tokenizer
