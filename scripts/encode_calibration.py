@@ -28,7 +28,8 @@ from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
 SETTINGS = (
     'JSON: {"prompts": […], "system_prompt": ""}, beside which "calibration_set": its digest adds hexport\'s own, '
     '{"text": name of the file}, {"samples": name of the file}, or '
-    '{"tasks": [names], "limit": documents per task or null, "num_fewshot": number or null, "texts": {task: file}}'
+    '{"tasks": [names], "limit": documents per task or null, "num_fewshot": number or null, "texts": {task: file}}, '
+    'and with task files "trusted": {task: file}'
 )
 
 

@@ -16,7 +16,7 @@ from hexport.settings_option import settings_option
 
 SETTINGS = (
     'JSON: {"model", "recipe", "recipe_spec", "target", "mode", "graph": "prefill" or "kv", "tasks", "limit", '
-    '"num_fewshot"}'
+    '"num_fewshot"}, for a ready program "max_seq_len", and with task files "trusted": {task: file}'
 )
 
 

@@ -9,7 +9,10 @@ from hexport.provenance import write_json
 from hexport.script_job import ScriptJob, files_of_model, files_of_tokenizer
 from hexport.settings_option import settings_option
 
-SETTINGS = 'JSON: {"tasks": […], "limit": documents per task or null, "num_fewshot", "max_seq_len"}'
+SETTINGS = (
+    'JSON: {"tasks": […], "limit": documents per task or null, "num_fewshot", "max_seq_len"}, and with task files '
+    '"trusted": {task: file}'
+)
 
 
 @click.command(help=__doc__)

@@ -12,7 +12,7 @@ from hexport.settings_option import settings_option
 
 SETTINGS = (
     'JSON: {"tasks": […], "limit": documents per task or null, "num_fewshot", "max_seq_len", "recipe": its name, '
-    '"recipe_spec": its content}'
+    '"recipe_spec": its content}, and with task files "trusted": {task: file}'
 )
 
 
