@@ -55,14 +55,14 @@ def main(
         from hexport.quantization.recipe_checks import recipe_from
         from hexport.tokenizers.backend import special_ids
 
-        recipe, attrs = recipe_from(settings["recipe_spec"], settings["recipe"]), load_quant_attrs(quant_attrs)
+        build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])
         special = SpecialTokens.of(special_ids(tokenizer.parent), tokenizer.parent)
         plan = plan_of(settings, recipe.basis.of(load_config(config)), recipe)
-        by_ar_len = templates_by_ar_len(templates)
+        attrs, by_ar_len = load_quant_attrs(quant_attrs), templates_by_ar_len(templates)
         with atomic_path(output) as part:
             lowered = assemble_program(plan, attrs, by_ar_len, list(shard), special, part, job.progress)
-        facts = plan.facts | {"logits": attrs.logits.as_json(), "versions": {"qnn": qnn_build_id()}, **asdict(lowered)}
-        job.write_manifest(output, machine=machine(), **facts)
+        facts = plan.facts | {"logits": attrs.logits.as_json(), **asdict(lowered)}
+        job.write_manifest(output, machine=machine(), versions={"qnn": build_id}, **facts)
 
 
 if __name__ == "__main__":
