@@ -22,13 +22,14 @@ from loopback_phones import phone_of, wait_for
 from real_program import BLOCK, CONTEXT, RealPrograms, real_programs, run_of  # noqa: F401
 
 from hexport.config.devices import Device
+from hexport.devices import phone_evaluations
 from hexport.devices.answers import answer_prompts
 from hexport.devices.emulator import Run, load_generator
 from hexport.devices.evaluation_job import EvaluationJob
 from hexport.devices.link.adb import Phone
 from hexport.devices.link.faults import PassingFault, PhoneFault
 from hexport.devices.phone_evaluations import evaluate_on_phones
-from hexport.devices.phones.leases import lease
+from hexport.devices.phones.leases import holder, lease
 from hexport.devices.runners import hexport_runner, phone_process
 from hexport.devices.runners.hexport_runner import generator, reader
 from hexport.devices.runners.phone_code import write_code
@@ -36,6 +37,7 @@ from hexport.devices.runners.remote import sizes_in_mode
 from hexport.devices.talking import run_of as talk_run_of
 from hexport.devices.talking import talking_generator
 from hexport.errors import HexportError
+from hexport.evaluation.comparison import Comparison
 from hexport.progress import Progress
 from hexport.runtime.conversation import AnyGenerator
 from hexport.runtime.program import Program
@@ -290,8 +292,15 @@ def test_the_sizes_of_a_program_are_known_without_loading_it(real_programs):  # 
     assert sizes_in_mode(real_programs.hybrid, run_of("kv")) == (decode, decode)
 
 
-def test_the_float_model_is_computed_while_others_have_the_phone(real_programs, board_phone, settings, tmp_path):  # noqa: F811
-    """And once: in the second evaluation, no layer is passed."""
+def test_no_phone_is_leased_while_this_host_computes(
+    real_programs,  # noqa: F811
+    board,
+    board_phone,
+    settings,
+    tmp_path,
+    monkeypatch,
+):
+    """And layers are passed once: in the second evaluation, of logits in several parts, none is."""
     (tmp_path / "tale.txt").write_text("Once upon a time, there was a small boat.")
     program = real_programs.hybrid
     job = EvaluationJob(
@@ -305,6 +314,8 @@ def test_the_float_model_is_computed_while_others_have_the_phone(real_programs, 
         weights=None,
         states=tmp_path / "states",
     )
+    holders, add = [], Comparison.add
+    monkeypatch.setattr(Comparison, "add", lambda *rows: (holders.append(holder(board_phone)), add(*rows)))
     log = tmp_path / "log"
     with ThreadPoolExecutor() as other, lease(board_phone) as others:
         evaluation = other.submit(evaluate_on_phones, [settings], job, Progress(log))
@@ -312,8 +323,28 @@ def test_the_float_model_is_computed_while_others_have_the_phone(real_programs, 
         assert "evaluate: layer 1 of 1" in log.read_text()
         assert "device: block" not in log.read_text()
         others.release()
-        facts = evaluation.result(60).facts
-    assert facts["sqnr_db"] > 20
+        found = evaluation.result(60)
+    assert found.facts["sqnr_db"] > 20
+    assert found.device == settings.name
+    monkeypatch.setattr(phone_evaluations, "MOST_BYTES", 4 * 258 * CONTEXT)  # of one window
     again = evaluate_on_phones([settings], job, Progress(tmp_path / "again.log"))
-    assert again.facts == facts
+    assert again.facts == found.facts
     assert "evaluate: layer" not in (tmp_path / "again.log").read_text()
+    assert holders and set(holders) == {None}
+    assert processes(board) == 1 + 2
+
+
+def test_a_runner_whose_phones_all_fail_leaves_the_work_to_another(real_programs, settings, tmp_path):  # noqa: F811
+    (tmp_path / "tale.txt").write_text("Once upon a time.")
+    job = EvaluationJob(
+        real_programs.hybrid,
+        real_programs.tokenizer,
+        {"target": "SM8650", "graph": "prefill", "tasks": ["tale"], "limit": None, "num_fewshot": None},
+        {"tale": tmp_path / "tale.txt"},
+        *[None] * 3,
+        states=tmp_path / "states",
+    )
+    gone = replace(settings, name="gone", serial="nowhere:1", runner="qnn_llama_runner", build_path="/nowhere")
+    found = evaluate_on_phones([gone, settings], job, Progress(tmp_path / "log"))
+    assert (found.device, found.facts["graph"], found.facts["runner"]) == (settings.name, "prefill", "hexport")
+    assert "the work goes to phones with another runner" in (tmp_path / "log").read_text()

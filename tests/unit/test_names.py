@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SCRIPTS, PACKAGE = ROOT / "scripts", ROOT / "scripts" / "hexport"
 # What each runner of phones has, of the same meaning: `phone_runs.py` and `phone_evaluations.py` take either.
-OF_EVERY_RUNNER = {"generator", "reader", "reader_sizes"}
+OF_EVERY_RUNNER = {"generator", "reader", "read_graph"}
 
 
 def test_no_class_or_function_has_the_name_of_another_one():

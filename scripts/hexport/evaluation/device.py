@@ -107,10 +107,8 @@ def evaluate_reader(
     `references` are those for the graph's context length; None compares with nothing. Raises HexportError as
     `lm_eval_model.evaluate` does.
     """
-    context_len, comparisons = (
-        reader.graph.context_len,
-        [Comparison() for _ in references.decoders] if references else [],
-    )
+    context_len = reader.graph.context_len
+    comparisons = [Comparison() for _ in references.decoders] if references else []
 
     def score(sequences: list[list[int]]) -> list[TokenScores]:
         return device_scores(reader, sequences, references, comparisons, progress)

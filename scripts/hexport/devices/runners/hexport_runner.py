@@ -171,10 +171,12 @@ def reader(
         yield RemoteReader(process, name, graph_sizes(facts, method), dtype, *encoding)
 
 
-def reader_sizes(program: Path, wanted: str) -> GraphSizes:
-    """Return the sizes of the graph that a reader of the program has. Raises HexportError as `reader` does."""
+def read_graph(program: Path, wanted: str) -> tuple[str, GraphSizes]:
+    """Return the name and the sizes of the graph that a reader of the program has. Raises HexportError as `reader`
+    does."""
     facts = driven_facts(program)
-    return graph_sizes(facts, METHODS[graph_name(facts.methods, wanted)])
+    name = graph_name(facts.methods, wanted)
+    return name, graph_sizes(facts, METHODS[name])
 
 
 def driven_facts(program: Path) -> ProgramFacts:

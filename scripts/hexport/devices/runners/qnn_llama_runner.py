@@ -192,10 +192,10 @@ def reader(
 
     Raises as `generator` does, and HexportError for a lookahead program.
     """
-    graph, facts = reader_sizes(program, graph_name), checked_facts(program)
+    (name, graph), facts = read_graph(program, graph_name), checked_facts(program)
     values = graph_values(facts, KV_METHOD)
-    check_version(phone, device, facts, RunnerReader.name, progress)
-    if graph_name != RunnerReader.name:
+    check_version(phone, device, facts, name, progress)
+    if graph_name != name:
         progress.say(f"{phone}: {RUNNER} puts out the logits of {KV_METHOD} only; texts are scored by that")
     dtype = layout_of(facts.methods[KV_METHOD]).logits_dtype
     logits = {"dtype": dtype, "scale": values["logits_scale"], "zero_point": values["logits_zero_point"]}
@@ -203,9 +203,9 @@ def reader(
         yield RunnerReader(process, graph, logits)
 
 
-def reader_sizes(program: Path, _graph_name: str) -> GraphSizes:
-    """Return the sizes of the graph that a reader of the program has, the decode graph. Raises HexportError for a
-    lookahead program.
+def read_graph(program: Path, _graph_name: str) -> tuple[str, GraphSizes]:
+    """Return the name and the sizes of the graph that a reader of the program has, the decode graph. Raises
+    HexportError for a lookahead program.
     """
     values = graph_values(checked_facts(program), KV_METHOD)
     if values["ar_len"] != 1:
@@ -213,7 +213,7 @@ def reader_sizes(program: Path, _graph_name: str) -> GraphSizes:
             f"{program}: {RUNNER} puts out logits of decode graphs with AR length 1, here it is {values['ar_len']}; "
             "evaluate this model in mode kv or hybrid, whose logits are the same"
         )
-    return GraphSizes(1, values["context_len"] - 1, values["vocab_size"])
+    return RunnerReader.name, GraphSizes(1, values["context_len"] - 1, values["vocab_size"])
 
 
 def decoder_version(facts: ProgramFacts) -> str:
