@@ -34,7 +34,7 @@ CODING, JUDGING = [TOKENS[:200]], [TOKENS[i : i + 50] for i in range(200, 800, 5
 NARROW = {"weight_bits": 4, "granularity": "per_channel"}
 CONFIG = """
 devices: devices.yaml
-recipes: {small: {based_on: 16a4w_block32, seq_mse: 5, gptq: true}}
+recipes: {small: {based_on: 16a4w_block32, seq_mse: 5, gptq: true, tune_scales: 1}}
 models: {tiny: {checkpoint: here, recipe: small, modes: [kv], max_seq_len: 64}}
 """
 
@@ -118,6 +118,7 @@ def test_a_recipe_of_the_size_is_written_and_nothing_is_measured_twice(folder):
 
     output = folder / "artifacts/tiny/small/fit/0.06MB.yaml"
     assert fit_to_size().startswith(f"{output.relative_to(folder)}: 0.1 MB, perplexity ratio ")
+    assert "scales: step 1 of " in output.with_suffix(".log").read_text()  # measured as it is coded in the end
     content = yaml.safe_load(output.read_text())
     document = yaml.safe_load(CONFIG)
     document["recipes"]["fitted"] = content
