@@ -63,11 +63,14 @@ def as_recipe(recipe: Recipe, n_layers: int, chosen: Mapping[Unit, Precision]) -
     """Return the keys of a recipe that is based on `recipe` and gives each unit the precision that is chosen for it.
 
     They are `overrides`, such as `{"layers": "2[1-35]", "points": "attention.v_proj", …, "weight_bits": 8}`, and
-    `embedding_bits` where these change.
+    `embedding_bits` where these change. `tune_scales` is 0 where no layer has GPTQ's codes left, whose scales it tunes.
     """
     content: dict[str, Any] = {}
     if TABLE_UNIT in chosen and chosen[TABLE_UNIT].activation_bits != recipe.embedding_bits:
         content["embedding_bits"] = chosen[TABLE_UNIT].activation_bits
+    of_layers = [precision for (place, _), precision in chosen.items() if place not in (PROLOGUE, EPILOGUE)]
+    if recipe.tune_scales and not any(precision.gptq for precision in of_layers):
+        content["tune_scales"] = 0
     alike: dict[tuple[str, tuple], list[str]] = {}
     for (place, name), precision in chosen.items():
         if (place, name) != TABLE_UNIT and (changes := _changes(recipe.at(place, name), precision)):
