@@ -7,7 +7,7 @@ from typing import Any
 from hexport.decoder.sizes import Sizes
 from hexport.quantization.part_sizes import table_bytes, weight_bytes
 from hexport.quantization.recipe import EPILOGUE, PROLOGUE, TABLE, WEIGHT_KEYS, Precision, Recipe, projections_of
-from hexport.quantization.recipe_checks import BLOCK_CHANNELS
+from hexport.quantization.recipe_checks import block_channels
 
 # A unit is a weight, by its place (a layer's number or epilogue) and its projection; or the table of embeddings.
 Unit = tuple[str, str]
@@ -38,10 +38,10 @@ def _of_weight(recipe: Recipe, unit: Unit, channels: int, in_blocks: bool) -> li
     if own.weight_bits < 8 or own.granularity != "per_channel":
         changes = {"weight_bits": 8, "granularity": "per_channel", "block_size": None, "seq_mse": 0, "gptq": False}
         found.append(replace(own, **changes))
-    if in_blocks and own.activation_bits == 16 and channels % BLOCK_CHANNELS == 0:
+    if in_blocks and own.activation_bits == 16:
         changes = {"weight_bits": 4, "granularity": "per_block"}
         changes |= {key: getattr(recipe.precision, key) for key in ("seq_mse", "gptq")}
-        found += [replace(own, block_size=size, **changes) for size in BLOCK_SIZES if channels % size == 0]
+        found += [replace(own, block_size=size, **changes) for size in BLOCK_SIZES if channels % block_channels(size) == 0]
     return list(dict.fromkeys(found))
 
 
