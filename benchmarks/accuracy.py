@@ -75,7 +75,7 @@ OF_MODEL = {
         "executorch": EXECUTORCH_GEMMA3,
         "executorch_seq_mse": {"based_on": "executorch", "seq_mse": 20, "overrides": [PLAIN_VALUES]},
         "executorch_gptq": {"based_on": "executorch", **SEARCHED, "overrides": [PLAIN_VALUES]},
-        "executorch_gptq_widen_tuned": {"based_on": "executorch_gptq", "widen": 64, "tune_scales": 1},
+        "executorch_gptq_widen_tuned": {"based_on": "executorch_gptq", "widen": 128, "tune_scales": 1},
         "gemma3-1b": {"based_on": "gemma3-1b"},
     },
 }

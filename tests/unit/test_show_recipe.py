@@ -201,7 +201,7 @@ def test_faults_are_one_line():
     assert refusal("wrong").endswith("models.wrong.recipe: unknown recipe 'carefull'; did you mean careful?")
     assert refusal("narrow") == (
         "error: granularity per_block with block_size 32: attention.q_proj of layer 0 has 48 input channels; "
-        "they must be a multiple of 32; use per_channel there"
+        "they must be a multiple of 32; use per_channel there, or another block_size"
     )
     assert refusal("mine", "--config", "other.yaml").startswith("error: other.yaml: ")
 

@@ -41,7 +41,8 @@ def _of_weight(recipe: Recipe, unit: Unit, channels: int, in_blocks: bool) -> li
     if in_blocks and own.activation_bits == 16:
         changes = {"weight_bits": 4, "granularity": "per_block"}
         changes |= {key: getattr(recipe.precision, key) for key in ("seq_mse", "gptq")}
-        found += [replace(own, block_size=size, **changes) for size in BLOCK_SIZES if channels % block_channels(size) == 0]
+        sizes = [size for size in BLOCK_SIZES if channels % block_channels(size) == 0]
+        found += [replace(own, block_size=size, **changes) for size in sizes]
     return list(dict.fromkeys(found))
 
 
