@@ -110,7 +110,7 @@ def test_every_weight_may_have_what_the_recipe_gives_it_8_bits_and_blocks():
         name: {(each.weight_bits, each.block_size, each.gptq) for each in units["7", f"feed_forward.{name}"]}
         for name in ("up_proj", "down_proj")
     }
-    assert found["up_proj"] == {(4, 16, True), (4, 32, True), (8, None, False)}  # 576 channels are 9 blocks of 64
+    assert found["up_proj"] == {(4, 16, True), (4, 32, True), (8, None, False)}  # blocks of 64 cannot have 576 channels
     assert found["down_proj"] == found["up_proj"] | {(4, 64, True)}
     assert [each.activation_bits for each in units[TABLE_UNIT]] == [16, 8]
     assert {each.granularity for each in candidates(RECIPE, SIZES, in_blocks=False)["0", "attention.v_proj"]} == {

@@ -7,7 +7,7 @@ from typing import Any
 from hexport.decoder.sizes import Sizes
 from hexport.quantization.part_sizes import table_bytes, weight_bytes
 from hexport.quantization.recipe import EPILOGUE, PROLOGUE, TABLE, WEIGHT_KEYS, Precision, Recipe, projections_of
-from hexport.quantization.recipe_checks import block_channels
+from hexport.quantization.recipe_checks import takes_blocks
 
 # A unit is a weight, by its place (a layer's number or epilogue) and its projection; or the table of embeddings.
 Unit = tuple[str, str]
@@ -41,7 +41,7 @@ def _of_weight(recipe: Recipe, unit: Unit, channels: int, in_blocks: bool) -> li
     if in_blocks and own.activation_bits == 16:
         changes = {"weight_bits": 4, "granularity": "per_block"}
         changes |= {key: getattr(recipe.precision, key) for key in ("seq_mse", "gptq")}
-        sizes = [size for size in BLOCK_SIZES if channels % block_channels(size) == 0]
+        sizes = [size for size in BLOCK_SIZES if takes_blocks(channels, size)]
         found += [replace(own, block_size=size, **changes) for size in sizes]
     return list(dict.fromkeys(found))
 

@@ -32,7 +32,9 @@ SHARED_POINTS = (
     *("attention.q_rope.mul", "attention.k_rope.mul", "attention.add", "attention.where"),
 )
 PRODUCTS = ("attention.matmul", "attention.softmax", "attention.matmul_1")
-BLOCK_CHANNELS = 32
+BLOCK_CHANNELS = 32  # divides the input channels of weights in blocks: 48 of them in blocks of 16 give wrong results
+# Block sizes and input channels of programs on which the emulator crashes, of all multiples of 64 up to 1,536.
+CRASHING = frozenset((64, channels) for channels in (512, 576, 832, 896, 1216))
 HIDDEN_STATES = ("add", "add_1")  # the points behind attention and feed-forward
 MAX_OVERRIDES = 1000
 
@@ -108,25 +110,22 @@ def check_block_sizes(recipe: Recipe, inputs: dict[tuple[str, str], int]) -> Non
     """Raise HexportError where a projection cannot be cut into the recipe's blocks.
 
     `inputs` are the numbers of input channels of each projection, by (place, name). The HTP compiler (QNN 2.49) takes
-    blocks in numbers of channels that `block_channels` does not divide. It then makes programs that compute wrong
-    results or write beyond their memory.
+    them all without a warning, and then makes programs that compute wrong results or crash.
     """
     for (place, projection), channels in inputs.items():
         size = recipe.at(place, projection).block_size
-        if size is not None and channels % (least := block_channels(size)):
+        if size is not None and not takes_blocks(channels, size):
+            least = max(size, BLOCK_CHANNELS)
+            why = f"they must be a multiple of {least}" if channels % least else "the emulator crashes on so many"
             raise HexportError(
                 f"granularity per_block with block_size {size}: {projection} of layer {place} has {channels} input "
-                f"channels; they must be a multiple of {least}; use per_channel there, or another block_size"
+                f"channels; {why}; use per_channel there, or another block_size"
             )
 
 
-def block_channels(block_size: int) -> int:
-    """Return what numbers of input channels must be a multiple of, for blocks of this size.
-
-    Found on the emulator: blocks of 16 give wrong results for 48 channels, an odd number of blocks of 32 is right, and
-    9, 13 and 19 blocks of 64 write beyond their memory.
-    """
-    return BLOCK_CHANNELS if block_size <= BLOCK_CHANNELS else 2 * block_size
+def takes_blocks(channels: int, block_size: int) -> bool:
+    """Return whether a projection with so many input channels can have blocks of this size."""
+    return channels % max(block_size, BLOCK_CHANNELS) == 0 and (block_size, channels) not in CRASHING
 
 
 def _override(entry: dict) -> Override:
