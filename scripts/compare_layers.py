@@ -48,7 +48,7 @@ def main(
         raise HexportError(f"{attrs_path}: missing; run `snakemake {attrs_path}` first")
     checkpoint, tokens = (Path(of(config.artifacts, name)) for of in (checkpoint_file, tokens_file))
     encodings = attrs_path, weights if weights.is_file() else None
-    quantised = dict(zip(("quant_attrs.json", "weights.safetensors"), encodings, strict=True))
+    quantised = {"quant_attrs.json": encodings[0], "weights.safetensors": encodings[1]}
     verified(files_of_model(checkpoint) | {"tokens.json": tokens} | quantised)
     stdout = os.fdopen(os.dup(1), "w")  # that of the process becomes the log
     console = Console(file=stdout, width=None if stdout.isatty() else WIDTH, highlight=False, markup=False)

@@ -145,14 +145,19 @@ def after_prologue(decoder: StreamedDecoder, pack: Pack, window: int | None) -> 
 
 def packs(inputs: Sequence[Sequence[int]]) -> Iterator[Pack]:
     """Yield packs of consecutive sequences, of as many as PACK_TOKENS tokens hold."""
+    return map(_pack, groups(inputs, PACK_TOKENS))
+
+
+def groups(inputs: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:
+    """Yield consecutive sequences together, of at most so many tokens, or a single longer one."""
     together: list[Sequence[int]] = []
     for tokens in inputs:
-        if together and sum(map(len, together)) + len(tokens) > PACK_TOKENS:
-            yield _pack(together)
+        if together and sum(map(len, together)) + len(tokens) > most:
+            yield together
             together = []
         together.append(tokens)
     if together:
-        yield _pack(together)
+        yield together
 
 
 @functools.lru_cache(maxsize=2)

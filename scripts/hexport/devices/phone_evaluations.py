@@ -11,6 +11,7 @@ import numpy as np
 
 from hexport.config.devices import Device
 from hexport.decoder.last_states import prune
+from hexport.decoder.stream import groups
 from hexport.devices.emulator import check_htp, check_vocabulary
 from hexport.devices.evaluation_job import EvaluationJob
 from hexport.devices.link.adb import Phone
@@ -47,7 +48,7 @@ class LeasedReader:
         """
         self.job.states.mkdir(parents=True, exist_ok=True)
         row_bytes = 4 * self.graph.vocab_size
-        for together in _groups(inputs, MOST_BYTES // row_bytes):
+        for together in groups(inputs, MOST_BYTES // row_bytes):
             with tempfile.TemporaryFile(dir=self.job.states) as file:
                 self.measured = on_phones(self.phones, self._writes(together, file, progress), progress)
                 file.seek(0)
@@ -90,15 +91,3 @@ def _evaluate(phones: list[Device], job: EvaluationJob, progress: Progress) -> M
     facts = evaluate_reader(reader, tasks, job.settings["limit"], loaded, references, progress)
     prune(job.states)
     return replace(reader.measured, facts=reader.measured.facts | facts)
-
-
-def _groups(inputs: Texts, most_rows: int) -> Iterator[list[Sequence[int]]]:
-    """Yield consecutive inputs, of as many tokens together as `most_rows`, or a single one."""
-    together: list[Sequence[int]] = []
-    for tokens in inputs:
-        if together and sum(map(len, together)) + len(tokens) > most_rows:
-            yield together
-            together = []
-        together.append(tokens)
-    if together:
-        yield together
