@@ -300,6 +300,7 @@ def test_an_unknown_key_is_refused_in_one_line():
         (96, 64, "they must be a multiple of 64"),
         (32, 64, "they must be a multiple of 64"),
         (80, 32, "they must be a multiple of 32"),
+        (448, 64, "the emulator crashes on so many"),
         (576, 64, "the emulator crashes on so many"),
     ],
 )
