@@ -31,9 +31,12 @@ WIDTH = 160  # of tables that do not go to a terminal
 @click.argument("name", metavar="MODEL")
 @click.option("--config", "file", type=click.Path(path_type=Path), default="config.yaml", show_default=True)
 @click.option("--recipe", "recipe_name", help="of the model's recipes; default: the first")
-@click.option("--tokens", "n_tokens", type=click.IntRange(2, 512), default=64, show_default=True, help="how many")
+@click.option("--tokens", "n_tokens", type=click.IntRange(2, 512), default=128, show_default=True, help="how many")
 @click.option(
-    "--points", "shown", metavar="LAYER", help="show the points of this layer; default: of the first departure"
+    "--points",
+    "shown",
+    metavar="PART",
+    help="show the points of layer 0, 1, …, of the prologue or the epilogue; default: of the first departure",
 )
 @click.option("--json", "output", type=click.Path(path_type=Path), help="write all figures to this file, too")
 @click.option("--log", type=click.Path(path_type=Path), default="compare_layers.log", show_default=True)
@@ -62,7 +65,7 @@ def main(
         write_json(output, found.as_json())
     console.print(part_table(found), "")
     console.print(first_departure(found), "")
-    part = f"layers.{shown}" if shown else None
+    part = f"layers.{shown}" if shown and shown.isdigit() else shown
     console.print(point_table(found, part))
 
 

@@ -187,7 +187,8 @@ class Prologue(nn.Module):
 
     With row scales, the rows of the table reach from -1 to 1 at most, so that 8 bits code each as well as they can, and
     what was looked up is multiplied by its row's scale. A table with several encodings would not do: the HTP looks up
-    nothing in one.
+    nothing in one. The product has four dimensions, (1, AR, 1, hidden_size). With three, the HTP multiplied row r by
+    the scale of row r mod 32, with AR 128, 576 channels and 16,384 rows or more.
     """
 
     def __init__(self, config: DecoderConfig, context_len: int):
@@ -209,9 +210,11 @@ class Prologue(nn.Module):
         `tokens` and `input_pos` are int32 (1, AR).
         """
         tables = [getattr(self, f"{name}_{i}") for i in range(self.n_ropes) for name in TABLES]
-        hidden = self.embedding(tokens)
-        if self.row_scale is not None:
-            hidden = hidden * self.row_scale(tokens)
+        if self.row_scale is None:
+            hidden = self.embedding(tokens)
+        else:
+            rows = tokens.unsqueeze(2)
+            hidden = (self.embedding(rows) * self.row_scale(rows)).squeeze(2)
         return hidden, *(table[input_pos].unsqueeze(1) for table in tables)
 
 

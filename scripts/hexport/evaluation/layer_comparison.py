@@ -1,5 +1,4 @@
-"""This module compares the emulator with the fake-quantised decoder, layer by layer and point by point, on one short
-text.
+"""This module compares the emulator with the fake-quantised decoder, part by part and point by point, on a short text.
 
 Each layer runs on the emulator twice, as a program of its own: behind the emulator's own layers, as in the whole
 program, and on the fake-quantised decoder's hidden states. The second run shows where the emulator departs. Its codes
@@ -19,18 +18,18 @@ import torch
 
 from hexport.decoder.float_decoder import FloatDecoder
 from hexport.decoder.masks import MASKS
-from hexport.decoder.stream import after_prologue, packs
+from hexport.decoder.stream import after_prologue, packs, token_inputs
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation.comparison import Comparison, SignalToNoise
 from hexport.evaluation.qdq import FakeQuantisedDecoder
 from hexport.lowering.decoder_graph import DecoderGraph, hidden_name
-from hexport.lowering.tapped import TappedPart, tapped_epilogue, tapped_layer
+from hexport.lowering.tapped import TappedPart, tapped_epilogue, tapped_layer, tapped_prologue
 from hexport.lowering.templates import lower_templates
 from hexport.progress import Progress
 from hexport.quantization.fake_quantize import FakeQuantisedGraph
 from hexport.quantization.quant_attrs import Encoding, QuantAttrs
-from hexport.quantization.recipe import EPILOGUE, Recipe
+from hexport.quantization.recipe import EPILOGUE, PROLOGUE, Recipe
 from hexport.targets.target import Target
 
 ROUNDING = math.sqrt(1 / 12)  # rms error of codes that are the nearest ones
@@ -66,7 +65,7 @@ class PointNoise:
 
 @dataclass(frozen=True)
 class PartNoise:
-    """An instance tells the noise of a layer by its name (`layers.3`), or of the epilogue, as SQNR in dB of what it
+    """An instance tells the noise of the prologue, of a layer (`layers.3`) or of the epilogue, as SQNR in dB of what it
     puts out: hidden states or logits.
 
     qdq_db and emulator_db are those of the fake-quantised decoder and of the emulator against the float decoder,
@@ -131,40 +130,71 @@ def compare_layers(
 
     `target` is an emulator. Raises HexportError for another number of tokens, and where a part is not compiled.
     """
-    n, attrs, n_layers = len(tokens), graph.attrs, graph.config.n_layers
+    n = len(tokens)
     if n < 2 or graph.cached or n != graph.templates.ar_len:
         raise HexportError(
             f"comparing layers: {n} tokens, and the graph reads {graph.templates.ar_len}; give that many"
         )
-    exact_decoder, decoder = FloatDecoder(checkpoint, n), FakeQuantisedDecoder(checkpoint, attrs, recipe, n)
-    (pack,) = packs([tokens])
-    parts = []
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        build = checkpoint, target, Path(folder), progress
-        exact, state = (after_prologue(each, pack, graph.config.sliding_window) for each in (exact_decoder, decoder))
-        shared = {name: coded(mask, attrs.mask) for name, mask in zip(MASKS, state.masks, strict=False)}
-        for i, (rope, point) in enumerate(zip(state.ropes, decoder.rope_points, strict=True)):
-            shared[f"rope_{i}"] = coded(rope, attrs.encoding(point))
-        entering = coded(state.hidden, attrs.encoding(decoder.hidden_point))
-        emulated = entering  # the prologue only looks up
-        for i in progress.steps(range(n_layers), "compare", n_layers):
-            part, layer = tapped_layer(graph, i, *build), decoder.loaded_layer(i)
-            run = functools.partial(layer, state.hidden, state.masks, state.ropes)
-            given, name = {**shared, hidden_name(i): entering}, f"layers.{i}"
-            points = _point_noises(part, given, layer.graph, name, attrs, run)
-            emulated = part({**shared, hidden_name(i): emulated})[0][hidden_name(i + 1)]
-            exact.hidden, state.hidden = exact_decoder.layer(i)(exact), run()
-            encoding = attrs.encoding(decoder.hidden_point)
-            entering, found = coded(state.hidden, encoding), decoded(emulated, encoding)
-            parts.append(PartNoise(name, *_sqnrs(exact.hidden, state.hidden, found), points))
-        part, epilogue = tapped_epilogue(graph, *build), decoder.epilogue()
-        run = functools.partial(epilogue, state.hidden)
-        points = _point_noises(part, {hidden_name(n_layers): entering}, epilogue, EPILOGUE, attrs, run)
-        found = decoded(part({hidden_name(n_layers): emulated})[0]["logits"], attrs.logits)
-        reference, logits = exact_decoder.epilogue()(exact.hidden), run()
-    parts.append(PartNoise(EPILOGUE, *_sqnrs(reference, logits, found), points))
+        decoders = _SideBySide(graph, checkpoint, recipe, tokens, (checkpoint, target, Path(folder), progress))
+        parts = [decoders.prologue(tokens)]
+        for i in progress.steps(range(graph.config.n_layers), "compare", graph.config.n_layers):
+            parts.append(decoders.layer(i))
+        last, reference, logits, found = decoders.epilogue()
     pairs = (reference, logits), (reference, found), (logits, found)
-    return LayerComparison(n, tuple(parts), *(_agreement(*pair) for pair in pairs))
+    return LayerComparison(n, (*parts, last), *(_agreement(*pair) for pair in pairs))
+
+
+class _SideBySide:
+    """An instance takes tokens part by part through the float decoder, the fake-quantised one and the emulator.
+
+    `build` is what a tapped part is built with. `exact` and `state` are the states of the first two, `emulated` are the
+    codes of the emulator's hidden states.
+    """
+
+    def __init__(
+        self, graph: DecoderGraph, checkpoint: Checkpoint, recipe: Recipe, tokens: Sequence[int], build: tuple
+    ):
+        self.graph, self.attrs, self.build = graph, graph.attrs, build
+        self.exact_decoder = FloatDecoder(checkpoint, len(tokens))
+        self.decoder = FakeQuantisedDecoder(checkpoint, graph.attrs, recipe, len(tokens))
+        (pack,), window = packs([tokens]), graph.config.sliding_window
+        self.exact = after_prologue(self.exact_decoder, pack, window)
+        self.state = after_prologue(self.decoder, pack, window)
+        self.shared = {name: coded(mask, self.attrs.mask) for name, mask in zip(MASKS, self.state.masks, strict=False)}
+        for i, (rope, point) in enumerate(zip(self.state.ropes, self.decoder.rope_points, strict=True)):
+            self.shared[f"rope_{i}"] = coded(rope, self.attrs.encoding(point))
+
+    def prologue(self, tokens: Sequence[int]) -> PartNoise:
+        part, prologue, inputs = tapped_prologue(self.graph, *self.build), self.decoder.prologue(), token_inputs(tokens)
+        given = {"tokens": inputs[0].numpy()}
+        points = _point_noises(part, given, prologue, PROLOGUE, self.attrs, functools.partial(prologue, *inputs))
+        self.emulated = part(given)[0][hidden_name(0)]
+        return self._noise_behind(PROLOGUE, points)
+
+    def layer(self, i: int) -> PartNoise:
+        part, layer, name = tapped_layer(self.graph, i, *self.build), self.decoder.loaded_layer(i), f"layers.{i}"
+        run = functools.partial(layer, self.state.hidden, self.state.masks, self.state.ropes)
+        given = {**self.shared, hidden_name(i): self.entering}
+        points = _point_noises(part, given, layer.graph, name, self.attrs, run)
+        self.emulated = part({**self.shared, hidden_name(i): self.emulated})[0][hidden_name(i + 1)]
+        self.exact.hidden, self.state.hidden = self.exact_decoder.layer(i)(self.exact), run()
+        return self._noise_behind(name, points)
+
+    def epilogue(self) -> tuple[PartNoise, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the noise, and the three decoders' logits."""
+        part, epilogue = tapped_epilogue(self.graph, *self.build), self.decoder.epilogue()
+        name, run = hidden_name(self.graph.config.n_layers), functools.partial(epilogue, self.state.hidden)
+        points = _point_noises(part, {name: self.entering}, epilogue, EPILOGUE, self.attrs, run)
+        found = decoded(part({name: self.emulated})[0]["logits"], self.attrs.logits)
+        reference, logits = self.exact_decoder.epilogue()(self.exact.hidden), run()
+        return PartNoise(EPILOGUE, *_sqnrs(reference, logits, found), points), reference, logits, found
+
+    def _noise_behind(self, name: str, points: tuple[PointNoise, ...]) -> PartNoise:
+        """Return the noise of the hidden states behind a part. The fake-quantised ones enter the next part."""
+        encoding = self.attrs.encoding(self.decoder.hidden_point)
+        self.entering, found = coded(self.state.hidden, encoding), decoded(self.emulated, encoding)
+        return PartNoise(name, *_sqnrs(self.exact.hidden, self.state.hidden, found), points)
 
 
 def coded(values: torch.Tensor, encoding: Encoding) -> np.ndarray:
@@ -184,14 +214,14 @@ def _point_noises(
     graph: FakeQuantisedGraph,
     place: str,
     attrs: QuantAttrs,
-    run: Callable[[], torch.Tensor],
+    run: Callable[[], object],
 ) -> tuple[PointNoise, ...]:
     """Return the noise of the part's points on the inputs `given`; `run` calls the graph on the same ones."""
     encodings = {point: rounding.encoding for point, rounding in graph.points.items()}
-    rounded = _values_of_points(graph, run)
+    rounded = _values_of_points(graph, run, place)
     for rounding in graph.points.values():
         rounding.encoding = None
-    exact = _values_of_points(graph, run)
+    exact = _values_of_points(graph, run, place)
     for point, rounding in graph.points.items():
         rounding.encoding = encodings[point]
     _, emulated = part(given)
@@ -201,7 +231,7 @@ def _point_noises(
     )
 
 
-def _values_of_points(graph: FakeQuantisedGraph, run: Callable[[], torch.Tensor]) -> dict[str, torch.Tensor]:
+def _values_of_points(graph: FakeQuantisedGraph, run: Callable[[], object], place: str) -> dict[str, torch.Tensor]:
     """Return the values of each point where they are rounded first, float64 (tokens, features)."""
     seen: dict[str, torch.Tensor] = {}
 
@@ -215,13 +245,15 @@ def _values_of_points(graph: FakeQuantisedGraph, run: Callable[[], torch.Tensor]
     run()
     for hook in hooks:
         hook.remove()
-    return {point: _rows(values) for point, values in seen.items()}
+    return {point: _rows(values, place) for point, values in seen.items()}
 
 
-def _rows(values: torch.Tensor) -> torch.Tensor:
+def _rows(values: torch.Tensor, place: str) -> torch.Tensor:
     """Turn (1, n, features), (1, heads, n, features) or, of a convolution, (1, features, 1, n) into float64 (n,
-    features).
+    features). In the prologue, four dimensions are (1, n, 1, features).
     """
+    if place == PROLOGUE:
+        return values.flatten(0, -2).double()
     if values.dim() == 4:
         convolved = values.shape[2] == 1
         values = values[:, :, 0].transpose(1, 2) if convolved else values.transpose(1, 2).flatten(2)

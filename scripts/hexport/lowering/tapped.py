@@ -1,4 +1,4 @@
-"""This module makes a program of a layer or of the epilogue that also puts out what each op inside computes."""
+"""This module makes a program of one part of a decoder that also puts out what each op inside computes."""
 
 import re
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from hexport.lowering.shards import Shard
 from hexport.lowering.stamping import NATIVE, Parameters
 from hexport.lowering.template import Template
 from hexport.progress import Progress
+from hexport.quantization.recipe import EPILOGUE, PROLOGUE
 from hexport.targets.target import Target
 
 OUTPUT = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_APP_READ
@@ -75,6 +76,15 @@ class TappedPart:
         return {tap.point: tap.op for tap in self._taps.values()}
 
 
+def tapped_prologue(
+    graph: DecoderGraph, checkpoint: Checkpoint, target: Target, folder: Path, progress: Progress
+) -> TappedPart:
+    """Compile and load the prologue with taps. Its files are left in `folder`."""
+    stamped = ShardGraph(graph, Shard(True, range(0), False))
+    stamped.prologue(Parameters(checkpoint.prologue_parameters()))
+    return _loaded(stamped.ops, _points(graph.templates.prologue, PROLOGUE), target, folder, progress)
+
+
 def tapped_layer(
     graph: DecoderGraph, i: int, checkpoint: Checkpoint, target: Target, folder: Path, progress: Progress
 ) -> TappedPart:
@@ -91,7 +101,7 @@ def tapped_epilogue(
     n = graph.config.n_layers
     stamped = ShardGraph(graph, Shard(False, range(n, n), True))
     stamped.epilogue(Parameters(checkpoint.epilogue_parameters()))
-    return _loaded(stamped.ops, _points(graph.templates.epilogue, "epilogue"), target, folder, progress)
+    return _loaded(stamped.ops, _points(graph.templates.epilogue, EPILOGUE), target, folder, progress)
 
 
 def _points(template: Template, place: str) -> dict[str, str]:
