@@ -11,12 +11,13 @@ from pathlib import Path
 from hexport.qnn_sdk import use_qnn_sdk
 
 use_qnn_sdk()
-from stamped import lower_stamped  # noqa: E402 - after the QNN libraries
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from plain_flow import lower_plain  # noqa: E402 - after the QNN libraries
+from stamped import lower_stamped  # noqa: E402
 
 from hexport.config.recipes import resolve_recipes  # noqa: E402
 from hexport.decoder.weights import Checkpoint  # noqa: E402
 from hexport.lowering.constant_methods import SpecialTokens  # noqa: E402
-from hexport.lowering.plain import lower_plain  # noqa: E402
 from hexport.lowering.plan import Plan  # noqa: E402
 from hexport.programs.abi import KV_METHOD, PREFILL_METHOD  # noqa: E402
 from hexport.quantization.quant_attrs import load_quant_attrs  # noqa: E402

@@ -3,12 +3,16 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import click
-
-from hexport.errors import one_line_errors
 from hexport.provenance import atomic_path
+from hexport.script_command import (
+    config_option,
+    file_option,
+    job_command,
+    quant_attrs_option,
+    templates_option,
+    tokenizer_option,
+)
 from hexport.script_job import ScriptJob, files_of_tokenizer
-from hexport.settings_option import settings_option
 
 SETTINGS = (
     'JSON: {"target", "ar_lengths", "max_seq_len", "num_sharding", "recipe", "recipe_spec", "versions"}, and what a '
@@ -16,29 +20,21 @@ SETTINGS = (
 )
 
 
-@click.command(help=__doc__)
-@settings_option(help=SETTINGS)
-@click.option("--config", type=click.Path(path_type=Path), required=True, help="…/checkpoint/config.json")
-@click.option("--quant-attrs", type=click.Path(path_type=Path), required=True)
-@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
-@click.option(
-    "--templates", type=click.Path(path_type=Path), required=True, multiple=True, help="…/ar<N>.json, of each AR length"
-)
-@click.option("--shard", type=click.Path(path_type=Path), required=True, multiple=True, help="each, in order")
-@click.option("--output", type=click.Path(path_type=Path), required=True)
-@click.option("--log", type=click.Path(path_type=Path))
-@one_line_errors
+@job_command(SETTINGS)
+@config_option
+@quant_attrs_option
+@tokenizer_option
+@templates_option
+@file_option("--shard", multiple=True, help="each, in order")
 def main(
-    settings: dict,
+    job: ScriptJob,
     config: Path,
     quant_attrs: Path,
     tokenizer: Path,
     templates: tuple[Path, ...],
     shard: tuple[Path, ...],
     output: Path,
-    log: Path | None,
 ) -> None:
-    job = ScriptJob(__file__, settings, log)
     job.reads({"config.json": config, "quant_attrs.json": quant_attrs} | files_of_tokenizer(tokenizer))
     job.reads({file.name: file for file in (*templates, *shard)})
     with job.made_once(output) as there:
@@ -55,9 +51,9 @@ def main(
         from hexport.quantization.recipe_checks import recipe_from
         from hexport.tokenizers.backend import special_ids
 
-        build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])
+        build_id, recipe = qnn_build_id(), recipe_from(job.settings["recipe_spec"], job.settings["recipe"])
         special = SpecialTokens.of(special_ids(tokenizer.parent), tokenizer.parent)
-        plan = plan_of(settings, recipe.basis.of(load_config(config)), recipe)
+        plan = plan_of(job.settings, recipe.basis.of(load_config(config)), recipe)
         attrs, by_ar_len = load_quant_attrs(quant_attrs), templates_by_ar_len(templates)
         with atomic_path(output) as part:
             lowered = assemble_program(plan, attrs, by_ar_len, list(shard), special, part, job.progress)

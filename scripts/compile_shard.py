@@ -4,37 +4,28 @@ from pathlib import Path
 
 import click
 
-from hexport.errors import one_line_errors
 from hexport.provenance import atomic_path
+from hexport.script_command import checkpoint_option, job_command, quant_attrs_option, templates_option, weights_option
 from hexport.script_job import ScriptJob, files_of_model
-from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"target", "ar_lengths", "max_seq_len", "num_sharding", "recipe", "recipe_spec", "versions"}'
 
 
-@click.command(help=__doc__)
-@settings_option(help=SETTINGS)
+@job_command(SETTINGS)
 @click.option("--shard", type=click.IntRange(min=1), required=True, help="which of num_sharding, from 1")
-@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
-@click.option("--quant-attrs", type=click.Path(path_type=Path), required=True)
-@click.option("--weights", type=click.Path(path_type=Path), help="…/weights.safetensors, if the recipe has them")
-@click.option(
-    "--templates", type=click.Path(path_type=Path), required=True, multiple=True, help="…/ar<N>.json, of each AR length"
-)
-@click.option("--output", type=click.Path(path_type=Path), required=True)
-@click.option("--log", type=click.Path(path_type=Path))
-@one_line_errors
+@checkpoint_option
+@quant_attrs_option
+@weights_option
+@templates_option
 def main(
-    settings: dict,
+    job: ScriptJob,
     shard: int,
     checkpoint: Path,
     quant_attrs: Path,
     weights: Path | None,
     templates: tuple[Path, ...],
     output: Path,
-    log: Path | None,
 ) -> None:
-    job = ScriptJob(__file__, settings, log)
     job.reads(files_of_model(checkpoint) | {"quant_attrs.json": quant_attrs, "weights.safetensors": weights})
     job.reads({file.name: file for file in templates})
     with job.made_once(output) as there:
@@ -49,9 +40,9 @@ def main(
         from hexport.quantization.quant_attrs_checks import quant_attrs_of
         from hexport.quantization.recipe_checks import recipe_from
 
-        build_id, recipe = qnn_build_id(), recipe_from(settings["recipe_spec"], settings["recipe"])
+        build_id, recipe = qnn_build_id(), recipe_from(job.settings["recipe_spec"], job.settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.basis)
-        plan, attrs = plan_of(settings, model.config, recipe), quant_attrs_of(quant_attrs, weights, model, recipe)
+        plan, attrs = plan_of(job.settings, model.config, recipe), quant_attrs_of(quant_attrs, weights, model, recipe)
         by_ar_len = templates_by_ar_len(templates)
         with atomic_path(output) as part:
             compile_shard(plan, shard - 1, model, attrs, by_ar_len, part, job.progress)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from hexport.errors import one_line_errors
 from hexport.evaluation.local_text import local_files, read_text
 from hexport.evaluation.task_texts import task_samples
 from hexport.evaluation.tasks import load_tasks, task_inputs
@@ -21,8 +20,8 @@ from hexport.quantization.calibration_data import (
     text_samples,
 )
 from hexport.quantization.calibration_set import set_digest
+from hexport.script_command import file_option, job_command, tokenizer_option
 from hexport.script_job import ScriptJob, files_of_tokenizer
-from hexport.settings_option import settings_option
 from hexport.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 SETTINGS = (
@@ -33,25 +32,15 @@ SETTINGS = (
 )
 
 
-@click.command(help=__doc__)
-@settings_option(help=SETTINGS)
-@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer.json")
-@click.option("--text", type=click.Path(path_type=Path), help="the text file, where the settings name one")
-@click.option("--samples", type=click.Path(path_type=Path), help="the chats, where the settings name a file of them")
+@job_command(SETTINGS)
+@tokenizer_option
+@file_option("--text", required=False, help="the text file, where the settings name one")
+@file_option("--samples", required=False, help="the chats, where the settings name a file of them")
 @click.option("--local", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")
-@click.option("--output", type=click.Path(path_type=Path), required=True)
-@click.option("--log", type=click.Path(path_type=Path))
-@one_line_errors
 def main(
-    settings: dict,
-    tokenizer: Path,
-    text: Path | None,
-    samples: Path | None,
-    local: tuple[str, ...],
-    output: Path,
-    log: Path | None,
+    job: ScriptJob, tokenizer: Path, text: Path | None, samples: Path | None, local: tuple[str, ...], output: Path
 ) -> None:
-    job, texts = ScriptJob(__file__, settings, log), local_files(local)
+    settings, texts = job.settings, local_files(local)
     job.reads(files_of_tokenizer(tokenizer) | task_inputs(texts, settings.get("trusted")))
     job.reads({file.name: file for file in filter(None, (text, samples))})
     with job.progress.library_output_in_log():

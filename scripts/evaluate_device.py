@@ -8,11 +8,17 @@ import click
 from hexport.config.devices import Device, devices_at, read_devices
 from hexport.devices.evaluation_job import EvaluationJob
 from hexport.devices.measured import Measured
-from hexport.errors import one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import write_json
+from hexport.script_command import (
+    file_option,
+    job_command,
+    states_option,
+    texts_option,
+    tokenizer_option,
+    weights_option,
+)
 from hexport.script_job import ScriptJob, files_of_model, files_of_tokenizer
-from hexport.settings_option import settings_option
 
 SETTINGS = (
     'JSON: {"model", "recipe", "recipe_spec", "target", "mode", "graph": "prefill" or "kv", "tasks", "limit", '
@@ -20,23 +26,19 @@ SETTINGS = (
 )
 
 
-@click.command(help=__doc__)
-@settings_option(help=SETTINGS)
-@click.option("--devices", type=click.Path(path_type=Path), required=True, help="devices.yaml")
+@job_command(SETTINGS)
+@file_option("--devices", help="devices.yaml")
 @click.option("--device", required=True, help="a name in it, or `phones` for any phone of the SoC")
-@click.option("--program", type=click.Path(path_type=Path), required=True)
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="…/model.safetensors; none to compare with nothing")
-@click.option("--quant-attrs", type=click.Path(path_type=Path), help="of a built program")
-@click.option("--weights", type=click.Path(path_type=Path), help="…/weights.safetensors, if the recipe has them")
-@click.option("--fp", type=click.Path(path_type=Path), help="…/evaluation/fp.json, with --checkpoint")
-@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
-@click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")
-@click.option("--states", type=click.Path(path_type=Path), required=True, help="folder of hidden states to be shared")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation.json")
-@click.option("--log", type=click.Path(path_type=Path))
-@one_line_errors
+@file_option("--program")
+@file_option("--checkpoint", required=False, help="…/model.safetensors; none to compare with nothing")
+@file_option("--quant-attrs", required=False, help="of a built program")
+@weights_option
+@file_option("--fp", required=False, help="…/evaluation/fp.json, with --checkpoint")
+@tokenizer_option
+@texts_option
+@states_option
 def main(
-    settings: dict,
+    job: ScriptJob,
     devices: Path,
     device: str,
     program: Path,
@@ -48,9 +50,8 @@ def main(
     texts: tuple[str, ...],
     states: Path,
     output: Path,
-    log: Path | None,
 ) -> None:
-    found, job = devices_at(read_devices(str(devices)), device, settings["target"]), ScriptJob(__file__, settings, log)
+    found, settings = devices_at(read_devices(str(devices)), device, job.settings["target"]), job.settings
     with job.progress.library_output_in_log():
         from hexport.evaluation.gates import device_warnings, perplexity_ratios
         from hexport.evaluation.local_text import local_files

@@ -3,12 +3,17 @@ decoder on the same tokens."""
 
 from pathlib import Path
 
-import click
-
-from hexport.errors import one_line_errors
 from hexport.provenance import write_json
+from hexport.script_command import (
+    checkpoint_option,
+    job_command,
+    quant_attrs_option,
+    states_option,
+    texts_option,
+    tokenizer_option,
+    weights_option,
+)
 from hexport.script_job import ScriptJob, files_of_model, files_of_tokenizer
-from hexport.settings_option import settings_option
 
 SETTINGS = (
     'JSON: {"tasks": […], "limit": documents per task or null, "num_fewshot", "max_seq_len", "recipe": its name, '
@@ -16,19 +21,15 @@ SETTINGS = (
 )
 
 
-@click.command(help=__doc__)
-@settings_option(help=SETTINGS)
-@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
-@click.option("--quant-attrs", type=click.Path(path_type=Path), required=True, help="…/quant_attrs.json")
-@click.option("--weights", type=click.Path(path_type=Path), help="…/weights.safetensors, if the recipe has them")
-@click.option("--tokenizer", type=click.Path(path_type=Path), required=True, help="…/tokenizer/tokenizer.json")
-@click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a task that is a local text")
-@click.option("--states", type=click.Path(path_type=Path), required=True, help="folder of hidden states to be shared")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/evaluation/qdq.json")
-@click.option("--log", type=click.Path(path_type=Path))
-@one_line_errors
+@job_command(SETTINGS)
+@checkpoint_option
+@quant_attrs_option
+@weights_option
+@tokenizer_option
+@texts_option
+@states_option
 def main(
-    settings: dict,
+    job: ScriptJob,
     checkpoint: Path,
     quant_attrs: Path,
     weights: Path | None,
@@ -36,9 +37,7 @@ def main(
     texts: tuple[str, ...],
     states: Path,
     output: Path,
-    log: Path | None,
 ) -> None:
-    job = ScriptJob(__file__, settings, log)
     with job.progress.library_output_in_log():
         from hexport.qnn_sdk import use_qnn_sdk
 
@@ -51,12 +50,12 @@ def main(
 
         local = local_files(texts)
         job.reads(files_of_model(checkpoint) | {"quant_attrs.json": quant_attrs, "weights.safetensors": weights})
-        job.reads(files_of_tokenizer(tokenizer) | task_inputs(local, settings.get("trusted")))
+        job.reads(files_of_tokenizer(tokenizer) | task_inputs(local, job.settings.get("trusted")))
         with job.made_once(output, cached=False) as there:  # what a task of the Hub holds is in no input
             if there:
                 return
             model = checkpoint, quant_attrs, weights
-            facts = qdq_evaluation(model, tokenizer, local, settings, states, job.progress)
+            facts = qdq_evaluation(model, tokenizer, local, job.settings, states, job.progress)
             write_json(output, facts)
             for line in ratio_warnings(facts):
                 job.progress.say(line)

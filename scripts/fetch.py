@@ -2,27 +2,19 @@
 
 from pathlib import Path
 
-import click
-
-from hexport.errors import one_line_errors
+from hexport.script_command import job_command
 from hexport.script_job import ScriptJob
-from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"uri": …, "sha256": hex or null}, or for a repository {"uri": …, "weights": true or false}'
 
 
-@click.command(help=__doc__)
-@settings_option(help=SETTINGS)
-@click.option("--output", type=click.Path(path_type=Path), required=True)
-@click.option("--log", type=click.Path(path_type=Path))
-@one_line_errors
-def main(settings: dict, output: Path, log: Path | None) -> None:
+@job_command(SETTINGS)
+def main(job: ScriptJob, output: Path) -> None:
     from hexport.checkpoints.fetch import fetch
 
-    job = ScriptJob(__file__, settings, log)
     with job.progress.stage("fetch"):
-        sha256, weights = settings.get("sha256"), settings.get("weights", True)
-        facts = fetch(settings["uri"], sha256, output, weights=weights, say=job.progress.say)
+        sha256, weights = job.settings.get("sha256"), job.settings.get("weights", True)
+        facts = fetch(job.settings["uri"], sha256, output, weights=weights, say=job.progress.say)
     job.write_manifest(output, **facts)
 
 

@@ -2,24 +2,16 @@
 
 from pathlib import Path
 
-import click
-
-from hexport.errors import one_line_errors
+from hexport.script_command import checkpoint_option, job_command, tokens_option
 from hexport.script_job import ScriptJob, files_of_model
-from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
 
 
-@click.command(help=__doc__)
-@settings_option(help=SETTINGS)
-@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
-@click.option("--tokens", type=click.Path(path_type=Path), required=True, help="…/calibration/tokens.json")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/weights.safetensors")
-@click.option("--log", type=click.Path(path_type=Path))
-@one_line_errors
-def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path | None) -> None:
-    job = ScriptJob(__file__, settings, log)
+@job_command(SETTINGS)
+@checkpoint_option
+@tokens_option
+def main(job: ScriptJob, checkpoint: Path, tokens: Path, output: Path) -> None:
     job.reads(files_of_model(checkpoint) | {"tokens.json": tokens})
     with job.made_once(output) as there:
         if there:
@@ -34,11 +26,11 @@ def main(settings: dict, checkpoint: Path, tokens: Path, output: Path, log: Path
         from hexport.quantization.weight_algorithms import coded_weights
         from hexport.quantization.weights_file import save_weights
 
-        recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
+        recipe = recipe_from(job.settings["recipe_spec"], job.settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.basis)
         samples, folder = read_tokens(tokens).samples, output.with_suffix("")
         coded = coded_weights(model, samples, recipe, job.progress, folder)
-        save_weights(output, coded, recipe=settings["recipe"], checkpoint=job.inputs["model.safetensors"])
+        save_weights(output, coded, recipe=job.settings["recipe"], checkpoint=job.inputs["model.safetensors"])
         job.write_manifest(output, machine=machine())
 
 

@@ -3,35 +3,19 @@
 from dataclasses import asdict
 from pathlib import Path
 
-import click
-
-from hexport.errors import one_line_errors
 from hexport.provenance import write_json, write_text
+from hexport.script_command import checkpoint_option, job_command, quant_attrs_option, tokens_option, weights_option
 from hexport.script_job import ScriptJob, files_of_model
-from hexport.settings_option import settings_option
 
 SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
 
 
-@click.command(help=__doc__)
-@settings_option(help=SETTINGS)
-@click.option("--checkpoint", type=click.Path(path_type=Path), required=True, help="…/checkpoint/model.safetensors")
-@click.option("--tokens", type=click.Path(path_type=Path), required=True, help="…/calibration/tokens.json")
-@click.option("--quant-attrs", type=click.Path(path_type=Path), required=True, help="…/quant_attrs.json")
-@click.option("--weights", type=click.Path(path_type=Path), help="…/weights.safetensors, if the recipe has them")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="…/sensitivity.yaml")
-@click.option("--log", type=click.Path(path_type=Path))
-@one_line_errors
-def main(
-    settings: dict,
-    checkpoint: Path,
-    tokens: Path,
-    quant_attrs: Path,
-    weights: Path | None,
-    output: Path,
-    log: Path | None,
-) -> None:
-    job = ScriptJob(__file__, settings, log)
+@job_command(SETTINGS)
+@checkpoint_option
+@tokens_option
+@quant_attrs_option
+@weights_option
+def main(job: ScriptJob, checkpoint: Path, tokens: Path, quant_attrs: Path, weights: Path | None, output: Path) -> None:
     quantised = {"quant_attrs.json": quant_attrs, "weights.safetensors": weights}
     job.reads(files_of_model(checkpoint) | {"tokens.json": tokens} | quantised)
     with job.progress.library_output_in_log():
@@ -46,11 +30,11 @@ def main(
         from hexport.quantization.tokens_file import read_tokens
 
         samples = read_tokens(tokens).samples
-        recipe = recipe_from(settings["recipe_spec"], settings["recipe"])
+        recipe = recipe_from(job.settings["recipe_spec"], job.settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.basis)
-        attrs = quant_attrs_of(quant_attrs, weights, model, recipe, settings["recipe"])
+        attrs = quant_attrs_of(quant_attrs, weights, model, recipe, job.settings["recipe"])
         found = sensitivity(model, attrs, recipe, samples, job.progress)
-        write_text(output, overrides_yaml(found, settings["model"], settings["recipe"]))
+        write_text(output, overrides_yaml(found, job.settings["model"], job.settings["recipe"]))
         table = output.with_suffix(".json")
         write_json(table, asdict(found))
         job.write_manifest(output, table, machine=machine())

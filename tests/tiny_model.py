@@ -170,8 +170,7 @@ def save_tokenizer(folder: Path) -> None:
 def qdq_logits(converted, config, tokens: list[int]) -> np.ndarray:
     """Logits (n, vocab) of a fake-quantised decoder, of the whole sequence in one call without a cache."""
     import torch
-
-    from hexport.lowering.plain import decoder_inputs
+    from plain_flow import decoder_inputs
 
     with torch.no_grad():
         return converted(*decoder_inputs(config, tokens, len(tokens)))[0][0].numpy()

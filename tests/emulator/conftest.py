@@ -101,7 +101,7 @@ def graph(tiny):
 @pytest.fixture(scope="session")
 def qdq(model) -> Callable:
     """`qdq(tokens)`: logits (n, vocab) of the plain flow's graph in fake-quantised floats."""
-    from hexport.lowering.plain import convert_decoder
+    from plain_flow import convert_decoder
 
     converted, _ = convert_decoder(*model, CONTEXT)
     return lambda tokens: qdq_logits(converted, model[0].config, tokens)

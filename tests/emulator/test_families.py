@@ -9,6 +9,7 @@ import pytest
 import torch
 from blocks import read_blocks
 from executorch.exir._serialize._program import deserialize_pte_binary
+from plain_flow import calibrate_plain, convert_decoder, lower_plain
 from same_ops import assert_same_program, stamped_ops
 from small_models import MODELS, random_model, random_tokens, transformers_logits
 from tiny_model import CONTEXT, EMULATOR, RECIPE, qdq_logits, sqnr_db
@@ -19,7 +20,6 @@ from hexport.devices.emulator import Run, load_generator
 from hexport.evaluation.comparison import SignalToNoise
 from hexport.evaluation.layer_comparison import compare_layers
 from hexport.lowering.decoder_graph import DecoderGraph
-from hexport.lowering.plain import calibrate_plain, convert_decoder, lower_plain
 from hexport.lowering.template_lowering import record_ops
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate

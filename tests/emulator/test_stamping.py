@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from executorch.backends.qualcomm.qnn_preprocess import QnnBackend
+from plain_flow import convert_decoder, lower_plain, record_plain
 from same_ops import assert_same_program, canonical, stamped_ops
 from tiny_model import CONTEXT, EMULATOR, RECIPE, SAMPLES, qdq_logits, save_llama, sqnr_db
 
 from hexport.decoder.basis import Basis
 from hexport.decoder.weights import Checkpoint
-from hexport.lowering.plain import convert_decoder, lower_plain, record_plain
 from hexport.lowering.recording import Op, OpTensor, recording
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate

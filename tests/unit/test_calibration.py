@@ -5,13 +5,13 @@ import re
 
 import pytest
 import torch
+from plain_flow import calibrate_plain
 
 from hexport.decoder.basis import Basis
 from hexport.decoder.masks import causal_masks
 from hexport.decoder.model import empty_caches
 from hexport.decoder.weights import Checkpoint, load_decoder
 from hexport.errors import HexportError
-from hexport.lowering.plain import calibrate_plain
 from hexport.progress import Progress
 from hexport.quantization import vocabulary
 from hexport.quantization.calibration import calibrate, token_inputs

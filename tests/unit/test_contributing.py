@@ -17,7 +17,7 @@ LISTED = {
 }
 CODE = [
     *(ROOT / "scripts").rglob("*.py"), *(ROOT / "schemas").glob("*.yaml"), *(ROOT / "rules").glob("*.smk"),
-    ROOT / "Snakefile", ROOT / "config.full.yaml",
+    ROOT / "Snakefile", ROOT / "config.full.yaml", ROOT / "tests/plain_flow.py",
 ]  # fmt: skip
 DATA = {"scripts/hexport/config/models.yaml", "tests/small_models.py"}
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from plain_flow import convert_decoder, decoder_inputs
 from small_models import random_tokens
 from word_tokenizer import save_word_tokenizer, words
 
@@ -17,7 +18,6 @@ from hexport.evaluation.fp import fp_scores
 from hexport.evaluation.qdq import QuantisedScores
 from hexport.evaluation.scores import token_scores
 from hexport.file_hashes import sha256
-from hexport.lowering.plain import convert_decoder, decoder_inputs
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.quant_attrs import save_quant_attrs

@@ -1,4 +1,4 @@
-"""The plain flow takes the whole decoder as one graph through every step.
+"""The plain flow is what stamped lowering is held against: it takes the whole decoder as one graph through every step.
 
 It is slow and large, and is the reference for the stamped flow. Tests compare ops, encodings and outputs of both flows,
 and `benchmarks/` compares their time and memory.
