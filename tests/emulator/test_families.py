@@ -218,9 +218,9 @@ def test_the_emulator_rounds_what_norms_put_out_and_layers_compared_alone_are_th
     templates = lowerings.templates(small.checkpoint.config, small.model[2], target, WHOLE, WHOLE)
     graph = DecoderGraph(small.checkpoint.config, templates, small.attrs)
     found = compare_layers(graph, small.checkpoint, small.model[2], target, tokens, Progress())
-    assert [part.part for part in found.parts] == ["layers.0", "layers.1", "layers.2", "epilogue"]
+    assert [part.part for part in found.parts] == ["prologue", "layers.0", "layers.1", "layers.2", "epilogue"]
     points = [{point.point: point for point in part.points} for part in found.parts]
-    for norm in [*(each["input_norm.rms_norm"] for each in points[:-1]), points[-1]["norm.rms_norm"]]:
+    for norm in [*(each["input_norm.rms_norm"] for each in points[1:-1]), points[-1]["norm.rms_norm"]]:
         assert norm.op == "RmsNorm"
         assert norm.max_difference <= 1
         assert abs(norm.emulator_bias) < 0.05

@@ -236,7 +236,8 @@ def _values_of_points(graph: FakeQuantisedGraph, run: Callable[[], object], plac
     seen: dict[str, torch.Tensor] = {}
 
     def see(point: str, values: torch.Tensor) -> None:
-        seen.setdefault(point, values)
+        if values.numel():  # the empty caches may be of the point that goes into them
+            seen.setdefault(point, values)
 
     hooks = [
         rounding.register_forward_hook(lambda module, inputs, values, point=point: see(point, values))
