@@ -23,6 +23,8 @@ from hexport.runtime.masks import tree_masks
 from hexport.runtime.prefill import PADDING
 from hexport.targets.modes import lookahead_tokens
 
+OnToken = Callable[[int], None]  # called with each new token
+
 
 @dataclass(frozen=True)
 class Size:
@@ -146,19 +148,13 @@ class Guesses:
 
 
 def decode_ahead(
-    graph: Graph,
-    cache: KVCache,
-    tokens: list[int],
-    end: int,
-    stop_ids: frozenset[int],
-    size: Size,
-    on_token: Callable[[int], None] = lambda token: None,
+    graph: Graph, cache: KVCache, tokens: list[int], end: int, stop_ids: frozenset[int], size: Size, on_token: OnToken
 ) -> int:
     """Append the tokens of greedy decoding until there are `end`, at most CL + 1, or the last is a stop token. Return
     the number of calls.
 
     The cache holds tokens of the text from its start, and is left so. Tokens for which it has no slot left are read
-    again in each call, as part of the front. `on_token` is called with each new token.
+    again in each call, as part of the front.
     """
     cache.keep(min(cache.n_past, graph.cache_len))
     guesses, steps = Guesses(size, tokens), 0
@@ -168,7 +164,7 @@ def decode_ahead(
         candidates = guesses.pool.after(tokens[-1])[: len(layout.candidates)]
         said, new = _call(graph, cache, tokens, layout, guesses.window, candidates)
         found, rows = _longest_run(said, layout, candidates)
-        found = _up_to_the_end(found[: end - len(tokens)], stop_ids)
+        found = up_to_stop(found[: end - len(tokens)], stop_ids)
         stored = [*range(layout.n_front), *rows[: len(found) - 1]]  # the last token that was found is yet to be read
         cache.append(new, stored[: graph.cache_len - cache.n_past])
         tokens += found
@@ -224,7 +220,7 @@ def _longest_run(said: np.ndarray, layout: StepRows, candidates: list[tuple[int,
     return run, rows_of_run
 
 
-def _up_to_the_end(tokens: list[int], stop_ids: frozenset[int]) -> list[int]:
+def up_to_stop(tokens: list[int], stop_ids: frozenset[int]) -> list[int]:
     """Return the tokens up to the first stop token."""
     ends = (i for i, token in enumerate(tokens, 1) if token in stop_ids)
     return tokens[: next(ends, len(tokens))]

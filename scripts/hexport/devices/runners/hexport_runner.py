@@ -7,7 +7,7 @@ stdout.
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from hexport.devices.phones.job import JobFolder, job_folder
 from hexport.devices.phones.libraries import qnn_libraries
 from hexport.devices.runners.phone_code import write_code
 from hexport.devices.runners.phone_process import CODE, PROGRAM, PhoneProcess, count, seconds, understood
-from hexport.devices.runners.remote import RemoteCache, graph_sizes, mode_sizes
+from hexport.devices.runners.remote import graph_sizes, mode_sizes
 from hexport.errors import HexportError
 from hexport.programs.capabilities import hexport_refusal
 from hexport.programs.facts import ProgramFacts
@@ -28,6 +28,9 @@ from hexport.programs.layout import layout_of
 from hexport.progress import Progress
 from hexport.runtime.decode import Generation
 from hexport.runtime.graph import GraphSizes, dequantised
+from hexport.runtime.kv_cache import TokenCache
+from hexport.runtime.lookahead import OnToken
+from hexport.runtime.prefill import OnBlock
 from hexport.runtime.program import METHODS, checked_facts, graph_name, graph_values
 from hexport.runtime.reading import Texts, every_row
 
@@ -39,7 +42,7 @@ class RemoteGenerator:
 
     def __init__(self, process: PhoneProcess, prefill_graph: GraphSizes, decode_graph: GraphSizes):
         self.prefill_graph, self.decode_graph = prefill_graph, decode_graph
-        self.cache, self._process, self._conversation = RemoteCache(), process, 0
+        self.cache, self._process, self._conversation = TokenCache(), process, 0
 
     @property
     def load_s(self) -> float:
@@ -55,12 +58,7 @@ class RemoteGenerator:
         self._conversation = conversation
 
     def generate(
-        self,
-        tokens: list[int],
-        end: int,
-        stop_ids: frozenset[int],
-        on_block: Callable[[], None] = lambda: None,
-        on_token: Callable[[int], None] = lambda token: None,
+        self, tokens: list[int], end: int, stop_ids: frozenset[int], on_block: OnBlock, on_token: OnToken
     ) -> Generation:
         """Answer as `Generator.generate` does. Raises PhoneFault where the phone fails, PassingFault where the link
         does.
