@@ -16,7 +16,7 @@ from hexport.config.devices import Device
 from hexport.devices.emulator import Run, mode_methods
 from hexport.devices.link.adb import Phone
 from hexport.devices.phones.facts import platform, read_facts
-from hexport.devices.phones.job import JobFolder, job_folder
+from hexport.devices.phones.job import job_folder
 from hexport.devices.phones.libraries import qnn_libraries
 from hexport.devices.runners.phone_code import write_code
 from hexport.devices.runners.phone_process import CODE, PROGRAM, PhoneProcess, count, seconds, understood
@@ -145,7 +145,7 @@ def generator(
         "graphs": {method: graph_values(facts, method) for method in methods},
         "run": {"methods": methods, "temperature": run.temperature, "lookahead": lookahead},
     }
-    with _folder(phone, device, program, progress) as folder, PhoneProcess(folder, device, task, progress) as process:
+    with _process(phone, device, program, task, progress) as process:
         yield RemoteGenerator(process, *sizes)
 
 
@@ -162,8 +162,7 @@ def reader(
     name = graph_name(facts.methods, wanted)
     method = METHODS[name]
     values = graph_values(facts, method)
-    task = {"graphs": {method: values}}
-    with _folder(phone, device, program, progress) as folder, PhoneProcess(folder, device, task, progress) as process:
+    with _process(phone, device, program, {"graphs": {method: values}}, progress) as process:
         dtype = layout_of(facts.methods[method]).logits_dtype
         encoding = values["logits_scale"], values["logits_zero_point"]
         yield RemoteReader(process, name, graph_sizes(facts, method), dtype, *encoding)
@@ -187,14 +186,17 @@ def driven_facts(program: Path) -> ProgramFacts:
 
 
 @contextlib.contextmanager
-def _folder(phone: Phone, device: Device, program: Path, progress: Progress) -> Iterator[JobFolder]:
-    """Yield a folder of the phone with all that a process needs: our code, the program and the QNN libraries of its
-    platform.
+def _process(phone: Phone, device: Device, program: Path, task: dict, progress: Progress) -> Iterator[PhoneProcess]:
+    """Yield a process in a folder of the phone with all that it needs: our code, the program and the QNN libraries of
+    its platform.
     """
     libraries = qnn_libraries(device, platform(read_facts(phone), device.runner))
     with tempfile.TemporaryDirectory(prefix="hexport-") as local:
         code = Path(local, CODE)
         write_code(code)
         files = {CODE: code, PROGRAM: program, **libraries}
-        with job_folder(phone, files, device.cache_gb, progress) as folder:
-            yield folder
+        with (
+            job_folder(phone, files, device.cache_gb, progress) as folder,
+            PhoneProcess(folder, device, task, progress) as process,
+        ):
+            yield process
