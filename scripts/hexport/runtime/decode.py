@@ -32,6 +32,7 @@ class Generation:
         return len(self.token_ids) - 1 - self.decode_steps
 
 
+@dataclass
 class Generator:
     """A generator holds the graphs of a mode, and the cache that they share. In mode kv, one AR-1 graph reads the
     prompt too.
@@ -40,17 +41,14 @@ class Generator:
     seconds that loading the graphs took.
     """
 
-    def __init__(
-        self,
-        prefill_graph: Graph,
-        decode_graph: Graph,
-        sample: Sampler,
-        lookahead_size: Size | None = None,
-        load_s: float = 0.0,
-    ):
-        self.prefill_graph, self.decode_graph = prefill_graph, decode_graph
-        self.sample, self.lookahead_size, self.load_s = sample, lookahead_size, load_s
-        self.cache = KVCache(prefill_graph, decode_graph)
+    prefill_graph: Graph
+    decode_graph: Graph
+    sample: Sampler
+    lookahead_size: Size | None = None
+    load_s: float = 0.0
+
+    def __post_init__(self):
+        self.cache = KVCache(self.prefill_graph, self.decode_graph)
 
     def begin(self, conversation: int) -> None:
         """Draw what follows as a part of the conversation of this number."""

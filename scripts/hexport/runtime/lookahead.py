@@ -21,6 +21,7 @@ from hexport.runtime.graph import Graph, GraphSizes
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.masks import tree_masks
 from hexport.runtime.prefill import PADDING
+from hexport.runtime.reading import common_prefix
 from hexport.targets.modes import lookahead_tokens
 
 OnToken = Callable[[int], None]  # called with each new token
@@ -212,9 +213,7 @@ def _longest_run(said: np.ndarray, layout: StepRows, candidates: list[tuple[int,
     run, rows_of_run = [int(said[layout.last])], []
     for rows, candidate in zip(layout.candidates.tolist(), candidates, strict=False):
         said_here = said[[layout.last, *rows]].tolist()
-        n = 0
-        while n < len(candidate) and candidate[n] == said_here[n]:
-            n += 1
+        n = common_prefix(candidate, said_here)
         if n > len(rows_of_run):
             run, rows_of_run = said_here[: n + 1], rows[:n]
     return run, rows_of_run
