@@ -158,14 +158,12 @@ def reader(
 
     Raises as `generator` does.
     """
-    facts = driven_facts(program)
-    name = graph_name(facts.methods, wanted)
+    (name, graph), facts = read_graph(program, wanted), driven_facts(program)
     method = METHODS[name]
     values = graph_values(facts, method)
     with _process(phone, device, program, {"graphs": {method: values}}, progress) as process:
         dtype = layout_of(facts.methods[method]).logits_dtype
-        encoding = values["logits_scale"], values["logits_zero_point"]
-        yield RemoteReader(process, name, graph_sizes(facts, method), dtype, *encoding)
+        yield RemoteReader(process, name, graph, dtype, values["logits_scale"], values["logits_zero_point"])
 
 
 def read_graph(program: Path, wanted: str) -> tuple[str, GraphSizes]:
