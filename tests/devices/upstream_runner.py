@@ -111,9 +111,9 @@ def generate(flags, prefill_graph, decode_graph, tokens: list[int], end: int, st
     """Append to tokens, and to rows the prompt's logits if they are wanted; return the number of decode calls."""
     import numpy as np
 
-    from hexport.runtime import decode, lookahead
+    from hexport.runtime import lookahead
     from hexport.runtime.kv_cache import KVCache
-    from hexport.runtime.prefill import prefill, read_rows
+    from hexport.runtime.prefill import prefill, read_block, read_rows
 
     cache = KVCache(prefill_graph, decode_graph)
     check(len(tokens) <= decode_graph.context_len - prefill_graph.ar_len, "the prompt exceeds the cache")
@@ -130,7 +130,7 @@ def generate(flags, prefill_graph, decode_graph, tokens: list[int], end: int, st
         return lookahead.decode_ahead(decode_graph, cache, tokens, end, frozenset(stops), size, lambda token: None)
     calls = 0
     while len(tokens) < end and (calls == 0 or tokens[-1] not in stops):  # it does not look at the first one
-        tokens.append(int(np.argmax(decode.step(decode_graph, cache, tokens[-1]))))
+        tokens.append(int(np.argmax(read_block(decode_graph, cache, tokens[-1:]))))
         calls += 1
     return calls
 

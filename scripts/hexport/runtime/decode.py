@@ -3,8 +3,6 @@
 import time
 from dataclasses import dataclass
 
-import numpy as np
-
 from hexport.runtime.graph import Graph
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.lookahead import OnToken, Size, decode_ahead
@@ -86,12 +84,7 @@ class Generator:
         """
         steps = 0
         while len(tokens) < end and tokens[-1] not in stop_ids:
-            tokens.append(self.sample(step(self.decode_graph, self.cache, tokens[-1])))
+            tokens.append(self.sample(read_block(self.decode_graph, self.cache, tokens[-1:])))
             on_token(tokens[-1])
             steps += 1
         return steps
-
-
-def step(graph: Graph, cache: KVCache, token: int) -> np.ndarray:
-    """Read one token behind those of the cache; return its float32 logits (vocab,)."""
-    return read_block(graph, cache, [token])
