@@ -24,6 +24,7 @@ from hexport.runtime.prefill import PADDING
 from hexport.runtime.reading import common_prefix
 from hexport.targets.modes import lookahead_tokens
 
+Ids = tuple[int, ...]
 OnToken = Callable[[int], None]  # called with each new token
 
 
@@ -105,7 +106,7 @@ class NgramPool:
 
     def __init__(self, size: Size):
         self.size = size
-        self._after: dict[int, dict[tuple[int, ...], None]] = {}  # ordered, the latest at the end
+        self._after: dict[int, dict[Ids, None]] = {}  # ordered, the latest at the end
 
     def add(self, ngram: list[int]) -> None:
         """Add an n-gram of N tokens as the latest one of its first token; the oldest one of more than G is dropped."""
@@ -121,7 +122,7 @@ class NgramPool:
         for end in range(max(len(tokens) - n_new + 1, self.size.ngram), len(tokens) + 1):
             self.add(tokens[end - self.size.ngram : end])
 
-    def after(self, token: int) -> list[tuple[int, ...]]:
+    def after(self, token: int) -> list[Ids]:
         """Return the continuations of a token, the latest first."""
         return list(self._after.get(token, {}))[::-1]
 
@@ -179,12 +180,7 @@ def decode_ahead(
 
 
 def _call(
-    graph: Graph,
-    cache: KVCache,
-    tokens: list[int],
-    layout: StepRows,
-    window: np.ndarray,
-    candidates: list[tuple[int, ...]],
+    graph: Graph, cache: KVCache, tokens: list[int], layout: StepRows, window: np.ndarray, candidates: list[Ids]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Fill the rows and call the graph; return the token (AR,) that the model says behind each row that is asked, and
     the new k and v.
@@ -204,7 +200,7 @@ def _call(
     return said, new
 
 
-def _longest_run(said: np.ndarray, layout: StepRows, candidates: list[tuple[int, ...]]) -> tuple[list[int], list[int]]:
+def _longest_run(said: np.ndarray, layout: StepRows, candidates: list[Ids]) -> tuple[list[int], list[int]]:
     """Return the most tokens that the model confirms, and the rows of the confirmed tokens of a candidate.
 
     The tokens are what the model says behind the text, then behind each token of a candidate, as long as that token is

@@ -87,13 +87,8 @@ class RemoteGenerator:
         first_token_s, total_s = seconds(facts["first_token_s"]), seconds(facts["total_s"])
         if not ids or not 0 < first_token_s <= total_s or (ids[1:] and first_token_s == total_s):
             raise ValueError(f"{len(ids)} tokens, the first after {first_token_s} s of {total_s}")
-        return Generation(
-            ids,
-            count(facts["tokens_read"], n_prompt),
-            count(facts["decode_steps"], context_len),
-            first_token_s,
-            total_s,
-        )
+        tokens_read, decode_steps = count(facts["tokens_read"], n_prompt), count(facts["decode_steps"], context_len)
+        return Generation(ids, tokens_read, decode_steps, first_token_s, total_s)
 
 
 class RemoteReader:
