@@ -6,6 +6,7 @@ parent. It gets its work pickled, and answers in JSON or bytes, as what it read 
 error are its parent's.
 """
 
+import contextlib
 import ctypes
 import faulthandler
 import json
@@ -37,7 +38,7 @@ class ChildError(HexportError):
     """This error says that a child ended without an answer, or said nothing in time."""
 
 
-class Child:
+class Child(contextlib.AbstractContextManager):
     """A child is a process that runs `work(connection, *arguments)`, where `connection` is the other end of `send` and
     `receive`.
 
@@ -54,9 +55,6 @@ class Child:
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         theirs.close()
         self.send((work, arguments))
-
-    def __enter__(self) -> "Child":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()

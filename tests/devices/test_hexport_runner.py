@@ -33,14 +33,14 @@ from hexport.devices.phones.leases import holder, lease
 from hexport.devices.runners import hexport_runner, phone_process
 from hexport.devices.runners.hexport_runner import generator, reader
 from hexport.devices.runners.phone_code import write_code
-from hexport.devices.runners.remote import sizes_in_mode
+from hexport.devices.runners.remote import mode_sizes
 from hexport.devices.talking import run_of as talk_run_of
 from hexport.devices.talking import talking_generator
 from hexport.errors import HexportError
 from hexport.evaluation.comparison import Comparison
 from hexport.progress import Progress
 from hexport.runtime.conversation import AnyGenerator
-from hexport.runtime.program import Program
+from hexport.runtime.program import Program, checked_facts
 from hexport.runtime.reading import read
 from hexport.runtime.talk import Talk
 from hexport.tokenizers.tokenizer import load_tokenizer
@@ -117,7 +117,7 @@ def test_conversations_are_the_emulators(real_programs, board, board_phone, sett
     with generator(board_phone, settings, program, real_programs.tokenizer, run, Progress()) as remote:
         found = answers_of(remote, real_programs, run, *CONVERSATIONS)
         remote.cache.keep(0)
-        again = remote.generate(list(b"no no"), CONTEXT, frozenset())
+        again = remote.generate(list(b"no no"), CONTEXT, frozenset(), lambda: None, lambda token: None)
         assert 0 < again.first_token_s < again.total_s < 30
         assert 0 < remote.load_s < 30
     assert processes(board) == 1
@@ -238,7 +238,7 @@ def test_a_link_that_breaks_amid_an_answer_leaves_nothing_running(real_programs,
             board.control({"op": "vanish", "secs": 1})
 
         other.submit(break_link)
-        remote.generate(list(b"Once"), CONTEXT, frozenset())
+        remote.generate(list(b"Once"), CONTEXT, frozenset(), lambda: None, lambda token: None)
     wait_for(lambda: not working_in(folder.name))
     wait_for(lambda: not list(runs.iterdir()))
 
@@ -286,10 +286,11 @@ def test_the_code_for_phones_is_small_and_always_the_same_bytes(tmp_path):
 
 
 def test_the_sizes_of_a_program_are_known_without_loading_it(real_programs):  # noqa: F811
-    prefill, decode = sizes_in_mode(real_programs.hybrid, run_of("hybrid"))
+    facts = checked_facts(real_programs.hybrid)
+    prefill, decode = mode_sizes(facts, run_of("hybrid"))
     assert (prefill.ar_len, prefill.context_len, prefill.vocab_size, prefill.cache_len) == (BLOCK, CONTEXT, 258, 16)
     assert decode.ar_len == 1
-    assert sizes_in_mode(real_programs.hybrid, run_of("kv")) == (decode, decode)
+    assert mode_sizes(facts, run_of("kv")) == (decode, decode)
 
 
 def test_no_phone_is_leased_while_this_host_computes(

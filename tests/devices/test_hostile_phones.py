@@ -305,7 +305,7 @@ ANSWER = {"token_ids": [1, 2], "tokens_read": 3, "decode_steps": 1, "first_token
 def answered(answer: bytes) -> object:
     with PhoneProcess(Phones(LOADED + answer), BOARD, {}, Progress()) as process:
         generator = RemoteGenerator(process, GRAPH, GRAPH)
-        return generator.generate([0, 1, 2], 16, frozenset())
+        return generator.generate([0, 1, 2], 16, frozenset(), lambda: None, lambda token: None)
 
 
 def generation(**changes: object) -> bytes:

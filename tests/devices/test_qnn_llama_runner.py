@@ -86,7 +86,7 @@ def answering(tmp_path_factory, adb_server, real_programs):  # noqa: F811
 
             def answer(behaviour: str, end: int = 12, stop_ids: frozenset[int] = STOPS) -> Generation:
                 runner.process.job.write("behaviour", behaviour.encode())
-                return runner.generate([256, 79], end, stop_ids)
+                return runner.generate([256, 79], end, stop_ids, lambda: None, lambda token: None)
 
             yield answer
 
@@ -101,7 +101,7 @@ def shell_runner(outputs: str = "prompt.raw5 6 7 8 9 ", report: dict | None = RE
 def answer(phone, device, programs, run=KV, tokens=(256, 79), end=12, stop_ids=STOPS, progress=None):
     program, progress = programs.of(run.mode), progress or Progress()
     with generator(phone, device, program, programs.tokenizer, run, progress) as runner:
-        return runner.generate(list(tokens), end, stop_ids), runner.load_s
+        return runner.generate(list(tokens), end, stop_ids, lambda: None, lambda token: None), runner.load_s
 
 
 def left(phone) -> str:

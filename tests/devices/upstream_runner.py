@@ -111,14 +111,14 @@ def generate(flags, prefill_graph, decode_graph, tokens: list[int], end: int, st
     """Append to tokens, and to rows the prompt's logits if they are wanted; return the number of decode calls."""
     import numpy as np
 
-    from hexport.runtime import decode, lookahead
+    from hexport.runtime import lookahead
     from hexport.runtime.kv_cache import KVCache
-    from hexport.runtime.prefill import prefill, read_codes
+    from hexport.runtime.prefill import prefill, read_block, read_rows
 
     cache = KVCache(prefill_graph, decode_graph)
     check(len(tokens) <= decode_graph.context_len - prefill_graph.ar_len, "the prompt exceeds the cache")
     if flags.dump_logits_path:
-        rows += [read_codes(decode_graph, cache, [token], slice(0, 1)) for token in tokens]
+        rows += [read_rows(decode_graph, cache, [token], slice(0, 1), as_put_out=True) for token in tokens]
         tokens.append(int(np.argmax(rows[-1])))
     else:
         tokens.append(int(np.argmax(prefill(prefill_graph, cache, tokens))))
@@ -126,12 +126,11 @@ def generate(flags, prefill_graph, decode_graph, tokens: list[int], end: int, st
     log("RSS after prompt prefill: 0.000000 MiB (0 if unsupported)")
     if flags.eval_mode == 2:
         size = lookahead.Size(flags.ngram, flags.window, flags.gcap)
-        return lookahead.decode_ahead(
-            decode_graph, cache, tokens, min(end, decode_graph.cache_len + 2), frozenset(stops), size
-        )
+        end = min(end, decode_graph.cache_len + 2)
+        return lookahead.decode_ahead(decode_graph, cache, tokens, end, frozenset(stops), size, lambda token: None)
     calls = 0
     while len(tokens) < end and (calls == 0 or tokens[-1] not in stops):  # it does not look at the first one
-        tokens.append(int(np.argmax(decode.step(decode_graph, cache, tokens[-1]))))
+        tokens.append(int(np.argmax(read_block(decode_graph, cache, tokens[-1:]))))
         calls += 1
     return calls
 

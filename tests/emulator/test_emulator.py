@@ -11,9 +11,10 @@ from hexport.devices.answers import FIGURES, answer_prompts, result_facts
 from hexport.devices.emulator import Run, load_generator
 from hexport.errors import HexportError
 from hexport.progress import Progress
-from hexport.runtime.decode import Generator, step
+from hexport.runtime.decode import Generator
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.masks import coded_masks
+from hexport.runtime.prefill import read_block
 from hexport.runtime.program import Program
 from hexport.runtime.sampling import Sampler
 from hexport.tokenizers.tokenizer import load_tokenizer
@@ -28,7 +29,7 @@ def tokenizer(tiny):
 
 
 def logits_of(graph, cache: KVCache, tokens: list[int]) -> np.ndarray:
-    return np.stack([step(graph, cache, token) for token in tokens])
+    return np.stack([read_block(graph, cache, [token]) for token in tokens])
 
 
 def generate(graph, tokens: list[int], end: int, sample=None) -> list[int]:
@@ -61,7 +62,7 @@ def test_what_is_masked_has_no_influence_and_what_is_attended_has(graph):
     (mask,) = coded_masks(graph, 8)
     mask[..., 8] = 65535  # a slot that holds garbage
     logits, _ = graph.call(np.array([[TOKENS[8]]], np.int32), [mask], np.array([[8]], np.int32), garbage.arrays)
-    assert sqnr_db(step(graph, clean, TOKENS[8]), logits) < 30
+    assert sqnr_db(read_block(graph, clean, [TOKENS[8]]), logits) < 30
 
 
 def test_a_sampler_gets_dequantised_logits(graph, qdq):

@@ -20,8 +20,8 @@ from hexport.quantization.coded_weight import CodedWeight
 from hexport.quantization.prepared import weight_observer
 from hexport.quantization.recipe_checks import recipe_from
 from hexport.quantization.weights import codes, weight_encoding
-from hexport.runtime.decode import step
 from hexport.runtime.kv_cache import KVCache
+from hexport.runtime.prefill import read_block
 from hexport.runtime.program import Program
 from hexport.targets.target import target_named
 
@@ -154,7 +154,7 @@ def test_a_program_of_mixed_precision_computes_what_the_fake_quantised_decoder_d
     graph, tokens = Program(tmp_path / "mixed.pte").graph(), [256, *b"Once"]
     assert graph.cache_dtype == np.uint8
     cache = KVCache(graph)
-    found = np.stack([step(graph, cache, token) for token in tokens])
+    found = np.stack([read_block(graph, cache, [token]) for token in tokens])
     assert sqnr_db(qdq_logits(convert_decoder(*mixed, CONTEXT)[0], checkpoint.config, tokens), found) > 25
 
 
@@ -211,5 +211,5 @@ def test_a_program_with_4_bit_weights_runs(lowerings, other, tmp_path):
     (tmp_path / "4.pte").write_bytes(lowerings.program(checkpoint, attrs, recipe))
     graph, tokens = Program(tmp_path / "4.pte").graph(), [256, *b"Once"]
     cache = KVCache(graph)
-    found = np.stack([step(graph, cache, token) for token in tokens])
+    found = np.stack([read_block(graph, cache, [token]) for token in tokens])
     assert sqnr_db(qdq_logits(convert_decoder(*other, CONTEXT)[0], checkpoint.config, tokens), found) > 35

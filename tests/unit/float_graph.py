@@ -46,7 +46,7 @@ class FloatGraph:
     def __getattr__(self, name: str) -> int:
         return getattr(self.config, name)
 
-    def call(self, tokens, masks, positions, caches, rows=slice(None)):
+    def call(self, tokens, masks, positions, caches, rows=slice(None), as_put_out=False):
         assert [mask.shape for mask in masks] == [(1, 1, self.ar_len, self.context_len)] * len(masks)
         assert tokens.shape == positions.shape == (1, self.ar_len)
         assert (tokens.dtype, positions.dtype) == (np.int32, np.int32)

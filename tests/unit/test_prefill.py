@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
-from hexport.runtime.decode import Generator, step
-from hexport.runtime.prefill import check_prompt, prefill, prompt_limit
+from hexport.runtime.decode import Generator
+from hexport.runtime.prefill import check_prompt, prefill, prompt_limit, read_block
 from hexport.runtime.sampling import Sampler
 
 CONTEXT = 24
@@ -33,7 +33,7 @@ def prompt_of(n: int, seed: int = 0) -> list[int]:
 def token_by_token(graph: FloatGraph, tokens: list[int]):
     cache = garbage_cache(graph)
     for token in tokens:
-        logits = step(graph, cache, token)
+        logits = read_block(graph, cache, [token])
     return logits, cache
 
 

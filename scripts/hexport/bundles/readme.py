@@ -46,17 +46,15 @@ The weights: {licence}.
 def readme(facts: dict, has_template: bool) -> str:
     """Return the text of the README from the content of bundle.json. `has_template` says whether the model has a chat
     template."""
-    runner, versions = facts["runner"], facts["versions"]
+    runner = facts["runner"]
     fits = f"ExecuTorch {runner['since']} or newer" if runner["since"] else "though no version runs it rightly"
     return TEXT.format(
         **facts
+        | facts["versions"]
         | {
             "licence": facts["licence"] or UNKNOWN_LICENCE,
             "stop_ids": ", ".join(map(str, facts["stop_ids"])),
-            "hexport": versions["hexport"],
-            "executorch": versions["executorch"],
-            "qnn": versions["qnn"],
-            "qnn_needed": ".".join(versions["qnn"].removeprefix("v").split(".")[:2]),
+            "qnn_needed": ".".join(facts["versions"]["qnn"].removeprefix("v").split(".")[:2]),
             "arch": facts["htp_arch"].lower(),
             "runner": fits,
             "command": runner["command"],

@@ -36,7 +36,6 @@ class Answer:
         answer = self.turn.generation
         decode_s = answer.total_s - answer.first_token_s
         decoded = len(answer.token_ids) - 1
-        lookahead = {key: getattr(answer, key) for key in LOOKAHEAD_COUNTS}
         return {
             "conversation": self.conversation,
             "prompt": self.turn.prompt,
@@ -48,7 +47,7 @@ class Answer:
             "ttft_ms": round(answer.first_token_s * 1e3, 3),
             "prefill_tokens_per_s": round(answer.tokens_read / answer.first_token_s, 3),
             "decode_tokens_per_s": round(decoded / decode_s, 3) if decoded else None,
-            **(lookahead if MODES[self.mode].looks_ahead else {}),
+            **{key: getattr(answer, key) for key in LOOKAHEAD_COUNTS if MODES[self.mode].looks_ahead},
         }
 
 
@@ -94,11 +93,11 @@ def result_facts(repeated: list[list[Answer]], run: Run) -> dict:
     `prompts` are those of the first repeat. Where there are several, figures are medians, and `repeats` has the
     samples. In mode lookahead, `accepted_tokens` and `decode_steps` are sums over the prompts.
     """
-    first, *_ = entries = [[answer.as_json() for answer in answers] for answers in repeated]
-    samples = [{figure: [prompts[i][figure] for prompts in entries] for figure in FIGURES} for i in range(len(first))]
+    entries = [[answer.as_json() for answer in answers] for answers in zip(*repeated, strict=True)]  # by prompt
+    figures = [{figure: _distribution([entry[figure] for entry in same]) for figure in FIGURES} for same in entries]
     prompts = [
-        prompt | {figure: _median(values[figure]) for figure in FIGURES}
-        for prompt, values in zip(first, samples, strict=True)
+        first | {figure: found["median"] for figure, found in of_prompt.items()}
+        for (first, *_), of_prompt in zip(entries, figures, strict=True)
     ]
     facts: dict = {"prompts": prompts}
     if run.lookahead:
@@ -107,8 +106,8 @@ def result_facts(repeated: list[list[Answer]], run: Run) -> dict:
         facts["repeats"] = {
             "repeats": run.repeats,
             "warmup": run.warmup,
-            "same_answers": all(_ids(prompts) == _ids(first) for prompts in entries),
-            "prompts": [{figure: _distribution(values[figure]) for figure in FIGURES} for values in samples],
+            "same_answers": all(entry["token_ids"] == same[0]["token_ids"] for same in entries for entry in same),
+            "prompts": figures,
         }
     return facts
 
@@ -119,16 +118,7 @@ def _distribution(values: list[float | None]) -> dict:
     """
     known = [value for value in values if value is not None]
     return {
-        "median": _median(values),
+        "median": round(statistics.median(known), 3) if known else None,
         "spread": round(max(known) - min(known), 3) if known else None,
         "samples": values,
     }
-
-
-def _median(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(statistics.median(known), 3) if known else None
-
-
-def _ids(prompts: list[dict]) -> list[list[int]]:
-    return [prompt["token_ids"] for prompt in prompts]

@@ -14,11 +14,7 @@ def evaluate_on_emulator(device: Device, job: EvaluationJob, progress: Progress)
     return measure(device, job.program, progress, _evaluate, job)
 
 
-def _evaluate(progress: Progress, job: EvaluationJob) -> tuple[dict, str, dict]:
-    from hexport.qnn_sdk import qnn_build_id
-
-    build_id = qnn_build_id()
-    from hexport.decoder.device import machine
+def _evaluate(progress: Progress, job: EvaluationJob) -> dict:
     from hexport.decoder.last_states import prune
     from hexport.devices.emulator import check_htp, check_vocabulary
     from hexport.devices.runners.remote import graph_sizes
@@ -38,4 +34,4 @@ def _evaluate(progress: Progress, job: EvaluationJob) -> tuple[dict, str, dict]:
         reader = load_reader(job.program, job.settings["graph"])
     found = evaluate_reader(reader, tasks, job.settings["limit"], loaded, references, progress)
     prune(job.states)
-    return found, build_id, machine()
+    return found

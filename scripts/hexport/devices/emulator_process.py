@@ -17,14 +17,23 @@ ADVICE = (
 
 
 def measure(device: Device, program: Path, progress: Progress, work: Callable, *arguments: object) -> Measured:
-    """Run `work(progress, *arguments)` in another process and return what it measured. `work` returns facts, the build
-    id of QNN, and the machine that it computes on.
+    """Run `work(progress, *arguments)`, which returns facts, in another process and return what it measured.
 
     Raises HexportError where `work` does, where the program makes it crash, and where it takes more than
     `device.timeout` seconds.
     """
     what = f"{program}: the emulator"
     facts, build_id, machine = answer(
-        work, *arguments, progress=progress, what=what, advice=ADVICE, timeout=device.timeout
+        _measured, work, *arguments, progress=progress, what=what, advice=ADVICE, timeout=device.timeout
     )
     return Measured(device.name, facts, manifest={"machine": machine}, versions={"qnn": build_id})
+
+
+def _measured(progress: Progress, work: Callable, *arguments: object) -> tuple[dict, str, dict]:
+    """Return the facts, the build id of QNN, and the machine that the work computes on."""
+    from hexport.qnn_sdk import qnn_build_id
+
+    build_id = qnn_build_id()
+    from hexport.decoder.device import machine
+
+    return work(progress, *arguments), build_id, machine()

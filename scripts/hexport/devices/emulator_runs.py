@@ -17,11 +17,7 @@ def run_on_emulator(device: Device, program: Path, tokenizer: Path, settings: di
     return measure(device, program, progress, _run, program, tokenizer, settings)
 
 
-def _run(progress: Progress, program: Path, tokenizer: Path, settings: dict) -> tuple[dict, str, dict]:
-    from hexport.qnn_sdk import qnn_build_id
-
-    build_id = qnn_build_id()
-    from hexport.decoder.device import machine
+def _run(progress: Progress, program: Path, tokenizer: Path, settings: dict) -> dict:
     from hexport.devices.answers import answer_prompts, result_facts
     from hexport.devices.emulator import Run, check_htp, load_generator
     from hexport.programs.inspection import inspect_program
@@ -31,5 +27,4 @@ def _run(progress: Progress, program: Path, tokenizer: Path, settings: dict) -> 
     loaded, run = load_tokenizer(tokenizer.parent), Run.of(settings)
     generator = load_generator(program, run, progress)
     conversations = conversations_of(settings["prompts"])
-    facts = result_facts(answer_prompts(program, generator, loaded, conversations, run, progress), run)
-    return facts, build_id, machine()
+    return result_facts(answer_prompts(program, generator, loaded, conversations, run, progress), run)

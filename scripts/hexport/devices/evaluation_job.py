@@ -73,7 +73,11 @@ class EvaluationJob:
         canonical = Checkpoint(self.checkpoint.parent)
         decoders, kept = [FloatDecoder(canonical, context_len)], [float_states(self.states, canonical, context_len)]
         if self.quant_attrs is None:
-            self._check_windows(context_len)
+            if context_len != (expected := self.settings["max_seq_len"]):
+                raise HexportError(
+                    f"{self.program}: its context has {context_len} tokens, and max_seq_len of models."
+                    f"{self.settings['model']} is {expected}: set {context_len}, so that fp has windows of this length"
+                )
         else:
             from hexport.evaluation.qdq import FakeQuantisedDecoder
 
@@ -91,10 +95,3 @@ class EvaluationJob:
         recipe = recipe_from(self.settings["recipe_spec"], self.settings["recipe"])
         model = Checkpoint(self.checkpoint.parent, recipe.basis)
         return model, quant_attrs_of(self.quant_attrs, self.weights, model, recipe, self.settings["recipe"]), recipe
-
-    def _check_windows(self, context_len: int) -> None:
-        if context_len != (expected := self.settings["max_seq_len"]):
-            raise HexportError(
-                f"{self.program}: its context has {context_len} tokens, and max_seq_len of models."
-                f"{self.settings['model']} is {expected}: set {context_len}, so that fp has windows of this length"
-            )

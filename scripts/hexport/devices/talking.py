@@ -17,6 +17,7 @@ from hexport.programs.layout import layouts_of
 from hexport.progress import Progress
 from hexport.provenance import manifest_path
 from hexport.runtime.conversation import AnyGenerator
+from hexport.runtime.lookahead import Size
 from hexport.targets.modes import LOOKAHEAD_KEYS
 from hexport.tokenizers.tokenizer import load_tokenizer
 
@@ -30,19 +31,17 @@ def run_of(program: Path, system_prompt: str, temperature: float, seq_len: int |
     layouts = layouts_of(facts_of(program))
     if KV_METHOD not in layouts:
         raise HexportError(f"{program}: has no {KV_METHOD}; scripts/inspect_pte.py tells what it has")
-    decode, sizes = layouts[KV_METHOD], {}
+    decode = layouts[KV_METHOD]
     mode = "lookahead" if decode.ar_len > 1 else "hybrid" if PREFILL_METHOD in layouts else "kv"
-    if mode == "lookahead":
-        sizes = _lookahead_sizes(program)
     longest = decode.context_len + 1
-    settings = {"system_prompt": system_prompt, "temperature": temperature, "seq_len": min(seq_len or longest, longest)}
-    return Run.of({"mode": mode, "repeats": 1, "warmup": 0, **settings, **sizes})
+    lookahead = _lookahead_size(program) if mode == "lookahead" else None
+    return Run(mode, lookahead, system_prompt, temperature, min(seq_len or longest, longest))
 
 
-def _lookahead_sizes(program: Path) -> dict[str, int]:
+def _lookahead_size(program: Path) -> Size:
     try:
         params = json.loads(manifest_path(program).read_bytes())["params"]
-        return {key: int(params[key]) for key in LOOKAHEAD_KEYS}
+        return Size(*(int(params[key]) for key in LOOKAHEAD_KEYS))
     except (OSError, ValueError, KeyError, TypeError):
         raise HexportError(
             f"{program}: its manifest, which has {', '.join(LOOKAHEAD_KEYS)}, is not beside it; copy it there"

@@ -66,12 +66,8 @@ def phones_reached(file: Path) -> Iterator[Finding]:
         yield Finding("devices", BAD, error.lines[0], f"correct {file}")
         return
     if not devices:
-        yield Finding(
-            "phones",
-            NOTE,
-            f"{file} names none",
-            "docs/phones.md tells how to add one; none is needed to export",
-        )
+        mend = "docs/phones.md tells how to add one; none is needed to export"
+        yield Finding("phones", NOTE, f"{file} names none", mend)
     for entry in take_inventory(devices):
         problems = [line.removeprefix(f"{entry.device.name}: ") for line in problem_lines([entry])]
         found, _, mend = (problems or [entry.state])[0].partition("; ")

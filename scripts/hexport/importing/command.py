@@ -26,88 +26,56 @@ def finite_number(text: str) -> float:
 
 TEXT, NUMBER, TEXTS, FLAG = {}, {"type": int}, {"nargs": "+"}, {"action": "store_true"}
 # What hexport has a key for. Names that the dialects share stand together; the last one is the argument's.
-KNOWN: dict[tuple[str, ...], dict] = {
-    ("-b", "--build_folder"): TEXT,
-    ("-s", "--device"): TEXT,
-    ("-H", "--host"): TEXT,
-    ("-m", "--model", "--soc_model"): TEXT,
-    ("--decoder_model",): TEXT,
-    ("--checkpoint",): TEXT,
-    ("--params",): TEXT,
-    ("--tokenizer_model",): TEXT,
-    ("--tokenizer_bin",): TEXT,
-    ("--prompt",): TEXTS,
-    ("--system_prompt",): TEXT,
-    ("--temperature",): {"type": finite_number},
-    ("--model_mode",): {"choices": ("kv", "hybrid", "lookahead")},
-    ("--max_seq_len",): NUMBER,
-    ("--max_context_len",): NUMBER,
-    ("--prefill_ar_len",): NUMBER,
-    ("--ngram",): NUMBER,
-    ("--window",): NUMBER,
-    ("--gcap",): NUMBER,
-    ("--num_sharding",): NUMBER,
-    ("--tasks",): TEXTS,
-    ("--limit",): NUMBER,
-    ("--num_fewshot",): NUMBER,
-    ("--eval_perplexity",): FLAG,
-    ("--eval_methods",): TEXTS,
-    ("--eval_tasks",): TEXTS,
-    ("--eval_limit",): NUMBER,
-    ("--eval_num_fewshot",): NUMBER,
-    ("--calib_tasks",): TEXTS,
-    ("--calib_limit",): NUMBER,
-    ("--calib_num_fewshot",): NUMBER,
-    ("--calib_samples",): TEXTS,
-    ("--compile_only",): FLAG,
-    ("--pre_gen_pte",): TEXT,
-    ("--quant_attrs_path",): TEXT,
-    ("--enable_x86_64",): FLAG,
+KNOWN: dict[str, dict] = {
+    **dict.fromkeys(("-b --build_folder", "-s --device", "-H --host", "-m --model --soc_model"), TEXT),
+    **dict.fromkeys(("--decoder_model", "--checkpoint", "--params", "--tokenizer_model", "--tokenizer_bin"), TEXT),
+    "--prompt": TEXTS,
+    "--system_prompt": TEXT,
+    "--temperature": {"type": finite_number},
+    "--model_mode": {"choices": ("kv", "hybrid", "lookahead")},
+    **dict.fromkeys(("--max_seq_len", "--max_context_len", "--prefill_ar_len", "--num_sharding"), NUMBER),
+    **dict.fromkeys(("--ngram", "--window", "--gcap"), NUMBER),
+    **dict.fromkeys(("--tasks", "--eval_tasks", "--calib_tasks"), TEXTS),
+    **dict.fromkeys(("--limit", "--eval_limit", "--calib_limit"), NUMBER),
+    **dict.fromkeys(("--num_fewshot", "--eval_num_fewshot", "--calib_num_fewshot"), NUMBER),
+    **dict.fromkeys(("--eval_methods", "--calib_samples"), TEXTS),
+    **dict.fromkeys(("--eval_perplexity", "--compile_only", "--enable_x86_64"), FLAG),
+    **dict.fromkeys(("--pre_gen_pte", "--quant_attrs_path"), TEXT),
 }
 # What it has no key for, and what to do in its place.
-WITHOUT: dict[tuple[str, ...], str] = {
-    ("-a", "--artifact"): "everything is written below `artifacts`, a key of config.yaml",
-    ("-d", "--dtype-override"): "the float model is computed in float32",
-    (
-        "-E",
-        "--embedding-quantize",
-    ): "the table of embeddings is part of the program; embedding_bits: 8 in a recipe halves it",
-    ("-F", "--use_fp16"): "programs are quantised; recipe 16a8w is the nearest to float",
-    ("-v", "--verbose"): "an evaluation always has the float and the fake-quantised model beside the program",
-    ("--ptq",): "name a recipe: docs/recipes.md",
-    ("--kv_updater",): "the caches' layout follows from the program",
-    ("--use_attention_sink",): "an answer ends with the context",
-    ("--audio_path",): "hexport is for text",
-    ("--image_path",): "hexport is for text",
-    ("--batch_size",): "calibration passes all samples through one layer after the other",
-    ("--calib_hf_dataset",): "write its chats to a file, and name that: calibration: {samples: chats.json}",
-    ("--calib_hf_limit",): "write the chats to a file, and name that: calibration: {samples: chats.json}",
-    ("--quant_recipe_suggestion",): "run `snakemake artifacts/<model>/<recipe>/sensitivity.yaml`",
-    ("--qat",): "hexport does not train; gptq and tune_scales in a recipe need no labels",
-    ("--train_config",): "hexport does not train",
-    ("--lr_config",): "hexport does not train",
-    ("--train_tasks",): "hexport does not train",
-    ("--train_limit",): "hexport does not train",
-    ("--train_hf_dataset",): "hexport does not train",
-    ("--train_hf_limit",): "hexport does not train",
-    ("--train_val_ratio",): "hexport does not train",
-    ("--freeze_all_params",): "hexport does not train",
-    ("--skip_push",): "what is on the phone already is not pushed again",
-    ("--config_file",): "write its values as flags",
-    ("--backend",): "programs are for the HTP",
-    ("--target",): "phones run Android",
-    ("--direct_build_folder",): "programs run through the CPU's runner",
-    ("--online_prepare",): "graphs are compiled on this machine",
-    ("--shared_buffer",): "the runner decides that",
-    ("--htp_performance_mode",): "the runner decides that",
-    ("--profile_level",): "result.json has the times of each run",
-    ("--dump_intermediate_outputs",): "scripts/compare_layers.py compares layers op by op",
-    ("--skip_delegate_node_ids",): "all ops run on the HTP",
-    ("--skip_delegate_node_ops",): "all ops run on the HTP",
-    ("--ip",): "results are files",
-    ("--port",): "results are files",
-    ("--ci",): "docs/ci.md",
-    ("--seed",): "answers are greedy unless temperature is set",
+WITHOUT: dict[str, str] = {
+    "-a --artifact": "everything is written below `artifacts`, a key of config.yaml",
+    "-d --dtype-override": "the float model is computed in float32",
+    "-E --embedding-quantize": (
+        "the table of embeddings is part of the program; embedding_bits: 8 in a recipe halves it"
+    ),
+    "-F --use_fp16": "programs are quantised; recipe 16a8w is the nearest to float",
+    "-v --verbose": "an evaluation always has the float and the fake-quantised model beside the program",
+    "--ptq": "name a recipe: docs/recipes.md",
+    "--kv_updater": "the caches' layout follows from the program",
+    "--use_attention_sink": "an answer ends with the context",
+    **dict.fromkeys(("--audio_path", "--image_path"), "hexport is for text"),
+    "--batch_size": "calibration passes all samples through one layer after the other",
+    "--calib_hf_dataset": "write its chats to a file, and name that: calibration: {samples: chats.json}",
+    "--calib_hf_limit": "write the chats to a file, and name that: calibration: {samples: chats.json}",
+    "--quant_recipe_suggestion": "run `snakemake artifacts/<model>/<recipe>/sensitivity.yaml`",
+    "--qat": "hexport does not train; gptq and tune_scales in a recipe need no labels",
+    **dict.fromkeys(("--train_config", "--lr_config", "--train_tasks", "--train_limit"), "hexport does not train"),
+    **dict.fromkeys(("--train_hf_dataset", "--train_hf_limit", "--train_val_ratio"), "hexport does not train"),
+    "--freeze_all_params": "hexport does not train",
+    "--skip_push": "what is on the phone already is not pushed again",
+    "--config_file": "write its values as flags",
+    "--backend": "programs are for the HTP",
+    "--target": "phones run Android",
+    "--direct_build_folder": "programs run through the CPU's runner",
+    "--online_prepare": "graphs are compiled on this machine",
+    **dict.fromkeys(("--shared_buffer", "--htp_performance_mode"), "the runner decides that"),
+    "--profile_level": "result.json has the times of each run",
+    "--dump_intermediate_outputs": "scripts/compare_layers.py compares layers op by op",
+    **dict.fromkeys(("--skip_delegate_node_ids", "--skip_delegate_node_ops"), "all ops run on the HTP"),
+    **dict.fromkeys(("--ip", "--port"), "results are files"),
+    "--ci": "docs/ci.md",
+    "--seed": "answers are greedy unless temperature is set",
 }
 
 
@@ -135,16 +103,13 @@ def parse_command(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if place is None:
         raise HexportError(f"the command: runs neither {SCRIPT} nor {CONVERTER}; give one that does, in quotes")
     parser = _Parser(allow_abbrev=False, add_help=False)
-    for names, options in KNOWN.items():
-        parser.add_argument(*names, dest=names[-1].lstrip("-"), **options)
-    for names in WITHOUT:
-        parser.add_argument(*names, dest=" ".join(names), nargs="*")
+    for flag, options in KNOWN.items():
+        *_, last = names = flag.split()
+        parser.add_argument(*names, dest=last.lstrip("-"), **options)
+    for flag in WITHOUT:
+        parser.add_argument(*flag.split(), dest=flag, nargs="*")
     flags, unknown = parser.parse_known_args(words[place + 1 :])
-    notes = [
-        f"{' '.join(names)}: {reason}"
-        for names, reason in WITHOUT.items()
-        if getattr(flags, " ".join(names)) is not None
-    ]
+    notes = [f"{flag}: {reason}" for flag, reason in WITHOUT.items() if getattr(flags, flag) is not None]
     notes += [
         f"{word.partition('=')[0]}: is no flag that is known; left out" for word in unknown if word.startswith("-")
     ]

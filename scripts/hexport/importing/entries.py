@@ -49,8 +49,7 @@ def entries_of(flags: argparse.Namespace, notes: list[str], models: Mapping[str,
         model["pre_gen_pte"] = flags.pre_gen_pte
     if flags.quant_attrs_path:
         notes.append("--quant_attrs_path: a program says itself how its logits are coded")
-    evaluates = "evaluation" in model
-    target = "export" if flags.compile_only else "evaluate" if evaluates else "run"
+    target = "export" if flags.compile_only else "evaluate" if "evaluation" in model else "run"
     return Entries(name, model, flags.soc_model, _device(flags, notes), target, notes)
 
 

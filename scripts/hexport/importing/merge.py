@@ -1,7 +1,7 @@
 """This module puts entries into files that users have written: comments, order and quotes stay."""
 
 import io
-from collections.abc import Iterator
+import itertools
 from pathlib import Path
 
 import yaml as pyyaml
@@ -50,7 +50,8 @@ def merged_devices(path: Path, entries: Entries) -> str:
     )
     found = next(same, None)
     if found is None:
-        found = next(free for free in _names(name) if free not in devices)
+        names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+        found = next(free for free in names if free not in devices)
     devices.setdefault(found, {}).update(device)
     return _text(document)
 
@@ -75,11 +76,6 @@ def _quoted(text: str) -> str:
     except pyyaml.YAMLError:
         is_plain = False
     return text if is_plain else DoubleQuotedScalarString(text)
-
-
-def _names(name: str) -> Iterator[str]:
-    yield name
-    yield from (f"{name}-{i}" for i in range(2, 1001))
 
 
 def _document(path: Path) -> dict:

@@ -3,7 +3,7 @@ what of it already stands in the cache is not read again.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,17 +11,11 @@ from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.runtime.decode import Generation
 from hexport.runtime.graph import GraphSizes
-from hexport.runtime.prefill import check_prompt, n_blocks, prompt_limit
+from hexport.runtime.kv_cache import TokenCache
+from hexport.runtime.lookahead import OnToken
+from hexport.runtime.prefill import OnBlock, check_prompt, n_blocks, prompt_limit
 from hexport.runtime.reading import common_prefix
 from hexport.tokenizers.tokenizer import Tokenizer
-
-
-class TokenCache(Protocol):
-    """A cache holds the first n_past tokens of a conversation."""
-
-    n_past: int
-
-    def keep(self, n: int) -> None: ...
 
 
 class AnyGenerator(Protocol):
@@ -35,12 +29,7 @@ class AnyGenerator(Protocol):
     def begin(self, conversation: int) -> None: ...
 
     def generate(
-        self,
-        tokens: list[int],
-        end: int,
-        stop_ids: frozenset[int],
-        on_block: Callable[[], None],
-        on_token: Callable[[int], None],
+        self, tokens: list[int], end: int, stop_ids: frozenset[int], on_block: OnBlock, on_token: OnToken
     ) -> Generation: ...
 
 

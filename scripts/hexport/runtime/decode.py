@@ -1,15 +1,12 @@
 """This module answers: it reads the prompt in blocks, then generates tokens, one a call or, by lookahead, several."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from hexport.runtime import lookahead
 from hexport.runtime.graph import Graph
 from hexport.runtime.kv_cache import KVCache
-from hexport.runtime.prefill import prefill, read_block
+from hexport.runtime.lookahead import OnToken, Size, decode_ahead
+from hexport.runtime.prefill import OnBlock, prefill, read_block
 from hexport.runtime.sampling import Sampler
 
 
@@ -33,6 +30,7 @@ class Generation:
         return len(self.token_ids) - 1 - self.decode_steps
 
 
+@dataclass
 class Generator:
     """A generator holds the graphs of a mode, and the cache that they share. In mode kv, one AR-1 graph reads the
     prompt too.
@@ -41,17 +39,14 @@ class Generator:
     seconds that loading the graphs took.
     """
 
-    def __init__(
-        self,
-        prefill_graph: Graph,
-        decode_graph: Graph,
-        sample: Sampler,
-        lookahead_size: lookahead.Size | None = None,
-        load_s: float = 0.0,
-    ):
-        self.prefill_graph, self.decode_graph = prefill_graph, decode_graph
-        self.sample, self.lookahead_size, self.load_s = sample, lookahead_size, load_s
-        self.cache = KVCache(prefill_graph, decode_graph)
+    prefill_graph: Graph
+    decode_graph: Graph
+    sample: Sampler
+    lookahead_size: Size | None = None
+    load_s: float = 0.0
+
+    def __post_init__(self):
+        self.cache = KVCache(self.prefill_graph, self.decode_graph)
 
     def begin(self, conversation: int) -> None:
         """Draw what follows as a part of the conversation of this number."""
@@ -62,50 +57,34 @@ class Generator:
         tokens: list[int],
         end: int,
         stop_ids: frozenset[int],
-        on_block: Callable[[], None] = lambda: None,
-        on_token: Callable[[int], None] = lambda token: None,
+        on_block: OnBlock = lambda: None,
+        on_token: OnToken = lambda token: None,
     ) -> Generation:
         """Continue tokens, of which the cache holds the first ones, until a stop token, or until there are `end` in
         all, or until the context is full.
-
-        `on_block` is called before each block of the prompt, `on_token` with each new token.
         """
         start, n_prompt, n_past = time.perf_counter(), len(tokens), self.cache.n_past
         tokens, end = list(tokens), min(end, self.decode_graph.context_len + 1)
         tokens.append(self.sample(prefill(self.prefill_graph, self.cache, tokens[n_past:], on_block)))
         on_token(tokens[-1])
         first_token_s = time.perf_counter() - start
-        arguments = self.decode_graph, self.cache, tokens, end, stop_ids
         if self.lookahead_size is None:
-            steps = decode(*arguments, self.sample, on_token)
+            steps = self._decode(tokens, end, stop_ids, on_token)
         else:
-            steps = lookahead.decode_ahead(*arguments, self.lookahead_size, on_token)
+            size, graph = self.lookahead_size, self.decode_graph
+            steps = decode_ahead(graph, self.cache, tokens, end, stop_ids, size, on_token)
         return Generation(tokens[n_prompt:], n_prompt - n_past, steps, first_token_s, time.perf_counter() - start)
 
+    def _decode(self, tokens: list[int], end: int, stop_ids: frozenset[int], on_token: OnToken) -> int:
+        """Append tokens, one a call of an AR-1 graph, until there are `end`, or the last is a stop token. Return the
+        number of calls.
 
-def decode(
-    graph: Graph,
-    cache: KVCache,
-    tokens: list[int],
-    end: int,
-    stop_ids: frozenset[int],
-    sample: Sampler,
-    on_token: Callable[[int], None] = lambda token: None,
-) -> int:
-    """Append tokens, one a call of an AR-1 graph, until there are `end`, or the last is a stop token. Return the number
-    of calls.
-
-    The cache holds all but the last token. `end` is at most CL + 1: the last token that can be read stands at position
-    CL - 1, and the one that it gives still belongs to the answer. `on_token` is called with each new token.
-    """
-    steps = 0
-    while len(tokens) < end and tokens[-1] not in stop_ids:
-        tokens.append(sample(step(graph, cache, tokens[-1])))
-        on_token(tokens[-1])
-        steps += 1
-    return steps
-
-
-def step(graph: Graph, cache: KVCache, token: int) -> np.ndarray:
-    """Read one token behind those of the cache; return its float32 logits (vocab,)."""
-    return read_block(graph, cache, [token])
+        The cache holds all but the last token. `end` is at most CL + 1: the last token that can be read stands at
+        position CL - 1, and the one that it gives still belongs to the answer.
+        """
+        steps = 0
+        while len(tokens) < end and tokens[-1] not in stop_ids:
+            tokens.append(self.sample(read_block(self.decode_graph, self.cache, tokens[-1:])))
+            on_token(tokens[-1])
+            steps += 1
+        return steps

@@ -51,23 +51,10 @@ class Graph(GraphSizes):
         positions: np.ndarray,
         caches: list[np.ndarray],
         rows: slice | np.ndarray = slice(None),
+        as_put_out: bool = False,
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Run once, with the inputs of `call_for_codes`. Return float32 logits (n_rows, vocab), and the new k and v of
-        every layer, in codes.
-        """
-        codes, new = self.call_for_codes(tokens, masks, positions, caches, rows)
-        return dequantised(codes, self.logits_scale, self.logits_zero_point), new
-
-    def call_for_codes(
-        self,
-        tokens: np.ndarray,
-        masks: list[np.ndarray],
-        positions: np.ndarray,
-        caches: list[np.ndarray],
-        rows: slice | np.ndarray = slice(None),
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Run once. Return logits (n_rows, vocab) of `rows` of the AR tokens as the program puts them out, in codes or
-        floats, and the new k and v of every layer, in codes.
+        """Run once. Return logits (n_rows, vocab) of `rows` of the AR tokens, in float32 or `as_put_out` by the
+        program, in codes or floats; and the new k and v of every layer, in codes.
 
         tokens: (1, AR) integers. masks: (1, 1, AR, CL) of mask_dtype. positions: (1, AR) int32. caches, in the
         program's order: k of every layer (1, n_kv, head_dim, CL - AR), then v (1, n_kv, CL - AR, head_dim). A graph
@@ -76,8 +63,9 @@ class Graph(GraphSizes):
         arrays = [np.asarray(tokens, self.token_dtype), *masks]
         if self.cache_len:
             arrays += [positions, *caches]
-        logits, *new = self.method.execute([torch.from_numpy(array) for array in arrays])
-        return logits.numpy()[0, rows], [array.numpy() for array in new]
+        logits, *new = (tensor.numpy() for tensor in self.method.execute([torch.from_numpy(array) for array in arrays]))
+        logits = logits[0, rows]
+        return logits if as_put_out else dequantised(logits, self.logits_scale, self.logits_zero_point), new
 
 
 def dequantised(codes: np.ndarray, scale: float, zero_point: int) -> np.ndarray:

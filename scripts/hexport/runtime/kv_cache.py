@@ -6,14 +6,29 @@ anything.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from hexport.runtime.graph import Graph
 
 
-class KVCache:
-    """A cache holds k and v of every layer for the first n_past tokens of a conversation; slot c holds token c.
+@dataclass
+class TokenCache:
+    """A cache, here or on a phone, holds the first n_past tokens of a conversation."""
+
+    n_past: int = 0
+
+    def keep(self, n: int) -> None:
+        """Forget all but the first n tokens, from the next call on. Raises ValueError for more than there are."""
+        if not 0 <= n <= self.n_past:
+            raise ValueError(f"{n} tokens of {self.n_past} cannot be kept")
+        self.n_past = n
+
+
+class KVCache(TokenCache):
+    """This cache has k and v of every layer in this process; slot c holds token c. `arrays` are k, then v of every
+    layer, as the last graph read them.
 
     A graph reads k (1, n_kv, head_dim, CL - AR) and v (1, n_kv, CL - AR, head_dim). As the number of slots is a stride
     of these arrays, the cache is arranged for one graph at a time; its bytes are moved when another one is called.
@@ -21,17 +36,12 @@ class KVCache:
     """
 
     def __init__(self, *graphs: Graph):
-        first = graphs[0]
-        self.capacity, self.n_past = max(graph.cache_len for graph in graphs), 0
+        super().__init__()
+        first, self.capacity = graphs[0], max(graph.cache_len for graph in graphs)
         self._heads, self._dim = first.n_kv_heads, first.head_dim
         size = first.n_kv_heads * first.head_dim * self.capacity
         self._memory = [np.zeros(size, first.cache_dtype) for _ in range(2 * first.n_layers)]
         self._set_views(self.capacity)
-
-    @property
-    def arrays(self) -> list[np.ndarray]:
-        """Return k, then v of every layer, as the last graph read them."""
-        return [*self._k, *self._v]
 
     def arranged_for(self, graph: Graph) -> list[np.ndarray]:
         """Return k, then v of every layer, as the graph's inputs. They are valid until the cache is arranged for
@@ -54,33 +64,28 @@ class KVCache:
             self._arrange(self.capacity)
         chosen = slice(n) if isinstance(columns, int) else list(columns[:n])
         free = slice(self.n_past, self.n_past + n)
-        for cache, column in zip(self._k, new[: len(self._k)], strict=True):
-            cache[..., free] = column[..., chosen]
-        for cache, row in zip(self._v, new[len(self._k) :], strict=True):
-            cache[:, :, free] = row[:, :, chosen]
+        for cache, put_out in zip(self._by_token, _by_token(new), strict=True):
+            cache[free] = put_out[chosen]
         self.n_past += n
-
-    def keep(self, n: int) -> None:
-        """Forget all but the first n tokens. Raises ValueError for more than there are."""
-        if not 0 <= n <= self.n_past:
-            raise ValueError(f"{n} tokens of {self.n_past} cannot be kept")
-        self.n_past = n
 
     def _arrange(self, slots: int) -> None:
         if slots == self._slots:
             return
         if self.n_past > slots:
             raise ValueError(f"{self.n_past} tokens do not fit into {slots} slots; keep fewer first")
-        k = [cache[..., : self.n_past].copy() for cache in self._k]
-        v = [cache[:, :, : self.n_past].copy() for cache in self._v]
+        held = [cache[: self.n_past].copy(order="K") for cache in self._by_token]
         self._set_views(slots)
-        for cache, held in zip(self._k, k, strict=True):
-            cache[..., : self.n_past] = held
-        for cache, held in zip(self._v, v, strict=True):
-            cache[:, :, : self.n_past] = held
+        for cache, tokens in zip(self._by_token, held, strict=True):
+            cache[: self.n_past] = tokens
 
     def _set_views(self, slots: int) -> None:
-        self._slots, size = slots, self._heads * self._dim * slots
-        k_memory, v_memory = self._memory[: len(self._memory) // 2], self._memory[len(self._memory) // 2 :]
-        self._k = [memory[:size].reshape(1, self._heads, self._dim, slots) for memory in k_memory]
-        self._v = [memory[:size].reshape(1, self._heads, slots, self._dim) for memory in v_memory]
+        self._slots, size, n_layers = slots, self._heads * self._dim * slots, len(self._memory) // 2
+        shapes = [(1, self._heads, self._dim, slots)] * n_layers + [(1, self._heads, slots, self._dim)] * n_layers
+        self.arrays = [memory[:size].reshape(shape) for memory, shape in zip(self._memory, shapes, strict=True)]
+        self._by_token = _by_token(self.arrays)
+
+
+def _by_token(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Return views of k, then v of every layer, whose first axis is that of the tokens."""
+    n_layers = len(arrays) // 2
+    return [k.transpose(3, 0, 1, 2) for k in arrays[:n_layers]] + [v.transpose(2, 0, 1, 3) for v in arrays[n_layers:]]

@@ -21,7 +21,11 @@ from hexport.runtime.graph import Graph, GraphSizes
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.masks import tree_masks
 from hexport.runtime.prefill import PADDING
+from hexport.runtime.reading import common_prefix
 from hexport.targets.modes import lookahead_tokens
+
+Ids = tuple[int, ...]
+OnToken = Callable[[int], None]  # called with each new token
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class NgramPool:
 
     def __init__(self, size: Size):
         self.size = size
-        self._after: dict[int, dict[tuple[int, ...], None]] = {}  # ordered, the latest at the end
+        self._after: dict[int, dict[Ids, None]] = {}  # ordered, the latest at the end
 
     def add(self, ngram: list[int]) -> None:
         """Add an n-gram of N tokens as the latest one of its first token; the oldest one of more than G is dropped."""
@@ -118,7 +122,7 @@ class NgramPool:
         for end in range(max(len(tokens) - n_new + 1, self.size.ngram), len(tokens) + 1):
             self.add(tokens[end - self.size.ngram : end])
 
-    def after(self, token: int) -> list[tuple[int, ...]]:
+    def after(self, token: int) -> list[Ids]:
         """Return the continuations of a token, the latest first."""
         return list(self._after.get(token, {}))[::-1]
 
@@ -146,19 +150,13 @@ class Guesses:
 
 
 def decode_ahead(
-    graph: Graph,
-    cache: KVCache,
-    tokens: list[int],
-    end: int,
-    stop_ids: frozenset[int],
-    size: Size,
-    on_token: Callable[[int], None] = lambda token: None,
+    graph: Graph, cache: KVCache, tokens: list[int], end: int, stop_ids: frozenset[int], size: Size, on_token: OnToken
 ) -> int:
     """Append the tokens of greedy decoding until there are `end`, at most CL + 1, or the last is a stop token. Return
     the number of calls.
 
     The cache holds tokens of the text from its start, and is left so. Tokens for which it has no slot left are read
-    again in each call, as part of the front. `on_token` is called with each new token.
+    again in each call, as part of the front.
     """
     cache.keep(min(cache.n_past, graph.cache_len))
     guesses, steps = Guesses(size, tokens), 0
@@ -168,7 +166,7 @@ def decode_ahead(
         candidates = guesses.pool.after(tokens[-1])[: len(layout.candidates)]
         said, new = _call(graph, cache, tokens, layout, guesses.window, candidates)
         found, rows = _longest_run(said, layout, candidates)
-        found = _up_to_the_end(found[: end - len(tokens)], stop_ids)
+        found = up_to_stop(found[: end - len(tokens)], stop_ids)
         stored = [*range(layout.n_front), *rows[: len(found) - 1]]  # the last token that was found is yet to be read
         cache.append(new, stored[: graph.cache_len - cache.n_past])
         tokens += found
@@ -182,12 +180,7 @@ def decode_ahead(
 
 
 def _call(
-    graph: Graph,
-    cache: KVCache,
-    tokens: list[int],
-    layout: StepRows,
-    window: np.ndarray,
-    candidates: list[tuple[int, ...]],
+    graph: Graph, cache: KVCache, tokens: list[int], layout: StepRows, window: np.ndarray, candidates: list[Ids]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Fill the rows and call the graph; return the token (AR,) that the model says behind each row that is asked, and
     the new k and v.
@@ -207,7 +200,7 @@ def _call(
     return said, new
 
 
-def _longest_run(said: np.ndarray, layout: StepRows, candidates: list[tuple[int, ...]]) -> tuple[list[int], list[int]]:
+def _longest_run(said: np.ndarray, layout: StepRows, candidates: list[Ids]) -> tuple[list[int], list[int]]:
     """Return the most tokens that the model confirms, and the rows of the confirmed tokens of a candidate.
 
     The tokens are what the model says behind the text, then behind each token of a candidate, as long as that token is
@@ -216,15 +209,13 @@ def _longest_run(said: np.ndarray, layout: StepRows, candidates: list[tuple[int,
     run, rows_of_run = [int(said[layout.last])], []
     for rows, candidate in zip(layout.candidates.tolist(), candidates, strict=False):
         said_here = said[[layout.last, *rows]].tolist()
-        n = 0
-        while n < len(candidate) and candidate[n] == said_here[n]:
-            n += 1
+        n = common_prefix(candidate, said_here)
         if n > len(rows_of_run):
             run, rows_of_run = said_here[: n + 1], rows[:n]
     return run, rows_of_run
 
 
-def _up_to_the_end(tokens: list[int], stop_ids: frozenset[int]) -> list[int]:
+def up_to_stop(tokens: list[int], stop_ids: frozenset[int]) -> list[int]:
     """Return the tokens up to the first stop token."""
     ends = (i for i, token in enumerate(tokens, 1) if token in stop_ids)
     return tokens[: next(ends, len(tokens))]

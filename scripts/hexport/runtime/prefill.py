@@ -9,6 +9,7 @@ from hexport.runtime.graph import Graph, GraphSizes
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.masks import coded_masks
 
+OnBlock = Callable[[], None]  # called before each block of a prompt
 PADDING = 0  # any id of the vocabulary: nothing sees a padding token
 
 
@@ -26,7 +27,7 @@ def n_blocks(graph: GraphSizes, n_tokens: int) -> int:
     return -(-n_tokens // graph.ar_len)
 
 
-def prefill(graph: Graph, cache: KVCache, tokens: list[int], on_block: Callable[[], None] = lambda: None) -> np.ndarray:
+def prefill(graph: Graph, cache: KVCache, tokens: list[int], on_block: OnBlock = lambda: None) -> np.ndarray:
     """Read tokens, one or more, behind those of the cache; return float32 logits (vocab,) of the last one.
 
     `on_block` is called before each block. Raises ValueError for no tokens, and for more than `prompt_limit` allows.
@@ -44,26 +45,20 @@ def read_block(graph: Graph, cache: KVCache, block: list[int]) -> np.ndarray:
     return read_rows(graph, cache, block, slice(len(block) - 1, len(block)))[0]
 
 
-def read_rows(graph: Graph, cache: KVCache, block: list[int], rows: slice, padding: int = PADDING) -> np.ndarray:
-    """Read AR tokens or fewer in one call; return float32 logits (n_rows, vocab) of the tokens in `rows`.
+def read_rows(
+    graph: Graph, cache: KVCache, block: list[int], rows: slice, padding: int = PADDING, as_put_out: bool = False
+) -> np.ndarray:
+    """Read AR tokens or fewer in one call; return logits (n_rows, vocab) of the tokens in `rows`, in float32 or
+    `as_put_out` by the program.
 
     With n_past within the graph's slots, CL - AR, no position is beyond the context, not even that of padding.
     """
-    return _read(graph, graph.call, cache, block, rows, padding)
-
-
-def read_codes(graph: Graph, cache: KVCache, block: list[int], rows: slice) -> np.ndarray:
-    """Read as `read_rows` does, but return the logits (n_rows, vocab) as the program puts them out."""
-    return _read(graph, graph.call_for_codes, cache, block, rows, PADDING)
-
-
-def _read(graph: Graph, call: Callable, cache: KVCache, block: list[int], rows: slice, padding: int) -> np.ndarray:
     n, n_past = len(block), cache.n_past
     tokens = np.full((1, graph.ar_len), padding, np.int32)
     tokens[0, :n] = block
     positions = np.arange(n_past, n_past + graph.ar_len, dtype=np.int32)[None]
     caches = cache.arranged_for(graph)
-    logits, new = call(tokens, coded_masks(graph, n_past), positions, caches, rows=rows)
+    logits, new = graph.call(tokens, coded_masks(graph, n_past), positions, caches, rows, as_put_out)
     cache.append(new, n)
     return logits
 

@@ -17,6 +17,11 @@ from hexport.programs.inspection_process import facts_of
 from hexport.programs.layout import layout_of
 from hexport.runtime.graph import Graph
 
+# The fields of a `Graph` that are its layout's.
+OF_LAYOUT = (
+    *("ar_len", "context_len", "vocab_size", "n_layers", "n_kv_heads", "head_dim"),
+    *("cache_dtype", "mask_dtype", "token_dtype"),
+)
 METHODS = {"prefill": PREFILL_METHOD, "kv": KV_METHOD}  # methods, by the names that evaluations have for graphs
 
 
@@ -81,16 +86,7 @@ def graph_values(facts: ProgramFacts, name: str) -> dict[str, int | float | str 
         )
     layout = layout_of(facts.methods[name])
     quantised = layout.logits_dtype != "float32"
-    return {
-        "ar_len": layout.ar_len,
-        "context_len": layout.context_len,
-        "vocab_size": layout.vocab_size,
-        "n_layers": layout.n_layers,
-        "n_kv_heads": layout.n_kv_heads,
-        "head_dim": layout.head_dim,
-        "cache_dtype": layout.cache_dtype,
-        "mask_dtype": layout.mask_dtype,
-        "token_dtype": layout.token_dtype,
+    return {key: getattr(layout, key) for key in OF_LAYOUT} | {
         "logits_scale": _constant(facts, LOGITS_SCALE) if quantised else 1.0,
         "logits_zero_point": _constant(facts, LOGITS_ZERO_POINT) if quantised else 0,
         "sliding_window": facts.constants.get(SLIDING_WINDOW),

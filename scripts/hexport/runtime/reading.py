@@ -1,7 +1,7 @@
 """This module reads whole texts for the logits behind each of their tokens."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,15 +22,16 @@ def read(graph: Graph, inputs: Texts, progress: Progress) -> Iterator[np.ndarray
     return every_row(graph, inputs, read_new(graph, inputs), progress)
 
 
-def read_new(graph: Graph, inputs: Texts, read_block: Callable = read_rows) -> Iterator[np.ndarray]:
-    """Yield what `read_block` gives for each call that reads inputs. Tokens that the input before begins with too are
+def read_new(graph: Graph, inputs: Texts, as_put_out: bool = False) -> Iterator[np.ndarray]:
+    """Yield what `read_rows` gives for each call that reads inputs. Tokens that the input before begins with too are
     not read again.
     """
     cache = KVCache(graph)
     for tokens, n_before in zip(inputs, shared_lengths(inputs), strict=False):
         for first, done, end in _calls(graph, n_before, len(tokens)):
             cache.keep(first)
-            yield read_block(graph, cache, list(tokens[first:end]), slice(done - first, end - first))
+            rows = slice(done - first, end - first)
+            yield read_rows(graph, cache, list(tokens[first:end]), rows, as_put_out=as_put_out)
 
 
 def every_row(

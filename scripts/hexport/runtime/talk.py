@@ -9,7 +9,7 @@ from hexport.runtime.prefill import check_prompt
 from hexport.runtime.reading import common_prefix
 from hexport.tokenizers.tokenizer import Tokenizer
 
-UNFINISHED = "\ufffd"  # what a decoder puts where bytes of a character are still to come
+UNFINISHED = "\ufffd"  # what a decoder puts where bytes of a character are still to come: then it is not yet said
 
 
 class _Stopped(Exception):
@@ -45,15 +45,20 @@ class Talk:
         ids, graph = script.ids(self.answers), self.generator.prefill_graph
         check_prompt(graph, ids, self.seq_len, "the prompt", "the conversation up to this prompt", 0)
         roll_back(self.generator, ids, common_prefix(ids, self.said))
-        tokens, text, stop_ids = [], _Text(self.tokenizer, say), self.tokenizer.stop_ids
+        tokens, heard, n_said, stop_ids = [], [], 0, self.tokenizer.stop_ids
 
         def on_token(token: int) -> None:
+            nonlocal n_said
             tokens.append(token)
             if self.stopped():
                 if self.can_stop:
                     raise _Stopped
             elif token not in stop_ids:
-                text.add(token)
+                heard.append(token)
+                text = self.tokenizer.decode(heard)
+                if not text.endswith(UNFINISHED):
+                    say(text[n_said:])
+                    n_said = len(text)
 
         try:
             generation = self.generator.generate(ids, self.seq_len, stop_ids, lambda: None, on_token)
@@ -63,20 +68,3 @@ class Talk:
         self.prompts.append(prompt)
         self.answers.append([token for token in tokens if token not in stop_ids])
         return generation
-
-
-@dataclass
-class _Text:
-    """The text of tokens, said as far as it is certain: a token may end inside a character."""
-
-    tokenizer: Tokenizer
-    say: Callable[[str], None]
-    tokens: list[int] = field(default_factory=list)
-    done: int = 0
-
-    def add(self, token: int) -> None:
-        self.tokens.append(token)
-        text = self.tokenizer.decode(self.tokens)
-        if not text.endswith(UNFINISHED):
-            self.say(text[self.done :])
-            self.done = len(text)

@@ -35,7 +35,7 @@ REASON_LETTERS = 1000
 WAITING = 4096  # connections of those who ask for the holder, which nobody accepts
 
 
-class Lease:
+class Lease(contextlib.AbstractContextManager):
     """A lease holds a phone that this process alone uses, up to the end of the lease's block."""
 
     def __init__(self, phone: Phone, lock: socket.socket):
@@ -55,15 +55,11 @@ class Lease:
         """Let other processes lease the phone."""
         self._lock.close()
 
-    def __enter__(self) -> "Lease":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.release()
 
     def _write(self, reason: str = "", seconds: float = 0.0) -> None:
         note = self._holder | {"reason": reason[:REASON_LETTERS], "until": time.time() + seconds}
-        _own_folder(make=True)
         with _note(self.phone, os.O_WRONLY | os.O_CREAT) as file:
             file.write(json.dumps(note).encode())
             file.truncate()
@@ -123,7 +119,7 @@ def _address(phone: Phone) -> str:
     return f"\0{NAMESPACE}-{_digest(phone)}"
 
 
-def _own_folder(make: bool = False) -> Path:
+def _own_folder(make: bool) -> Path:
     """Return the folder of notes. Raises HexportError where anybody else made it or may write to it."""
     session = os.environ.get("XDG_RUNTIME_DIR", "")  # of a login: nobody else can take a name in it
     folder = (Path(session) if os.path.isdir(session) else TEMPORARY) / f"hexport-{os.getuid()}"
@@ -141,7 +137,7 @@ def _note(phone: Phone, flags: int) -> Iterator[io.FileIO]:
     """Yield the file of what this user's processes tell of a phone. Raises HexportError for anything
     but a plain file.
     """
-    path = _own_folder() / f"{_digest(phone)}.json"
+    path = _own_folder(make=flags != os.O_RDONLY) / f"{_digest(phone)}.json"
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:

@@ -3,7 +3,6 @@ a build.
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from hexport.config.devices import Device
@@ -49,19 +48,16 @@ def runner_files(device: Device) -> dict[str, Path]:
             f"and {HOW_TO_BUILD}"
         )
     build = Path(device.build_path).expanduser()
-    places = {RUNNER: [RUNNER_FOLDER], BACKEND: BACKEND_FOLDERS}
-    found = {name: _first_file(build, folders, name) for name, folders in places.items()}
-    for name, path in found.items():
-        if path is None:
-            looked = " or ".join(str(build / folder) for folder in places[name])
+    found = {}
+    for name, folders in ((RUNNER, [RUNNER_FOLDER]), (BACKEND, BACKEND_FOLDERS)):
+        places = [build / folder / name for folder in folders]
+        found[name] = next(filter(Path.is_file, places), None)
+        if found[name] is None:
+            looked = " or ".join(str(place.parent) for place in places)
             raise HexportError(
                 f"device {device.name}: build_path {build} has no {name} (looked in {looked}); {HOW_TO_BUILD}"
             )
     return found
-
-
-def _first_file(root: Path, folders: Sequence[Path], name: str) -> Path | None:
-    return next((path for folder in folders if (path := root / folder / name).is_file()), None)
 
 
 def _sdk(device: Device, emulated: bool) -> tuple[Path, str]:

@@ -7,7 +7,7 @@ stdout.
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,11 @@ from hexport.config.devices import Device
 from hexport.devices.emulator import Run, mode_methods
 from hexport.devices.link.adb import Phone
 from hexport.devices.phones.facts import platform, read_facts
-from hexport.devices.phones.job import JobFolder, job_folder
+from hexport.devices.phones.job import job_folder
 from hexport.devices.phones.libraries import qnn_libraries
 from hexport.devices.runners.phone_code import write_code
 from hexport.devices.runners.phone_process import CODE, PROGRAM, PhoneProcess, count, seconds, understood
-from hexport.devices.runners.remote import RemoteCache, graph_sizes, mode_sizes
+from hexport.devices.runners.remote import graph_sizes, mode_sizes
 from hexport.errors import HexportError
 from hexport.programs.capabilities import hexport_refusal
 from hexport.programs.facts import ProgramFacts
@@ -28,6 +28,9 @@ from hexport.programs.layout import layout_of
 from hexport.progress import Progress
 from hexport.runtime.decode import Generation
 from hexport.runtime.graph import GraphSizes, dequantised
+from hexport.runtime.kv_cache import TokenCache
+from hexport.runtime.lookahead import OnToken
+from hexport.runtime.prefill import OnBlock
 from hexport.runtime.program import METHODS, checked_facts, graph_name, graph_values
 from hexport.runtime.reading import Texts, every_row
 
@@ -39,7 +42,7 @@ class RemoteGenerator:
 
     def __init__(self, process: PhoneProcess, prefill_graph: GraphSizes, decode_graph: GraphSizes):
         self.prefill_graph, self.decode_graph = prefill_graph, decode_graph
-        self.cache, self._process, self._conversation = RemoteCache(), process, 0
+        self.cache, self._process, self._conversation = TokenCache(), process, 0
 
     @property
     def load_s(self) -> float:
@@ -55,12 +58,7 @@ class RemoteGenerator:
         self._conversation = conversation
 
     def generate(
-        self,
-        tokens: list[int],
-        end: int,
-        stop_ids: frozenset[int],
-        on_block: Callable[[], None] = lambda: None,
-        on_token: Callable[[int], None] = lambda token: None,
+        self, tokens: list[int], end: int, stop_ids: frozenset[int], on_block: OnBlock, on_token: OnToken
     ) -> Generation:
         """Answer as `Generator.generate` does. Raises PhoneFault where the phone fails, PassingFault where the link
         does.
@@ -89,13 +87,8 @@ class RemoteGenerator:
         first_token_s, total_s = seconds(facts["first_token_s"]), seconds(facts["total_s"])
         if not ids or not 0 < first_token_s <= total_s or (ids[1:] and first_token_s == total_s):
             raise ValueError(f"{len(ids)} tokens, the first after {first_token_s} s of {total_s}")
-        return Generation(
-            ids,
-            count(facts["tokens_read"], n_prompt),
-            count(facts["decode_steps"], context_len),
-            first_token_s,
-            total_s,
-        )
+        tokens_read, decode_steps = count(facts["tokens_read"], n_prompt), count(facts["decode_steps"], context_len)
+        return Generation(ids, tokens_read, decode_steps, first_token_s, total_s)
 
 
 class RemoteReader:
@@ -147,7 +140,7 @@ def generator(
         "graphs": {method: graph_values(facts, method) for method in methods},
         "run": {"methods": methods, "temperature": run.temperature, "lookahead": lookahead},
     }
-    with _folder(phone, device, program, progress) as folder, PhoneProcess(folder, device, task, progress) as process:
+    with _process(phone, device, program, task, progress) as process:
         yield RemoteGenerator(process, *sizes)
 
 
@@ -160,15 +153,12 @@ def reader(
 
     Raises as `generator` does.
     """
-    facts = driven_facts(program)
-    name = graph_name(facts.methods, wanted)
+    (name, graph), facts = read_graph(program, wanted), driven_facts(program)
     method = METHODS[name]
     values = graph_values(facts, method)
-    task = {"graphs": {method: values}}
-    with _folder(phone, device, program, progress) as folder, PhoneProcess(folder, device, task, progress) as process:
+    with _process(phone, device, program, {"graphs": {method: values}}, progress) as process:
         dtype = layout_of(facts.methods[method]).logits_dtype
-        encoding = values["logits_scale"], values["logits_zero_point"]
-        yield RemoteReader(process, name, graph_sizes(facts, method), dtype, *encoding)
+        yield RemoteReader(process, name, graph, dtype, values["logits_scale"], values["logits_zero_point"])
 
 
 def read_graph(program: Path, wanted: str) -> tuple[str, GraphSizes]:
@@ -189,14 +179,17 @@ def driven_facts(program: Path) -> ProgramFacts:
 
 
 @contextlib.contextmanager
-def _folder(phone: Phone, device: Device, program: Path, progress: Progress) -> Iterator[JobFolder]:
-    """Yield a folder of the phone with all that a process needs: our code, the program and the QNN libraries of its
-    platform.
+def _process(phone: Phone, device: Device, program: Path, task: dict, progress: Progress) -> Iterator[PhoneProcess]:
+    """Yield a process in a folder of the phone with all that it needs: our code, the program and the QNN libraries of
+    its platform.
     """
     libraries = qnn_libraries(device, platform(read_facts(phone), device.runner))
     with tempfile.TemporaryDirectory(prefix="hexport-") as local:
         code = Path(local, CODE)
         write_code(code)
         files = {CODE: code, PROGRAM: program, **libraries}
-        with job_folder(phone, files, device.cache_gb, progress) as folder:
-            yield folder
+        with (
+            job_folder(phone, files, device.cache_gb, progress) as folder,
+            PhoneProcess(folder, device, task, progress) as process,
+        ):
+            yield process

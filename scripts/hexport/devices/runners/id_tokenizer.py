@@ -15,7 +15,7 @@ from hexport.tokenizers.tokenizer import Tokenizer
 
 # A generation ends at the tokenizer's eos_token, and at what the runner adds for Gemma, which it looks up by text.
 EOS, END_OF_TURN = "<eos>", "<end_of_turn>"
-WORD = re.compile(rb"(\d{1,9}) |(<eos>)|(<end_of_turn>)")
+WORD = re.compile(rb"\d{1,9} |<eos>|<end_of_turn>")
 PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}  # how an added token is found
 
 
@@ -56,11 +56,6 @@ class IdTokenizer:
 
     def ids(self, text: bytes) -> list[int] | None:
         """Return the ids that a text was made of; None for any other text."""
-        ids, end = [], 0
-        for match in WORD.finditer(text):
-            if match.start() != end:
-                return None
-            number, eos, _ = match.groups()
-            ids.append(int(number) if number else self.eos if eos else self.end_of_turn)
-            end = match.end()
-        return ids if end == len(text) and all(id < self.vocab_size for id in ids) else None
+        words, stops = WORD.findall(text), {EOS.encode(): self.eos, END_OF_TURN.encode(): self.end_of_turn}
+        ids = [stops[word] if word in stops else int(word) for word in words]
+        return ids if b"".join(words) == text and all(id < self.vocab_size for id in ids) else None

@@ -135,10 +135,9 @@ def send_logits(graph: object, request: dict, answers: Answers) -> None:
     """Send the logits of each call as the program puts them out, in frames of one row or more."""
     import numpy as np
 
-    from hexport.runtime.prefill import read_codes
     from hexport.runtime.reading import read_new
 
-    for codes in read_new(graph, request["inputs"], read_codes):
+    for codes in read_new(graph, request["inputs"], as_put_out=True):
         rows = max(1, request["frame_bytes"] // codes[0].nbytes)
         for first in range(0, len(codes), rows):
             frame = np.ascontiguousarray(codes[first : first + rows])

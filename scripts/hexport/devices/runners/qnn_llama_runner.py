@@ -5,7 +5,7 @@ that is scored.
 import contextlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from hexport.devices.phones.job import job_folder
 from hexport.devices.phones.libraries import RUNNER, qnn_libraries, runner_files
 from hexport.devices.runners.id_tokenizer import IdTokenizer
 from hexport.devices.runners.process import PROGRAM, RunnerProcess, RunnerReport
-from hexport.devices.runners.remote import RemoteCache, graph_sizes, mode_sizes
+from hexport.devices.runners.remote import graph_sizes, mode_sizes
 from hexport.devices.runners.version import OR_OURS, check_runner_lookahead, check_version
 from hexport.errors import HexportError
 from hexport.programs.abi import KV_METHOD
@@ -29,6 +29,9 @@ from hexport.programs.layout import layout_of
 from hexport.progress import Progress
 from hexport.runtime.decode import Generation
 from hexport.runtime.graph import GraphSizes, dequantised
+from hexport.runtime.kv_cache import TokenCache
+from hexport.runtime.lookahead import OnToken, up_to_stop
+from hexport.runtime.prefill import OnBlock
 from hexport.runtime.program import checked_facts, graph_values
 from hexport.runtime.reading import Texts
 from hexport.tokenizers.tokenizer import load_tokenizer
@@ -49,19 +52,14 @@ class RunnerGenerator:
     prefill_graph: GraphSizes
     decode_graph: GraphSizes
     run: Run
-    cache: RemoteCache
+    cache: TokenCache
     load_s: float = 0.0
 
     def begin(self, conversation: int) -> None:
         """Do nothing: each answer is a process of its own, and greedy."""
 
     def generate(
-        self,
-        tokens: list[int],
-        end: int,
-        stop_ids: frozenset[int],
-        on_block: Callable[[], None] = lambda: None,
-        on_token: Callable[[int], None] = lambda token: None,
+        self, tokens: list[int], end: int, stop_ids: frozenset[int], on_block: OnBlock, on_token: OnToken
     ) -> Generation:
         """Answer as `runtime.decode.Generator` does, but for a context that is full one token earlier.
 
@@ -78,8 +76,7 @@ class RunnerGenerator:
         options = {"ngram": str(size.ngram), "window": str(size.window), "gcap": str(size.gcap)} if size else {}
         report = self.process.run(tokens, min(end, self.decode_graph.context_len), self.run.mode, options)
         self.load_s = report.load_s
-        ids = report.ids[: end - len(tokens)]  # lookahead may find more than there is room for
-        ids = ids[: next((i + 1 for i, id in enumerate(ids) if id in stop_ids), len(ids))]
+        ids = up_to_stop(report.ids[: end - len(tokens)], stop_ids)  # lookahead may find more than there is room for
         steps = self._lookahead_steps(report, len(ids)) if size else len(ids) - 1
         decode_s = report.decode_s * (len(ids) - 1) / max(report.decoded, 1)  # keeps the rate where ids are cut off
         return Generation(ids, len(tokens), steps, report.first_token_s, report.first_token_s + decode_s)
@@ -180,7 +177,7 @@ def generator(
     if run.lookahead:
         check_runner_lookahead(facts, run.lookahead, decode_graph)
     with _process(phone, device, facts, tokenizer, progress) as process:
-        yield RunnerGenerator(process, prefill_graph, decode_graph, run, RemoteCache())
+        yield RunnerGenerator(process, prefill_graph, decode_graph, run, TokenCache())
 
 
 @contextlib.contextmanager

@@ -17,14 +17,6 @@ OR_OURS = "or set runner: hexport for a device that has Python"
 SIGNS = {MAIN: b"get_n_self_layers", RELEASE: b"kv_cache_dtype was not detected from method inputs"}
 
 
-def runner_version(device: Device) -> str | None:
-    """Return MAIN where the runner is as new as that, RELEASE where it is of 1.4; None where its
-    binary does not tell.
-    """
-    binary = runner_files(device)[RUNNER].read_bytes()
-    return next((version for version, sign in SIGNS.items() if sign in binary), None)
-
-
 def check_version(phone: Phone, device: Device, facts: ProgramFacts, mode: str, progress: Progress) -> None:
     """Raise HexportError where no version of the runner, or not that of the device, runs the program rightly.
 
@@ -34,7 +26,8 @@ def check_version(phone: Phone, device: Device, facts: ProgramFacts, mode: str, 
     if fit.since is None:
         raise HexportError(f"{facts.path}: no {RUNNER} is right for mode {mode}: {fit.limit}, {OR_OURS}")
     if fit.since == MAIN:
-        version = runner_version(device)
+        binary = runner_files(device)[RUNNER].read_bytes()
+        version = next((version for version, sign in SIGNS.items() if sign in binary), None)
         if version is None:
             progress.say(f"{phone}: {RUNNER} does not tell its version; in mode {mode}, {fit.limit}")
         elif version != MAIN:
