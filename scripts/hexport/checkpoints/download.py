@@ -77,32 +77,23 @@ def _receive(url: str, file: BinaryIO, partial: Path, headers: dict[str, str], s
     Raise the last error after TRIES tries in a row that bring no byte.
     """
     tries = 0
-    while True:
-        before = file.tell()
-        try:
-            return _receive_rest(url, file, partial, headers, size)
-        except TRANSIENT:
-            tries = tries + 1 if file.tell() == before else 1
-            if not file.tell() or tries == TRIES:
-                _remove_if_empty(file, partial)
-                raise
-            time.sleep(1)
-        except HfHubHTTPError as error:
-            if error.response.status_code == 416:  # the partial file is longer than the file, so it is of no use
-                partial.unlink()
-            else:
-                _remove_if_empty(file, partial)
-            raise
-        except BaseException as error:
-            _remove_if_empty(file, partial)
-            if isinstance(error, OSError) and error.filename is None:  # a full disk: the message shall name the file
-                error.filename = str(partial)
-            raise
-
-
-def _remove_if_empty(file: BinaryIO, partial: Path) -> None:
-    if not file.tell():
-        partial.unlink()
+    try:
+        while True:
+            before = file.tell()
+            try:
+                return _receive_rest(url, file, partial, headers, size)
+            except TRANSIENT:
+                tries = tries + 1 if file.tell() == before else 1
+                if not file.tell() or tries == TRIES:
+                    raise
+                time.sleep(1)
+    except BaseException as error:
+        # With status 416, the partial file is longer than the file, so it is of no use.
+        if not file.tell() or (isinstance(error, HfHubHTTPError) and error.response.status_code == 416):
+            partial.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # a full disk: the message shall name the file
+            error.filename = str(partial)
+        raise
 
 
 def _receive_rest(url: str, file: BinaryIO, partial: Path, headers: dict[str, str], size: int | None) -> None:
@@ -146,11 +137,9 @@ def _digest(path: Path, like: str) -> str:
     if len(like) == 64:
         return sha256(path)
     # A git blob's id covers a header and then the content (git's gitformat-object page).
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    header = b"blob %d\0" % path.stat().st_size
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.sha1(header)).hexdigest()
 
 
 def _lock(descriptor: int, output: Path) -> None:

@@ -17,6 +17,7 @@ ATTENTION = {
 QK_NORM = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 FFN_NORM = {"ffn_norm": "post_attention_layernorm"}
 FFN = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+LAYER = ATTENTION | FFN_NORM | FFN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Architecture:
 
     model_type: str
     class_name: str
-    layer_tensors: dict[str, str]
+    layer_tensors: dict[str, str] = field(default_factory=lambda: LAYER)
     permuted: bool = False
     norm_offset: float = 0.0
     bias_keys: dict[str, str] = field(default_factory=dict)
@@ -45,17 +46,10 @@ BIASES = {"attention_bias": "attn_", "mlp_bias": "ffn_"}
 ATTENTION_BIAS = {"attention_bias": "attn_"}
 
 ARCHITECTURES = {
-    "llama": Architecture(
-        model_type="llama",
-        class_name="LlamaForCausalLM",
-        layer_tensors=ATTENTION | FFN_NORM | FFN,
-        permuted=True,
-        bias_keys=BIASES,
-    ),
+    "llama": Architecture(model_type="llama", class_name="LlamaForCausalLM", permuted=True, bias_keys=BIASES),
     "gemma": Architecture(
         model_type="gemma",
         class_name="GemmaForCausalLM",
-        layer_tensors=ATTENTION | FFN_NORM | FFN,
         norm_offset=1.0,
         bias_keys=ATTENTION_BIAS,
         fixed={"hidden_act": "gelu_pytorch_tanh"},
@@ -89,18 +83,12 @@ ARCHITECTURES = {
         },
         keys=("attention.sliding_window", "rope.scaling.original_context_length", "rope.scaling.attn_factor"),
     ),
-    "qwen2": Architecture(model_type="qwen2", class_name="Qwen2ForCausalLM", layer_tensors=ATTENTION | FFN_NORM | FFN),
+    "qwen2": Architecture(model_type="qwen2", class_name="Qwen2ForCausalLM"),
     "qwen3": Architecture(
         model_type="qwen3",
         class_name="Qwen3ForCausalLM",
-        layer_tensors=ATTENTION | QK_NORM | FFN_NORM | FFN,
+        layer_tensors=LAYER | QK_NORM,
         bias_keys=ATTENTION_BIAS,
     ),
-    "smollm3": Architecture(
-        model_type="smollm3",
-        class_name="SmolLM3ForCausalLM",
-        layer_tensors=ATTENTION | FFN_NORM | FFN,
-        permuted=True,
-        bias_keys=BIASES,
-    ),
+    "smollm3": Architecture(model_type="smollm3", class_name="SmolLM3ForCausalLM", permuted=True, bias_keys=BIASES),
 }

@@ -31,7 +31,7 @@ def read_gguf(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
     if (architecture := ARCHITECTURES.get(name)) is None:
         known = ", ".join(ARCHITECTURES)
         raise HexportError(f"{path}: GGUF architecture {name!r} is not supported; supported: {known}")
-    config = gguf_config(file, architecture, path)
+    config = gguf_config(file, architecture)
     names = _names(architecture, config["num_hidden_layers"])
     tensors = []
     for entry in file.tensors:

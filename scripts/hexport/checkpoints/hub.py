@@ -105,11 +105,7 @@ def _list_files(uri: str, source: HubFiles) -> tuple[str, dict[str, HubFile]]:
         read_url(address, build_hf_headers(), MAX_LISTING), f"{uri}: the answer of {constants.ENDPOINT}"
     )
     try:
-        siblings, commit = answer["siblings"], answer["sha"]
-        files = [
-            _hub_file(**{key: sibling.get(key) for key in ("rfilename", "size", "blobId", "lfs")})
-            for sibling in siblings
-        ]
+        files, commit = [_hub_file(entry) for entry in answer["siblings"]], answer["sha"]
         if not COMMIT.fullmatch(commit):
             raise ValueError
     except (TypeError, ValueError, KeyError, AttributeError):
@@ -119,15 +115,17 @@ def _list_files(uri: str, source: HubFiles) -> tuple[str, dict[str, HubFile]]:
     return commit, {file.name: file for file in files}
 
 
-def _hub_file(rfilename: str, size: int, blobId: str, lfs: dict | None) -> HubFile:
-    """Return one entry of the Hub's answer. Raises TypeError, ValueError or KeyError for what describes no file."""
+def _hub_file(entry: dict) -> HubFile:
+    """Return one entry of the Hub's answer. Raises TypeError, ValueError, KeyError or AttributeError for what describes
+    no file."""
+    name, lfs = entry["rfilename"], entry.get("lfs")
     if lfs is not None:
         size, digest = lfs["size"], SHA256.fullmatch(lfs["sha256"])
     else:
-        digest = COMMIT.fullmatch(blobId)
-    if type(rfilename) is not str or type(size) is not int or size < 0 or not digest:
+        size, digest = entry["size"], COMMIT.fullmatch(entry["blobId"])
+    if type(name) is not str or type(size) is not int or size < 0 or not digest:
         raise ValueError
-    return HubFile(rfilename, size, digest[0])
+    return HubFile(name, size, digest[0])
 
 
 def _check_name(uri: str, name: str, listing: Path) -> None:

@@ -16,10 +16,12 @@ def read_safetensors(path: Path) -> Iterator[Tensor]:
 
     Raises HexportError for a malformed or truncated file, and for a type other than F32, F16 and BF16.
     """
-    _check(path)
-    with open(path, "rb") as file:
+    with open(regular_file(path), "rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(path.stat().st_size - 8, MAX_BYTES):
+            raise HexportError(f"{path}: not a whole safetensors file; fetch it again")
         text = file.read(length)
+    _check(path)
     header = parse_json(text, f"{path}: the header")
     header.pop("__metadata__", None)
     for name, entry in header.items():
@@ -33,10 +35,6 @@ def _check(path: Path) -> None:
 
     The library maps the file, so the tensors are not read. Raises HexportError where it refuses the file.
     """
-    with open(regular_file(path), "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= min(path.stat().st_size - 8, MAX_BYTES):
-        raise HexportError(f"{path}: not a whole safetensors file; fetch it again")
     try:
         with safe_open(path, framework="numpy"):
             pass
