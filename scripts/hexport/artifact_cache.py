@@ -49,11 +49,8 @@ class Work:
     def made(self, manifest: dict) -> bool:
         """Return whether a manifest is that of an artifact of this job."""
         versions = manifest.get("versions", {})
-        return (manifest.get("code"), manifest.get("inputs"), manifest.get("params")) == (
-            self.code,
-            self.inputs,
-            self.params,
-        ) and {name: versions.get(name) for name in self.versions} == self.versions
+        told = manifest | {"versions": {name: versions.get(name) for name in self.versions}}
+        return all(told.get(key) == getattr(self, key) for key in ("code", "inputs", "params", "versions"))
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,10 @@ from hexport.stat_cache import TextCache
 SCRIPTS = Path(__file__).resolve().parents[1]
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # These say how it goes, or save time. No byte of an artifact depends on them, nor on the packages for that.
-UNCOUNTED = (
+NOT_COUNTED = (
     *("errors", "progress", "job_process", "call_stack", "stat_cache", "file_hashes", "code_digest"),
     *("made_once", "artifact_cache"),
 )
-NOT_COUNTED = {f"hexport/{name}.py" for name in UNCOUNTED}
 PACKAGES_NOT_COUNTED = {"click", "rich"}
 # Modules that jobs on one kind of device run, which no result of the other kind depends on.
 OF_KIND = {
@@ -62,10 +61,8 @@ def code_digest(script: str, device_kind: str | None = None) -> str:
 def package_versions(script: str, device_kind: str | None = None) -> dict[str, str]:
     """Return the versions of the packages that a script and the hexport modules it reaches import, by the names of the
     imports."""
-    packages = {
-        package for path in _counted(script, device_kind) for package in _facts(path)["packages"]
-    } - PACKAGES_NOT_COUNTED
-    return {package: _version(package) for package in sorted(packages)}
+    packages = {package for path in _counted(script, device_kind) for package in _facts(path)["packages"]}
+    return {package: _version(package) for package in sorted(packages - PACKAGES_NOT_COUNTED)}
 
 
 def import_closure(path: Path, left_out: frozenset[Path] = frozenset()) -> set[Path]:
@@ -85,8 +82,8 @@ def import_closure(path: Path, left_out: frozenset[Path] = frozenset()) -> set[P
 
 def _counted(script: str, device_kind: str | None) -> list[Path]:
     others = {SCRIPTS / file for file, kind in OF_KIND.items() if device_kind and kind != device_kind}
-    closure = import_closure(SCRIPTS / script, frozenset(others))
-    return sorted(path for path in closure if path.relative_to(SCRIPTS).as_posix() not in NOT_COUNTED)
+    not_counted = {SCRIPTS / "hexport" / f"{name}.py" for name in NOT_COUNTED}
+    return sorted(import_closure(SCRIPTS / script, frozenset(others)) - not_counted)
 
 
 @functools.cache

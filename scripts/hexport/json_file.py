@@ -43,7 +43,7 @@ def parse_json(text: bytes, where: str) -> object:
         raise HexportError(f"{where}: not JSON: byte {error.start} is not UTF-8") from None
     except ValueError as error:
         raise HexportError(f"{where}: not JSON: {error}") from None
-    if _is_deeper(value, MAX_DEPTH):
+    if _is_too_deep(value):
         raise HexportError(f"{where}: JSON with more than {MAX_DEPTH} levels")
     if b"\\u" in text and not _is_text(value):
         raise HexportError(f"{where}: not JSON: half of a surrogate pair (\\ud800 to \\udfff), which is no character")
@@ -74,9 +74,9 @@ def _object(pairs: list[tuple[str, object]]) -> dict:
     return value
 
 
-def _is_deeper(value: object, limit: int) -> bool:
+def _is_too_deep(value: object) -> bool:
     level = [value]
-    for _ in range(limit + 1):
+    for _ in range(MAX_DEPTH + 1):
         children = (
             node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)
         )
