@@ -103,9 +103,8 @@ class Cache:
         return self.root / work.key[:2] / work.key
 
     def _evict(self, keep: Path) -> None:
-        entries = sorted(self._entries(), key=lambda found: found[0], reverse=True)
         left = self.limit_gb * GB
-        for _, size, entry in sorted(entries, key=lambda found: found[2] != keep):
+        for _, size, entry in sorted(self._entries(), key=lambda found: (found[2] != keep, -found[0])):
             left -= size
             if left < 0:
                 shutil.rmtree(entry, ignore_errors=True)

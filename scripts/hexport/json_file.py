@@ -45,8 +45,12 @@ def parse_json(text: bytes, where: str) -> object:
         raise HexportError(f"{where}: not JSON: {error}") from None
     if _is_too_deep(value):
         raise HexportError(f"{where}: JSON with more than {MAX_DEPTH} levels")
-    if b"\\u" in text and not _is_text(value):
-        raise HexportError(f"{where}: not JSON: half of a surrogate pair (\\ud800 to \\udfff), which is no character")
+    if b"\\u" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            half = "half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+            raise HexportError(f"{where}: not JSON: {half}") from None
     return value
 
 
@@ -83,12 +87,4 @@ def _is_too_deep(value: object) -> bool:
         level = [child for of_one in children for child in of_one if isinstance(child, dict | list)]
         if not level:
             return False
-    return True
-
-
-def _is_text(value: object) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
     return True

@@ -15,6 +15,7 @@ from hexport.build.artifacts import (
 )
 from hexport.build.matrix import (
     as_settings,
+    names_of,
     places,
     programs_to_build,
     run_places,
@@ -137,12 +138,9 @@ def device_settings(config: Config, place: Place) -> str:
     devices_at(config.devices, place.device, place.target)
     spec = config.models[place.model]
     return as_settings(
-        {
-            **_data(config, place.model),
-            "model": place.model,
-            "recipe": place.recipe,
-            "target": place.target,
-            "mode": place.mode,
+        _data(config, place.model)
+        | names_of(place)
+        | {
             "graph": spec.evaluation.graph if MODES[place.mode].prefills else "kv",
             "recipe_spec": config.recipes[place.recipe] if spec.pre_gen_pte is None else None,
             "versions": toolchain_versions(),

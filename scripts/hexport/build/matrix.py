@@ -224,11 +224,8 @@ def run_settings(config: Config, place: Place) -> str:
     if MODES[place.mode].looks_ahead:
         check_greedy(spec)
     return as_settings(
-        {
-            "model": place.model,
-            "recipe": place.recipe,
-            "target": place.target,
-            "mode": place.mode,
+        names_of(place)
+        | {
             "prompts": prompts_of(spec.conversations),
             "system_prompt": spec.system_prompt,
             "temperature": spec.temperature,
@@ -262,6 +259,11 @@ def _sdk_identity() -> str | None:
     if not library.is_file():
         raise HexportError(f"QNN_SDK_ROOT={root}: {library.relative_to(root)} is missing; unset it or name a QNN SDK")
     return f"libQnnHtp.so {sha256(library)[:16]}"
+
+
+def names_of(program: Place | ProgramKey) -> dict[str, str]:
+    """Return what names a program in settings."""
+    return {key: getattr(program, key) for key in ("model", "recipe", "target", "mode")}
 
 
 def as_settings(projection: dict) -> str:

@@ -115,7 +115,7 @@ caption { font-weight: 600; text-align: left }
 {% for content in evaluation.phases.values() %}
 <td class="figure">{{ shown(content.get("tasks", {}).get(task, {}).get(metric)) }}</td>
 {% endfor %}
-{% for content in (evaluation.qdq, evaluation.device) %}
+{% for content in (evaluation.phases.qdq, evaluation.phases.device) %}
 <td class="figure">
 {% if metric == "word_perplexity" %}{{ shown(content.get("perplexity_ratio", {}).get(task)) }}{% endif %}
 </td>
@@ -132,12 +132,12 @@ caption { font-weight: 600; text-align: left }
 {% for content in evaluation.phases.values() %}<td class="figure">{{ shown(content.get(key)) }}</td>{% endfor %}</tr>
 {% endfor %}
 </table></div>
-{% if evaluation.qdq %}
+{% if evaluation.phases.qdq %}
 <div class="wide"><table>
 <caption>Worst layers of qdq</caption>
 <tr><th>layer</th><th class="figure">SQNR behind it, dB</th></tr>
-{% for i in evaluation.qdq.worst_layers %}
-<tr><td>{{ i }}</td><td class="figure">{{ shown(evaluation.qdq.layers[i].sqnr_db) }}</td></tr>
+{% for i in evaluation.phases.qdq.worst_layers %}
+<tr><td>{{ i }}</td><td class="figure">{{ shown(evaluation.phases.qdq.layers[i].sqnr_db) }}</td></tr>
 {% endfor %}
 </table></div>
 {% endif %}
