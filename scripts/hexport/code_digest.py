@@ -8,6 +8,7 @@ the versions of the other packages that these import.
 import ast
 import functools
 import hashlib
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -136,17 +137,10 @@ def _imported(tree: ast.Module, path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = _absolute(node, path)
+            package = ".".join(path.relative_to(SCRIPTS).parent.parts)
+            module = importlib.util.resolve_name(f"{'.' * node.level}{node.module or ''}", package)
             yield module
             yield from (f"{module}.{alias.name}" for alias in node.names)
-
-
-def _absolute(node: ast.ImportFrom, path: Path) -> str:
-    """Return the full name of the module that `from … import` names in the file `path`."""
-    if not node.level:
-        return node.module or ""
-    package = path.relative_to(SCRIPTS).parts[: -node.level]
-    return ".".join([*package, *([node.module] if node.module else [])])
 
 
 def _code(tree: ast.Module) -> str:

@@ -37,14 +37,14 @@ def parse_json(text: bytes, where: str) -> object:
             parse_int=_int,
             object_pairs_hook=_object,
         )
+        if _is_too_deep(value):
+            raise RecursionError
     except RecursionError:
         raise HexportError(f"{where}: JSON with more than {MAX_DEPTH} levels") from None
     except UnicodeDecodeError as error:
         raise HexportError(f"{where}: not JSON: byte {error.start} is not UTF-8") from None
     except ValueError as error:
         raise HexportError(f"{where}: not JSON: {error}") from None
-    if _is_too_deep(value):
-        raise HexportError(f"{where}: JSON with more than {MAX_DEPTH} levels")
     if b"\\u" in text:
         try:
             json.dumps(value, ensure_ascii=False).encode()

@@ -38,11 +38,7 @@ def evaluations(config: Config) -> list[str]:
     built = [model for model in evaluated if model.pre_gen_pte is None]
     compared = [model for model in evaluated if model.has_float_model]
     return [
-        *(
-            fp_file(config.artifacts, model.name, context_len)
-            for model in compared
-            for context_len in model.context_lens
-        ),
+        *(fp_file(config.artifacts, model.name, length) for model in compared for length in model.context_lens),
         *(qdq_file(config.artifacts, model.name, *version) for model in built for version in _versions(config, model)),
         *(evaluation_file(config.artifacts, place) for model in evaluated for place in places(config, model)),
     ]

@@ -7,17 +7,18 @@ gguf-py/gguf/constants.py.
 from dataclasses import dataclass, field
 
 TENSORS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-ATTENTION = {
+LAYER = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
 }
 QK_NORM = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
-FFN_NORM = {"ffn_norm": "post_attention_layernorm"}
-FFN = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
-LAYER = ATTENTION | FFN_NORM | FFN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +58,13 @@ ARCHITECTURES = {
     "gemma3": Architecture(
         model_type="gemma3_text",
         class_name="Gemma3ForCausalLM",
-        layer_tensors=ATTENTION
+        layer_tensors=LAYER
         | QK_NORM
         | {
             "post_attention_norm": "post_attention_layernorm",
             "ffn_norm": "pre_feedforward_layernorm",
             "post_ffw_norm": "post_feedforward_layernorm",
-        }
-        | FFN,
+        },
         norm_offset=1.0,
         bias_keys=ATTENTION_BIAS,
         keys=("attention.sliding_window", "rope.freq_base_swa"),

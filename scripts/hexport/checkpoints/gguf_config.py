@@ -9,6 +9,7 @@ from gguf import GGMLQuantizationType
 
 from hexport.checkpoints.gguf_architectures import Architecture
 from hexport.checkpoints.gguf_file import GgufFile, GgufTensor
+from hexport.checkpoints.meta_params import llama3_scaling
 from hexport.decoder.layer_kinds import MAX_LAYERS
 from hexport.errors import HexportError
 
@@ -185,9 +186,8 @@ def _factors(tensor: GgufTensor, path: Path) -> np.ndarray:
 
 def _llama3(ratios: np.ndarray, config: dict, path: Path) -> dict:
     """Return the rope_scaling of Llama 3.1 and later. The file says only by how much each frequency is divided."""
-    scaling = {"factor": _decimal(ratios.max(initial=1.0)), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    original = 8192
-    dims = config["head_dim"]
+    scaling = llama3_scaling(_decimal(ratios.max(initial=1.0)))
+    original, dims = scaling["original_max_position_embeddings"], config["head_dim"]
     turns = original * config["rope_theta"] ** -(np.arange(0, dims, 2) / dims) / (2 * math.pi)
     smooth = np.clip((turns - 1.0) / (4.0 - 1.0), 0, 1)
     expected = 1 / ((1 - smooth) / scaling["factor"] + smooth)
@@ -196,7 +196,7 @@ def _llama3(ratios: np.ndarray, config: dict, path: Path) -> dict:
             f"{path}: tensor {FREQUENCIES} is not that of Llama 3's scaled rotary frequencies with original context "
             f"{original}; convert from the original checkpoint"
         )
-    return {"rope_type": "llama3", **scaling, "original_max_position_embeddings": original}
+    return scaling
 
 
 def _longrope(tensors: dict[str, np.ndarray], keys: Keys, config: dict) -> dict:

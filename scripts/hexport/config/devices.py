@@ -106,9 +106,8 @@ def _faults(devices: dict[str, Device]) -> Iterator[str]:
             yield f"devices.{name}: the name is taken by the phones of a SoC together; choose another"
         if device.kind == "emulator":
             for field in fields(Device):
-                if field.name == "timeout":
-                    continue
-                if field.default is not MISSING and getattr(device, field.name) != field.default:
+                own = field.default is not MISSING and field.name != "timeout"
+                if own and getattr(device, field.name) != field.default:
                     yield f"devices.{name}.{field.name}: is for devices of kind adb, and this one is an emulator"
         for key in ("timeout", "cache_gb"):
             if not math.isfinite(getattr(device, key)):

@@ -52,7 +52,6 @@ caption { font-weight: 600; text-align: left }
 <tr><th>model</th><th>recipe</th><th class="figure">context</th><th>for</th><th>mode</th><th>state</th>
 <th class="figure">MB</th><th>built, UTC</th><th class="figure">qdq / fp</th><th class="figure">device / fp</th></tr>
 {% for each in programs %}
-{% set ratios = ratios_of(each.program) %}
 <tr><td>{{ each.program.model }}</td><td>{{ each.program.recipe }}</td>
 <td class="figure">{{ each.program.context_length }}</td><td>{{ each.program.target }}</td>
 <td>{{ each.program.mode }}</td>
@@ -61,7 +60,7 @@ caption { font-weight: 600; text-align: left }
 {% if each.passed %}<span class="good">gates passed</span>{% endif %}</td>
 <td class="figure">{{ "%.1f" | format(each.n_bytes / 1e6) }}</td><td>{{ each.built }}</td>
 {% else %}<td class="bad">not built</td><td></td><td></td>{% endif %}
-{% for ratio in ratios %}<td class="figure">{{ shown(ratio) }}</td>{% endfor %}</tr>
+{% for ratio in ratios_of(each.program) %}<td class="figure">{{ shown(ratio) }}</td>{% endfor %}</tr>
 {% endfor %}
 </table></div>
 {% endif %}
