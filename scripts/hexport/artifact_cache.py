@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from hexport.provenance import atomic_path, manifest_path, part_beside
@@ -43,8 +43,7 @@ class Work:
     @property
     def key(self) -> str:
         """Return the name of the job's entry, as hex digits."""
-        facts = [self.script, self.code, self.inputs, self.params, self.versions]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(astuple(self), sort_keys=True).encode()).hexdigest()
 
     def made(self, manifest: dict) -> bool:
         """Return whether a manifest is that of an artifact of this job."""

@@ -15,6 +15,7 @@ from hexport.build.artifacts import (
 )
 from hexport.build.matrix import (
     as_settings,
+    local_options,
     names_of,
     places,
     programs_to_build,
@@ -26,7 +27,7 @@ from hexport.build.matrix import (
 from hexport.config.checks import GATES
 from hexport.config.devices import devices_at
 from hexport.config.settings import Config, Model
-from hexport.config.tasks import local_texts, task_files, trusted_files
+from hexport.config.tasks import task_files, trusted_files
 from hexport.errors import HexportError
 from hexport.targets.modes import MODES
 
@@ -106,9 +107,8 @@ def evaluation_files(config: Config, model: str) -> list[str]:
 
 
 def task_options(config: Config, model: str) -> list[str]:
-    """Return the words of the options that hand the local texts among the tasks to the scripts."""
-    texts = local_texts(config, _tasks(config, model))
-    return [word for name, file in texts.items() for word in ("--local", f"{name}={file}")]
+    """Return the words of the options that hand the local texts among the model's evaluation tasks to the scripts."""
+    return local_options(config, _tasks(config, model))
 
 
 def fp_settings(config: Config, model: str, context_len: int) -> str:

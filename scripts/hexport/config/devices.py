@@ -138,11 +138,10 @@ def devices_at(devices: dict[str, Device], name: str, target: str) -> list[Devic
     Raises HexportError where there is none, or where one cannot.
     """
     if name == PHONES:
-        found = [device for device in devices.values() if device.kind == "adb" and device.target == target]
-        able = [device for device in found if not device.lacks]
-        if not found:
+        phones = [device for device in devices.values() if device.kind == "adb" and device.target == target]
+        if not phones:
             raise HexportError(f"there is no phone with {target} in devices.yaml")
-        found = able or found
+        found = [device for device in phones if not device.lacks] or phones
     elif name in devices:
         found = [devices[name]]
     else:
