@@ -41,8 +41,7 @@ def download(url: str, output: Path, digest: str, headers: dict[str, str], size:
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(output, digest)
-    with _open_partial(partial) as file:
-        _lock(file.fileno(), output)
+    with _open_partial(partial, output) as file:
         if not file.tell() or _digest(partial, digest) != digest:
             _receive(url, file, partial, headers, size)
         if (found := _digest(partial, digest)) != digest:
@@ -58,8 +57,9 @@ def partial_path(output: Path, digest: str) -> Path:
 
 
 @contextlib.contextmanager
-def _open_partial(path: Path) -> Iterator[BinaryIO]:
-    """Open a file of this user at its end. Raises HexportError for a link, which could lead to another file."""
+def _open_partial(path: Path, output: Path) -> Iterator[BinaryIO]:
+    """Open a file of this user at its end, and lock it. Raises HexportError for a link, which could lead to another
+    file, and where another process has locked it."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     foreign = HexportError(f"{path}: is no regular file of yours alone; remove it")
     if path.is_symlink():
@@ -68,6 +68,10 @@ def _open_partial(path: Path) -> Iterator[BinaryIO]:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_nlink > 1:
             raise foreign
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HexportError(f"{output}: another process is downloading it; wait for it, or end it") from None
         yield file
 
 
@@ -140,11 +144,3 @@ def _digest(path: Path, like: str) -> str:
     header = b"blob %d\0" % path.stat().st_size
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.sha1(header)).hexdigest()
-
-
-def _lock(descriptor: int, output: Path) -> None:
-    """Lock the partial file until this process ends. Raises HexportError where another process has locked it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise HexportError(f"{output}: another process is downloading it; wait for it, or end it") from None

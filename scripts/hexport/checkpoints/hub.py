@@ -1,7 +1,6 @@
 """This module gets a checkpoint or a tokenizer from the Hugging Face Hub: hf://org/repo@revision."""
 
 import contextlib
-import difflib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, validate_repo_id
 
 from hexport.checkpoints.download import download, partial_path
-from hexport.checkpoints.uri import HubFiles
+from hexport.checkpoints.uri import HubFiles, did_you_mean
 from hexport.checkpoints.web import one_line_http_errors, read_url
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
@@ -142,9 +141,7 @@ def needed_files(uri: str, source: HubFiles, names: list[str], weights: bool) ->
     """
     if source.file is not None:
         if source.file not in names:
-            nearest = difflib.get_close_matches(source.file, names, 1, cutoff=0)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise HexportError(f"{uri}: {source.repo} has no {source.file}{hint}")
+            raise HexportError(f"{uri}: {source.repo} has no {source.file}{did_you_mean(source.file, names)}")
         return [source.file]
     tokenizer = [name for name in TOKENIZER if name in names]
     if not weights:

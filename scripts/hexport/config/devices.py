@@ -81,7 +81,7 @@ def read_devices(path: str) -> dict[str, Device]:
     written = read_yaml(Path(path))
     document = _expand(written, schema("devices"), [], faults)
     raise_all(path, faults)
-    raise_all(path, schema_errors(document, "devices", written))
+    raise_all(path, schema_errors(document, schema("devices"), written))
     devices = {name: _device(name, entry) for name, entry in document["devices"].items()}
     raise_all(path, [*_unknown_socs(document["devices"], written["devices"]), *_faults(devices)])
     return devices

@@ -40,18 +40,18 @@ def defaults(properties: dict) -> dict:
     return {key: rule["default"] for key, rule in properties.items() if "default" in rule}
 
 
-def schema_errors(document: dict, name: str, written: dict | None = None) -> Iterator[str]:
-    """Return one line `where: what is wrong` for each place where the document breaks the schema of `<name>.yaml`.
+def schema_errors(document: object, rule: dict, written: dict | None = None) -> Iterator[str]:
+    """Yield one line `where: what is wrong` for each place where the document breaks the schema `rule`.
 
     `written` is the document as its file has it, where variables in it stand for what may be secret: values are shown
     from there.
     """
-    return _errors(schema(name), document, written)
-
-
-def value_errors(value: object, rule: dict) -> Iterator[str]:
-    """Return lines as `schema_errors` does, for a value that stands by itself, by a schema of its own."""
-    return _errors(rule, value, None)
+    faults = sorted(_VALIDATOR(rule).iter_errors(document), key=lambda error: [str(part) for part in error.path])
+    mistyped = {tuple(error.path) for error in faults if error.validator == "type"}
+    for error in faults:
+        if error.validator == "type" or tuple(error.path) not in mistyped:
+            shown = error.instance if written is None else functools.reduce(operator.getitem, error.path, written)
+            yield from _explain(error, shown)
 
 
 def raise_all(source: str, faults: Iterable[str]) -> None:
@@ -84,15 +84,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def cut(text: str) -> str:
     """Return the text, or its beginning where it is too long for a line."""
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}…"
-
-
-def _errors(rule: dict, value: object, written: object) -> Iterator[str]:
-    faults = sorted(_VALIDATOR(rule).iter_errors(value), key=lambda error: [str(part) for part in error.path])
-    mistyped = {tuple(error.path) for error in faults if error.validator == "type"}
-    for error in faults:
-        if error.validator == "type" or tuple(error.path) not in mistyped:
-            shown = error.instance if written is None else functools.reduce(operator.getitem, error.path, written)
-            yield from _explain(error, shown)
 
 
 def _unique_items(
