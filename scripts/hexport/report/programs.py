@@ -3,7 +3,7 @@ manifests."""
 
 import datetime
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -112,6 +112,5 @@ def _cost_of(file: Path) -> Cost | None:
         return None
 
 
-def _sum(costs: Iterable[Cost]) -> Cost:
-    found = list(costs)
-    return Cost(round(sum(cost.seconds for cost in found), 1), max(cost.peak_mb for cost in found))
+def _sum(costs: Collection[Cost]) -> Cost:
+    return Cost(round(sum(cost.seconds for cost in costs), 1), max(cost.peak_mb for cost in costs))
