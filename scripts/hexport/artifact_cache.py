@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from hexport.provenance import atomic_path, manifest_path, part_beside
@@ -43,17 +43,13 @@ class Work:
     @property
     def key(self) -> str:
         """Return the name of the job's entry, as hex digits."""
-        facts = [self.script, self.code, self.inputs, self.params, self.versions]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(astuple(self), sort_keys=True).encode()).hexdigest()
 
     def made(self, manifest: dict) -> bool:
         """Return whether a manifest is that of an artifact of this job."""
         versions = manifest.get("versions", {})
-        return (manifest.get("code"), manifest.get("inputs"), manifest.get("params")) == (
-            self.code,
-            self.inputs,
-            self.params,
-        ) and {name: versions.get(name) for name in self.versions} == self.versions
+        told = manifest | {"versions": {name: versions.get(name) for name in self.versions}}
+        return all(told.get(key) == getattr(self, key) for key in ("code", "inputs", "params", "versions"))
 
 
 @dataclass(frozen=True)
@@ -106,9 +102,8 @@ class Cache:
         return self.root / work.key[:2] / work.key
 
     def _evict(self, keep: Path) -> None:
-        entries = sorted(self._entries(), key=lambda found: found[0], reverse=True)
         left = self.limit_gb * GB
-        for _, size, entry in sorted(entries, key=lambda found: found[2] != keep):
+        for _, size, entry in sorted(self._entries(), key=lambda found: (found[2] != keep, -found[0])):
             left -= size
             if left < 0:
                 shutil.rmtree(entry, ignore_errors=True)

@@ -8,6 +8,7 @@ the versions of the other packages that these import.
 import ast
 import functools
 import hashlib
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -20,11 +21,10 @@ from hexport.stat_cache import TextCache
 SCRIPTS = Path(__file__).resolve().parents[1]
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # These say how it goes, or save time. No byte of an artifact depends on them, nor on the packages for that.
-UNCOUNTED = (
+NOT_COUNTED = (
     *("errors", "progress", "job_process", "call_stack", "stat_cache", "file_hashes", "code_digest"),
     *("made_once", "artifact_cache"),
 )
-NOT_COUNTED = {f"hexport/{name}.py" for name in UNCOUNTED}
 PACKAGES_NOT_COUNTED = {"click", "rich"}
 # Modules that jobs on one kind of device run, which no result of the other kind depends on.
 OF_KIND = {
@@ -62,10 +62,8 @@ def code_digest(script: str, device_kind: str | None = None) -> str:
 def package_versions(script: str, device_kind: str | None = None) -> dict[str, str]:
     """Return the versions of the packages that a script and the hexport modules it reaches import, by the names of the
     imports."""
-    packages = {
-        package for path in _counted(script, device_kind) for package in _facts(path)["packages"]
-    } - PACKAGES_NOT_COUNTED
-    return {package: _version(package) for package in sorted(packages)}
+    packages = {package for path in _counted(script, device_kind) for package in _facts(path)["packages"]}
+    return {package: _version(package) for package in sorted(packages - PACKAGES_NOT_COUNTED)}
 
 
 def import_closure(path: Path, left_out: frozenset[Path] = frozenset()) -> set[Path]:
@@ -85,8 +83,8 @@ def import_closure(path: Path, left_out: frozenset[Path] = frozenset()) -> set[P
 
 def _counted(script: str, device_kind: str | None) -> list[Path]:
     others = {SCRIPTS / file for file, kind in OF_KIND.items() if device_kind and kind != device_kind}
-    closure = import_closure(SCRIPTS / script, frozenset(others))
-    return sorted(path for path in closure if path.relative_to(SCRIPTS).as_posix() not in NOT_COUNTED)
+    not_counted = {SCRIPTS / "hexport" / f"{name}.py" for name in NOT_COUNTED}
+    return sorted(import_closure(SCRIPTS / script, frozenset(others)) - not_counted)
 
 
 @functools.cache
@@ -139,17 +137,10 @@ def _imported(tree: ast.Module, path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = _absolute(node, path)
+            package = ".".join(path.relative_to(SCRIPTS).parent.parts)
+            module = importlib.util.resolve_name(f"{'.' * node.level}{node.module or ''}", package)
             yield module
             yield from (f"{module}.{alias.name}" for alias in node.names)
-
-
-def _absolute(node: ast.ImportFrom, path: Path) -> str:
-    """Return the full name of the module that `from … import` names in the file `path`."""
-    if not node.level:
-        return node.module or ""
-    package = path.relative_to(SCRIPTS).parts[: -node.level]
-    return ".".join([*package, *([node.module] if node.module else [])])
 
 
 def _code(tree: ast.Module) -> str:

@@ -1,6 +1,7 @@
 """This module defines errors that a user can act on: one line that says what is wrong, where, and what to do. The trace
 goes to the log."""
 
+import contextlib
 import errno
 import functools
 import shutil
@@ -93,12 +94,10 @@ def report(error: BaseException, log: Path | None) -> list[str]:
 def _append_trace(error: BaseException, log: Path) -> None:
     """Append the trace of an error to a log. A log that cannot be written, on a full disk for one, must not hide the
     error itself."""
-    try:
+    with contextlib.suppress(OSError):
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a", encoding="utf-8", errors="backslashreplace") as file:
             traceback.print_exception(error, file=file)
-    except OSError:
-        pass
 
 
 def _disk_full(error: OSError) -> str:

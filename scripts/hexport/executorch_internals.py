@@ -85,7 +85,6 @@ def capture_passes() -> tuple[dict, Any]:
 
 def add_strategy(recipe: Any, strategy: Any) -> None:
     """Let a QuantRecipe of executorch's quantiser ask one more strategy, as its public methods do for their own."""
-    internal(f"{QUALCOMM}.quantizer.quant_recipe", "QuantRecipe")
     if not isinstance(getattr(recipe, "_strategies", None), list):
         internal(f"{QUALCOMM}.quantizer.quant_recipe", "QuantRecipe._strategies")
     recipe._strategies.append(strategy)

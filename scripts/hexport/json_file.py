@@ -37,16 +37,20 @@ def parse_json(text: bytes, where: str) -> object:
             parse_int=_int,
             object_pairs_hook=_object,
         )
+        if _is_too_deep(value):
+            raise RecursionError
     except RecursionError:
         raise HexportError(f"{where}: JSON with more than {MAX_DEPTH} levels") from None
     except UnicodeDecodeError as error:
         raise HexportError(f"{where}: not JSON: byte {error.start} is not UTF-8") from None
     except ValueError as error:
         raise HexportError(f"{where}: not JSON: {error}") from None
-    if _is_deeper(value, MAX_DEPTH):
-        raise HexportError(f"{where}: JSON with more than {MAX_DEPTH} levels")
-    if b"\\u" in text and not _is_text(value):
-        raise HexportError(f"{where}: not JSON: half of a surrogate pair (\\ud800 to \\udfff), which is no character")
+    if b"\\u" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            half = "half of a surrogate pair (\\ud800 to \\udfff), which is no character"
+            raise HexportError(f"{where}: not JSON: {half}") from None
     return value
 
 
@@ -74,21 +78,13 @@ def _object(pairs: list[tuple[str, object]]) -> dict:
     return value
 
 
-def _is_deeper(value: object, limit: int) -> bool:
+def _is_too_deep(value: object) -> bool:
     level = [value]
-    for _ in range(limit + 1):
+    for _ in range(MAX_DEPTH + 1):
         children = (
             node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list)
         )
         level = [child for of_one in children for child in of_one if isinstance(child, dict | list)]
         if not level:
             return False
-    return True
-
-
-def _is_text(value: object) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
     return True

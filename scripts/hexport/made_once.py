@@ -37,7 +37,7 @@ def made_once(
     work = Work(name, code_digest(name), inputs, params, package_versions(name))
     cache = cache_of_environment() if cached else None
     with contextlib.ExitStack() as locks:
-        waited = locks.enter_context(locked(_beside(artifacts[0]), progress))
+        waited = locks.enter_context(locked(artifacts[0].with_name(f".{artifacts[0].name}.lock"), progress))
         if waited and _are_of(work, artifacts):
             progress.say(f"{artifacts[0].name}: another job has made it meanwhile")
             yield True
@@ -54,10 +54,6 @@ def made_once(
                 cache.put(work, artifacts)
             except OSError as error:
                 progress.say(f"note: {cache.root}: {error.strerror}, so {artifacts[0].name} is not shared")
-
-
-def _beside(artifact: Path) -> Path:
-    return artifact.with_name(f".{artifact.name}.lock")
 
 
 @contextlib.contextmanager

@@ -84,7 +84,9 @@ class Progress:
         """
         if self._file is not None:
             self._terminal = os.fdopen(os.dup(2), "w")
-            _flush()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            ctypes.CDLL(None).fflush(None)  # what C holds back
             for descriptor in (1, 2):
                 os.dup2(self._file.fileno(), descriptor)
         try:
@@ -181,13 +183,6 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _flush() -> None:
-    """Write out what Python and C hold back."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    ctypes.CDLL(None).fflush(None)
 
 
 def peak_rss_mb() -> float:

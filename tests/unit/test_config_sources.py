@@ -8,7 +8,7 @@ import pytest
 
 from hexport.build import matrix, sources
 from hexport.config.checks import check_config
-from hexport.config.schema import schema_errors
+from hexport.config.schema import schema, schema_errors
 from hexport.config.settings import Config, built_in_models, parse_config
 from hexport.errors import HexportError
 
@@ -129,7 +129,7 @@ def test_the_12_built_in_models():
 def test_a_built_in_model_needs_only_its_name(name):
     model = parse({name: None}).models[name]
     assert built_in_models()[name].keys() >= {"checkpoint", "recipe", "prompts"}
-    assert list(schema_errors({"models": {name: built_in_models()[name]}}, "config")) == []
+    assert list(schema_errors({"models": {name: built_in_models()[name]}}, schema("config"))) == []
     assert model.conversations
     (context_len,) = model.context_lens
     assert model.seq_lens[context_len] <= context_len

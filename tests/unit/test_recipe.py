@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from hexport.config.recipes import built_in_recipes, resolve_recipes
-from hexport.config.schema import schema_errors
+from hexport.config.schema import schema, schema_errors
 from hexport.config.settings import built_in_models
 from hexport.decoder.sizes import PUBLISHED as PUBLISHED_SIZES
 from hexport.errors import HexportError
@@ -28,7 +28,7 @@ LOGITS = [{"layers": EPILOGUE, "points": OUTPUT_PROJECTION, "activation_bits": 1
 def recipe(based_on: str, **own) -> Recipe:
     """Of an entry of `recipes` in config.yaml."""
     entry = {"based_on": based_on, **own}
-    assert list(schema_errors({"models": {"smollm2_135m": {}}, "recipes": {"mine": entry}}, "config")) == []
+    assert list(schema_errors({"models": {"smollm2_135m": {}}, "recipes": {"mine": entry}}, schema("config"))) == []
     return recipe_from(resolve_recipes({"mine": entry})["mine"], "mine")
 
 
@@ -177,7 +177,7 @@ def test_built_in_models_have_the_bit_widths_of_the_published_recipes(model):
 def test_built_in_recipes_have_the_keys_and_values_of_config_yaml():
     """`16a8w` is based on none, and complete."""
     entries = {name: {"based_on": "16a8w", **spec} for name, spec in built_in_recipes().items()}
-    assert list(schema_errors({"models": {"smollm2_135m": {}}, "recipes": entries}, "config")) == []
+    assert list(schema_errors({"models": {"smollm2_135m": {}}, "recipes": entries}, schema("config"))) == []
     assert [name for name, spec in built_in_recipes().items() if "based_on" not in spec] == ["16a8w"]
 
 

@@ -25,7 +25,7 @@ class Place(NamedTuple):
     @property
     def folders(self) -> tuple[str, ...]:
         """Return the folders of the place's results, one in the other, below that of artifacts."""
-        return self.model, self.recipe, context_folder(self.context_length), self.target, self.device, self.mode
+        return self.model, self.recipe, f"ctx{self.context_length}", self.target, self.device, self.mode
 
 
 class ProgramKey(NamedTuple):
@@ -44,12 +44,7 @@ class ProgramKey(NamedTuple):
     @property
     def folder(self) -> str:
         """Return the folder, below that of artifacts, of all programs with this model, recipe and context length."""
-        return f"{self.model}/{self.recipe}/{context_folder(self.context_length)}"
-
-
-def context_folder(context_len: int) -> str:
-    """Return the name of the folder of all that has this context length, such as `ctx128`."""
-    return f"ctx{context_len}"
+        return f"{self.model}/{self.recipe}/ctx{self.context_length}"
 
 
 def download_file(artifacts: str, name: str) -> str:
@@ -107,23 +102,23 @@ def program_file(artifacts: str, program: ProgramKey) -> str:
 
 def bundle_file(artifacts: str, program: ProgramKey) -> str:
     """Return the archive of a program's bundle; the bundle's folder lies beside it."""
-    name = f"{program.model}-{program.recipe}-{context_folder(program.context_length)}-{program.target}-{program.mode}"
+    name = f"{program.model}-{program.recipe}-ctx{program.context_length}-{program.target}-{program.mode}"
     return f"{artifacts}/{program.folder}/{program.target}/bundles/{name}.tar"
 
 
 def fp_file(artifacts: str, model: str, context_len: int) -> str:
     """Return the file of what the float model reaches on the evaluation tasks."""
-    return f"{artifacts}/{model}/evaluation/{context_folder(context_len)}/fp.json"
+    return f"{artifacts}/{model}/evaluation/ctx{context_len}/fp.json"
 
 
 def qdq_file(artifacts: str, model: str, recipe: str, context_len: int) -> str:
     """Return the file of what the fake-quantised model reaches on the evaluation tasks."""
-    return f"{artifacts}/{model}/{recipe}/evaluation/{context_folder(context_len)}/qdq.json"
+    return f"{artifacts}/{model}/{recipe}/evaluation/ctx{context_len}/qdq.json"
 
 
 def gates_file(artifacts: str, model: str, recipe: str, context_len: int) -> str:
     """Return the file that says that the fake-quantised model passes its gates."""
-    return f"{artifacts}/{model}/{recipe}/evaluation/{context_folder(context_len)}/gates.json"
+    return f"{artifacts}/{model}/{recipe}/evaluation/ctx{context_len}/gates.json"
 
 
 def evaluation_file(artifacts: str, place: Place) -> str:

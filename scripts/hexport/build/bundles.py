@@ -1,7 +1,7 @@
 """This module says which bundles of programs are made, and what each of them depends on."""
 
 from hexport.build.artifacts import ProgramKey, bundle_file
-from hexport.build.matrix import as_settings, programs_to_build
+from hexport.build.matrix import as_settings, names_of, programs_to_build
 from hexport.config.settings import Config, Model, built_in_models
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES
 
@@ -29,8 +29,8 @@ def bundle_settings(config: Config, program: ProgramKey) -> str:
     spec = config.models[program.model]
     sizes = spec.sizes(program.context_length)
     return as_settings(
-        {
-            **{key: getattr(program, key) for key in ("model", "recipe", "target", "mode")},
+        names_of(program)
+        | {
             "prompt": spec.conversations[0][0] if spec.conversations else None,
             "system_prompt": spec.system_prompt,
             "seq_len": sizes["seq_len"],

@@ -15,6 +15,8 @@ from hexport.build.artifacts import (
 )
 from hexport.build.matrix import (
     as_settings,
+    local_options,
+    names_of,
     places,
     programs_to_build,
     run_places,
@@ -25,7 +27,7 @@ from hexport.build.matrix import (
 from hexport.config.checks import GATES
 from hexport.config.devices import devices_at
 from hexport.config.settings import Config, Model
-from hexport.config.tasks import local_texts, task_files, trusted_files
+from hexport.config.tasks import task_files, trusted_files
 from hexport.errors import HexportError
 from hexport.targets.modes import MODES
 
@@ -37,11 +39,7 @@ def evaluations(config: Config) -> list[str]:
     built = [model for model in evaluated if model.pre_gen_pte is None]
     compared = [model for model in evaluated if model.has_float_model]
     return [
-        *(
-            fp_file(config.artifacts, model.name, context_len)
-            for model in compared
-            for context_len in model.context_lens
-        ),
+        *(fp_file(config.artifacts, model.name, length) for model in compared for length in model.context_lens),
         *(qdq_file(config.artifacts, model.name, *version) for model in built for version in _versions(config, model)),
         *(evaluation_file(config.artifacts, place) for model in evaluated for place in places(config, model)),
     ]
@@ -109,9 +107,8 @@ def evaluation_files(config: Config, model: str) -> list[str]:
 
 
 def task_options(config: Config, model: str) -> list[str]:
-    """Return the words of the options that hand the local texts among the tasks to the scripts."""
-    texts = local_texts(config, _tasks(config, model))
-    return [word for name, file in texts.items() for word in ("--local", f"{name}={file}")]
+    """Return the words of the options that hand the local texts among the model's evaluation tasks to the scripts."""
+    return local_options(config, _tasks(config, model))
 
 
 def fp_settings(config: Config, model: str, context_len: int) -> str:
@@ -137,12 +134,9 @@ def device_settings(config: Config, place: Place) -> str:
     devices_at(config.devices, place.device, place.target)
     spec = config.models[place.model]
     return as_settings(
-        {
-            **_data(config, place.model),
-            "model": place.model,
-            "recipe": place.recipe,
-            "target": place.target,
-            "mode": place.mode,
+        _data(config, place.model)
+        | names_of(place)
+        | {
             "graph": spec.evaluation.graph if MODES[place.mode].prefills else "kv",
             "recipe_spec": config.recipes[place.recipe] if spec.pre_gen_pte is None else None,
             "versions": toolchain_versions(),

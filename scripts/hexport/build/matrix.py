@@ -163,9 +163,14 @@ def calibration_options(config: Config, model: str) -> list[str]:
     """Return the words of the options that hand these files to scripts/encode_calibration.py. A task's definition has
     none, as it is in the settings."""
     data = config.models[model].calibration or CalibrationData()
-    options = [(f"--{key}", data.sources[key]) for key in FILE_SOURCES if key in data.sources]
-    options += [("--local", f"{name}={file}") for name, file in local_texts(config, data.tasks or []).items()]
-    return [word for option in options for word in option]
+    words = [word for key in FILE_SOURCES if key in data.sources for word in (f"--{key}", data.sources[key])]
+    return words + local_options(config, data.tasks or [])
+
+
+def local_options(config: Config, tasks: list[str]) -> list[str]:
+    """Return the words of the options that hand the local texts among the tasks to the scripts."""
+    texts = local_texts(config, tasks)
+    return [word for name, file in texts.items() for word in ("--local", f"{name}={file}")]
 
 
 def fetch_settings(config: Config, download: str) -> str:
@@ -224,11 +229,8 @@ def run_settings(config: Config, place: Place) -> str:
     if MODES[place.mode].looks_ahead:
         check_greedy(spec)
     return as_settings(
-        {
-            "model": place.model,
-            "recipe": place.recipe,
-            "target": place.target,
-            "mode": place.mode,
+        names_of(place)
+        | {
             "prompts": prompts_of(spec.conversations),
             "system_prompt": spec.system_prompt,
             "temperature": spec.temperature,
@@ -262,6 +264,11 @@ def _sdk_identity() -> str | None:
     if not library.is_file():
         raise HexportError(f"QNN_SDK_ROOT={root}: {library.relative_to(root)} is missing; unset it or name a QNN SDK")
     return f"libQnnHtp.so {sha256(library)[:16]}"
+
+
+def names_of(program: Place | ProgramKey) -> dict[str, str]:
+    """Return what names a program in settings."""
+    return {key: getattr(program, key) for key in ("model", "recipe", "target", "mode")}
 
 
 def as_settings(projection: dict) -> str:

@@ -68,7 +68,10 @@ def summary(
     counts = [f"{built} built", f"{as_they_were} as they were", *([f"{len(missing)} not built"] if missing else [])]
     programs = f"programs: {', '.join(counts)}; " if built or as_they_were or missing else ""
     lines = [f"{programs}this took {duration(seconds)}", *_first_of("not built", missing)]
-    return lines + [_of_failure(failure) for failure in failures]
+    for failure in failures:
+        where = f"; log: {failure.log}" if failure.log else ""
+        lines.append(f"failed: {failure.rule}, {failure.artifact}: {reason(failure.log)}{where}")
+    return lines
 
 
 def result_lines(results: Iterable[Result]) -> list[str]:
@@ -115,11 +118,6 @@ def _qualities(result: Result) -> list[str]:
 def that_failed(group: list[Failure]) -> Failure:
     """Return, of jobs that ran as one, the job that the others were given up for: the first whose log has an error."""
     return next((job for job in group if _trace(job.log)), group[0])
-
-
-def _of_failure(failure: Failure) -> str:
-    where = f"; log: {failure.log}" if failure.log else ""
-    return f"failed: {failure.rule}, {failure.artifact}: {reason(failure.log)}{where}"
 
 
 def reason(log: str | None) -> str:

@@ -56,7 +56,7 @@ def checkpoint_inputs(config: Config, model: str) -> list[str]:
         )
     if is_remote(spec.checkpoint):
         return [_download(config, spec.checkpoint), *([spec.params] if spec.params else [])]
-    return _texts(checkpoint_files(Path(spec.checkpoint), spec.params and Path(spec.params)))
+    return list(map(str, checkpoint_files(Path(spec.checkpoint), spec.params and Path(spec.params))))
 
 
 def tokenizer_source(config: Config, model: str) -> str:
@@ -67,7 +67,7 @@ def tokenizer_source(config: Config, model: str) -> str:
 def tokenizer_inputs(config: Config, model: str) -> list[str]:
     """Return the files that the tokenizer is made from, or the download."""
     source = tokenizer_of(config.models[model])
-    return [_download(config, source)] if is_remote(source) else _texts(tokenizer_files(Path(source)))
+    return [_download(config, source)] if is_remote(source) else list(map(str, tokenizer_files(Path(source))))
 
 
 def tokenizer_model_inputs(config: Config, model: str) -> list[str]:
@@ -99,7 +99,3 @@ def _local(config: Config, source: str) -> str:
     if not isinstance(uri, HubFiles):
         return path
     return str(Path(path).parent / (uri.file or ""))
-
-
-def _texts(paths: list[Path]) -> list[str]:
-    return [str(path) for path in paths]

@@ -41,8 +41,7 @@ def download(url: str, output: Path, digest: str, headers: dict[str, str], size:
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(output, digest)
-    with _open_partial(partial) as file:
-        _lock(file.fileno(), output)
+    with _open_partial(partial, output) as file:
         if not file.tell() or _digest(partial, digest) != digest:
             _receive(url, file, partial, headers, size)
         if (found := _digest(partial, digest)) != digest:
@@ -58,8 +57,9 @@ def partial_path(output: Path, digest: str) -> Path:
 
 
 @contextlib.contextmanager
-def _open_partial(path: Path) -> Iterator[BinaryIO]:
-    """Open a file of this user at its end. Raises HexportError for a link, which could lead to another file."""
+def _open_partial(path: Path, output: Path) -> Iterator[BinaryIO]:
+    """Open a file of this user at its end, and lock it. Raises HexportError for a link, which could lead to another
+    file, and where another process has locked it."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     foreign = HexportError(f"{path}: is no regular file of yours alone; remove it")
     if path.is_symlink():
@@ -68,6 +68,10 @@ def _open_partial(path: Path) -> Iterator[BinaryIO]:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_nlink > 1:
             raise foreign
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HexportError(f"{output}: another process is downloading it; wait for it, or end it") from None
         yield file
 
 
@@ -77,32 +81,23 @@ def _receive(url: str, file: BinaryIO, partial: Path, headers: dict[str, str], s
     Raise the last error after TRIES tries in a row that bring no byte.
     """
     tries = 0
-    while True:
-        before = file.tell()
-        try:
-            return _receive_rest(url, file, partial, headers, size)
-        except TRANSIENT:
-            tries = tries + 1 if file.tell() == before else 1
-            if not file.tell() or tries == TRIES:
-                _remove_if_empty(file, partial)
-                raise
-            time.sleep(1)
-        except HfHubHTTPError as error:
-            if error.response.status_code == 416:  # the partial file is longer than the file, so it is of no use
-                partial.unlink()
-            else:
-                _remove_if_empty(file, partial)
-            raise
-        except BaseException as error:
-            _remove_if_empty(file, partial)
-            if isinstance(error, OSError) and error.filename is None:  # a full disk: the message shall name the file
-                error.filename = str(partial)
-            raise
-
-
-def _remove_if_empty(file: BinaryIO, partial: Path) -> None:
-    if not file.tell():
-        partial.unlink()
+    try:
+        while True:
+            before = file.tell()
+            try:
+                return _receive_rest(url, file, partial, headers, size)
+            except TRANSIENT:
+                tries = tries + 1 if file.tell() == before else 1
+                if not file.tell() or tries == TRIES:
+                    raise
+                time.sleep(1)
+    except BaseException as error:
+        # With status 416, the partial file is longer than the file, so it is of no use.
+        if not file.tell() or (isinstance(error, HfHubHTTPError) and error.response.status_code == 416):
+            partial.unlink()
+        if isinstance(error, OSError) and error.filename is None:  # a full disk: the message shall name the file
+            error.filename = str(partial)
+        raise
 
 
 def _receive_rest(url: str, file: BinaryIO, partial: Path, headers: dict[str, str], size: int | None) -> None:
@@ -146,16 +141,6 @@ def _digest(path: Path, like: str) -> str:
     if len(like) == 64:
         return sha256(path)
     # A git blob's id covers a header and then the content (git's gitformat-object page).
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    header = b"blob %d\0" % path.stat().st_size
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _lock(descriptor: int, output: Path) -> None:
-    """Lock the partial file until this process ends. Raises HexportError where another process has locked it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise HexportError(f"{output}: another process is downloading it; wait for it, or end it") from None
+        return hashlib.file_digest(file, lambda: hashlib.sha1(header)).hexdigest()

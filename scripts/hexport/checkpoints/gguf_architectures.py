@@ -7,16 +7,18 @@ gguf-py/gguf/constants.py.
 from dataclasses import dataclass, field
 
 TENSORS = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-ATTENTION = {
+LAYER = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
 }
 QK_NORM = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
-FFN_NORM = {"ffn_norm": "post_attention_layernorm"}
-FFN = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class Architecture:
 
     model_type: str
     class_name: str
-    layer_tensors: dict[str, str]
+    layer_tensors: dict[str, str] = field(default_factory=lambda: LAYER)
     permuted: bool = False
     norm_offset: float = 0.0
     bias_keys: dict[str, str] = field(default_factory=dict)
@@ -45,17 +47,10 @@ BIASES = {"attention_bias": "attn_", "mlp_bias": "ffn_"}
 ATTENTION_BIAS = {"attention_bias": "attn_"}
 
 ARCHITECTURES = {
-    "llama": Architecture(
-        model_type="llama",
-        class_name="LlamaForCausalLM",
-        layer_tensors=ATTENTION | FFN_NORM | FFN,
-        permuted=True,
-        bias_keys=BIASES,
-    ),
+    "llama": Architecture(model_type="llama", class_name="LlamaForCausalLM", permuted=True, bias_keys=BIASES),
     "gemma": Architecture(
         model_type="gemma",
         class_name="GemmaForCausalLM",
-        layer_tensors=ATTENTION | FFN_NORM | FFN,
         norm_offset=1.0,
         bias_keys=ATTENTION_BIAS,
         fixed={"hidden_act": "gelu_pytorch_tanh"},
@@ -63,14 +58,13 @@ ARCHITECTURES = {
     "gemma3": Architecture(
         model_type="gemma3_text",
         class_name="Gemma3ForCausalLM",
-        layer_tensors=ATTENTION
+        layer_tensors=LAYER
         | QK_NORM
         | {
             "post_attention_norm": "post_attention_layernorm",
             "ffn_norm": "pre_feedforward_layernorm",
             "post_ffw_norm": "post_feedforward_layernorm",
-        }
-        | FFN,
+        },
         norm_offset=1.0,
         bias_keys=ATTENTION_BIAS,
         keys=("attention.sliding_window", "rope.freq_base_swa"),
@@ -89,18 +83,12 @@ ARCHITECTURES = {
         },
         keys=("attention.sliding_window", "rope.scaling.original_context_length", "rope.scaling.attn_factor"),
     ),
-    "qwen2": Architecture(model_type="qwen2", class_name="Qwen2ForCausalLM", layer_tensors=ATTENTION | FFN_NORM | FFN),
+    "qwen2": Architecture(model_type="qwen2", class_name="Qwen2ForCausalLM"),
     "qwen3": Architecture(
         model_type="qwen3",
         class_name="Qwen3ForCausalLM",
-        layer_tensors=ATTENTION | QK_NORM | FFN_NORM | FFN,
+        layer_tensors=LAYER | QK_NORM,
         bias_keys=ATTENTION_BIAS,
     ),
-    "smollm3": Architecture(
-        model_type="smollm3",
-        class_name="SmolLM3ForCausalLM",
-        layer_tensors=ATTENTION | FFN_NORM | FFN,
-        permuted=True,
-        bias_keys=BIASES,
-    ),
+    "smollm3": Architecture(model_type="smollm3", class_name="SmolLM3ForCausalLM", permuted=True, bias_keys=BIASES),
 }

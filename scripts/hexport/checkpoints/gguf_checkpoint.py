@@ -13,10 +13,8 @@ from hexport.checkpoints.files import PublishedCheckpoint
 from hexport.checkpoints.gguf_architectures import ARCHITECTURES, TENSORS, Architecture
 from hexport.checkpoints.gguf_config import ROPE_TENSORS, gguf_config
 from hexport.checkpoints.gguf_file import GgufTensor, open_gguf
-from hexport.checkpoints.tensor import Tensor, half_split, read_blocks, rows_per_block, stored, torch_dtype
+from hexport.checkpoints.tensor import NUMPY_TYPES, Tensor, half_split, read_blocks, rows_per_block, stored, torch_dtype
 from hexport.errors import HexportError
-
-RAW_TYPES = {GGMLQuantizationType.F32: "F32", GGMLQuantizationType.F16: "F16", GGMLQuantizationType.BF16: "BF16"}
 
 
 def read_gguf(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
@@ -31,7 +29,7 @@ def read_gguf(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
     if (architecture := ARCHITECTURES.get(name)) is None:
         known = ", ".join(ARCHITECTURES)
         raise HexportError(f"{path}: GGUF architecture {name!r} is not supported; supported: {known}")
-    config = gguf_config(file, architecture, path)
+    config = gguf_config(file, architecture)
     names = _names(architecture, config["num_hidden_layers"])
     tensors = []
     for entry in file.tensors:
@@ -59,8 +57,8 @@ def _names(architecture: Architecture, layers: int) -> dict[str, str]:
 
 def _tensor(path: Path, entry: GgufTensor) -> Tensor:
     shape, kind = entry.shape, entry.kind
-    if kind in RAW_TYPES:
-        return stored(entry.name, path, entry.offset, RAW_TYPES[kind], shape)
+    if kind.name in NUMPY_TYPES:
+        return stored(entry.name, path, entry.offset, kind.name, shape)
     if len(shape) != 2 or not _dequantises(kind):
         raise HexportError(f"{path}: tensor {entry.name} of shape {list(shape)} has type {kind.name}: not supported")
 

@@ -9,6 +9,7 @@ from gguf import GGMLQuantizationType
 
 from hexport.checkpoints.gguf_architectures import Architecture
 from hexport.checkpoints.gguf_file import GgufFile, GgufTensor
+from hexport.checkpoints.meta_params import llama3_scaling
 from hexport.decoder.layer_kinds import MAX_LAYERS
 from hexport.errors import HexportError
 
@@ -47,7 +48,6 @@ class Keys:
 
     file: GgufFile
     architecture: str
-    path: Path
 
     def number(self, key: str, default: float | None = None) -> float | None:
         """Return a finite number of at least 0, or `default` where the key is absent.
@@ -72,10 +72,10 @@ class Keys:
 
     def name(self, key: str) -> str:
         """Return the file and the whole key, as an error names them."""
-        return f"{self.path}: metadata key {self.architecture}.{key}"
+        return f"{self.file.path}: metadata key {self.architecture}.{key}"
 
 
-def gguf_config(file: GgufFile, architecture: Architecture, path: Path) -> dict:
+def gguf_config(file: GgufFile, architecture: Architecture) -> dict:
     """Return the config of a GGUF file, in the form of a Hugging Face config.json.
 
     Raises HexportError for a metadata key that is unknown or missing, or has a value that the family cannot have.
@@ -84,8 +84,8 @@ def gguf_config(file: GgufFile, architecture: Architecture, path: Path) -> dict:
     known = {f"{name}.{key}" for key in (*KEYS.values(), *OTHER_KEYS, *architecture.keys)}
     for key in file.metadata:
         if key.startswith(f"{name}.") and key not in known:
-            raise HexportError(f"{path}: metadata key {key} = {file.shown(key)} is not supported")
-    keys = Keys(file, name, path)
+            raise HexportError(f"{file.path}: metadata key {key} = {file.shown(key)} is not supported")
+    keys = Keys(file, name)
     config = _sizes(keys)
     biased = {tensor.name for tensor in file.tensors if tensor.name.endswith(".bias")}
     config |= {
@@ -119,7 +119,7 @@ def _sizes(keys: Keys) -> dict:
         raise HexportError(f"{keys.name('block_count')} = {layers}: more than {MAX_LAYERS}; the file is damaged")
     embedding = next((tensor for tensor in keys.file.tensors if tensor.name == "token_embd.weight"), None)
     if embedding is None:
-        raise HexportError(f"{keys.path}: tensor token_embd.weight is missing")
+        raise HexportError(f"{keys.file.path}: tensor token_embd.weight is missing")
     defaults = {
         "num_key_value_heads": config["num_attention_heads"],
         "head_dim": config["hidden_size"] // config["num_attention_heads"],
@@ -164,13 +164,13 @@ def _rope_scaling(keys: Keys, config: dict) -> dict | None:
     kind = keys.file.text(f"{keys.architecture}.rope.scaling.type", "none")
     factor = keys.number("rope.scaling.factor")
     names = ROPE_TENSORS.get(keys.architecture, ())
-    tensors = {tensor.name: _factors(tensor, keys.path) for tensor in keys.file.tensors if tensor.name in names}
+    tensors = {tensor.name: _factors(tensor, keys.file.path) for tensor in keys.file.tensors if tensor.name in names}
     if kind == "linear" and factor and not tensors:
         return {"rope_type": "linear", "factor": _decimal(factor)}
     if kind not in ("none", "longrope") or (kind == "longrope" and LONG_FACTORS not in tensors):
         raise HexportError(f"{keys.name('rope.scaling.type')} = {kind!r} is not supported in this file")
     if FREQUENCIES in tensors:
-        return _llama3(tensors[FREQUENCIES], config, keys.path)
+        return _llama3(tensors[FREQUENCIES], config, keys.file.path)
     return _longrope(tensors, keys, config) if tensors else None
 
 
@@ -186,9 +186,8 @@ def _factors(tensor: GgufTensor, path: Path) -> np.ndarray:
 
 def _llama3(ratios: np.ndarray, config: dict, path: Path) -> dict:
     """Return the rope_scaling of Llama 3.1 and later. The file says only by how much each frequency is divided."""
-    scaling = {"factor": _decimal(ratios.max(initial=1.0)), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    original = 8192
-    dims = config["head_dim"]
+    scaling = llama3_scaling(_decimal(ratios.max(initial=1.0)))
+    original, dims = scaling["original_max_position_embeddings"], config["head_dim"]
     turns = original * config["rope_theta"] ** -(np.arange(0, dims, 2) / dims) / (2 * math.pi)
     smooth = np.clip((turns - 1.0) / (4.0 - 1.0), 0, 1)
     expected = 1 / ((1 - smooth) / scaling["factor"] + smooth)
@@ -197,7 +196,7 @@ def _llama3(ratios: np.ndarray, config: dict, path: Path) -> dict:
             f"{path}: tensor {FREQUENCIES} is not that of Llama 3's scaled rotary frequencies with original context "
             f"{original}; convert from the original checkpoint"
         )
-    return {"rope_type": "llama3", **scaling, "original_max_position_embeddings": original}
+    return scaling
 
 
 def _longrope(tensors: dict[str, np.ndarray], keys: Keys, config: dict) -> dict:
@@ -206,8 +205,8 @@ def _longrope(tensors: dict[str, np.ndarray], keys: Keys, config: dict) -> dict:
     attention_factor = keys.number("rope.scaling.attn_factor")
     if len(tensors) != 2 or original < 2 or not attention_factor:
         raise HexportError(
-            f"{keys.path}: {LONG_FACTORS}, {SHORT_FACTORS}, phi3.rope.scaling.original_context_length and attn_factor "
-            "belong together, but some are missing"
+            f"{keys.file.path}: {LONG_FACTORS}, {SHORT_FACTORS}, phi3.rope.scaling.original_context_length and "
+            "attn_factor belong together, but some are missing"
         )
     scaling = {
         "rope_type": "longrope",

@@ -21,19 +21,8 @@ from hexport.regular_file import regular_file
 MAX_KEYS, MAX_TENSORS, MAX_ITEMS = 10_000, 100_000, 4_000_000  # in a file, in a file, in a list
 MAX_HEADER_BYTES, MAX_TEXT_BYTES = 256 << 20, 16 << 20
 MAX_DIMENSIONS, MAX_SIZE = 4, 1 << 40
-SCALARS = {
-    GGUFValueType.UINT8: "u1",
-    GGUFValueType.INT8: "i1",
-    GGUFValueType.UINT16: "<u2",
-    GGUFValueType.INT16: "<i2",
-    GGUFValueType.UINT32: "<u4",
-    GGUFValueType.INT32: "<i4",
-    GGUFValueType.UINT64: "<u8",
-    GGUFValueType.INT64: "<i8",
-    GGUFValueType.FLOAT32: "<f4",
-    GGUFValueType.FLOAT64: "<f8",
-    GGUFValueType.BOOL: "?",
-}
+OTHER_TYPES = {GGUFValueType.STRING, GGUFValueType.ARRAY}
+SCALARS = {kind: np.dtype(kind.name.lower()).newbyteorder("<") for kind in GGUFValueType if kind not in OTHER_TYPES}
 
 
 @dataclass(frozen=True)
@@ -148,7 +137,7 @@ class _Cursor:
         return self.data[start : self.offset]
 
     def scalars(self, kind: GGUFValueType, count: int) -> np.ndarray:
-        dtype = np.dtype(SCALARS[kind])
+        dtype = SCALARS[kind]
         return np.frombuffer(self.data, dtype, count, self.skip(count * dtype.itemsize))
 
     def refuse(self, reason: str) -> None:
@@ -166,7 +155,7 @@ def open_gguf(path: Path) -> GgufFile:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     cursor = _Cursor(data, path, 4)
     if data[:4] != b"GGUF":
-        raise HexportError(f"{path}: not a whole GGUF file: it does not begin with GGUF; fetch it again")
+        cursor.refuse("does not begin with GGUF")
     version = cursor.number("I")
     if version & 0xFFFF == 0:
         raise HexportError(f"{path}: a big-endian GGUF file; only little-endian ones are read")

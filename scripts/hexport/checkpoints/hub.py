@@ -1,7 +1,6 @@
 """This module gets a checkpoint or a tokenizer from the Hugging Face Hub: hf://org/repo@revision."""
 
 import contextlib
-import difflib
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, validate_repo_id
 
 from hexport.checkpoints.download import download, partial_path
-from hexport.checkpoints.uri import HubFiles
+from hexport.checkpoints.uri import HubFiles, did_you_mean
 from hexport.checkpoints.web import one_line_http_errors, read_url
 from hexport.errors import HexportError
 from hexport.file_hashes import sha256
@@ -105,11 +104,7 @@ def _list_files(uri: str, source: HubFiles) -> tuple[str, dict[str, HubFile]]:
         read_url(address, build_hf_headers(), MAX_LISTING), f"{uri}: the answer of {constants.ENDPOINT}"
     )
     try:
-        siblings, commit = answer["siblings"], answer["sha"]
-        files = [
-            _hub_file(**{key: sibling.get(key) for key in ("rfilename", "size", "blobId", "lfs")})
-            for sibling in siblings
-        ]
+        files, commit = [_hub_file(entry) for entry in answer["siblings"]], answer["sha"]
         if not COMMIT.fullmatch(commit):
             raise ValueError
     except (TypeError, ValueError, KeyError, AttributeError):
@@ -119,15 +114,17 @@ def _list_files(uri: str, source: HubFiles) -> tuple[str, dict[str, HubFile]]:
     return commit, {file.name: file for file in files}
 
 
-def _hub_file(rfilename: str, size: int, blobId: str, lfs: dict | None) -> HubFile:
-    """Return one entry of the Hub's answer. Raises TypeError, ValueError or KeyError for what describes no file."""
+def _hub_file(entry: dict) -> HubFile:
+    """Return one entry of the Hub's answer. Raises TypeError, ValueError, KeyError or AttributeError for what describes
+    no file."""
+    name, lfs = entry["rfilename"], entry.get("lfs")
     if lfs is not None:
         size, digest = lfs["size"], SHA256.fullmatch(lfs["sha256"])
     else:
-        digest = COMMIT.fullmatch(blobId)
-    if type(rfilename) is not str or type(size) is not int or size < 0 or not digest:
+        size, digest = entry["size"], COMMIT.fullmatch(entry["blobId"])
+    if type(name) is not str or type(size) is not int or size < 0 or not digest:
         raise ValueError
-    return HubFile(rfilename, size, digest[0])
+    return HubFile(name, size, digest[0])
 
 
 def _check_name(uri: str, name: str, listing: Path) -> None:
@@ -144,9 +141,7 @@ def needed_files(uri: str, source: HubFiles, names: list[str], weights: bool) ->
     """
     if source.file is not None:
         if source.file not in names:
-            nearest = difflib.get_close_matches(source.file, names, 1, cutoff=0)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise HexportError(f"{uri}: {source.repo} has no {source.file}{hint}")
+            raise HexportError(f"{uri}: {source.repo} has no {source.file}{did_you_mean(source.file, names)}")
         return [source.file]
     tokenizer = [name for name in TOKENIZER if name in names]
     if not weights:

@@ -32,14 +32,12 @@ VERSION_1_ORDER = (
 class Header:
     """A header says what a .bin file holds.
 
-    `params` are its sizes by their names in FIELDS. `tied` says that the head is the embedding. `order` lists its
-    tensors.
+    `params` are its sizes by their names in FIELDS. `order` lists its tensors, without the head that is the embedding.
     """
 
     params: dict[str, int]
-    tied: bool
     start: int  # byte at which the tensors begin
-    order: tuple[str, ...]
+    order: list[str]
 
 
 def read_bin(checkpoint: PublishedCheckpoint) -> tuple[dict, list[Tensor]]:
@@ -68,7 +66,8 @@ def _read_header(path: Path) -> Header:
     if not all(0 < value < 1 << 24 for value in params.values()) or params["dim"] % params["n_heads"]:
         hint = "; a Hugging Face checkpoint is named by its folder" if zipfile.is_zipfile(path) else ""
         raise HexportError(f"{path}: not a model of llama2.c: impossible sizes in its header{hint}")
-    return Header(params, tied, *((256, VERSION_1_ORDER) if magic == MAGIC else (28, LEGACY_ORDER)))
+    begin, order = (256, VERSION_1_ORDER) if magic == MAGIC else (28, LEGACY_ORDER)
+    return Header(params, begin, [part for part in order if part != "output" or not tied])
 
 
 def _tensors(path: Path, header: Header) -> dict[str, Tensor]:
@@ -81,15 +80,13 @@ def _tensors(path: Path, header: Header) -> dict[str, Tensor]:
         "feed_forward.w3": (ffn, dim),
     }  # fmt: skip
     shapes = {"tok_embeddings": (vocabulary, dim), "norm": (dim,), "output": (vocabulary, dim)}
-    # Cosines and sines are skipped, as they follow from the sizes.
-    shapes |= {"freqs": (2 * length, dim // heads // 2)}
-    order = [part for part in header.order if part != "output" or not header.tied]
-    sizes = [layers * math.prod(layer_shapes[p]) if p in layer_shapes else math.prod(shapes[p]) for p in order]
+    shapes["freqs"] = (2 * length, dim // heads // 2)  # cosines and sines, which follow from the sizes: skipped
+    sizes = [layers * math.prod(layer_shapes[p]) if p in layer_shapes else math.prod(shapes[p]) for p in header.order]
     # This check comes before any name is made: a damaged header can say millions of layers.
     if (size := path.stat().st_size) != (said := header.start + 4 * sum(sizes)):
         raise HexportError(f"{path}: not a whole model of llama2.c: {size} bytes, its header says {said}")
     tensors, offset = {}, header.start
-    for part in order:
+    for part in header.order:
         shape = layer_shapes.get(part) or shapes[part]
         for name in [f"layers.{i}.{part}" for i in range(layers)] if part in layer_shapes else [part]:
             if name != "freqs":

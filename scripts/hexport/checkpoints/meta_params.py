@@ -96,9 +96,14 @@ def _rope_scaling(params: dict, layers: int, dim: int, where: str) -> dict | Non
             f"{where}: use_scaled_rope, but by how much is known for no model of {layers} layers and dim {dim}; "
             'add "rope_scaling_factor" (8 in Llama 3.1, 32 in Llama 3.2)'
         )
+    return llama3_scaling(float(factor))
+
+
+def llama3_scaling(factor: float) -> dict:
+    """Return the rope_scaling of Llama 3.1 and later, whose models differ in the factor alone."""
     return {
         "rope_type": "llama3",
-        "factor": float(factor),
+        "factor": factor,
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,

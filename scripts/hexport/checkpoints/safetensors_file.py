@@ -16,30 +16,22 @@ def read_safetensors(path: Path) -> Iterator[Tensor]:
 
     Raises HexportError for a malformed or truncated file, and for a type other than F32, F16 and BF16.
     """
-    _check(path)
-    with open(path, "rb") as file:
+    with open(regular_file(path), "rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(path.stat().st_size - 8, MAX_BYTES):
+            raise HexportError(f"{path}: not a whole safetensors file; fetch it again")
         text = file.read(length)
+    try:
+        # The library checks sizes, types, and that offsets follow each other to the end. It maps the file, so the
+        # tensors are not read.
+        with safe_open(path, framework="numpy"):
+            pass
+    except Exception as error:  # the library has no public type of its own for this
+        reason = " ".join(str(error).split())
+        raise HexportError(f"{path}: not a whole safetensors file: {reason}; fetch it again") from error
     header = parse_json(text, f"{path}: the header")
     header.pop("__metadata__", None)
     for name, entry in header.items():
         if (dtype := entry["dtype"]) not in NUMPY_TYPES:
             raise HexportError(f"{path}: tensor {name} has type {dtype}; supported: {', '.join(NUMPY_TYPES)}")
         yield stored(name, path, 8 + length + entry["data_offsets"][0], dtype, tuple(entry["shape"]))
-
-
-def _check(path: Path) -> None:
-    """Have the safetensors library check the header: sizes, types, and offsets that follow each other to the end.
-
-    The library maps the file, so the tensors are not read. Raises HexportError where it refuses the file.
-    """
-    with open(regular_file(path), "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= min(path.stat().st_size - 8, MAX_BYTES):
-        raise HexportError(f"{path}: not a whole safetensors file; fetch it again")
-    try:
-        with safe_open(path, framework="numpy"):
-            pass
-    except Exception as error:  # the library has no public type of its own for this
-        reason = " ".join(str(error).split())
-        raise HexportError(f"{path}: not a whole safetensors file: {reason}; fetch it again") from error

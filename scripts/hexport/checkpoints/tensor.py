@@ -90,11 +90,10 @@ def joined(shards: list[Tensor], dim: int) -> Tensor:
     first = shards[0]
 
     def read(multiple: int) -> Iterator[np.ndarray]:
+        blocks = [shard.read(multiple) for shard in shards]
         if dim == 0:
-            yield from itertools.chain.from_iterable(shard.read(multiple) for shard in shards)
-        else:
-            for blocks in zip(*(shard.read(multiple) for shard in shards), strict=True):
-                yield np.concatenate(blocks, axis=1)
+            return itertools.chain.from_iterable(blocks)
+        return (np.concatenate(beside, axis=1) for beside in zip(*blocks, strict=True))
 
     shape = tuple(size * len(shards) if i == dim else size for i, size in enumerate(first.shape))
     return Tensor(first.name, first.dtype, shape, read)

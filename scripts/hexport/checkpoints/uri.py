@@ -1,5 +1,6 @@
 """This module parses the URIs of checkpoints and tokenizers. The Snakefile calls it, so it imports nothing heavy."""
 
+import difflib
 import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
@@ -73,6 +74,12 @@ def parse_uri(uri: str) -> HubFiles | WebFile | WheelMember:
     if parsed is None or not parsed.name:
         raise HexportError(f"{uri}: not of the form {FORMS[scheme]}")
     return parsed
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return `; did you mean x?` with the known name that is most like this one; an empty text where none is known."""
+    nearest = difflib.get_close_matches(name, known, 1, cutoff=0)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def _hub_files(uri: str) -> HubFiles | None:

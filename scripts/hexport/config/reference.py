@@ -24,69 +24,80 @@ LINK = re.compile(r"docs/([a-z_]+\.md)((?:#[\w-]+)?)")
 
 def reference() -> str:
     """Return the whole page, in Markdown."""
-    config, devices = schema("config"), schema("devices")
-    tables = [*_sections("config.yaml", "", config, config), *_sections("devices.yaml", "", devices, devices)]
-    return "\n".join([HEAD, *tables])
+    config, devices = (_resolved(rules, rules["$defs"]) for rules in map(schema, ("config", "devices")))
+    return "\n".join([HEAD, *_sections("config.yaml", "", config), *_sections("devices.yaml", "", devices)])
 
 
-def _sections(heading: str, path: str, rule: dict, root: dict, around: dict | None = None) -> Iterator[str]:
+def _resolved(rule: object, named: dict) -> object:
+    """Return the rule with what each $ref in it names."""
+    match rule:
+        case {"$ref": name, **own}:
+            return _resolved(named[name.rpartition("/")[2]] | own, named)
+        case dict():
+            return {key: _resolved(value, named) for key, value in rule.items()}
+        case list():
+            return [_resolved(value, named) for value in rule]
+    return rule
+
+
+def _sections(heading: str, path: str, rule: dict, around: dict | None = None) -> Iterator[str]:
     """Yield the lines of a section with the table of an object's keys, then those of the objects in it, depth first.
 
-    `path` says where the object is in its file, `models.<name>.` for one. `root` is the whole schema, and `around` has
-    the keys of the object that this one is in.
+    `path` says where the object is in its file, `models.<name>.` for one. `around` has the keys of the object that this
+    one is in.
     """
     yield from (f"## {heading}", "")
     if path.endswith((">.", "].")) and "description" in rule:
         yield from (_linked(rule["description"]), "")
     yield from ("| key | takes | default | meaning |", "|---|---|---|---|")
-    keys = {key: _resolved(value, root) for key, value in rule["properties"].items()}
+    keys = rule["properties"]
     known = [key for key in keys if keys[key] == (around or {}).get(key)]
     for key, value in keys.items():
         if key not in known:
-            place, inside = _object_in(f"{path}{key}", value, root)
-            takes = f"[{_takes(value, root)}](#{_anchor(place)})" if inside else _takes(value, root)
+            place, inside = _object_in(f"{path}{key}", value)
+            takes = f"[{_takes(value)}](#{_anchor(place)})" if inside else _takes(value)
             yield f"| `{key}` | {takes} | {_default_of(key, rule, path)} | {_linked(value['description'])} |"
     if known:
         yield f"| {', '.join(f'`{key}`' for key in known)} | as in the section before | | |"
     yield ""
     for key, value in keys.items():
-        place, inside = _object_in(f"{path}{key}", value, root)
+        place, inside = _object_in(f"{path}{key}", value)
         if inside:
-            yield from _sections(f"`{place}`", f"{place}.", inside, root, keys)
+            yield from _sections(f"`{place}`", f"{place}.", inside, keys)
 
 
-def _object_in(path: str, rule: dict, root: dict) -> tuple[str, dict | None]:
+def _object_in(path: str, rule: dict) -> tuple[str, dict | None]:
     """Return where the object is that a value is, or holds by name or in a list, and its rule, if it has
     keys of ours."""
     if "properties" in rule:
         return path, rule
     if isinstance(named := rule.get("additionalProperties"), dict):
-        return f"{path}.<name>", _resolved(named, root)
-    items = _resolved(rule.get("items", {}), root)
+        return f"{path}.<name>", named
+    items = rule.get("items", {})
     return f"{path}[]", items if "properties" in items else None
 
 
-def _takes(rule: dict, root: dict) -> str:
+def _takes(rule: dict) -> str:
     """Return what a value may be: `whole number (1 to 1024)`."""
     if "enum" in rule:
         return _choice(f"`{value}`" for value in rule["enum"])
     if alternatives := rule.get("anyOf", rule.get("oneOf")):
-        return _choice(_takes(_resolved(alternative, root), root) for alternative in alternatives)
+        return _choice(map(_takes, alternatives))
     kinds = [rule["type"]] if isinstance(rule["type"], str) else [kind for kind in rule["type"] if kind != "null"]
     if "$comment" in rule and "maxLength" not in rule:  # what a fault says that it expects
         return rule["$comment"] + _bounds(rule)
-    return _choice(_kind(kind, rule, root) for kind in kinds)
+    return _choice(_kind(kind, rule) for kind in kinds)
 
 
-def _kind(kind: str, rule: dict, root: dict) -> str:
+def _kind(kind: str, rule: dict) -> str:
     if kind == "object":
         return "keys with values"
     if kind != "array":
         return NAMES[kind] + _bounds(rule)
-    items = _resolved(rule["items"], root)
+    items = rule["items"]
     if items.get("type") in ("string", "integer"):
         return f"list of {NAMES[items['type']]}s"
-    of = _takes(items, root)
+    of = _takes(items)
     return f"list of ({of})" if " or " in of and "enum" not in items else f"list of {of}"
 
 
@@ -111,14 +122,6 @@ def _default_of(key: str, parent: dict, path: str) -> str:
     if isinstance(default, list):
         return f"`[{', '.join(map(str, default))}]`"
     return f"`{default}`" if re.fullmatch(r"[\w.]+", str(default)) else f"`{json.dumps(default)}`"
-
-
-def _resolved(rule: dict, root: dict) -> dict:
-    """Return the rule with what its $ref names."""
-    if "$ref" not in rule:
-        return rule
-    named = root["$defs"][rule["$ref"].rpartition("/")[2]]
-    return named | {key: value for key, value in rule.items() if key != "$ref"}
 
 
 def _choice(texts: Iterable[str]) -> str:

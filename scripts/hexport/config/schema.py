@@ -2,8 +2,9 @@
 defaults."""
 
 import difflib
+import functools
+import operator
 from collections.abc import Iterable, Iterator
-from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -28,7 +29,7 @@ TYPES = {
 }
 
 
-@cache
+@functools.cache
 def schema(name: str) -> dict:
     """Return the schema of `<name>.yaml`."""
     return read_yaml(SCHEMAS / f"{name}.schema.yaml")
@@ -39,18 +40,18 @@ def defaults(properties: dict) -> dict:
     return {key: rule["default"] for key, rule in properties.items() if "default" in rule}
 
 
-def schema_errors(document: dict, name: str, written: dict | None = None) -> Iterator[str]:
-    """Yield one line `where: what is wrong` for each place where the document breaks the schema of `<name>.yaml`.
+def schema_errors(document: object, rule: dict, written: dict | None = None) -> Iterator[str]:
+    """Yield one line `where: what is wrong` for each place where the document breaks the schema `rule`.
 
     `written` is the document as its file has it, where variables in it stand for what may be secret: values are shown
     from there.
     """
-    yield from _errors(_validator(name), document, written)
-
-
-def value_errors(value: object, rule: dict) -> Iterator[str]:
-    """Yield lines as `schema_errors` does, for a value that stands by itself; `rule` is a schema without references."""
-    yield from _errors(_KIND(rule), value, None)
+    faults = sorted(_VALIDATOR(rule).iter_errors(document), key=lambda error: [str(part) for part in error.path])
+    mistyped = {tuple(error.path) for error in faults if error.validator == "type"}
+    for error in faults:
+        if error.validator == "type" or tuple(error.path) not in mistyped:
+            shown = error.instance if written is None else functools.reduce(operator.getitem, error.path, written)
+            yield from _explain(error, shown)
 
 
 def raise_all(source: str, faults: Iterable[str]) -> None:
@@ -85,14 +86,6 @@ def cut(text: str) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}…"
 
 
-def _errors(validator: jsonschema.protocols.Validator, value: object, written: object) -> Iterator[str]:
-    faults = sorted(validator.iter_errors(value), key=lambda error: [str(part) for part in error.path])
-    mistyped = {tuple(error.path) for error in faults if error.validator == "type"}
-    for error in faults:
-        if error.validator == "type" or tuple(error.path) not in mistyped:
-            yield from _explain(error, error.instance if written is None else _at(written, error.path))
-
-
 def _unique_items(
     _validator: jsonschema.protocols.Validator, unique: bool, items: object, _schema: dict
 ) -> Iterator[jsonschema.ValidationError]:
@@ -106,19 +99,7 @@ def _unique_items(
 
 
 # jsonschema's own uniqueItems compares each item with each.
-_KIND = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"uniqueItems": _unique_items})
-
-
-@cache
-def _validator(name: str) -> jsonschema.protocols.Validator:
-    """Return what validates the content of `<name>.yaml`."""
-    return _KIND(schema(name))
-
-
-def _at(document: object, path: Iterable[str | int]) -> object:
-    for part in path:
-        document = document[part]
-    return document
+_VALIDATOR = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"uniqueItems": _unique_items})
 
 
 def _explain(error: jsonschema.ValidationError, value: object) -> Iterator[str]:
@@ -132,7 +113,8 @@ def _explain(error: jsonschema.ValidationError, value: object) -> Iterator[str]:
                 if key not in known:
                     yield f"{dotted([*path, key])}: unknown key{nearest(key, known)}"
         case "required":
-            yield f"{dotted([*path, _missing_key(error)])}: missing"
+            key = next(key for key in limit if f"{key!r} is a required property" == error.message)
+            yield f"{dotted([*path, key])}: missing"
         case "type":
             types = [limit] if isinstance(limit, str) else [name for name in limit if name != "null"]
             quotes = "; put it in quotes" if "string" in types and isinstance(value, int | float) else ""
@@ -157,10 +139,6 @@ def _explain(error: jsonschema.ValidationError, value: object) -> Iterator[str]:
             yield f"{where}must have at most {limit} entries, and has {len(error.instance):,}"
         case _:
             yield f"{where}{error.message}"
-
-
-def _missing_key(error: jsonschema.ValidationError) -> str:
-    return next(key for key in error.validator_value if f"{key!r} is a required property" == error.message)
 
 
 def _shown(value: object) -> str:

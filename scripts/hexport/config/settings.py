@@ -128,7 +128,7 @@ def parse_config(document: dict, source: str) -> Config:
 
     Raises HexportError with a line for each fault that can be seen without knowing how keys depend on each other.
     """
-    raise_all(source, schema_errors(document, "config"))
+    raise_all(source, schema_errors(document, schema("config")))
     document = defaults(schema("config")["properties"]) | document
     artifacts = document["artifacts"].rstrip("/") or "/"
     entries = {name: entry or {} for name, entry in document["models"].items()}

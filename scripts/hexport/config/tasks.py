@@ -53,7 +53,7 @@ def task_faults(config: Config) -> Iterator[str]:
             where = f"models.{model.name}.{key}.tasks: {name}"
             if name in TAKEN:
                 yield f"{where}: no task can have this name, which lm-eval takes for itself"
-            elif name not in config.tasks and _is_path(name):
+            elif name not in config.tasks and ("/" in name or Path(name).suffix in (".yaml", ".yml")):
                 yield (
                     f"{where}: {CAN_RUN_CODE}; name it in the key tasks, mine: {{yaml: {name}, trusted: true}}, "
                     "and mine here"
@@ -64,7 +64,3 @@ def _used(model: Model) -> Iterator[tuple[str, str]]:
     for key in ("calibration", "evaluation"):
         for name in getattr(getattr(model, key), "tasks", None) or []:
             yield key, name
-
-
-def _is_path(name: str) -> bool:
-    return "/" in name or Path(name).suffix in (".yaml", ".yml")

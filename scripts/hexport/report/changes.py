@@ -1,6 +1,7 @@
 """This module tells what changed since the report before, by a small store beside the page. The store has the figures
 of the last two reports that differ."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,9 @@ def changes_since(store: Path, figures: Figures) -> list[Difference]:
 
 
 def _read(store: Path) -> tuple[Figures, Figures]:
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         content = json.loads(store.read_bytes())
         found = content["before"], content["last"]
         if all(isinstance(figures, dict) for figures in found):
             return found
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
     return {}, {}

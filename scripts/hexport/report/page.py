@@ -97,10 +97,11 @@ def ratios(evaluations: Sequence[Evaluation], program: ProgramKey) -> tuple[floa
     version = (program.model, program.recipe, program.context_length)
     same = [each for each in evaluations if (each.place.model, each.place.recipe, each.place.context_length) == version]
     of_program = [each for each in same if (each.place.target, each.place.mode) == (program.target, program.mode)]
-    return _worst([each.qdq for each in same]), _worst([each.device for each in of_program])
+    return _worst("qdq", same), _worst("device", of_program)
 
 
-def _worst(contents: Sequence[dict]) -> float | None:
+def _worst(phase: str, evaluations: Sequence[Evaluation]) -> float | None:
+    contents = (each.phases[phase] for each in evaluations)
     found = [ratio for content in contents for ratio in content.get("perplexity_ratio", {}).values() if ratio]
     return max(found, default=None)
 
@@ -142,7 +143,7 @@ def _sizes_and_ratios(report: Report) -> dict[str, list[tuple[float, float]]]:
 def _noise(evaluations: Sequence[Evaluation]) -> dict[str, list[float | None]]:
     found = {}
     for each in evaluations:
-        if layers := each.qdq.get("layers"):
+        if layers := each.phases["qdq"].get("layers"):
             found[_version(each.place)] = [layer["sqnr_db"] for layer in layers]
     return dict(list(found.items())[:MOST_LINES])
 

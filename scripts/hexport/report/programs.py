@@ -3,7 +3,7 @@ manifests."""
 
 import datetime
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,19 +37,34 @@ class Cost:
 class BuiltProgram:
     """A built program is one that the config asks for, with what became of it. `n_bytes` and `built` (date and time,
     UTC) are None where it is not there. `costs` are those of artifacts that are there, by stage. `passed` is whether
-    its gates are passed, and None where there are none."""
+    its gates are passed, as far as there are some."""
 
     program: ProgramKey
     file: str
     n_bytes: int | None
     built: str | None
     costs: dict[str, Cost]
-    passed: bool | None
+    passed: bool
 
 
 def built_programs(artifacts: str, programs: Iterable[ProgramKey]) -> list[BuiltProgram]:
     """Return what became of each program."""
-    return [_built(artifacts, program) for program in programs]
+    found = []
+    for program in programs:
+        file = Path(program_file(artifacts, program))
+        state = file.stat() if file.is_file() else None
+        gates = Path(gates_file(artifacts, program.model, program.recipe, program.context_length))
+        found.append(
+            BuiltProgram(
+                program,
+                str(file),
+                state and state.st_size,
+                state and datetime.datetime.fromtimestamp(state.st_mtime, datetime.UTC).strftime("%Y-%m-%d %H:%M"),
+                {stage: cost for stage, files in _parts(artifacts, program, file).items() if (cost := _cost(files))},
+                gates.is_file(),
+            )
+        )
+    return found
 
 
 def model_costs(programs: Iterable[BuiltProgram]) -> dict[str, dict[str, Cost]]:
@@ -68,34 +83,19 @@ def model_costs(programs: Iterable[BuiltProgram]) -> dict[str, dict[str, Cost]]:
     }
 
 
-def _built(artifacts: str, program: ProgramKey) -> BuiltProgram:
-    file = Path(program_file(artifacts, program))
-    there = file.is_file()
-    gates = Path(gates_file(artifacts, program.model, program.recipe, program.context_length))
-    return BuiltProgram(
-        program,
-        str(file),
-        file.stat().st_size if there else None,
-        _date(file.stat().st_mtime) if there else None,
-        {stage: cost for stage, files in _parts(artifacts, program, file) if (cost := _cost(files)) is not None},
-        True if gates.is_file() else None,
-    )
-
-
-def _parts(artifacts: str, program: ProgramKey, file: Path) -> Iterator[tuple[str, list[Path]]]:
+def _parts(artifacts: str, program: ProgramKey, file: Path) -> dict[str, list[Path]]:
+    """Return the files of each stage; `file` is that of the program."""
     model, recipe, *_ = program
     templates = Path(template_file(artifacts, program, target_named(program.target).htp_arch, 1)).parent
-    files = {
-        "checkpoint": [checkpoint_file(artifacts, model)],
-        "calibration data": [tokens_file(artifacts, model)],
-        "weights": [weights_file(artifacts, model, recipe)],
-        "calibration": [quant_attrs_file(artifacts, model, recipe)],
-        "templates": sorted(templates.glob("ar*.json")),
+    return {
+        "checkpoint": [Path(checkpoint_file(artifacts, model))],
+        "calibration data": [Path(tokens_file(artifacts, model))],
+        "weights": [Path(weights_file(artifacts, model, recipe))],
+        "calibration": [Path(quant_attrs_file(artifacts, model, recipe))],
+        "templates": sorted(templates.glob("ar*[0-9].json")),  # and not their manifests
         "shards": sorted((file.parent / "shards" / program.mode).glob("*.bin")),
         "program": [file],
     }
-    for stage, of_stage in files.items():
-        yield stage, [path for path in map(Path, of_stage) if not path.name.endswith(".manifest.json")]
 
 
 def _cost(files: list[Path]) -> Cost | None:
@@ -112,10 +112,5 @@ def _cost_of(file: Path) -> Cost | None:
         return None
 
 
-def _sum(costs: Iterable[Cost]) -> Cost:
-    found = list(costs)
-    return Cost(round(sum(cost.seconds for cost in found), 1), max(cost.peak_mb for cost in found))
-
-
-def _date(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M")
+def _sum(costs: Collection[Cost]) -> Cost:
+    return Cost(round(sum(cost.seconds for cost in costs), 1), max(cost.peak_mb for cost in costs))

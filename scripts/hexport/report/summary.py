@@ -18,18 +18,11 @@ OF_ALL_TASKS = ("sqnr_db", "kl_divergence", "top1_agreement", "top1_agreement_qd
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation has the contents of fp.json, qdq.json and evaluation.json of a place. {} stands for a phase that
-    was not evaluated."""
+    """An evaluation has the contents of fp.json, qdq.json and evaluation.json of a place, by the names in PHASES. {}
+    stands for a phase that was not evaluated."""
 
     place: Place
-    fp: dict
-    qdq: dict
-    device: dict
-
-    @property
-    def phases(self) -> dict[str, dict]:
-        """Return the content of each phase, by the phase's name."""
-        return dict(zip(PHASES, (self.fp, self.qdq, self.device), strict=True))
+    phases: dict[str, dict]
 
     @property
     def tasks(self) -> list[str]:
@@ -40,14 +33,13 @@ class Evaluation:
 def _files(artifacts: str, place: Place, phases: list[str]) -> dict[str, Path]:
     """Return the file of each phase. `phases` are those besides device; a place without a device has no file of that
     phase."""
-    files = {}
-    if "fp" in phases:
-        files["fp"] = fp_file(artifacts, place.model, place.context_length)
-    if "qdq" in phases:
-        files["qdq"] = qdq_file(artifacts, place.model, place.recipe, place.context_length)
-    if place.device:
-        files["device"] = evaluation_file(artifacts, place)
-    return {phase: Path(file) for phase, file in files.items()}
+    files = {
+        "fp": fp_file(artifacts, place.model, place.context_length),
+        "qdq": qdq_file(artifacts, place.model, place.recipe, place.context_length),
+        "device": evaluation_file(artifacts, place),
+    }
+    there = [*phases, "device"] if place.device else phases
+    return {phase: Path(file) for phase, file in files.items() if phase in there}
 
 
 def phase_files(artifacts: str, evaluation: Evaluation) -> dict[str, Path]:
@@ -66,8 +58,8 @@ def read_evaluations(artifacts: str, evaluations: Iterable[list]) -> list[Evalua
     found = []
     for *place, phases in evaluations:
         files = _files(artifacts, Place(*place), phases)
-        contents = (read(files[phase], needed[phase]) if phase in files else {} for phase in PHASES)
-        found.append(Evaluation(Place(*place), *contents))
+        contents = {phase: read(files[phase], needed[phase]) if phase in files else {} for phase in PHASES}
+        found.append(Evaluation(Place(*place), contents))
     return found
 
 

@@ -52,7 +52,6 @@ caption { font-weight: 600; text-align: left }
 <tr><th>model</th><th>recipe</th><th class="figure">context</th><th>for</th><th>mode</th><th>state</th>
 <th class="figure">MB</th><th>built, UTC</th><th class="figure">qdq / fp</th><th class="figure">device / fp</th></tr>
 {% for each in programs %}
-{% set ratios = ratios_of(each.program) %}
 <tr><td>{{ each.program.model }}</td><td>{{ each.program.recipe }}</td>
 <td class="figure">{{ each.program.context_length }}</td><td>{{ each.program.target }}</td>
 <td>{{ each.program.mode }}</td>
@@ -61,7 +60,7 @@ caption { font-weight: 600; text-align: left }
 {% if each.passed %}<span class="good">gates passed</span>{% endif %}</td>
 <td class="figure">{{ "%.1f" | format(each.n_bytes / 1e6) }}</td><td>{{ each.built }}</td>
 {% else %}<td class="bad">not built</td><td></td><td></td>{% endif %}
-{% for ratio in ratios %}<td class="figure">{{ shown(ratio) }}</td>{% endfor %}</tr>
+{% for ratio in ratios_of(each.program) %}<td class="figure">{{ shown(ratio) }}</td>{% endfor %}</tr>
 {% endfor %}
 </table></div>
 {% endif %}
@@ -115,7 +114,7 @@ caption { font-weight: 600; text-align: left }
 {% for content in evaluation.phases.values() %}
 <td class="figure">{{ shown(content.get("tasks", {}).get(task, {}).get(metric)) }}</td>
 {% endfor %}
-{% for content in (evaluation.qdq, evaluation.device) %}
+{% for content in (evaluation.phases.qdq, evaluation.phases.device) %}
 <td class="figure">
 {% if metric == "word_perplexity" %}{{ shown(content.get("perplexity_ratio", {}).get(task)) }}{% endif %}
 </td>
@@ -132,12 +131,12 @@ caption { font-weight: 600; text-align: left }
 {% for content in evaluation.phases.values() %}<td class="figure">{{ shown(content.get(key)) }}</td>{% endfor %}</tr>
 {% endfor %}
 </table></div>
-{% if evaluation.qdq %}
+{% if evaluation.phases.qdq %}
 <div class="wide"><table>
 <caption>Worst layers of qdq</caption>
 <tr><th>layer</th><th class="figure">SQNR behind it, dB</th></tr>
-{% for i in evaluation.qdq.worst_layers %}
-<tr><td>{{ i }}</td><td class="figure">{{ shown(evaluation.qdq.layers[i].sqnr_db) }}</td></tr>
+{% for i in evaluation.phases.qdq.worst_layers %}
+<tr><td>{{ i }}</td><td class="figure">{{ shown(evaluation.phases.qdq.layers[i].sqnr_db) }}</td></tr>
 {% endfor %}
 </table></div>
 {% endif %}

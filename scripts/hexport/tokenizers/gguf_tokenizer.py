@@ -36,42 +36,39 @@ def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict]:
     if unknown := set(types) - set(TokenType):
         raise HexportError(f"{path}: tokenizer.ggml.token_type has {min(unknown)}, which is no type of token")
     if model == "llama":
-        return _pieces_tokenizer(file, path, tokens, types), _config(file, path, tokens, adds_bos=True)
-    pre = _pre_type(file, path)
-    config = _config(file, path, tokens, pre.adds_bos)
-    return _byte_level_tokenizer(file, path, tokens, types, pre), config
+        return _pieces_tokenizer(file, tokens, types), _config(file, tokens, adds_bos=True)
+    if (name := file.text("tokenizer.ggml.pre")) not in PRE_TYPES:
+        raise HexportError(f"{path}: tokenizer.ggml.pre is {name!r}; supported: {', '.join(PRE_TYPES)}")
+    pre = PRE_TYPES[name]
+    config = _config(file, tokens, pre.adds_bos)
+    return _byte_level_tokenizer(file, tokens, types, pre), config
 
 
-def _pieces_tokenizer(file: GgufFile, path: Path, tokens: list[str], types: list[int]) -> Tokenizer:
+def _pieces_tokenizer(file: GgufFile, tokens: list[str], types: list[int]) -> Tokenizer:
     scores = file.numbers("tokenizer.ggml.scores", "f")
     if len(scores) != len(tokens) or types.count(TokenType.BYTE) != 256:
-        raise HexportError(f"{path}: tokenizer.ggml.scores do not fit the tokens, or there are not 256 byte tokens")
+        raise HexportError(
+            f"{file.path}: tokenizer.ggml.scores do not fit the tokens, or there are not 256 byte tokens"
+        )
     # llama.cpp's converter writes the spaces of user-defined tokens as spaces, and not as SentencePiece's character.
     texts = [
         token.replace(" ", SPACE) if kind == TokenType.USER_DEFINED else token
         for token, kind in zip(tokens, types, strict=True)
     ]
     prefix = file.boolean("tokenizer.ggml.add_space_prefix", True)
-    return build_tokenizer(Pieces(texts, scores, types, prefix, rstrip=_rstrip(file, tokens, types)), path)
+    return build_tokenizer(Pieces(texts, scores, types, prefix, rstrip=_rstrip(file, tokens, types)), file.path)
 
 
-def _pre_type(file: GgufFile, path: Path) -> PreType:
-    name = file.text("tokenizer.ggml.pre")
-    if name not in PRE_TYPES:
-        raise HexportError(f"{path}: tokenizer.ggml.pre is {name!r}; supported: {', '.join(PRE_TYPES)}")
-    return PRE_TYPES[name]
-
-
-def _byte_level_tokenizer(file: GgufFile, path: Path, tokens: list[str], types: list[int], pre: PreType) -> Tokenizer:
+def _byte_level_tokenizer(file: GgufFile, tokens: list[str], types: list[int], pre: PreType) -> Tokenizer:
     if not (merges := file.texts("tokenizer.ggml.merges")):
-        raise HexportError(f"{path}: tokenizer.ggml.merges are missing")
+        raise HexportError(f"{file.path}: tokenizer.ggml.merges are missing")
     # Unused tokens are left out, as they only pad the vocabulary to the model's output size.
     vocabulary = {token: i for i, token in enumerate(tokens) if types[i] != TokenType.UNUSED}
     try:
         backend = byte_level_tokenizer(vocabulary, [tuple(merge.split(" ")) for merge in merges], pre)
     except Exception as error:  # the library raises plain Exception
         what = " ".join(str(error).split())
-        raise HexportError(f"{path}: tokenizer.ggml.merges do not fit the tokens: {what}") from error
+        raise HexportError(f"{file.path}: tokenizer.ggml.merges do not fit the tokens: {what}") from error
     rstrip = _rstrip(file, tokens, types)
     special = {TokenType.CONTROL: True, TokenType.USER_DEFINED: False}
     backend.add_tokens(
@@ -92,7 +89,7 @@ def _rstrip(file: GgufFile, tokens: list[str], types: list[int]) -> frozenset[st
     return frozenset(control) - KEEP_SPACE
 
 
-def _config(file: GgufFile, path: Path, tokens: list[str], adds_bos: bool) -> dict:
+def _config(file: GgufFile, tokens: list[str], adds_bos: bool) -> dict:
     """Return a tokenizer_config.json that has what transformers needs to load the tokenizer as it is.
 
     Its `stop_tokens` are the tokens that end a turn.
@@ -101,7 +98,7 @@ def _config(file: GgufFile, path: Path, tokens: list[str], adds_bos: bool) -> di
     def token(key: str) -> str | None:
         index = file.integer(f"tokenizer.ggml.{key}")
         if index is not None and not 0 <= index < len(tokens):
-            raise HexportError(f"{path}: tokenizer.ggml.{key} is {index}, but there are {len(tokens)} tokens")
+            raise HexportError(f"{file.path}: tokenizer.ggml.{key} is {index}, but there are {len(tokens)} tokens")
         return None if index is None else tokens[index]
 
     config = {
@@ -113,7 +110,7 @@ def _config(file: GgufFile, path: Path, tokens: list[str], adds_bos: bool) -> di
     }
     adds_bos = file.boolean("tokenizer.ggml.add_bos_token", adds_bos)
     if adds_bos and config["bos_token"] is None:
-        raise HexportError(f"{path}: tokenizer.ggml.add_bos_token is set, but there is no bos_token_id")
+        raise HexportError(f"{file.path}: tokenizer.ggml.add_bos_token is set, but there is no bos_token_id")
     return {
         **{key: value for key, value in config.items() if value is not None},
         **AS_IT_IS,
