@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from hexport.build.outcome import Failure, Result, reason, result_lines, summary, that_failed, where_next
+from hexport.build.outcome import Failure, Result, program_line, reason, result_lines, summary, that_failed, where_next
 
 TRACE = 'Traceback (most recent call last):\n  File "a.py", line 1, in main\n    work()\n'
 
@@ -31,6 +31,20 @@ def test_of_a_group_the_job_with_an_error_failed(tmp_path):
         "not built: x.pte",
         f"failed: convert_checkpoint, b: no; log: {logs[1]}",
     ]
+
+
+def test_a_program_whose_inputs_have_damaged_manifests_has_its_line_all_the_same(tmp_path):
+    costs = json.dumps({"stages": {"compile": {"seconds": 12.4, "peak_rss_mb": 1200}}})
+    for name, manifest in {
+        "a.pte": costs,
+        "ar1.json": "{",
+        "1-of-1.bin": "[]",
+        "ar8.json": '{"stages": {"x": 1}}',
+    }.items():
+        (tmp_path / f"{name}.manifest.json").write_text(manifest)
+    files = [str(tmp_path / name) for name in ("a.pte", "ar1.json", "1-of-1.bin", "ar8.json", "none.json")]
+    line = program_line("a.pte", 2_500_000, files)
+    assert line == "built a.pte: 2.5 MB; its jobs took 12 s and up to 1,200 MB of memory"
 
 
 def test_of_many_programs_that_are_not_built_the_first_are_named():

@@ -52,10 +52,11 @@ def program_line(program: str, size: int, made_of: Iterable[str]) -> str:
     for file in made_of:
         try:
             stages = json.loads(manifest_path(Path(file)).read_bytes())["stages"].values()
-        except FileNotFoundError:  # an input that no job of this workflow makes, or one that is in a storage
-            continue
-        seconds += sum(stage["seconds"] for stage in stages)
-        peaks += [stage["peak_rss_mb"] for stage in stages]
+            costs = [(stage["seconds"], stage["peak_rss_mb"]) for stage in stages]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # no job of this workflow makes it, it is in a storage, or its manifest is damaged
+        seconds += sum(taken for taken, _ in costs)
+        peaks += [peak for _, peak in costs]
     return f"built {program}: {size / MB:,.1f} MB; its jobs took {seconds:,.0f} s and up to {max(peaks):,} MB of memory"
 
 
