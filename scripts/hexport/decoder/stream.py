@@ -164,7 +164,7 @@ def groups(inputs: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence
 def packed_masks(lengths: tuple[int, ...], window: int | None) -> tuple[torch.Tensor, ...]:
     """Return the masks of a pack, float32 (1, 1, n, n): each is causal within each sequence.
 
-    As in `decoder.masks.causal_masks`, the second is that of sliding layers, with a window.
+    The second is that of sliding layers, with a window.
     """
     sequence = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device())
     behind = torch.arange(len(sequence), device=device())

@@ -28,7 +28,7 @@ STAND_IN = 997
 class FakeQuantisedLayer:
     """An instance is layer `i` with all its encodings, or another layer of the same graph, once that has been loaded.
 
-    Called with hidden (1, n, hidden), masks as of `causal_masks` or `packed_masks`, and the tables of all ropes (1, 1,
+    Called with hidden (1, n, hidden), masks as of `packed_masks`, and the tables of all ropes (1, 1,
     n, dims / 2), it returns the next hidden states (1, n, hidden). `graph.points` are open to changes.
     """
 

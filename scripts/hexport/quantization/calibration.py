@@ -21,7 +21,7 @@ from hexport.decoder.costs import (
     table_s,
 )
 from hexport.decoder.device import device, machine
-from hexport.decoder.masks import MASK, causal_mask
+from hexport.decoder.masks import MASK
 from hexport.decoder.model import Epilogue, Layer, Prologue, UncachedLayer, empty_cache, rope_of
 from hexport.decoder.rope import TABLES
 from hexport.decoder.sizes import sizes_of
@@ -128,7 +128,7 @@ def prepare_layer(
     angles = () if kind.rope is None else [torch.zeros(1, 1, ar_len, config.ropes[kind.rope].dims // 2) for _ in TABLES]
     inputs = (
         torch.zeros(1, ar_len, config.hidden_size),
-        causal_mask(ar_len, context_len, 0),
+        torch.zeros(1, 1, ar_len, context_len),
         *(empty_cache(config, context_len - ar_len) if cached else ()),
         *angles,
     )
