@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from hexport.code_digest import code_digest
-from hexport.decoder.config import DecoderConfig
 from hexport.decoder.costs import float_epilogue_s, float_layer_s, table_s
 from hexport.decoder.device import device
 from hexport.decoder.kept_names import kept_name
@@ -87,7 +86,7 @@ class TunedDecoder:
 
     def pass_layer(self, i: int, hidden: torch.Tensor, state: State) -> torch.Tensor:
         """Return the hidden states, float32 (1, n, hidden_size), behind layer `i`."""
-        return _behind(self.layers[i], self.config, i, hidden, state)
+        return layer_by_products(self.layers[i], self.config, i, hidden, state)
 
     def add_gradient(self, state: State, wanted: torch.Tensor, weight: float) -> float:
         """Add the gradient of `weight` times a sample's divergence to that of the factors; return the divergence.
@@ -203,13 +202,10 @@ def _float_outputs(checkpoint: Checkpoint, states: list[State], progress: Progre
     config, hidden = checkpoint.config, [state.hidden for state in states]
     for i in progress.steps(range(config.n_layers), FLOAT, config.n_layers):
         layer = load_layer(checkpoint, i).to(device())
-        hidden = [_behind(layer, config, i, of_sample, state) for of_sample, state in zip(hidden, states, strict=True)]
+        pairs = zip(hidden, states, strict=True)
+        hidden = [layer_by_products(layer, config, i, of_sample, state) for of_sample, state in pairs]
     norm = load_epilogue(checkpoint, row_blocks(checkpoint)[0]).norm.to(device())
     return [norm(of_sample)[0] for of_sample in hidden]
-
-
-def _behind(layer: Layer, config: DecoderConfig, i: int, hidden: torch.Tensor, state: State) -> torch.Tensor:
-    return layer_by_products(layer, config, i, hidden, [hidden.shape[1]], state.ropes)
 
 
 def _backward(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from hexport.evaluation.layer_comparison import LayerComparison
 from hexport.programs.abi import PREFILL_METHOD
 from hexport.programs.capabilities import emulator_refusal
 from hexport.programs.facts import ProgramFacts
-from hexport.programs.layout import layouts_of
+from hexport.programs.layout import lengths_of
 from hexport.progress import Progress
 from hexport.verification.built import Built, built_program, built_twin, manifest_faults
 from hexport.verification.contract import contract_faults
@@ -23,7 +23,7 @@ from hexport.verification.emulator import Amounts, Reading, amounts_of
 from hexport.verification.figures import ROWS, agreement, sqnr_db
 from hexport.verification.layer_mistakes import mistakes_in_layer
 from hexport.verification.layers import RecordingDecoder, departure, keys_db, layers_db, located
-from hexport.verification.mistakes import Change, Mistake, MistakenDecoder, mistakes_of
+from hexport.verification.mistakes import Mistake, MistakenDecoder, mistakes_of
 from hexport.verification.projection import Projection
 from hexport.verification.sources import Reference
 from hexport.verification.verdict import Found, faults_of
@@ -108,8 +108,8 @@ def verify(
         reading = host.read(program.path, tokens, amounts, Path(folder))
     result.computed, result.qnn, result.tokens = True, reading.qnn, len(reading.logits)
     result.found = _compared(result, model.checkpoint, tokens, amounts, reading, built, host.progress)
-    result.faults += faults_of(result.found)
     found = result.found
+    result.faults += faults_of(found)
     # A good program clips what calibration did not see, so a departure alone is no fault.
     if result.faults and found.keys_db and found.layers_db:
         found.located = located(found.keys_db, found.layers_db, found.text["sqnr_db"])
@@ -155,7 +155,7 @@ def _compared(
     those with mistakes.
     """
     program, n = result.program, len(reading.logits)
-    context_len = max(layout.context_len for layout in layouts_of(program).values())
+    context_len = lengths_of(program)["context_length"]
     text, answered = tokens[:n], tokens[: amounts.behind] + reading.answer[:-1]
     turned = built.turned(checkpoint) if built else checkpoint
     decoder = RecordingDecoder(turned, context_len)
@@ -207,17 +207,13 @@ class _Rows:
     quantised: np.ndarray
     exact: np.ndarray
 
-    def projections(
-        self, mistakes: list[tuple[Mistake, Change]], progress: Progress, name: str
-    ) -> list[tuple[Mistake, Projection]]:
+    def projections(self, mistakes: list[Mistake], progress: Progress, name: str) -> list[tuple[Mistake, Projection]]:
         with progress.stage(name):
-            return [
-                (mistake, self._projection(mistake, change))
-                for mistake, change in progress.steps(mistakes, name, len(mistakes), "mistake")
-            ]
+            steps = progress.steps(mistakes, name, len(mistakes), "mistake")
+            return [(mistake, self._projection(mistake)) for mistake in steps]
 
-    def _projection(self, mistake: Mistake, change: Change) -> Projection:
-        mistaken = mistaken_logits(self.checkpoint, self.context_len, self.text, mistake, change)
+    def _projection(self, mistake: Mistake) -> Projection:
+        mistaken = mistaken_logits(self.checkpoint, self.context_len, self.text, mistake)
         projection = Projection()
         for start in range(0, len(mistaken), ROWS):
             rows = slice(start, start + ROWS)
@@ -225,11 +221,10 @@ class _Rows:
         return projection
 
 
-def mistaken_logits(
-    checkpoint: Checkpoint, context_len: int, text: list[int], mistake: Mistake, change: Change
-) -> np.ndarray:
+def mistaken_logits(checkpoint: Checkpoint, context_len: int, text: list[int], mistake: Mistake) -> np.ndarray:
     """Return the float32 logits (tokens, vocab) of a decoder that makes a mistake."""
-    return _logits(MistakenDecoder(checkpoint, context_len, change), checkpoint, text)
+    decoder = MistakenDecoder(checkpoint, context_len, mistake.change(checkpoint.config))
+    return _logits(decoder, checkpoint, text)
 
 
 def _logits(decoder: StreamedDecoder, checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
