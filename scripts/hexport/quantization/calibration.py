@@ -25,7 +25,7 @@ from hexport.decoder.masks import MASK
 from hexport.decoder.model import Epilogue, Layer, Prologue, UncachedLayer, empty_cache, rope_of
 from hexport.decoder.rope import TABLES
 from hexport.decoder.sizes import sizes_of
-from hexport.decoder.stream import State, state_of, token_inputs
+from hexport.decoder.stream import State, check_ids, state_of, token_inputs
 from hexport.decoder.weights import Checkpoint, layer_without_weights, load_epilogue, load_prologue
 from hexport.errors import HexportError
 from hexport.progress import Progress
@@ -102,12 +102,7 @@ def check_samples(samples: list[list[int]], config: DecoderConfig) -> None:
     """Raise HexportError for no samples, for an empty one, and for a token id beyond the vocabulary."""
     if not samples or not all(samples):
         raise HexportError("calibration: a sample has no tokens; give calibration.prompts or calibration.text")
-    largest = max(map(max, samples))
-    if largest >= config.vocab_size:
-        raise HexportError(
-            f"calibration: token id {largest}, but the checkpoint's vocabulary has {config.vocab_size} entries; "
-            "the tokenizer belongs to another model"
-        )
+    check_ids(samples, config, "calibration")
 
 
 def prepare_prologue(prologue: Prologue, ar_len: int, recipe: Recipe) -> PreparedGraph:

@@ -133,8 +133,8 @@ def _fixed_encoding(graph_module: GraphModule, node: Node) -> Encoding | None:
 
     Such values are no points of the quant attrs.
     """
-    observer = getattr(graph_module, node.target) if node.op == "call_module" else None
-    if not isinstance(observer, FixedQParamsObserver):
+    observer = observer_of(graph_module, node, FixedQParamsObserver)
+    if observer is None:
         return None
     return Encoding(float(observer.scale), int(observer.zero_point), observer.quant_min, observer.quant_max)
 

@@ -8,7 +8,7 @@ the token that came, so that a few thousand tokens are enough for so few paramet
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from hexport.decoder.kept_names import kept_name
 from hexport.decoder.matrix_products import layer_by_products
 from hexport.decoder.model import Layer
 from hexport.decoder.sizes import sizes_of
-from hexport.decoder.stream import State
+from hexport.decoder.stream import State, filled
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.errors import HexportError
 from hexport.progress import Progress
@@ -134,7 +134,8 @@ def tuned_scales(
         states = states_of(checkpoint, samples, progress, READ)
         wanted = _float_outputs(checkpoint, states, progress)
         decoder = TunedDecoder(checkpoint, weights)
-        _descend(decoder, list(_batches(states, wanted)), passes, progress, _kept_in(folder, passes))
+        batches = list(filled(zip(states, wanted, strict=True), lambda sample: len(sample[1]), STEP_TOKENS))
+        _descend(decoder, batches, passes, progress, _kept_in(folder, passes))
     factors = {name: projection.factors.detach().cpu() for name, projection in decoder.tuned.items()}
     return dict(weights) | {name: _scaled(weights[name], factor) for name, factor in factors.items()}
 
@@ -179,18 +180,6 @@ def _kept_in(folder: Path, passes: int) -> Path:
     for file in set(folder.glob("scales.*")) - {kept, manifest_path(kept)}:
         file.unlink(missing_ok=True)
     return kept
-
-
-def _batches(states: list[State], wanted: list[torch.Tensor]) -> Iterator[list[Sample]]:
-    """Yield batches of consecutive samples, of STEP_TOKENS or a little more."""
-    batch: list[Sample] = []
-    for sample in zip(states, wanted, strict=True):
-        batch.append(sample)
-        if _tokens(batch) >= STEP_TOKENS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _tokens(batch: list[Sample]) -> int:
