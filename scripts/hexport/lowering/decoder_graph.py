@@ -152,31 +152,25 @@ def _entering(wire: Wire, name: str, numbers: dict[str, int]) -> Wire:
     return Wire(wire.tensor.copy(name=f"input_{numbers[name]}_{name}@0", kind=INPUT), wire.point)
 
 
-def stamp_shard(graphs: list[DecoderGraph], checkpoint: Checkpoint, shard: Shard, progress: Progress) -> list[GraphOps]:
-    """Stamp a shard of all graphs. Weights are read and quantised once, part by part."""
+def stamp_shard(
+    graphs: list[DecoderGraph], checkpoint: Checkpoint | None, shard: Shard, progress: Progress | None = None
+) -> list[GraphOps]:
+    """Stamp a shard of all graphs. Weights are read and quantised once, part by part.
+
+    Without a checkpoint, the ops have no weights: they tell what the shard takes and puts out, in the order of its
+    context binary.
+    """
     stamped = [ShardGraph(graph, shard) for graph in graphs]
     if shard.prologue:
-        parameters = Parameters(checkpoint.prologue_parameters())
+        parameters = checkpoint and Parameters(checkpoint.prologue_parameters())
         for each in stamped:
             each.prologue(parameters)
-    for i in progress.steps(shard.layers, "stamp", len(shard.layers)):
-        parameters = Parameters(checkpoint.layer_parameters(i))
+    for i in progress.steps(shard.layers, "stamp", len(shard.layers)) if progress else shard.layers:
+        parameters = checkpoint and Parameters(checkpoint.layer_parameters(i))
         for each in stamped:
             each.layer(i, parameters)
     if shard.epilogue:
-        parameters = Parameters(checkpoint.epilogue_parameters())
+        parameters = checkpoint and Parameters(checkpoint.epilogue_parameters())
         for each in stamped:
             each.epilogue(parameters)
     return [each.ops for each in stamped]
-
-
-def outline(graph: DecoderGraph, shard: Shard) -> GraphOps:
-    """Stamp a shard without weights, to learn what it takes and puts out, in the order of its context binary."""
-    stamped = ShardGraph(graph, shard)
-    if shard.prologue:
-        stamped.prologue(None)
-    for i in shard.layers:
-        stamped.layer(i, None)
-    if shard.epilogue:
-        stamped.epilogue(None)
-    return stamped.ops
