@@ -1,18 +1,25 @@
 """This module shows as tables what `compare_layers` found."""
 
+from collections.abc import Container, Iterable
+
 from rich.table import Table
 
 from hexport.errors import HexportError
 from hexport.evaluation.layer_comparison import LayerComparison, PartNoise
 
-LEFT, RIGHT = "left", "right"
+
+def figure_table(columns: Iterable[str], texts: Container[str]) -> Table:
+    """Return an empty table. Its columns are of figures, but for those named in `texts`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in texts else "right")
+    return table
 
 
 def part_table(found: LayerComparison) -> Table:
     """Return the SQNR of what every part puts out, in dB; the last row has the first choices of tokens."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("part", "qdq to float, dB", "emulator to float, dB", "emulator to qdq, dB", "departs"):
-        table.add_column(column, justify=LEFT if column in ("part", "departs") else RIGHT)
+    columns = "part", "qdq to float, dB", "emulator to float, dB", "emulator to qdq, dB", "departs"
+    table = figure_table(columns, texts=("part", "departs"))
     for each in found.parts:
         departing = [point.point for point in each.points if point.departs]
         figures = (_db(db) for db in (each.qdq_db, each.emulator_db, each.emulator_to_qdq_db))
@@ -45,10 +52,8 @@ def first_departure(found: LayerComparison) -> str:
 
 
 def _point_table(part: PartNoise) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = ("step", "qdq noise", "emulator noise", "emulator bias", "max difference", "SQNR, dB")
-    for column in (part.part, "op", *columns, ""):
-        table.add_column(column, justify=RIGHT if column in columns else LEFT)
+    columns = "step", "qdq noise", "emulator noise", "emulator bias", "max difference", "SQNR, dB"
+    table = figure_table((part.part, "op", *columns, ""), texts=(part.part, "op", ""))
     for point in part.points:
         noises = (f"{codes:.3f}" for codes in (point.qdq_noise, point.emulator_noise, point.emulator_bias))
         figures = f"{point.scale:.3g}", *noises, str(point.max_difference), _db(point.sqnr_db)
