@@ -153,11 +153,8 @@ def _logits(
             on_their_way.append((list(own), _side_by_side(state, list(own.values()))))
     if base.recipe.at(EPILOGUE, OUTPUT_PROJECTION).weight_bits < 8:
         override = Override(points=OUTPUT_PROJECTION, changes=tuple(EIGHT_BITS.items()))
-        attrs, recipe = (
-            replace(base.attrs, weights={}),
-            replace(base.recipe, overrides=(*base.recipe.overrides, override)),
-        )
-        wide = _Decoder(base.checkpoint, attrs, recipe, base.context_len).behind(base)
+        recipe = replace(base.recipe, overrides=(*base.recipe.overrides, override))
+        wide = _Decoder(base.checkpoint, replace(base.attrs, weights={}), recipe, base.context_len).behind(base)
         yield (EPILOGUE, OUTPUT_PROJECTION), wide.epilogue()(state.hidden)[0]
     epilogue = base.epilogue()
     for names, packed in on_their_way:
