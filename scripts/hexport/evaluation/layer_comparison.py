@@ -170,7 +170,7 @@ class _SideBySide:
         part = tapped_part(self.graph, Shard(True, range(0), False), *self.build)
         prologue, inputs = self.decoder.prologue(), token_inputs(tokens)
         given = {"tokens": inputs[0].numpy()}
-        points = _point_noises(part, given, prologue, PROLOGUE, self.attrs, functools.partial(prologue, *inputs))
+        points = _point_noises(part, given, prologue, PROLOGUE, functools.partial(prologue, *inputs))
         self.emulated = part(given)[0][hidden_name(0)]
         return self._noise_behind(PROLOGUE, points)
 
@@ -179,7 +179,7 @@ class _SideBySide:
         layer, name = self.decoder.loaded_layer(i), f"layers.{i}"
         run = functools.partial(layer, self.state.hidden, self.state.masks, self.state.ropes)
         given = {**self.shared, hidden_name(i): self.entering}
-        points = _point_noises(part, given, layer.graph, name, self.attrs, run)
+        points = _point_noises(part, given, layer.graph, name, run)
         self.emulated = part({**self.shared, hidden_name(i): self.emulated})[0][hidden_name(i + 1)]
         self.exact.hidden, self.state.hidden = self.exact_decoder.layer(i)(self.exact), run()
         return self._noise_behind(name, points)
@@ -189,7 +189,7 @@ class _SideBySide:
         n, epilogue = self.graph.config.n_layers, self.decoder.epilogue()
         part = tapped_part(self.graph, Shard(False, range(n, n), True), *self.build)
         name, run = hidden_name(n), functools.partial(epilogue, self.state.hidden)
-        points = _point_noises(part, {name: self.entering}, epilogue, EPILOGUE, self.attrs, run)
+        points = _point_noises(part, {name: self.entering}, epilogue, EPILOGUE, run)
         found = decoded(part({name: self.emulated})[0]["logits"], self.attrs.logits)
         reference, logits = self.exact_decoder.epilogue()(self.exact.hidden), run()
         return PartNoise(EPILOGUE, *_sqnrs(reference, logits, found), points), reference, logits, found
@@ -213,12 +213,7 @@ def decoded(codes: np.ndarray, encoding: Encoding) -> torch.Tensor:
 
 
 def _point_noises(
-    part: TappedPart,
-    given: dict[str, np.ndarray],
-    graph: FakeQuantisedGraph,
-    place: str,
-    attrs: QuantAttrs,
-    run: Callable[[], object],
+    part: TappedPart, given: dict[str, np.ndarray], graph: FakeQuantisedGraph, place: str, run: Callable[[], object]
 ) -> tuple[PointNoise, ...]:
     """Return the noise of the part's points on the inputs `given`; `run` calls the graph on the same ones."""
     encodings = {point: rounding.encoding for point, rounding in graph.points.items()}
@@ -230,8 +225,9 @@ def _point_noises(
         rounding.encoding = encodings[point]
     _, emulated = part(given)
     return tuple(
-        _noise(point, part.op_of[point], attrs.encoding(f"{place}.{point}"), exact[point], rounded[point], codes)
-        for point, codes in ((point, emulated[point]) for point in graph.points if point in emulated)
+        _noise(point, part.op_of[point], encodings[point], exact[point], rounded[point], emulated[point])
+        for point in graph.points
+        if point in emulated
     )
 
 

@@ -199,12 +199,10 @@ def _logits_faults(name: str, logits: TensorFacts, constants: dict[str, object])
     recorded = [constants.get(constant) for constant in (LOGITS_SCALE, LOGITS_ZERO_POINT)]
     if logits.encoding is None or logits.dtype == "float32" or not all(map(_is_number, recorded)):
         return
-    if not _same(logits.encoding, TensorEncoding(*recorded)):
-        yield (
-            f"{name}: logits have {_text(logits.encoding)}, but the constant methods say "
-            f"{_text(TensorEncoding(*recorded))}; "
-            f"{EXPORT_AGAIN}"
-        )
+    told = TensorEncoding(*recorded)
+    if not _same(logits.encoding, told):
+        found = _text(logits.encoding)
+        yield f"{name}: logits have {found}, but the constant methods say {_text(told)}; {EXPORT_AGAIN}"
 
 
 def _same(one: TensorEncoding, other: TensorEncoding) -> bool:

@@ -107,7 +107,7 @@ def check_samples(samples: list[list[int]], config: DecoderConfig) -> None:
 
 def prepare_prologue(prologue: Prologue, ar_len: int, recipe: Recipe) -> PreparedGraph:
     """Return the graph of a prologue that reads `ar_len` tokens, with the recipe's observers."""
-    return prepare(prologue, token_inputs([0] * ar_len), recipe, PROLOGUE)
+    return prepare(prologue.eval().requires_grad_(False), token_inputs([0] * ar_len), recipe, PROLOGUE)
 
 
 def prepare_layer(
@@ -134,7 +134,8 @@ def prepare_layer(
 
 def prepare_epilogue(epilogue: Epilogue, ar_len: int, recipe: Recipe) -> PreparedGraph:
     """Return the graph of an epilogue that reads the hidden states of `ar_len` tokens, with the recipe's observers."""
-    return prepare(epilogue, (torch.zeros(1, ar_len, epilogue.output.in_channels),), recipe, EPILOGUE)
+    hidden = torch.zeros(1, ar_len, epilogue.output.in_channels)
+    return prepare(epilogue.eval().requires_grad_(False), (hidden,), recipe, EPILOGUE)
 
 
 def _sees_extremes(recipe: Recipe) -> bool:

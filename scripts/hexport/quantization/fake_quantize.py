@@ -1,6 +1,6 @@
 """This module makes graphs that compute with quantised values in float32: fake quantisation replaces the observers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -77,21 +77,19 @@ class FakeQuantisedGraph:
         for node in self.prepared.module.graph.nodes:
             node.args = map_aggregate(node.args, lambda size: new if isinstance(size, int) and size == old else size)
         self.prepared.module.recompile()
-        self._empty({path: [new if size == old else size for size in shape] for path, shape in self._shapes().items()})
+        self._empty({old: new})
 
     def drop_parameters(self) -> None:
         """Free the memory of the parameters, until `load` brings others.
 
         Torch keeps the graphs that it exports, so dropping a whole graph would free nothing.
         """
-        self._empty(self._shapes())
+        self._empty({})
 
-    def _shapes(self) -> dict[str, Sequence[int]]:
-        return {path: parameter.shape for path, parameter in self.prepared.module.named_parameters()}
-
-    def _empty(self, shapes: dict[str, Sequence[int]]) -> None:
-        for path, shape in shapes.items():
+    def _empty(self, sizes: dict[int, int]) -> None:
+        for path, parameter in list(self.prepared.module.named_parameters()):
             owner, _, name = path.rpartition(".")
+            shape = [sizes.get(size, size) for size in parameter.shape]
             empty = nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
             setattr(self.prepared.module.get_submodule(owner), name, empty)
 
