@@ -122,7 +122,16 @@ def stream(
             else:
                 progress.announce({f"evaluate{part}": 0.0})  # nothing is left to do of it
             if on_logits is not None:
-                row = _pass_epilogue(decoders, found, config, row, on_logits, progress, f"logits{part}")
+                row = _pass_epilogue(decoders, found, config.vocab_size, row, on_logits, progress, f"logits{part}")
+
+
+def whole_logits(
+    decoder: StreamedDecoder, config: DecoderConfig, inputs: Sequence[Sequence[int]], progress: Progress
+) -> torch.Tensor:
+    """Return the logits (tokens, vocab) of a decoder for the tokens of all sequences, one after the other."""
+    rows: list[torch.Tensor] = []
+    stream([decoder], config, inputs, progress, lambda _, logits: rows.append(logits))
+    return torch.cat(rows)
 
 
 def token_inputs(tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -236,18 +245,12 @@ def _pass_layers(
 
 
 def _pass_epilogue(
-    decoders,
-    hidden: list[list[torch.Tensor]],
-    config: DecoderConfig,
-    row: int,
-    on_logits,
-    progress: Progress,
-    name: str,
+    decoders, hidden: list[list[torch.Tensor]], vocab_size: int, row: int, on_logits, progress: Progress, name: str
 ) -> int:
     """Pass the hidden states of each decoder and pack to `on_logits` as logits; return the number of the next row."""
     # The last decoder's is loaded first: fake quantisation takes the weights' memory twice, which is then still free.
     epilogues = [decoder.epilogue() for decoder in reversed(decoders)][::-1]
-    step = max(LEAST_ROWS, CHUNK // config.vocab_size)
+    step = max(LEAST_ROWS, CHUNK // vocab_size)
     blocks = [
         parts
         for of_pack in zip(*hidden, strict=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from hexport.decoder.sizes import sizes_of
-from hexport.decoder.stream import Pack, State, after_prologue, packs, stream
+from hexport.decoder.stream import Pack, State, after_prologue, packs, whole_logits
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation.comparison import SignalToNoise
@@ -122,7 +122,7 @@ def sensitivity(
         len(reference),
         weights=sorted(weights, key=lambda gain: -gain.gain_db),
         kv=[gain for (_, part), gain in gains.items() if part == KV],
-        kv_in_all_layers=wide_kv and _sqnr_db(reference, _whole(wide_kv, inputs, progress)) - base_db,
+        kv_in_all_layers=wide_kv and _sqnr_db(reference, whole_logits(wide_kv, config, inputs, progress)) - base_db,
     )
 
 
@@ -167,13 +167,6 @@ def _side_by_side(state: State, hidden: list[torch.Tensor]) -> State:
     n = len(hidden)
     ropes = [rope.repeat(1, 1, n, 1) for rope in state.ropes]
     return State(torch.cat(hidden, dim=1), ropes, state.lengths * n, state.window)
-
-
-def _whole(decoder: FakeQuantisedDecoder, inputs: list[list[int]], progress: Progress) -> torch.Tensor:
-    """Return the logits (tokens, vocab) of a whole decoder."""
-    rows: list[torch.Tensor] = []
-    stream([decoder], decoder.checkpoint.config, inputs, progress, lambda _, logits: rows.append(logits))
-    return torch.cat(rows)
 
 
 def _sqnr_db(reference: torch.Tensor, logits: torch.Tensor) -> float:

@@ -66,9 +66,9 @@ class FakeQuantisedGraph:
             elif observer is not None:
                 setattr(prepared.module, node.target, rounds[observer])
         prepared.module.recompile()
-        constants = {name: tensor for name, tensor in prepared.module.named_buffers() if name in self._weights}
-        for name, tensor in constants.items():
-            tensor.copy_(fake_quantised(self._weights[name], tensor))
+        for name, constant in prepared.module.named_buffers():
+            if name in self._weights:
+                constant.copy_(fake_quantised(self._weights[name], constant))
         prepared.module.to(device)
         self._device = device
 

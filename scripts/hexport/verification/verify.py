@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hexport.decoder.float_decoder import FloatDecoder
-from hexport.decoder.stream import StreamedDecoder, stream
+from hexport.decoder.stream import StreamedDecoder, whole_logits
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation.layer_comparison import LayerComparison
@@ -229,9 +229,7 @@ def mistaken_logits(checkpoint: Checkpoint, context_len: int, text: list[int], m
 
 def _logits(decoder: StreamedDecoder, checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
     """Return the float32 logits (tokens, vocab) of a decoder."""
-    rows = []
-    stream([decoder], checkpoint.config, [tokens], _Silent(), lambda _, logits: rows.append(logits.cpu().numpy()))
-    return np.concatenate(rows)
+    return whole_logits(decoder, checkpoint.config, [tokens], _Silent()).cpu().numpy()
 
 
 def _common(answer: list[int], choices: list[int]) -> int:
