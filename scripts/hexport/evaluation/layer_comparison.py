@@ -178,8 +178,7 @@ class _SideBySide:
         part = tapped_part(self.graph, Shard(False, range(i, i + 1), False), *self.build)
         layer, name = self.decoder.loaded_layer(i), f"layers.{i}"
         run = functools.partial(layer, self.state.hidden, self.state.masks, self.state.ropes)
-        given = {**self.shared, hidden_name(i): self.entering}
-        points = _point_noises(part, given, layer.graph, name, run)
+        points = _point_noises(part, {**self.shared, hidden_name(i): self.entering}, layer.graph, name, run)
         self.emulated = part({**self.shared, hidden_name(i): self.emulated})[0][hidden_name(i + 1)]
         self.exact.hidden, self.state.hidden = self.exact_decoder.layer(i)(self.exact), run()
         return self._noise_behind(name, points)

@@ -60,8 +60,7 @@ def lower_template(prepared: PreparedGraph, target: Target) -> Template:
     inputs = example_inputs(prepared.module)
     with torch.no_grad():
         prepared.module(*inputs)  # convert_pt2e refuses observers that have seen nothing
-    ops = record_ops(convert_pt2e(prepared.module), inputs, target)
-    return _decode(ops, prepared, tags)
+    return _decode(record_ops(convert_pt2e(prepared.module), inputs, target), prepared, tags)
 
 
 def example_inputs(graph_module: GraphModule) -> tuple[torch.Tensor, ...]:

@@ -41,8 +41,7 @@ def emulator_refusal(program: ProgramFacts) -> str | None:
     if undriven := hexport_refusal(program):
         return undriven
     parts = program.parts
-    sharing = next((part for part in parts if shares_weights(program, part)), None)
-    if sharing:
+    if sharing := next((part for part in parts if shares_weights(program, part)), None):
         return (
             "its graphs share weights, which phones can load and the emulator cannot; "
             f"run it on a phone, or export it for {Target(sharing.options.soc, emulator=True).name}"

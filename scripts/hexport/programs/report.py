@@ -102,12 +102,11 @@ def _constants(program: ProgramFacts) -> Table:
 def _delegates(program: ProgramFacts) -> Table:
     table = _table("context binary", "size", "methods", "graphs", "weights", "QNN")
     for i, data in enumerate(program.delegate_data):
-        graphs = NOT_RECORDED if data.graphs is None else ", ".join(data.graphs)
         table.add_row(
             f"{i + 1} of {len(program.delegate_data)}",
             _size(data.n_bytes),
             ", ".join(data.methods),
-            graphs,
+            NOT_RECORDED if data.graphs is None else ", ".join(data.graphs),
             _weights(program, data),
             data.qnn_build or NOT_RECORDED,
         )
@@ -136,8 +135,7 @@ def _summary(program: ProgramFacts, faults: list[str]) -> Table:
     if options:
         table.add_row("compiled for", f"{options.soc} ({options.htp_arch}), {_option_words(program)}")
     else:
-        backends = {part.backend for part in program.parts}
-        table.add_row("compiled for", ", ".join(sorted(backends)) or "the CPU")
+        table.add_row("compiled for", ", ".join(sorted({part.backend for part in program.parts})) or "the CPU")
     if lengths["context_length"]:
         ar = ", ".join(f"{name} {length}" for name, length in lengths["ar_lengths"].items())
         table.add_row("AR lengths", f"{ar}; context length {lengths['context_length']}")

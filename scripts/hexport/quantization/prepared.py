@@ -48,8 +48,7 @@ def prepare(
     the points of the inputs; without them, the inputs' own names are.
     """
     exported = torch.export.export(module, inputs, strict=False).module(check_guards=False)
-    graph_module = prepare_pt2e(exported, quantizer(recipe, place))
-    return name_points(graph_module, input_names)
+    return _named(prepare_pt2e(exported, quantizer(recipe, place)), input_names)
 
 
 @functools.cache
@@ -60,7 +59,7 @@ def weight_observer(precision: Precision) -> Observer:
     return prepare(projection, inputs, Recipe(precision=precision), "0").weights["weight"]
 
 
-def name_points(graph_module: GraphModule, input_names: list[str] | None = None) -> PreparedGraph:
+def _named(graph_module: GraphModule, input_names: list[str] | None) -> PreparedGraph:
     """Find the observers of a graph that torchao has prepared, and name them. `input_names` is as in `prepare`."""
     prepared = PreparedGraph(graph_module, {}, {}, [])
     names = point_names(graph_module.graph, input_names)

@@ -24,8 +24,7 @@ def contract_faults(program: ProgramFacts, model: Reference) -> tuple[list[str],
     structure = faults(program) or list(_sizes(program, model.checkpoint.config))
     if model.used is None:
         return structure, []
-    tokenizers = _tokenizers(model, model.checkpoint.config.vocab_size)
-    return structure, [*_special_tokens(program, model.used), *tokenizers]
+    return structure, [*_special_tokens(program, model.used), *_tokenizers(model, model.checkpoint.config.vocab_size)]
 
 
 def _sizes(program: ProgramFacts, config: DecoderConfig) -> Iterator[str]:
@@ -41,8 +40,7 @@ def _sizes(program: ProgramFacts, config: DecoderConfig) -> Iterator[str]:
     if not is_widened(config, hidden):
         sizes["hidden dimensions"] = hidden, config.hidden_size
     # A window as wide as the context hides nothing, and some programs leave it out.
-    windows = [width for width in (window, config.sliding_window) if width is not None and width < layout.context_len]
-    if windows:
+    if any(width is not None and width < layout.context_len for width in (window, config.sliding_window)):
         sizes["tokens in the sliding window"] = window, config.sliding_window
     for what, (found, expected) in sizes.items():
         if found != expected:

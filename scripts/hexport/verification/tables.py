@@ -25,8 +25,7 @@ def tables(document: dict) -> list[Table]:
     summary.add_column(overflow="fold")
     for name, value in rows_of(document):
         summary.add_row(name, value)
-    found = document["found"]
-    if not found:
+    if not document["found"]:
         return [summary]
     table = figure_table(MISTAKE_COLUMNS, texts=("mistake", ""))
     for row in mistake_rows(document):
