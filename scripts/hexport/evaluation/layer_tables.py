@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable
 from rich.table import Table
 
 from hexport.errors import HexportError
-from hexport.evaluation.layer_comparison import LayerComparison, PartNoise
+from hexport.evaluation.layer_comparison import LayerComparison
 
 
 def figure_table(columns: Iterable[str], texts: Container[str]) -> Table:
@@ -40,7 +40,13 @@ def point_table(found: LayerComparison, part: str | None) -> Table:
     name = part or (first[0] if first else found.parts[0].part)
     if name not in parts:
         raise HexportError(f"there is no part {name}; there are {', '.join(parts)}")
-    return _point_table(parts[name])
+    columns = "step", "qdq noise", "emulator noise", "emulator bias", "max difference", "SQNR, dB"
+    table = figure_table((name, "op", *columns, ""), texts=(name, "op", ""))
+    for point in parts[name].points:
+        noises = (f"{codes:.3f}" for codes in (point.qdq_noise, point.emulator_noise, point.emulator_bias))
+        figures = f"{point.scale:.3g}", *noises, str(point.max_difference), _db(point.sqnr_db)
+        table.add_row(point.point, point.op, *figures, "departs" if point.departs else "")
+    return table
 
 
 def first_departure(found: LayerComparison) -> str:
@@ -49,16 +55,6 @@ def first_departure(found: LayerComparison) -> str:
     if first is None:
         return "The emulator departs nowhere: it is no noisier than fake quantisation."
     return f"The emulator departs first at {first[0]}.{first[1].point} ({first[1].op})."
-
-
-def _point_table(part: PartNoise) -> Table:
-    columns = "step", "qdq noise", "emulator noise", "emulator bias", "max difference", "SQNR, dB"
-    table = figure_table((part.part, "op", *columns, ""), texts=(part.part, "op", ""))
-    for point in part.points:
-        noises = (f"{codes:.3f}" for codes in (point.qdq_noise, point.emulator_noise, point.emulator_bias))
-        figures = f"{point.scale:.3g}", *noises, str(point.max_difference), _db(point.sqnr_db)
-        table.add_row(point.point, point.op, *figures, "departs" if point.departs else "")
-    return table
 
 
 def _db(db: float | None) -> str:

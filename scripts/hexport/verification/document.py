@@ -47,7 +47,7 @@ def document_of(verification: Verification, checkpoint: str, model: Reference) -
             "qnn of the emulator": ran.qnn,
         },
         "machine": machine(),
-        "ran": {"name": str(ran.program.path), "sha256": sha256(ran.program.path)} if ran.computed else None,
+        "ran": {"name": str(ran.program.path), "sha256": sha256(ran.program.path)} if ran.found else None,
         "tokens": ran.tokens,
         "found": _figures(ran.found, model) if ran.found else None,
         "ops": ran.layers.as_json() if ran.layers else None,

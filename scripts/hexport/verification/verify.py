@@ -46,7 +46,6 @@ class Verification:
 
     - faults: in a line each; a good program has none.
     - notes: what could not be checked, and where to look on.
-    - computed: whether the program was run.
     - found: its figures, where it was run.
     - layers: the comparison op by op, where that was asked for.
     - qnn: the build id of the emulator's QNN, where the program was run.
@@ -58,7 +57,6 @@ class Verification:
     program: ProgramFacts
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    computed: bool = False
     found: Found | None = None
     layers: LayerComparison | None = None
     qnn: str | None = None
@@ -74,7 +72,7 @@ class Verification:
             return "broken"
         if self.twin is not None:
             return "good as its twin" if self.twin.verdict == "good" else "not checked"
-        return "good" if self.computed else "not checked"
+        return "good" if self.found else "not checked"
 
     @property
     def ran(self) -> "Verification":
@@ -106,7 +104,7 @@ def verify(
     amounts = amounts_of(program, len(tokens), quick)
     with tempfile.TemporaryDirectory() as folder:
         reading = host.read(program.path, tokens, amounts, Path(folder))
-    result.computed, result.qnn, result.tokens = True, reading.qnn, len(reading.logits)
+    result.qnn, result.tokens = reading.qnn, len(reading.logits)
     result.found = _compared(result, model.checkpoint, tokens, amounts, reading, built, host.progress)
     found = result.found
     result.faults += faults_of(found)
