@@ -99,11 +99,10 @@ class ShardGraph:
         self._inputs = graph.inputs()
         self._hidden, self._ropes = graph.hidden_before(shard.layers.start), graph.ropes()
         if not shard.prologue:
-            entering = [hidden_name(shard.layers.start), *(f"rope_{i}" for i in graph.ropes_from(shard.layers.start))]
-            numbers = {name: len(self._inputs) + i for i, name in enumerate(entering)}
-            self._hidden = _entering(self._hidden, entering[0], numbers)
-            for i in graph.ropes_from(shard.layers.start):
-                self._ropes[i] = _entering(self._ropes[i], f"rope_{i}", numbers)
+            first = len(self._inputs)
+            self._hidden = _entering(self._hidden, first, hidden_name(shard.layers.start))
+            for number, i in enumerate(graph.ropes_from(shard.layers.start), first + 1):
+                self._ropes[i] = _entering(self._ropes[i], number, f"rope_{i}")
 
     def prologue(self, parameters: Parameters | None) -> None:
         """Stamp the prologue.
@@ -148,8 +147,8 @@ class ShardGraph:
         return wires
 
 
-def _entering(wire: Wire, name: str, numbers: dict[str, int]) -> Wire:
-    return Wire(wire.tensor.copy(name=f"input_{numbers[name]}_{name}@0", kind=INPUT), wire.point)
+def _entering(wire: Wire, number: int, name: str) -> Wire:
+    return Wire(wire.tensor.copy(name=f"input_{number}_{name}@0", kind=INPUT), wire.point)
 
 
 def stamp_shard(

@@ -1,6 +1,6 @@
 """Stamping repeats a template's ops once per layer, with that layer's encodings and quantised weights filled in."""
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 import numpy as np
@@ -204,12 +204,7 @@ def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, dtype: np.dty
     values, codes = parameter.reshape(-1), np.empty(parameter.numel(), dtype)
     for start in range(0, len(codes), CHUNK):
         codes[start : start + CHUNK] = torch.ops.quantized_decomposed.quantize_per_tensor(
-            values[start : start + CHUNK],
-            encoding.scale,
-            encoding.zero_point,
-            encoding.qmin,
-            encoding.qmax,
-            torch.int32,
+            values[start : start + CHUNK], *astuple(encoding), torch.int32
         )
     return codes
 

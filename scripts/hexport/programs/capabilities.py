@@ -57,10 +57,9 @@ def emulator_refusal(program: ProgramFacts) -> str | None:
             f"its context binaries have {n_bytes / 1e9:.1f} GB, and the emulator holds less than 4; run it on a phone"
         )
     runtime = Runtime.get()
+    operators = {name for method in program.methods.values() for name in method.operators}
     missing = {part.backend for part in parts} - set(runtime.backend_registry.registered_backend_names)
-    missing |= {name for method in program.methods.values() for name in method.operators} - set(
-        runtime.operator_registry.operator_names
-    )
+    missing |= operators - set(runtime.operator_registry.operator_names)
     if missing:
         return f"executorch's runtime for Python lacks {', '.join(sorted(missing))}; run it with a runner that has it"
     return None
