@@ -11,12 +11,12 @@ import torch
 from executorch.backends.qualcomm.utils.utils import to_edge_transform_and_lower_to_qnn
 from torch.fx import GraphModule
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+from whole_decoder import causal_masks, empty_caches, load_decoder
 
 from hexport.decoder.config import DecoderConfig
-from hexport.decoder.masks import MASK, MASKS, causal_masks
-from hexport.decoder.model import empty_caches
+from hexport.decoder.masks import MASK, MASKS
 from hexport.decoder.stream import token_inputs
-from hexport.decoder.weights import Checkpoint, load_decoder
+from hexport.decoder.weights import Checkpoint
 from hexport.lowering.compile_spec import compile_spec
 from hexport.lowering.constant_methods import SpecialTokens, constant_methods
 from hexport.lowering.program import executorch_config

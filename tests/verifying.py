@@ -18,10 +18,10 @@ def verified(path: Path, checkpoint, tokens: list[int], own=None, used=None):
 
     compute = verify.mistaken_logits
 
-    def once(checkpoint, context_len, text, mistake, change):
+    def once(checkpoint, context_len, text, mistake):
         key = checkpoint.path, context_len, tuple(text), mistake.looks
         if key not in KNOWN:
-            KNOWN[key] = compute(checkpoint, context_len, text, mistake, change)
+            KNOWN[key] = compute(checkpoint, context_len, text, mistake)
         return KNOWN[key]
 
     def read(path, tokens, amounts, folder):

@@ -9,7 +9,8 @@ from hexport.decoder.basis import Basis
 from hexport.decoder.weights import Checkpoint
 from hexport.evaluation.layer_comparison import decoded
 from hexport.lowering.decoder_graph import DecoderGraph
-from hexport.lowering.tapped import tapped_prologue
+from hexport.lowering.shards import Shard
+from hexport.lowering.tapped import tapped_part
 from hexport.progress import Progress
 from hexport.quantization.calibration import calibrate
 from hexport.quantization.recipe_checks import recipe_from
@@ -36,7 +37,7 @@ def test_each_embedding_in_8_bits_has_the_scale_of_its_own_row(lowerings, tmp_pa
     attrs = calibrate(checkpoint, [tokens[:16].tolist()], recipe, Progress())
     templates = lowerings.templates(checkpoint.config, recipe, target, ar_len, ar_len)
     graph = DecoderGraph(checkpoint.config, templates, attrs)
-    prologue = tapped_prologue(graph, checkpoint, target, tmp_path, Progress())
+    prologue = tapped_part(graph, Shard(True, range(0), False), checkpoint, target, tmp_path, Progress())
     values, _ = prologue({"tokens": tokens[None].astype(np.int32)})
     encoding = attrs.encoding("prologue.mul")
     found = decoded(values["hidden"], encoding)[0]

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import torch
 from blocks import read_blocks
+from whole_decoder import Decoder, causal_masks, empty_caches, load_decoder
 
 from hexport.decoder.config import DecoderConfig
-from hexport.decoder.masks import ATTEND, MASKED, causal_masks
-from hexport.decoder.model import Decoder, empty_caches
-from hexport.decoder.weights import Checkpoint, load_decoder
+from hexport.decoder.masks import ATTEND, MASKED
+from hexport.decoder.weights import Checkpoint
 from hexport.runtime.kv_cache import KVCache
 from hexport.runtime.masks import CODES
 

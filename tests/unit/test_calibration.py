@@ -6,11 +6,10 @@ import re
 import pytest
 import torch
 from plain_flow import calibrate_plain
+from whole_decoder import causal_masks, empty_caches, load_decoder
 
 from hexport.decoder.basis import Basis
-from hexport.decoder.masks import causal_masks
-from hexport.decoder.model import empty_caches
-from hexport.decoder.weights import Checkpoint, load_decoder
+from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.progress import Progress
 from hexport.quantization import vocabulary

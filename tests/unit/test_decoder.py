@@ -9,10 +9,9 @@ from float_graph import FloatGraph, block_by_block, whole_sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import random_tokens, transformers_logits
+from whole_decoder import causal_mask, empty_caches, load_decoder
 
-from hexport.decoder.masks import causal_mask
-from hexport.decoder.model import empty_caches
-from hexport.decoder.weights import Checkpoint, load_decoder
+from hexport.decoder.weights import Checkpoint
 
 CONTEXT = 16
 # Each differs from the base of `tiny_llama` (3 query heads per KV head, heads wider than the hidden size, untied head)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from float_graph import FloatGraph, block_by_block, whole_sequence
 from small_models import MODELS, ORIGINAL_CONTEXT, random_tokens, transformers_logits
+from whole_decoder import load_decoder
 
-from hexport.decoder.weights import Checkpoint, load_decoder
+from hexport.decoder.weights import Checkpoint
 
 # (context length, tokens)
 SHORT, LONG = (ORIGINAL_CONTEXT, 13), (40, 37)

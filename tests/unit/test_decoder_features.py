@@ -10,12 +10,12 @@ from float_graph import whole_sequence
 from safetensors.torch import load_file, save_file
 from small_models import ORIGINAL_CONTEXT, random_tokens, transformers_logits
 from torch import nn
+from whole_decoder import Decoder, load_decoder
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.layer_kinds import LayerKind
-from hexport.decoder.model import Decoder
 from hexport.decoder.rope_scaling import Linear, Rope
-from hexport.decoder.weights import Checkpoint, load_decoder
+from hexport.decoder.weights import Checkpoint
 
 Change = Callable[[DecoderConfig], DecoderConfig]
 

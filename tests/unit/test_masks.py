@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from whole_decoder import causal_masks
 
-from hexport.decoder import masks as decoder_masks
+from hexport.decoder.masks import ATTEND, MASKED
 from hexport.runtime.masks import coded_masks, tree_masks
 
 # What the runner writes for attend and masked, by the mask's type.
@@ -25,12 +26,12 @@ def test_causal_masks_are_codes_of_those_that_the_decoder_was_calibrated_with(ar
     context_len = 16
     for n_past in range(context_len - ar_len + 1):
         found = coded_masks(graph(ar_len, context_len, window), n_past)
-        expected = decoder_masks.causal_masks(ar_len, context_len, n_past, window)
+        expected = causal_masks(ar_len, context_len, n_past, window)
         assert len(found) == len(expected)
         for codes, mask in zip(found, expected, strict=True):
             assert codes.dtype == np.uint16
-            np.testing.assert_array_equal(codes == 65535, mask.numpy() == decoder_masks.ATTEND)
-            np.testing.assert_array_equal(codes == 0, mask.numpy() == decoder_masks.MASKED)
+            np.testing.assert_array_equal(codes == 65535, mask.numpy() == ATTEND)
+            np.testing.assert_array_equal(codes == 0, mask.numpy() == MASKED)
 
 
 @given(

@@ -5,10 +5,11 @@ import pytest
 import torch
 from float_graph import whole_sequence
 from small_models import MODELS, random_tokens, transformers_logits
+from whole_decoder import load_decoder
 
 from hexport.decoder.basis import Basis
 from hexport.decoder.rotation import rotation
-from hexport.decoder.weights import Checkpoint, load_decoder, load_prologue
+from hexport.decoder.weights import Checkpoint, load_prologue
 from hexport.errors import HexportError
 
 GEMMA3 = [name for name in MODELS if name.startswith("gemma3")]

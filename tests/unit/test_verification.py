@@ -61,7 +61,7 @@ def test_a_mistake_that_changes_nothing_is_not_seen():
 
 
 def test_a_decoder_cannot_make_mistakes_of_what_it_has_not():
-    names = {mistake.name for mistake, _ in mistakes_of(decoder_config(LLAMA))}
+    names = {mistake.name for mistake in mistakes_of(decoder_config(LLAMA))}
     assert {"rope base", "k for v", "heads in turn", "GELU for SiLU", "mask sees ahead"} <= names
     assert not names & {"window forgotten", "qk-norm missing", "exact GELU", "LongRoPE factors", "biases missing"}
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from float_graph import whole_sequence
 from small_models import MODELS, random_tokens, transformers_logits
+from whole_decoder import load_decoder
 
 from hexport.decoder.basis import Basis
-from hexport.decoder.weights import Checkpoint, load_decoder
+from hexport.decoder.weights import Checkpoint
 from hexport.decoder.widening import Widening
 from hexport.errors import HexportError
 

@@ -32,20 +32,17 @@ def calibrated_prologue_s(sizes: Sizes, samples: Iterable[Sequence[int]]) -> flo
 
 
 def calibrated_layer_s(sizes: Sizes, samples: Iterable[Sequence[int]]) -> float:
-    """Return the seconds that one layer takes in calibration. Samples are token ids."""
-    return sum(_calibrated_layer_s(sizes, len(sample)) for sample in samples)
-
-
-def _calibrated_layer_s(sizes: Sizes, n: int) -> float:
-    """Return the seconds that one layer takes in calibration, for a sample of n tokens.
+    """Return the seconds that one layer takes in calibration. Samples are token ids.
 
     Its values are those of a dozen ops on hidden states, of six ops each in feed-forward and in the scores of
     attention, and of ten on queries, keys and values.
     """
-    products = sizes.layer_products
-    of_heads = sizes.n_heads * (6 * n + 10 * sizes.head_dim)
-    values = 12 * sizes.hidden_size + 6 * sizes.intermediate_size + of_heads
-    return n * (products / OBSERVED_PRODUCTS + values / OBSERVED_VALUES)
+    seconds = 0.0
+    for n in map(len, samples):
+        of_heads = sizes.n_heads * (6 * n + 10 * sizes.head_dim)
+        values = 12 * sizes.hidden_size + 6 * sizes.intermediate_size + of_heads
+        seconds += n * (sizes.layer_products / OBSERVED_PRODUCTS + values / OBSERVED_VALUES)
+    return seconds
 
 
 def calibrated_epilogue_s(sizes: Sizes, samples: Iterable[Sequence[int]]) -> float:

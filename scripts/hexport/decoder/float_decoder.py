@@ -26,7 +26,7 @@ class FloatDecoder:
     def layer(self, i: int) -> Callable[[State], torch.Tensor]:
         """Load layer number `i`, and return what computes its next hidden states, float32 (1, n, hidden_size)."""
         layer, config = load_layer(self.checkpoint, i).to(device()), self.checkpoint.config
-        return lambda state: layer_by_products(layer, config, i, state.hidden, state.lengths, state.ropes)
+        return lambda state: layer_by_products(layer, config, i, state.hidden, state)
 
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """Load the epilogue, and return what computes logits, float32 (1, n, vocab_size), of hidden states."""

@@ -10,26 +10,21 @@ from torch.nn import functional as F
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.model import Attention, Conv, Layer, rope_of
+from hexport.decoder.stream import State
 
 
 def layer_by_products(
-    layer: Layer,
-    config: DecoderConfig,
-    i: int,
-    hidden: torch.Tensor,
-    lengths: Sequence[int],
-    ropes: Sequence[torch.Tensor],
-    ahead: int = 0,
+    layer: Layer, config: DecoderConfig, i: int, hidden: torch.Tensor, state: State, ahead: int = 0
 ) -> torch.Tensor:
     """Return the hidden states (1, n, hidden_size) behind layer `i`.
 
-    `hidden` (1, n, hidden_size) holds sequences of these `lengths` side by side. `ropes` are the tables of all rotary
-    embeddings, cos, sin and -sin of each. A token sees all tokens up to the one that is `ahead` places after itself:
-    0 places, unless the decoder is meant to be wrong.
+    `hidden` (1, n, hidden_size) takes the place of those of `state`, which tells the lengths of the sequences and their
+    rotary embeddings. A token sees all tokens up to the one that is `ahead` places after itself: 0 places, unless the
+    decoder is meant to be wrong.
     """
     kind = config.layers[i]
-    window, rope = config.sliding_window if kind.sliding else None, rope_of(kind, ropes)
-    attended = _attention(layer.attention, layer.input_norm(hidden), lengths, window, ahead, *rope)
+    window, rope = config.sliding_window if kind.sliding else None, rope_of(kind, state.ropes)
+    attended = _attention(layer.attention, layer.input_norm(hidden), state.lengths, window, ahead, *rope)
     hidden = hidden + layer.post_attention_norm(attended)
     x, feed_forward = layer.pre_feed_forward_norm(hidden), layer.feed_forward
     gated = feed_forward.activation(feed_forward.gate_proj.of_rows(x)) * feed_forward.up_proj.of_rows(x)
@@ -45,7 +40,7 @@ def _attention(attention: Attention, x: torch.Tensor, lengths: Sequence[int], wi
     v = heads(attention.v_proj, attention.n_kv_heads)
     if rope:
         q, k = attention.q_rope(q, *rope), attention.k_rope(k, *rope)
-    sequences = zip(*(tensor.split(list(lengths), dim=2) for tensor in (q, k, v)), strict=True)
+    sequences = zip(*(tensor.split(lengths, dim=2) for tensor in (q, k, v)), strict=True)
     y = torch.cat([_attend(*of_sequence, window, ahead) for of_sequence in sequences], dim=2).transpose(1, 2)
     return attention.o_proj.of_rows(y.flatten(2))
 

@@ -232,32 +232,6 @@ class Epilogue(nn.Module):
         return logits.transpose(1, 3).reshape(1, -1, self.output.out_channels)
 
 
-class Decoder(nn.Module):
-    """A decoder is the whole model as one graph."""
-
-    def __init__(self, config: DecoderConfig, context_len: int):
-        super().__init__()
-        self.prologue = Prologue(config, context_len)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
-        self.epilogue = Epilogue(config)
-        self.kinds = config.layers
-
-    def forward(self, tokens, masks, input_pos, *caches):
-        """Return logits, the new k of every layer, and the new v of every layer.
-
-        `masks` are those of `causal_masks`. `caches` are k of every layer, then v of every layer. The ExecuTorch QNN
-        llama runner expects this order of inputs and outputs.
-        """
-        n = len(self.layers)
-        hidden, *ropes = self.prologue(tokens, input_pos)
-        new_k, new_v = [], []
-        for kind, layer, k_cache, v_cache in zip(self.kinds, self.layers, caches[:n], caches[n:], strict=True):
-            hidden, k, v = layer(hidden, masks[kind.sliding], k_cache, v_cache, *rope_of(kind, ropes))
-            new_k.append(k)
-            new_v.append(v)
-        return self.epilogue(hidden), *new_k, *new_v
-
-
 def rope_of(kind: LayerKind, ropes: Sequence[T]) -> Sequence[T]:
     """Return what a layer of this kind needs of the tables of all ropes: those of one rope, or none."""
     return () if kind.rope is None else ropes[len(TABLES) * kind.rope : len(TABLES) * (kind.rope + 1)]
@@ -267,12 +241,3 @@ def empty_cache(config: DecoderConfig, cache_len: int) -> tuple[torch.Tensor, to
     """Return float32 zeros for one layer: k (1, n_kv, head_dim, cache_len) and v (1, n_kv, cache_len, head_dim)."""
     n, dim = config.n_kv_heads, config.head_dim
     return torch.zeros(1, n, dim, cache_len), torch.zeros(1, n, cache_len, dim)
-
-
-def empty_caches(config: DecoderConfig, cache_len: int) -> list[torch.Tensor]:
-    """Return float32 zeros: k of every layer, then v of every layer.
-
-    They are distinct tensors, as torch.export merges equal inputs.
-    """
-    layers = [empty_cache(config, cache_len) for _ in range(config.n_layers)]
-    return [k for k, _ in layers] + [v for _, v in layers]

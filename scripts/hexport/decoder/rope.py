@@ -27,8 +27,8 @@ def frequencies(rope: Rope, context_len: int) -> torch.Tensor:
             return plain / factor
         case Llama3():
             return _llama3(plain, rope.scaling)
-        case LongRope():
-            return plain / torch.tensor(rope.scaling.divisors(context_len))
+        case LongRope(short, long, original):
+            return plain / torch.tensor(long if context_len > original else short)
 
 
 def _llama3(plain: torch.Tensor, scaling: Llama3) -> torch.Tensor:

@@ -55,10 +55,6 @@ class LongRope:
     original_context_len: int
     attention_factor: float
 
-    def divisors(self, context_len: int) -> tuple[float, ...]:
-        """Return the divisor of each frequency for a graph of this context length."""
-        return self.long_factor if context_len > self.original_context_len else self.short_factor
-
 
 @dataclass(frozen=True)
 class Rope:

@@ -1,6 +1,6 @@
 """This module holds a decoder's sizes: enough to say what a recipe gives it, and how large its program will be."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from types import MappingProxyType
 
@@ -49,17 +49,8 @@ class Sizes:
 
 def sizes_of(config: DecoderConfig) -> Sizes:
     """Return the sizes of a config."""
-    return Sizes(
-        hidden_size=config.hidden_size,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        n_kv_heads=config.n_kv_heads,
-        head_dim=config.head_dim,
-        intermediate_size=config.intermediate_size,
-        vocab_size=config.vocab_size,
-        rope_dims=tuple(rope.dims for rope in config.ropes),
-        sandwich_norms=config.sandwich_norms,
-    )
+    shared = {field.name: getattr(config, field.name) for field in fields(Sizes) if field.name != "rope_dims"}
+    return Sizes(**shared, rope_dims=tuple(rope.dims for rope in config.ropes))
 
 
 # Sizes of the built-in models as published, which are needed before a model is downloaded.

@@ -8,9 +8,9 @@ their tokens.
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -22,6 +22,7 @@ from hexport.decoder.sizes import sizes_of
 from hexport.errors import HexportError
 from hexport.progress import Progress
 
+T = TypeVar("T")
 PACK_TOKENS = 1024  # go into one call at most, unless a single sequence is longer
 WAVE_TOKENS = 1 << 15
 CHUNK = 1 << 22  # logits are made at a time
@@ -101,9 +102,9 @@ def stream(
     states behind its last layer are kept, or None. A decoder whose states are there passes no layers, unless there is
     `on_hidden`. Raises HexportError for token ids beyond the vocabulary.
     """
-    _check_ids(inputs, config)
+    check_ids(inputs, config, "evaluation")
     stores = list(kept) or [None] * len(decoders)
-    waves = list(_waves(packs(inputs)))
+    waves = list(filled(packs(inputs), lambda pack: sum(pack.lengths), WAVE_TOKENS))
     names = [f", part {i + 1} of {len(waves)}" if len(waves) > 1 else "" for i in range(len(waves))]
     for part, wave in zip(names, waves, strict=True):
         progress.announce(_costs(part, wave, config, with_logits=on_logits is not None))
@@ -121,7 +122,16 @@ def stream(
             else:
                 progress.announce({f"evaluate{part}": 0.0})  # nothing is left to do of it
             if on_logits is not None:
-                row = _pass_epilogue(decoders, found, config, row, on_logits, progress, f"logits{part}")
+                row = _pass_epilogue(decoders, found, config.vocab_size, row, on_logits, progress, f"logits{part}")
+
+
+def whole_logits(
+    decoder: StreamedDecoder, config: DecoderConfig, inputs: Sequence[Sequence[int]], progress: Progress
+) -> torch.Tensor:
+    """Return the logits (tokens, vocab) of a decoder for the tokens of all sequences, one after the other."""
+    rows: list[torch.Tensor] = []
+    stream([decoder], config, inputs, progress, lambda _, logits: rows.append(logits))
+    return torch.cat(rows)
 
 
 def token_inputs(tokens: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,7 +174,7 @@ def groups(inputs: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence
 def packed_masks(lengths: tuple[int, ...], window: int | None) -> tuple[torch.Tensor, ...]:
     """Return the masks of a pack, float32 (1, 1, n, n): each is causal within each sequence.
 
-    As in `decoder.masks.causal_masks`, the second is that of sliding layers, with a window.
+    The second is that of sliding layers, with a window.
     """
     sequence = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device())
     behind = torch.arange(len(sequence), device=device())
@@ -174,11 +184,12 @@ def packed_masks(lengths: tuple[int, ...], window: int | None) -> tuple[torch.Te
     return tuple(torch.where(mask, ATTEND, MASKED)[None, None] for mask in seen)
 
 
-def _check_ids(inputs: Sequence[Sequence[int]], config: DecoderConfig) -> None:
+def check_ids(inputs: Sequence[Sequence[int]], config: DecoderConfig, what: str) -> None:
+    """Raise HexportError for a token id beyond the vocabulary. `what` is done with the ids, for the message."""
     largest = max(map(max, inputs), default=0)
     if largest >= config.vocab_size:
         raise HexportError(
-            f"evaluation: token id {largest}, but the checkpoint's vocabulary has {config.vocab_size} entries; "
+            f"{what}: token id {largest}, but the checkpoint's vocabulary has {config.vocab_size} entries; "
             "the tokenizer belongs to another model"
         )
 
@@ -190,15 +201,16 @@ def _pack(inputs: list[Sequence[int]]) -> Pack:
     return Pack(ids[:1], ids[1:], tuple(map(len, inputs)))
 
 
-def _waves(of: Iterator[Pack]) -> Iterator[list[Pack]]:
-    wave: list[Pack] = []
-    for pack in of:
-        wave.append(pack)
-        if sum(sum(pack.lengths) for pack in wave) >= WAVE_TOKENS:
-            yield wave
-            wave = []
-    if wave:
-        yield wave
+def filled(items: Iterable[T], size: Callable[[T], int], enough: int) -> Iterator[list[T]]:
+    """Yield consecutive items together, of `enough` in size or a little more. The last ones may be of less."""
+    together: list[T] = []
+    for item in items:
+        together.append(item)
+        if sum(map(size, together)) >= enough:
+            yield together
+            together = []
+    if together:
+        yield together
 
 
 def _costs(part: str, wave: list[Pack], config: DecoderConfig, with_logits: bool) -> dict[str, float]:
@@ -233,18 +245,12 @@ def _pass_layers(
 
 
 def _pass_epilogue(
-    decoders,
-    hidden: list[list[torch.Tensor]],
-    config: DecoderConfig,
-    row: int,
-    on_logits,
-    progress: Progress,
-    name: str,
+    decoders, hidden: list[list[torch.Tensor]], vocab_size: int, row: int, on_logits, progress: Progress, name: str
 ) -> int:
     """Pass the hidden states of each decoder and pack to `on_logits` as logits; return the number of the next row."""
     # The last decoder's is loaded first: fake quantisation takes the weights' memory twice, which is then still free.
     epilogues = [decoder.epilogue() for decoder in reversed(decoders)][::-1]
-    step = max(LEAST_ROWS, CHUNK // config.vocab_size)
+    step = max(LEAST_ROWS, CHUNK // vocab_size)
     blocks = [
         parts
         for of_pack in zip(*hidden, strict=True)

@@ -13,7 +13,7 @@ from torch import nn
 
 from hexport.decoder.basis import PUBLISHED, Basis
 from hexport.decoder.config import DecoderConfig, load_config
-from hexport.decoder.model import Decoder, Epilogue, Layer, Prologue
+from hexport.decoder.model import Epilogue, Layer, Prologue
 from hexport.decoder.rotation import (
     check_rotation,
     rotated_epilogue,
@@ -138,19 +138,14 @@ def with_parameters(module: nn.Module, parameters: dict[str, torch.Tensor]) -> n
     return module.eval().requires_grad_(False)
 
 
-def load_layer(
-    checkpoint: Checkpoint, layer: int, kind: type[Layer] = Layer, config: DecoderConfig | None = None
-) -> Layer:
-    """Return layer number `layer` with its float32 weights.
-
-    `config` is the checkpoint's, unless another form of its attention is asked for.
-    """
+def load_layer(checkpoint: Checkpoint, layer: int, kind: type[Layer] = Layer) -> Layer:
+    """Return layer number `layer` with its float32 weights."""
     with torch.device("meta"):
-        module = kind(config or checkpoint.config)
+        module = kind(checkpoint.config)
     return with_parameters(module, checkpoint.layer_parameters(layer))
 
 
-def layer_without_weights(config: DecoderConfig, kind: type[Layer] = Layer) -> Layer:
+def layer_without_weights(config: DecoderConfig, kind: type[Layer]) -> Layer:
     """Return a layer whose parameters are zeros.
 
     Zeros take memory only where they are changed.
@@ -180,14 +175,3 @@ def load_epilogue(checkpoint: Checkpoint, rows: tuple[int, int] | None = None) -
     with torch.device("meta"):
         module = Epilogue(replace(checkpoint.config, vocab_size=len(parameters["output.weight"])))
     return with_parameters(module, parameters)
-
-
-def load_decoder(checkpoint: Checkpoint, context_len: int, config: DecoderConfig | None = None) -> Decoder:
-    """Return the whole model with its float32 weights. `config` is as in `load_layer`."""
-    with torch.device("meta"):
-        decoder = Decoder(config or checkpoint.config, context_len)
-    decoder.prologue = load_prologue(checkpoint, context_len)
-    decoder.epilogue = load_epilogue(checkpoint)
-    for i in range(checkpoint.config.n_layers):
-        decoder.layers[i] = load_layer(checkpoint, i, config=config)
-    return decoder.eval().requires_grad_(False)

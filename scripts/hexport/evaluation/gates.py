@@ -28,8 +28,7 @@ def check_gates(qdq: dict, gates: dict) -> None:
     "min_sqnr_db", such as `{"model": "m", "min_sqnr_db": 15}`. A figure that is missing or no finite number fails its
     gate.
     """
-    failures = [f"models.{gates['model']}.evaluation.{line}" for line in _failures(qdq, gates)]
-    if failures:
+    if failures := [f"models.{gates['model']}.evaluation.{line}" for line in _failures(qdq, gates)]:
         held_back = "" if qdq.get("phase") == "device" else "; nothing of it goes to a device"
         raise HexportError(f"{'; '.join(failures)}{held_back}; {ADVICE}")
 

@@ -24,7 +24,8 @@ from hexport.errors import HexportError
 from hexport.evaluation.comparison import Comparison, SignalToNoise
 from hexport.evaluation.qdq import FakeQuantisedDecoder
 from hexport.lowering.decoder_graph import DecoderGraph, hidden_name
-from hexport.lowering.tapped import TappedPart, tapped_epilogue, tapped_layer, tapped_prologue
+from hexport.lowering.shards import Shard
+from hexport.lowering.tapped import TappedPart, tapped_part
 from hexport.lowering.templates import lower_templates
 from hexport.progress import Progress
 from hexport.quantization.fake_quantize import FakeQuantisedGraph
@@ -166,26 +167,28 @@ class _SideBySide:
             self.shared[f"rope_{i}"] = coded(rope, self.attrs.encoding(point))
 
     def prologue(self, tokens: Sequence[int]) -> PartNoise:
-        part, prologue, inputs = tapped_prologue(self.graph, *self.build), self.decoder.prologue(), token_inputs(tokens)
+        part = tapped_part(self.graph, Shard(True, range(0), False), *self.build)
+        prologue, inputs = self.decoder.prologue(), token_inputs(tokens)
         given = {"tokens": inputs[0].numpy()}
-        points = _point_noises(part, given, prologue, PROLOGUE, self.attrs, functools.partial(prologue, *inputs))
+        points = _point_noises(part, given, prologue, PROLOGUE, functools.partial(prologue, *inputs))
         self.emulated = part(given)[0][hidden_name(0)]
         return self._noise_behind(PROLOGUE, points)
 
     def layer(self, i: int) -> PartNoise:
-        part, layer, name = tapped_layer(self.graph, i, *self.build), self.decoder.loaded_layer(i), f"layers.{i}"
+        part = tapped_part(self.graph, Shard(False, range(i, i + 1), False), *self.build)
+        layer, name = self.decoder.loaded_layer(i), f"layers.{i}"
         run = functools.partial(layer, self.state.hidden, self.state.masks, self.state.ropes)
-        given = {**self.shared, hidden_name(i): self.entering}
-        points = _point_noises(part, given, layer.graph, name, self.attrs, run)
+        points = _point_noises(part, {**self.shared, hidden_name(i): self.entering}, layer.graph, name, run)
         self.emulated = part({**self.shared, hidden_name(i): self.emulated})[0][hidden_name(i + 1)]
         self.exact.hidden, self.state.hidden = self.exact_decoder.layer(i)(self.exact), run()
         return self._noise_behind(name, points)
 
     def epilogue(self) -> tuple[PartNoise, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the noise, and the three decoders' logits."""
-        part, epilogue = tapped_epilogue(self.graph, *self.build), self.decoder.epilogue()
-        name, run = hidden_name(self.graph.config.n_layers), functools.partial(epilogue, self.state.hidden)
-        points = _point_noises(part, {name: self.entering}, epilogue, EPILOGUE, self.attrs, run)
+        n, epilogue = self.graph.config.n_layers, self.decoder.epilogue()
+        part = tapped_part(self.graph, Shard(False, range(n, n), True), *self.build)
+        name, run = hidden_name(n), functools.partial(epilogue, self.state.hidden)
+        points = _point_noises(part, {name: self.entering}, epilogue, EPILOGUE, run)
         found = decoded(part({name: self.emulated})[0]["logits"], self.attrs.logits)
         reference, logits = self.exact_decoder.epilogue()(self.exact.hidden), run()
         return PartNoise(EPILOGUE, *_sqnrs(reference, logits, found), points), reference, logits, found
@@ -209,12 +212,7 @@ def decoded(codes: np.ndarray, encoding: Encoding) -> torch.Tensor:
 
 
 def _point_noises(
-    part: TappedPart,
-    given: dict[str, np.ndarray],
-    graph: FakeQuantisedGraph,
-    place: str,
-    attrs: QuantAttrs,
-    run: Callable[[], object],
+    part: TappedPart, given: dict[str, np.ndarray], graph: FakeQuantisedGraph, place: str, run: Callable[[], object]
 ) -> tuple[PointNoise, ...]:
     """Return the noise of the part's points on the inputs `given`; `run` calls the graph on the same ones."""
     encodings = {point: rounding.encoding for point, rounding in graph.points.items()}
@@ -226,8 +224,9 @@ def _point_noises(
         rounding.encoding = encodings[point]
     _, emulated = part(given)
     return tuple(
-        _noise(point, part.op_of[point], attrs.encoding(f"{place}.{point}"), exact[point], rounded[point], codes)
-        for point, codes in ((point, emulated[point]) for point in graph.points if point in emulated)
+        _noise(point, part.op_of[point], encodings[point], exact[point], rounded[point], emulated[point])
+        for point in graph.points
+        if point in emulated
     )
 
 

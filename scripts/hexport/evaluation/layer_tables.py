@@ -1,18 +1,25 @@
 """This module shows as tables what `compare_layers` found."""
 
+from collections.abc import Container, Iterable
+
 from rich.table import Table
 
 from hexport.errors import HexportError
-from hexport.evaluation.layer_comparison import LayerComparison, PartNoise
+from hexport.evaluation.layer_comparison import LayerComparison
 
-LEFT, RIGHT = "left", "right"
+
+def figure_table(columns: Iterable[str], texts: Container[str]) -> Table:
+    """Return an empty table. Its columns are of figures, but for those named in `texts`."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in texts else "right")
+    return table
 
 
 def part_table(found: LayerComparison) -> Table:
     """Return the SQNR of what every part puts out, in dB; the last row has the first choices of tokens."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("part", "qdq to float, dB", "emulator to float, dB", "emulator to qdq, dB", "departs"):
-        table.add_column(column, justify=LEFT if column in ("part", "departs") else RIGHT)
+    columns = "part", "qdq to float, dB", "emulator to float, dB", "emulator to qdq, dB", "departs"
+    table = figure_table(columns, texts=("part", "departs"))
     for each in found.parts:
         departing = [point.point for point in each.points if point.departs]
         figures = (_db(db) for db in (each.qdq_db, each.emulator_db, each.emulator_to_qdq_db))
@@ -33,7 +40,13 @@ def point_table(found: LayerComparison, part: str | None) -> Table:
     name = part or (first[0] if first else found.parts[0].part)
     if name not in parts:
         raise HexportError(f"there is no part {name}; there are {', '.join(parts)}")
-    return _point_table(parts[name])
+    columns = "step", "qdq noise", "emulator noise", "emulator bias", "max difference", "SQNR, dB"
+    table = figure_table((name, "op", *columns, ""), texts=(name, "op", ""))
+    for point in parts[name].points:
+        noises = (f"{codes:.3f}" for codes in (point.qdq_noise, point.emulator_noise, point.emulator_bias))
+        figures = f"{point.scale:.3g}", *noises, str(point.max_difference), _db(point.sqnr_db)
+        table.add_row(point.point, point.op, *figures, "departs" if point.departs else "")
+    return table
 
 
 def first_departure(found: LayerComparison) -> str:
@@ -42,18 +55,6 @@ def first_departure(found: LayerComparison) -> str:
     if first is None:
         return "The emulator departs nowhere: it is no noisier than fake quantisation."
     return f"The emulator departs first at {first[0]}.{first[1].point} ({first[1].op})."
-
-
-def _point_table(part: PartNoise) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    columns = ("step", "qdq noise", "emulator noise", "emulator bias", "max difference", "SQNR, dB")
-    for column in (part.part, "op", *columns, ""):
-        table.add_column(column, justify=RIGHT if column in columns else LEFT)
-    for point in part.points:
-        noises = (f"{codes:.3f}" for codes in (point.qdq_noise, point.emulator_noise, point.emulator_bias))
-        figures = f"{point.scale:.3g}", *noises, str(point.max_difference), _db(point.sqnr_db)
-        table.add_row(point.point, point.op, *figures, "departs" if point.departs else "")
-    return table
 
 
 def _db(db: float | None) -> str:

@@ -28,7 +28,7 @@ STAND_IN = 997
 class FakeQuantisedLayer:
     """An instance is layer `i` with all its encodings, or another layer of the same graph, once that has been loaded.
 
-    Called with hidden (1, n, hidden), masks as of `causal_masks` or `packed_masks`, and the tables of all ropes (1, 1,
+    Called with hidden (1, n, hidden), masks as of `packed_masks`, and the tables of all ropes (1, 1,
     n, dims / 2), it returns the next hidden states (1, n, hidden). `graph.points` are open to changes.
     """
 
@@ -37,7 +37,6 @@ class FakeQuantisedLayer:
         prepared = prepare_layer(checkpoint.config, i, EXPORT_LENGTH, EXPORT_LENGTH, recipe)
         self.graph = FakeQuantisedGraph(prepared, device())
         self.empty = [cache.to(device()) for cache in empty_cache(self.config, 0)]
-        self.kind = self.config.layers[i]
 
     def load(
         self, i: int, attrs: QuantAttrs, parameters: dict[str, torch.Tensor], hidden: str, ropes: Sequence[str]
@@ -72,7 +71,7 @@ class FakeQuantisedDecoder:
     def prologue(self) -> Callable[[torch.Tensor, torch.Tensor], Sequence[torch.Tensor]]:
         """Return the prologue, called with tokens and positions; it returns hidden states and the tables of ropes."""
         if "prologue" not in self._ends:
-            module = Prologue(self._small, self.context_len).eval().requires_grad_(False)
+            module = Prologue(self._small, self.context_len)
             self._ends["prologue"] = self._end(prepare_prologue(module, EXPORT_LENGTH, self.recipe))
         graph = self._ends["prologue"]
         graph.load("prologue", self.attrs, self.checkpoint.prologue_parameters(), {})
@@ -118,8 +117,7 @@ class FakeQuantisedDecoder:
     def epilogue(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the epilogue, called with hidden states behind the last layer; it returns logits."""
         if "epilogue" not in self._ends:
-            module = Epilogue(self._small).eval().requires_grad_(False)
-            self._ends["epilogue"] = self._end(prepare_epilogue(module, EXPORT_LENGTH, self.recipe))
+            self._ends["epilogue"] = self._end(prepare_epilogue(Epilogue(self._small), EXPORT_LENGTH, self.recipe))
         graph, last = self._ends["epilogue"], self.checkpoint.config.n_layers - 1
         hidden = f"layers.{last}.{self._prepared_layer(last).graph.outputs[0]}"
         graph.load("epilogue", self.attrs, self.checkpoint.epilogue_parameters(), {"hidden": hidden})

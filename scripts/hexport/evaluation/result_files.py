@@ -24,10 +24,7 @@ EVALUATION = {
                 "properties": {"word_perplexity": NUMBER},
             },
         },
-        "perplexity_ratio": {
-            "type": "object",
-            "additionalProperties": {"type": ["number", "null"], "exclusiveMinimum": 0},
-        },
+        "perplexity_ratio": {"type": "object", "additionalProperties": {**NUMBER, "exclusiveMinimum": 0}},
         "graph": {"type": "string"},
         "layers": {
             "type": "array",

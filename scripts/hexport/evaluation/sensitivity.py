@@ -5,14 +5,14 @@ Each variant leaves the quantised model at its layer, and passes the layers behi
 layers are on their way side by side, so they cost what their tokens cost in half of the layers.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
 
-from hexport.decoder.config import DecoderConfig
-from hexport.decoder.model import Epilogue, Layer
-from hexport.decoder.stream import Pack, State, after_prologue, packs, stream
+from hexport.decoder.sizes import sizes_of
+from hexport.decoder.stream import Pack, State, after_prologue, packs, whole_logits
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation.comparison import SignalToNoise
@@ -98,7 +98,8 @@ def sensitivity(
     inputs, config = list(_first_tokens(samples)), checkpoint.config
     context_len = max(map(len, inputs))
     wide_kv = None
-    if recipe.kv_bits < 16 and _values_have_16_bits(recipe, config.n_layers):
+    values = [recipe.at(str(i), "attention.v_proj") for i in range(config.n_layers)]
+    if recipe.kv_bits < 16 and all(precision.activation_bits == 16 for precision in values):
         wide = replace(recipe, kv_bits=16)
         wide_attrs = calibrate(checkpoint, samples, wide, progress, attrs.weights)
         wide_kv = _Decoder(checkpoint, wide_attrs, wide, context_len)
@@ -110,8 +111,9 @@ def sensitivity(
         sqnr_db = {variant: _sqnr_db(reference, of_variant) for variant, of_variant in logits}
     base_db = sqnr_db.pop(BASE)
     gains = {variant: db - base_db for variant, db in sqnr_db.items()}
+    shapes = sizes_of(config).projections
     weights = [
-        Gain(place, part, gain, _extra_bytes(config, recipe, place, part))
+        Gain(place, part, gain, math.prod(shapes[part]) * (8 - recipe.at(place, part).weight_bits) // 8)
         for (place, part), gain in gains.items()
         if part != KV
     ]
@@ -120,12 +122,8 @@ def sensitivity(
         len(reference),
         weights=sorted(weights, key=lambda gain: -gain.gain_db),
         kv=[gain for (_, part), gain in gains.items() if part == KV],
-        kv_in_all_layers=wide_kv and _sqnr_db(reference, _whole(wide_kv, inputs, progress)) - base_db,
+        kv_in_all_layers=wide_kv and _sqnr_db(reference, whole_logits(wide_kv, config, inputs, progress)) - base_db,
     )
-
-
-def _values_have_16_bits(recipe: Recipe, n_layers: int) -> bool:
-    return all(recipe.at(str(i), "attention.v_proj").activation_bits == 16 for i in range(n_layers))
 
 
 def _first_tokens(samples: list[list[int]]) -> Iterator[list[int]]:
@@ -134,10 +132,6 @@ def _first_tokens(samples: list[list[int]]) -> Iterator[list[int]]:
         if left:
             yield sample[:left]
             left -= min(left, len(sample))
-
-
-def _with_8_bits(recipe: Recipe, points: str) -> Recipe:
-    return replace(recipe, overrides=(*recipe.overrides, Override(points=points, changes=tuple(EIGHT_BITS.items()))))
 
 
 def _logits(
@@ -158,8 +152,9 @@ def _logits(
         if own:
             on_their_way.append((list(own), _side_by_side(state, list(own.values()))))
     if base.recipe.at(EPILOGUE, OUTPUT_PROJECTION).weight_bits < 8:
-        attrs, recipe = replace(base.attrs, weights={}), _with_8_bits(base.recipe, OUTPUT_PROJECTION)
-        wide = _Decoder(base.checkpoint, attrs, recipe, base.context_len).behind(base)
+        override = Override(points=OUTPUT_PROJECTION, changes=tuple(EIGHT_BITS.items()))
+        recipe = replace(base.recipe, overrides=(*base.recipe.overrides, override))
+        wide = _Decoder(base.checkpoint, replace(base.attrs, weights={}), recipe, base.context_len).behind(base)
         yield (EPILOGUE, OUTPUT_PROJECTION), wide.epilogue()(state.hidden)[0]
     epilogue = base.epilogue()
     for names, packed in on_their_way:
@@ -174,13 +169,6 @@ def _side_by_side(state: State, hidden: list[torch.Tensor]) -> State:
     return State(torch.cat(hidden, dim=1), ropes, state.lengths * n, state.window)
 
 
-def _whole(decoder: FakeQuantisedDecoder, inputs: list[list[int]], progress: Progress) -> torch.Tensor:
-    """Return the logits (tokens, vocab) of a whole decoder."""
-    rows: list[torch.Tensor] = []
-    stream([decoder], decoder.checkpoint.config, inputs, progress, lambda _, logits: rows.append(logits))
-    return torch.cat(rows)
-
-
 def _sqnr_db(reference: torch.Tensor, logits: torch.Tensor) -> float:
     comparison = SignalToNoise()
     comparison.add(reference, logits)
@@ -189,20 +177,13 @@ def _sqnr_db(reference: torch.Tensor, logits: torch.Tensor) -> float:
     return comparison.db
 
 
-def _extra_bytes(config: DecoderConfig, recipe: Recipe, place: str, projection: str) -> int:
-    with torch.device("meta"):
-        module = Epilogue(config) if place == EPILOGUE else Layer(config)
-    return module.get_submodule(projection).weight.numel() * (8 - recipe.at(place, projection).weight_bits) // 8
-
-
 def overrides_yaml(found: Sensitivity, model: str, recipe: str) -> str:
     """Return what is worth more bits, as the content of a recipe in config.yaml that is based on this one.
 
     An override in it reads `{layers: "3", points: attention.v_proj, weight_bits: 8, granularity: per_channel}`, with
     the gain in dB and the growth in MB behind it as a comment.
     """
-    worth = [gain for gain in found.weights if gain.gain_db >= WORTH_DB]
-    narrow = len(found.weights)
+    worth, narrow = [gain for gain in found.weights if gain.gain_db >= WORTH_DB], len(found.weights)
     lines = [
         f"# {model}, recipe {recipe}: the SQNR of the logits is {found.sqnr_db:.2f} dB, on {found.tokens} tokens.",
         f"# {len(worth)} of {narrow} weights with fewer than 8 bits gain {WORTH_DB} dB or more, each of them alone.",

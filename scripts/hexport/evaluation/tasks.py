@@ -36,13 +36,14 @@ def load_tasks(
     Raises HexportError for unknown names, texts that cannot be read, data sets that cannot be had, and task files whose
     names are those of other tasks.
     """
+    from lm_eval.api.task import ConfigurableTask
     from lm_eval.defaults import DEFAULT_OTHER_SEED
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what its own task files leave out
     tasks: dict[str, Task] = {}
     for name in names:
         if name in local:
-            found = _local_task(name, local[name])
+            found = {name: ConfigurableTask(config=task_config(name, local[name]))}
         elif trusted and name in trusted:
             found = _trusted_tasks(name, Path(trusted[name]), {*tasks, *names} - {name})
         else:
@@ -62,12 +63,6 @@ def task_inputs(local: dict[str, Path], trusted: dict[str, str] | None) -> dict[
     """Return the files of tasks as inputs of a manifest, such as `{"tasks.mine": Path("mine.txt")}`."""
     files = local | {name: Path(file) for name, file in (trusted or {}).items()}
     return {f"tasks.{name}": file for name, file in files.items()}
-
-
-def _local_task(name: str, path: Path) -> dict[str, "Task"]:
-    from lm_eval.api.task import ConfigurableTask
-
-    return {name: ConfigurableTask(config=task_config(name, path))}
 
 
 def _trusted_tasks(name: str, file: Path, others: set[str]) -> dict[str, "Task"]:

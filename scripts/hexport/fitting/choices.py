@@ -8,6 +8,7 @@ from hexport.decoder.sizes import Sizes
 from hexport.quantization.part_sizes import table_bytes, weight_bytes
 from hexport.quantization.recipe import EPILOGUE, PROLOGUE, TABLE, WEIGHT_KEYS, Precision, Recipe, projections_of
 from hexport.quantization.recipe_checks import takes_blocks
+from hexport.quantization.recipe_table import number_ranges
 
 # A unit is a weight, by its place (a layer's number or epilogue) and its projection; or the table of embeddings.
 Unit = tuple[str, str]
@@ -107,7 +108,4 @@ def _digits(digits: list[int]) -> str:
     """Write one digit as it is, and several ascending ones as a character class such as `[0-35]`."""
     if len(digits) == 1:
         return str(digits[0])
-    starts = [digit for digit in digits if digit - 1 not in digits]
-    ends = [digit for digit in digits if digit + 1 not in digits]
-    ranges = (f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
-    return f"[{''.join(ranges)}]"
+    return f"[{''.join(number_ranges(digits))}]"

@@ -30,11 +30,6 @@ class Step:
     extra_bytes: int
     gain: float
 
-    @property
-    def gain_per_byte(self) -> float:
-        """Return by how many nats the damage falls per extra byte."""
-        return self.gain / self.extra_bytes
-
 
 class Curve:
     """A curve goes from all units in the fewest bytes to all of them in their best choice, the best bargain first.
@@ -47,7 +42,7 @@ class Curve:
         hulls = {unit: hull(of_unit) for unit, of_unit in choices.items()}
         self.other_bytes, self.smallest = other_bytes, {unit: best[0] for unit, best in hulls.items()}
         steps = [step for unit, best in hulls.items() for step in _steps(unit, best)]
-        self.steps = sorted(steps, key=lambda step: -step.gain_per_byte)
+        self.steps = sorted(steps, key=lambda step: -step.gain / step.extra_bytes)
 
     def within(self, n_bytes: float) -> dict[Unit, Choice]:
         """Return the choice of each unit for a program of at most `n_bytes`.

@@ -54,8 +54,7 @@ class Fitter:
 
         Raises HexportError where no recipe is that small.
         """
-        chosen = self.curve.within(n_bytes)
-        fitted = self._measure(chosen, progress)
+        fitted = self._measure(self.curve.within(n_bytes), progress)
         for end in (0, math.inf):
             self._measure(self._at(end), progress)
         return fitted

@@ -99,11 +99,10 @@ class ShardGraph:
         self._inputs = graph.inputs()
         self._hidden, self._ropes = graph.hidden_before(shard.layers.start), graph.ropes()
         if not shard.prologue:
-            entering = [hidden_name(shard.layers.start), *(f"rope_{i}" for i in graph.ropes_from(shard.layers.start))]
-            numbers = {name: len(self._inputs) + i for i, name in enumerate(entering)}
-            self._hidden = _entering(self._hidden, entering[0], numbers)
-            for i in graph.ropes_from(shard.layers.start):
-                self._ropes[i] = _entering(self._ropes[i], f"rope_{i}", numbers)
+            first = len(self._inputs)
+            self._hidden = _entering(self._hidden, first, hidden_name(shard.layers.start))
+            for number, i in enumerate(graph.ropes_from(shard.layers.start), first + 1):
+                self._ropes[i] = _entering(self._ropes[i], number, f"rope_{i}")
 
     def prologue(self, parameters: Parameters | None) -> None:
         """Stamp the prologue.
@@ -148,35 +147,29 @@ class ShardGraph:
         return wires
 
 
-def _entering(wire: Wire, name: str, numbers: dict[str, int]) -> Wire:
-    return Wire(wire.tensor.copy(name=f"input_{numbers[name]}_{name}@0", kind=INPUT), wire.point)
+def _entering(wire: Wire, number: int, name: str) -> Wire:
+    return Wire(wire.tensor.copy(name=f"input_{number}_{name}@0", kind=INPUT), wire.point)
 
 
-def stamp_shard(graphs: list[DecoderGraph], checkpoint: Checkpoint, shard: Shard, progress: Progress) -> list[GraphOps]:
-    """Stamp a shard of all graphs. Weights are read and quantised once, part by part."""
+def stamp_shard(
+    graphs: list[DecoderGraph], checkpoint: Checkpoint | None, shard: Shard, progress: Progress | None = None
+) -> list[GraphOps]:
+    """Stamp a shard of all graphs. Weights are read and quantised once, part by part.
+
+    Without a checkpoint, the ops have no weights: they tell what the shard takes and puts out, in the order of its
+    context binary.
+    """
     stamped = [ShardGraph(graph, shard) for graph in graphs]
     if shard.prologue:
-        parameters = Parameters(checkpoint.prologue_parameters())
+        parameters = checkpoint and Parameters(checkpoint.prologue_parameters())
         for each in stamped:
             each.prologue(parameters)
-    for i in progress.steps(shard.layers, "stamp", len(shard.layers)):
-        parameters = Parameters(checkpoint.layer_parameters(i))
+    for i in progress.steps(shard.layers, "stamp", len(shard.layers)) if progress else shard.layers:
+        parameters = checkpoint and Parameters(checkpoint.layer_parameters(i))
         for each in stamped:
             each.layer(i, parameters)
     if shard.epilogue:
-        parameters = Parameters(checkpoint.epilogue_parameters())
+        parameters = checkpoint and Parameters(checkpoint.epilogue_parameters())
         for each in stamped:
             each.epilogue(parameters)
     return [each.ops for each in stamped]
-
-
-def outline(graph: DecoderGraph, shard: Shard) -> GraphOps:
-    """Stamp a shard without weights, to learn what it takes and puts out, in the order of its context binary."""
-    stamped = ShardGraph(graph, shard)
-    if shard.prologue:
-        stamped.prologue(None)
-    for i in shard.layers:
-        stamped.layer(i, None)
-    if shard.epilogue:
-        stamped.epilogue(None)
-    return stamped.ops

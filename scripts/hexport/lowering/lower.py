@@ -9,7 +9,7 @@ from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.lowering.compiler import compile_graphs
 from hexport.lowering.constant_methods import SpecialTokens, constant_methods
-from hexport.lowering.decoder_graph import DecoderGraph, outline, stamp_shard
+from hexport.lowering.decoder_graph import DecoderGraph, stamp_shard
 from hexport.lowering.plan import Plan
 from hexport.lowering.program import DTYPES, Method, ProgramPart, assemble
 from hexport.lowering.recording import OpTensor
@@ -83,7 +83,7 @@ def method_of(graph: DecoderGraph, shards: list[Shard], binaries: list[Path]) ->
     inputs = graph.inputs()
     values, parts = dict(inputs), []
     for shard, binary in zip(shards, binaries, strict=True):
-        ops = outline(graph, shard)
+        (ops,) = stamp_shard([graph], None, shard)
         fed = [values[tensor.value] for tensor in ops.inputs]
         values |= {tensor.value: tensor for tensor in ops.outputs}
         parts.append(ProgramPart(fed, ops.outputs, binary))

@@ -90,9 +90,7 @@ def check_context(context_len: int, ar_lengths: dict[str, int]) -> None:
 
 def check_template_points(templates: Templates, attrs: QuantAttrs) -> None:
     """Raise HexportError where the quant attrs lack a point that a template needs."""
-    places = [("prologue", templates.prologue), ("epilogue", templates.epilogue)]
-    places += [(f"layers.{i}", template) for i, template in enumerate(templates.layers)]
-    for place, template in places:
+    for place, template in templates.by_place.items():
         points = {filling.point for filling in template.fillings.values() if filling.point}
         for point in sorted(points - template.inputs.keys()):
             attrs.encoding(f"{place}.{point}")

@@ -1,6 +1,6 @@
 """Stamping repeats a template's ops once per layer, with that layer's encodings and quantised weights filled in."""
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import executorch.backends.qualcomm.python.PyQnnManagerAdaptor as qnn
 import numpy as np
@@ -21,7 +21,6 @@ from hexport.quantization.quant_attrs import Encoding, QuantAttrs
 from hexport.quantization.weights import (
     CHUNK,
     Observer,
-    ParameterCoding,
     channel_scales,
     codes,
     encoding_of_parameter,
@@ -166,7 +165,10 @@ def _fill(template: Template, tensor: OpTensor, place: StampPlace) -> OpTensor:
     parameter = parameters.tensors[name] if own else template.constants[name]
     coding = template.codings.get(filling.bias_of or name)
     if filling.channels is None:
-        encoding = _parameter_encoding(filling, place, coding, parameter)
+        if filling.point is None:
+            encoding = encoding_of_parameter(observer_for(coding), parameter)
+        else:
+            encoding = place.attrs.encoding(place.point(filling.point))
         _set_encoding(stamped, encoding)
         known = parameters.per_tensor if own else {}
         if (name, encoding) not in known:
@@ -197,25 +199,12 @@ def _set_encoding(tensor: OpTensor, encoding: Encoding, of_scale: float = 1.0) -
     tensor.quantization |= {QCOM_SCALE: of_scale * encoding.scale, QCOM_OFFSET: offset}
 
 
-def _parameter_encoding(
-    filling: Filling, place: StampPlace, coding: ParameterCoding | None, parameter: torch.Tensor
-) -> Encoding:
-    if filling.point is not None:
-        return place.attrs.encoding(place.point(filling.point))
-    return encoding_of_parameter(observer_for(coding), parameter)
-
-
 def _per_tensor_codes(parameter: torch.Tensor, encoding: Encoding, dtype: np.dtype) -> np.ndarray:
     """Return the codes of a parameter, flat."""
     values, codes = parameter.reshape(-1), np.empty(parameter.numel(), dtype)
     for start in range(0, len(codes), CHUNK):
         codes[start : start + CHUNK] = torch.ops.quantized_decomposed.quantize_per_tensor(
-            values[start : start + CHUNK],
-            encoding.scale,
-            encoding.zero_point,
-            encoding.qmin,
-            encoding.qmax,
-            torch.int32,
+            values[start : start + CHUNK], *astuple(encoding), torch.int32
         )
     return codes
 

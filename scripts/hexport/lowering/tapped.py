@@ -11,14 +11,12 @@ from executorch.runtime import Runtime, Verification
 
 from hexport.decoder.weights import Checkpoint
 from hexport.lowering.compiler import compile_graphs
-from hexport.lowering.decoder_graph import DecoderGraph, ShardGraph
+from hexport.lowering.decoder_graph import DecoderGraph, stamp_shard
 from hexport.lowering.program import Method, ProgramPart, assemble
 from hexport.lowering.recording import GraphOps, OpTensor
 from hexport.lowering.shards import Shard
-from hexport.lowering.stamping import NATIVE, Parameters
-from hexport.lowering.template import Template
+from hexport.lowering.stamping import NATIVE
 from hexport.progress import Progress
-from hexport.quantization.recipe import EPILOGUE, PROLOGUE
 from hexport.targets.target import Target
 
 OUTPUT = qnn.Qnn_TensorType_t.QNN_TENSOR_TYPE_APP_READ
@@ -76,43 +74,23 @@ class TappedPart:
         return {tap.point: tap.op for tap in self._taps.values()}
 
 
-def tapped_prologue(
-    graph: DecoderGraph, checkpoint: Checkpoint, target: Target, folder: Path, progress: Progress
+def tapped_part(
+    graph: DecoderGraph, shard: Shard, checkpoint: Checkpoint, target: Target, folder: Path, progress: Progress
 ) -> TappedPart:
-    """Compile and load the prologue with taps. Its files are left in `folder`."""
-    stamped = ShardGraph(graph, Shard(True, range(0), False))
-    stamped.prologue(Parameters(checkpoint.prologue_parameters()))
-    return _loaded(stamped.ops, _points(graph.templates.prologue, PROLOGUE), target, folder, progress)
+    """Compile and load a shard of one part, the prologue, a layer or the epilogue, with taps.
 
-
-def tapped_layer(
-    graph: DecoderGraph, i: int, checkpoint: Checkpoint, target: Target, folder: Path, progress: Progress
-) -> TappedPart:
-    """Compile and load layer `i` with taps. Its files are left in `folder`."""
-    stamped = ShardGraph(graph, Shard(False, range(i, i + 1), False))
-    stamped.layer(i, Parameters(checkpoint.layer_parameters(i)))
-    return _loaded(stamped.ops, _points(graph.templates.layers[i], f"layers.{i}"), target, folder, progress)
-
-
-def tapped_epilogue(
-    graph: DecoderGraph, checkpoint: Checkpoint, target: Target, folder: Path, progress: Progress
-) -> TappedPart:
-    """Compile and load the epilogue with taps. Its files are left in `folder`."""
-    n = graph.config.n_layers
-    stamped = ShardGraph(graph, Shard(False, range(n, n), True))
-    stamped.epilogue(Parameters(checkpoint.epilogue_parameters()))
-    return _loaded(stamped.ops, _points(graph.templates.epilogue, EPILOGUE), target, folder, progress)
-
-
-def _points(template: Template, place: str) -> dict[str, str]:
-    """Return the point of each activation, by the name of its stamped tensor."""
-    return {f"{place}.{it.name}": filling.point for it, filling in template.fillings.items() if it.data is None}
-
-
-def _loaded(ops: GraphOps, points: dict[str, str], target: Target, folder: Path, progress: Progress) -> TappedPart:
+    Its files are left in `folder`.
+    """
+    points = {  # of activations, by the names of their stamped tensors
+        f"{place}.{tensor.name}": filling.point
+        for place, template in graph.templates.by_place.items()
+        for tensor, filling in template.fillings.items()
+        if tensor.data is None
+    }
     taps: dict[OpTensor, Tap] = {}
     tapped = GraphOps()
-    for op in ops.ops:
+    (stamped,) = stamp_shard([graph], checkpoint, shard)
+    for op in stamped.ops:
         for tensor in op.outputs:
             point = points.get(tensor.name)
             if point is not None and op.type not in MOVES and tensor.kind == NATIVE:

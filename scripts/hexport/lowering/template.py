@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from hexport.lowering.recording import Op, OpTensor
+from hexport.quantization.recipe import EPILOGUE, PROLOGUE
 from hexport.quantization.weights import ParameterCoding
 
 
@@ -60,6 +61,12 @@ class Templates:
     prologue: Template
     layers: list[Template]  # one of each layer; layers that are alike share one object
     epilogue: Template
+
+    @property
+    def by_place(self) -> dict[str, Template]:
+        """Return the template of each place of the decoder, such as `layers.3`."""
+        layers = {f"layers.{i}": template for i, template in enumerate(self.layers)}
+        return {PROLOGUE: self.prologue, EPILOGUE: self.epilogue, **layers}
 
     @property
     def ar_len(self) -> int:

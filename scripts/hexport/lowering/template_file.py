@@ -76,11 +76,8 @@ def _template_as_json(template: Template) -> dict:
     numbers = {tensor: i for i, tensor in enumerate(tensors)}
 
     def op_as_json(op: Op) -> dict:
-        io = {
-            "inputs": [numbers[tensor] for tensor in op.inputs],
-            "outputs": [numbers[tensor] for tensor in op.outputs],
-        }
-        params = {"tensor_params": _as_json(op.tensor_params), "scalar_params": _as_json(op.scalar_params)}
+        io = {key: [numbers[tensor] for tensor in getattr(op, key)] for key in ("inputs", "outputs")}
+        params = {key: _as_json(getattr(op, key)) for key in ("tensor_params", "scalar_params")}
         return {"name": op.name, "package": op.package, "type": op.type, **io, **params}
 
     def tensor_as_json(tensor: OpTensor) -> dict:

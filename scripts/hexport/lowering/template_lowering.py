@@ -60,17 +60,13 @@ def lower_template(prepared: PreparedGraph, target: Target) -> Template:
     inputs = example_inputs(prepared.module)
     with torch.no_grad():
         prepared.module(*inputs)  # convert_pt2e refuses observers that have seen nothing
-    ops = record_ops(convert_pt2e(prepared.module), inputs, target)
-    return _decode(ops, prepared, tags)
+    return _decode(record_ops(convert_pt2e(prepared.module), inputs, target), prepared, tags)
 
 
 def example_inputs(graph_module: GraphModule) -> tuple[torch.Tensor, ...]:
     """Return inputs of zeros in the shapes and dtypes that the graph was exported with."""
-    return tuple(
-        torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype)
-        for node in graph_module.graph.nodes
-        if node.op == "placeholder"
-    )
+    values = [node.meta["val"] for node in graph_module.graph.find_nodes(op="placeholder")]
+    return tuple(torch.zeros(value.shape, dtype=value.dtype) for value in values)
 
 
 def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op]:
@@ -90,8 +86,7 @@ def record_ops(converted: GraphModule, inputs: tuple, target: Target) -> list[Op
         raise _RecordedAll
 
     output = converted.graph.output_node()
-    inputs_of_graph = {node.name for node in converted.graph.nodes if node.op == "placeholder"}
-    whole = inputs_of_graph, len(output_values(output))
+    whole = {node.name for node in converted.graph.find_nodes(op="placeholder")}, len(output_values(output))
 
     with (
         contextlib.suppress(_RecordedAll),
@@ -118,7 +113,7 @@ class _RecordedAll(Exception):
 
 def quantized_io_passes(converted: GraphModule) -> dict:
     """Return the default passes, which are to exchange float inputs and all outputs as codes of 8 or 16 bits."""
-    inputs = {node.name for node in converted.graph.nodes if node.op == "placeholder"}
+    inputs = {node.name for node in converted.graph.find_nodes(op="placeholder")}
 
     def io_dtype(node: Node) -> torch.dtype | None:
         is_input = node.op == "placeholder" and node.name in inputs and node.meta["val"].is_floating_point()

@@ -29,8 +29,7 @@ def lower_templates(
         raise HexportError(f"AR length {ar_len} is more than max_seq_len {context_len}; use a smaller one")
     small = with_small_vocabulary(config, context_len, ar_len)
     with progress.stage(f"template prologue AR-{ar_len}"):
-        module = Prologue(small, context_len).eval().requires_grad_(False)
-        prologue = lower_template(prepare_prologue(module, ar_len, recipe), target)
+        prologue = lower_template(prepare_prologue(Prologue(small, context_len), ar_len, recipe), target)
     layers: dict[tuple, Template] = {}
     signatures = [(config.layer_signature(i), recipe.template_of(i)) for i in range(config.n_layers)]
     for i, signature in enumerate(signatures):
@@ -39,8 +38,7 @@ def lower_templates(
                 prepared = prepare_layer(config, i, context_len, ar_len, recipe, cached=ar_len < context_len)
                 layers[signature] = lower_template(prepared, target)
     with progress.stage(f"template epilogue AR-{ar_len}"):
-        module = Epilogue(small).eval().requires_grad_(False)
-        epilogue = lower_template(prepare_epilogue(module, ar_len, recipe), target)
+        epilogue = lower_template(prepare_epilogue(Epilogue(small), ar_len, recipe), target)
     for template in (prologue, epilogue):
         resize(template, small.vocab_size, config.vocab_size)
     return Templates(prologue, [layers[signature] for signature in signatures], epilogue)

@@ -2,7 +2,7 @@
 methods.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from hexport.targets.modes import LOOKAHEAD_KEYS, MODES, lookahead_ar_len
 
@@ -25,7 +25,8 @@ def input_names(n_layers: int, slides: bool, cached: bool = True) -> list[str]:
     The second mask is that of the sliding layers, in programs that have any (`slides`). A graph that reads the whole
     context in one call (`cached` is False) has no caches, and no positions as an input, since it knows them.
     """
-    return _inputs(n_layers, MASKS if slides else MASKS[:1], cached)
+    state = ["input_pos", *_by_layer("k_cache", "v_cache", n_layers)] if cached else []
+    return ["tokens", *(MASKS if slides else MASKS[:1]), *state]
 
 
 def names_by_count(n_inputs: int, n_outputs: int) -> tuple[list[str], list[str]] | None:
@@ -38,17 +39,13 @@ def names_by_count(n_inputs: int, n_outputs: int) -> tuple[list[str], list[str]]
     n_layers, odd = divmod(n_outputs - 1, 2)
     if odd or n_layers < 1:
         return None
-    known = [_inputs(n_layers, masks, cached) for masks in (MASKS[:1], MASKS) for cached in (False, True)]
+    known = [input_names(n_layers, slides, cached) for slides in (False, True) for cached in (False, True)]
     return next(((inputs, output_names(n_layers)) for inputs in known if len(inputs) == n_inputs), None)
 
 
 def output_names(n_layers: int) -> list[str]:
     """Name a graph's outputs in the order of the runner: logits, new K of every layer, then new V of every layer."""
     return ["logits", *_by_layer("k", "v", n_layers)]
-
-
-def _inputs(n_layers: int, masks: Sequence[str], cached: bool) -> list[str]:
-    return ["tokens", *masks, *(("input_pos", *_by_layer("k_cache", "v_cache", n_layers)) if cached else ())]
 
 
 def _by_layer(k: str, v: str, n_layers: int) -> list[str]:

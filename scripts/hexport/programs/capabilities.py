@@ -15,8 +15,7 @@ EMULATOR_BYTES = 4e9  # the most that context binaries may have; the emulator is
 def modes(program: ProgramFacts) -> list[str]:
     """Return the runner's modes that a program has the graphs for; it must obey the ABI."""
     one_token, prefills = layouts_of(program)[KV_METHOD].ar_len == 1, PREFILL_METHOD in program.methods
-    known = MODES.values()
-    return [mode.name for mode in known if mode.looks_ahead != one_token and prefills >= mode.prefills]
+    return [each.name for each in MODES.values() if each.looks_ahead != one_token and prefills >= each.prefills]
 
 
 def shares_weights(program: ProgramFacts, part: Part) -> bool:
@@ -39,12 +38,10 @@ def hexport_refusal(program: ProgramFacts) -> str | None:
 
 def emulator_refusal(program: ProgramFacts) -> str | None:
     """Return in one line why this host cannot run a program; None if nothing is known against it."""
-    undriven = hexport_refusal(program)
-    if undriven:
+    if undriven := hexport_refusal(program):
         return undriven
     parts = program.parts
-    sharing = next((part for part in parts if shares_weights(program, part)), None)
-    if sharing:
+    if sharing := next((part for part in parts if shares_weights(program, part)), None):
         return (
             "its graphs share weights, which phones can load and the emulator cannot; "
             f"run it on a phone, or export it for {Target(sharing.options.soc, emulator=True).name}"
@@ -60,10 +57,9 @@ def emulator_refusal(program: ProgramFacts) -> str | None:
             f"its context binaries have {n_bytes / 1e9:.1f} GB, and the emulator holds less than 4; run it on a phone"
         )
     runtime = Runtime.get()
+    operators = {name for method in program.methods.values() for name in method.operators}
     missing = {part.backend for part in parts} - set(runtime.backend_registry.registered_backend_names)
-    missing |= {name for method in program.methods.values() for name in method.operators} - set(
-        runtime.operator_registry.operator_names
-    )
+    missing |= operators - set(runtime.operator_registry.operator_names)
     if missing:
         return f"executorch's runtime for Python lacks {', '.join(sorted(missing))}; run it with a runner that has it"
     return None

@@ -52,16 +52,14 @@ def _faults(program: ProgramFacts) -> Iterator[str]:
 
 def _graph_faults(name: str, method: MethodFacts, layout: Layout) -> Iterator[str]:
     tensors = [*method.inputs, *method.outputs]
-    wrong = [tensor for tensor in tensors if tensor.shape != layout.shape(tensor.name)]
-    if wrong:
+    if wrong := [tensor for tensor in tensors if tensor.shape != layout.shape(tensor.name)]:
         yield (
             f"{name}: {_and_more(wrong)} has shape {wrong[0].shape}, expected {layout.shape(wrong[0].name)} for AR "
             f"length {layout.ar_len} and context length {layout.context_len}; {EXPORT_AGAIN}"
         )
     yield from _length_faults(name, layout, any(tensor.name == "input_pos" for tensor in method.inputs))
     yield from _dtype_faults(name, tensors, layout)
-    planned = [tensor for tensor in tensors if tensor.planned]
-    if planned:
+    if planned := [tensor for tensor in tensors if tensor.planned]:
         yield (
             f"{name}: {_and_more(planned)} lies in the program's own memory plan, but the runner brings all buffers; "
             f"export it again with alloc_graph_input=False and alloc_graph_output=False"
@@ -94,8 +92,7 @@ def _dtype_faults(name: str, tensors: list[TensorFacts], layout: Layout) -> Iter
     caches = [tensor for tensor in tensors if tensor.is_cache]
     for group, dtype in ((masks, layout.mask_dtype), (caches, layout.cache_dtype)):
         allowed = (dtype,) if dtype in BITS else tuple(BITS)
-        wrong = [tensor for tensor in group if tensor.dtype not in allowed]
-        if wrong:
+        if wrong := [tensor for tensor in group if tensor.dtype not in allowed]:
             yield _wrong_dtype(name, wrong[0], allowed)
 
 
@@ -199,12 +196,10 @@ def _logits_faults(name: str, logits: TensorFacts, constants: dict[str, object])
     recorded = [constants.get(constant) for constant in (LOGITS_SCALE, LOGITS_ZERO_POINT)]
     if logits.encoding is None or logits.dtype == "float32" or not all(map(_is_number, recorded)):
         return
-    if not _same(logits.encoding, TensorEncoding(*recorded)):
-        yield (
-            f"{name}: logits have {_text(logits.encoding)}, but the constant methods say "
-            f"{_text(TensorEncoding(*recorded))}; "
-            f"{EXPORT_AGAIN}"
-        )
+    told = TensorEncoding(*recorded)
+    if not _same(logits.encoding, told):
+        found = _text(logits.encoding)
+        yield f"{name}: logits have {found}, but the constant methods say {_text(told)}; {EXPORT_AGAIN}"
 
 
 def _same(one: TensorEncoding, other: TensorEncoding) -> bool:

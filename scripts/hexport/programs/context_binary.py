@@ -10,7 +10,6 @@ import functools
 import hashlib
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
@@ -42,10 +41,6 @@ class QnnTensor:
     name: str
     shape: tuple[int, ...]
     encoding: TensorEncoding | None
-
-    @property
-    def n_elements(self) -> int:
-        return prod(self.shape)
 
 
 @dataclass(frozen=True)

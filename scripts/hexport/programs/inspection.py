@@ -5,7 +5,6 @@ The file is memory-mapped, and of its gigabytes only the program's tables are pa
 """
 
 import struct
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
@@ -46,14 +45,6 @@ DTYPES = {
 }
 
 
-@dataclass(frozen=True)
-class _Header:
-    """The header of a program. program_size: bytes of the tables; base: where the segments behind them begin."""
-
-    program_size: int
-    base: int
-
-
 def inspect_program(path: Path) -> ProgramFacts:
     """Return the facts of a program. Raises HexportError for a file that is no ExecuTorch program, or a damaged one.
 
@@ -65,13 +56,12 @@ def inspect_program(path: Path) -> ProgramFacts:
         if file.read(8)[4:6] != FILE_IDENTIFIER:
             raise HexportError(f"{path}: not an ExecuTorch program")
     content = np.memmap(path, np.uint8, "r")
-    header = _header(content)
+    program_size, base = _header(content)
     try:
         # executorch checks the tables by flatbuffers' verifier; the parser of Python trusts them.
         Runtime.get().load_program(path, verification=Verification.InternalConsistency)
-        program = program_of_flatbuffer(bytes(content[: header.program_size]))
-        segments = _segments(content, program, header.base)
-        return _facts(path, content.size, program, segments)
+        program = program_of_flatbuffer(bytes(content[:program_size]))
+        return _facts(path, content.size, program, _segments(content, program, base))
     except HexportError:
         raise
     except DamagedBinary as error:
@@ -80,15 +70,18 @@ def inspect_program(path: Path) -> ProgramFacts:
         raise _broken(content, type(error).__name__) from error
 
 
-def _header(content: np.ndarray) -> _Header:
-    """Return executorch's extended header (schema/extended_header.h), or what its absence means."""
+def _header(content: np.ndarray) -> tuple[int, int]:
+    """Return how many bytes the tables have, and where the segments behind them begin.
+
+    executorch's extended header (schema/extended_header.h) says it, or its absence does.
+    """
     head = bytes(content[:HEAD_BYTES])
     if head[8:12] != HEADER_MAGIC:
-        return _Header(content.size, 0)
+        return content.size, 0
     length, program_size, base = struct.unpack_from("<IQQ", head.ljust(HEAD_BYTES, b"\0"), 12)
     if not HEAD_BYTES <= program_size <= content.size or base > content.size or length < 24:
         raise _broken(content, f"its header says {program_size} bytes of tables, and the file has {content.size}")
-    return _Header(program_size, base)
+    return program_size, base
 
 
 def _broken(content: np.ndarray, why: str) -> HexportError:
@@ -184,14 +177,13 @@ def _encodings(
     executorch binds the inputs by the number in their names (input_3_…), and the outputs in the order of the binary.
     Where the binary comes from elsewhere, it binds the inputs in that order too.
     """
-    bound = [
+    inputs, outputs = (
         [tensor for tensor in tensors if "mutbuf_" not in tensor.name] for tensors in (graph.inputs, graph.outputs)
-    ]
-    inputs, outputs = bound
+    )
     if options and not options.from_context_binary and all(_number(tensor) is not None for tensor in inputs):
         inputs = sorted(inputs, key=_number)
     sizes = [prod(plan.values[index].val.sizes) for index in arguments]
-    if sizes != [tensor.n_elements for tensor in (*inputs, *outputs)]:
+    if sizes != [prod(tensor.shape) for tensor in (*inputs, *outputs)]:
         return {}
     return {index: tensor.encoding for index, tensor in zip(arguments, (*inputs, *outputs), strict=True)}
 

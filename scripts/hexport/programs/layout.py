@@ -3,6 +3,7 @@ runner's.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from hexport.programs.abi import KV_METHOD, PREFILL_METHOD
 from hexport.programs.facts import MethodFacts, ProgramFacts, TensorFacts
@@ -89,6 +90,15 @@ def layout_of(method: MethodFacts) -> Layout:
 def layouts_of(program: ProgramFacts) -> dict[str, Layout]:
     """Return the layout of each graph by its method; none where `other_layout` names the program's."""
     return {} if other_layout(program) else {name: layout_of(method) for name, method in _graphs(program).items()}
+
+
+def lengths_of(program: ProgramFacts) -> dict[str, Any]:
+    """Return the AR length of each graph and their context length, where they can be told."""
+    layouts = layouts_of(program)
+    return {
+        "ar_lengths": {name: layout.ar_len for name, layout in layouts.items()},
+        "context_length": max((layout.context_len for layout in layouts.values()), default=None),
+    }
 
 
 def other_layout(program: ProgramFacts) -> str | None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from hexport.programs.capabilities import emulator_refusal, hexport_refusal, modes, phone_socs, shares_weights
 from hexport.programs.facts import DelegateData, ProgramFacts, TensorFacts
-from hexport.programs.layout import layouts_of
+from hexport.programs.layout import lengths_of
 from hexport.programs.runners import RELEASE, RunnerFit, runner_fits
 
 NOT_RECORDED = "not recorded in the program"
@@ -20,20 +20,18 @@ FOLDED = 4  # more rows than this that differ in their layer only become one
 
 def program_json(program: ProgramFacts, faults: list[str]) -> dict:
     """Return all facts of a program as a JSON document, nothing folded. `faults` are those of `conformance.faults`."""
-    facts = asdict(program)
+    facts = program.as_json()
     for method in facts["methods"].values():
         for tensor in (*method["inputs"], *method["outputs"]):
             encoding = tensor.pop("encoding")
             tensor |= encoding or {"scale": None, "zero_point": None}
-            tensor["shape"] = list(tensor["shape"])
     for data, each in zip(facts["delegate_data"], program.delegate_data, strict=True):
         data["weights_shared"] = _shares(program, each)
     refusal = emulator_refusal(program)
     return {
         **facts,
-        "path": str(program.path),
         "options": asdict(program.options) if program.options else None,
-        **_lengths(program),
+        **lengths_of(program),
         "modes": [] if faults else modes(program),
         "runners": None if faults else _runners(program),
         "phones": phone_socs(program),
@@ -104,12 +102,11 @@ def _constants(program: ProgramFacts) -> Table:
 def _delegates(program: ProgramFacts) -> Table:
     table = _table("context binary", "size", "methods", "graphs", "weights", "QNN")
     for i, data in enumerate(program.delegate_data):
-        graphs = NOT_RECORDED if data.graphs is None else ", ".join(data.graphs)
         table.add_row(
             f"{i + 1} of {len(program.delegate_data)}",
             _size(data.n_bytes),
             ", ".join(data.methods),
-            graphs,
+            NOT_RECORDED if data.graphs is None else ", ".join(data.graphs),
             _weights(program, data),
             data.qnn_build or NOT_RECORDED,
         )
@@ -133,13 +130,12 @@ def _summary(program: ProgramFacts, faults: list[str]) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     options, refusal, alike = program.options, emulator_refusal(program), phone_socs(program)
-    lengths = _lengths(program)
+    lengths = lengths_of(program)
     table.add_row("file", f"{program.path}, {_size(program.n_bytes)}")
     if options:
         table.add_row("compiled for", f"{options.soc} ({options.htp_arch}), {_option_words(program)}")
     else:
-        backends = {part.backend for part in program.parts}
-        table.add_row("compiled for", ", ".join(sorted(backends)) or "the CPU")
+        table.add_row("compiled for", ", ".join(sorted({part.backend for part in program.parts})) or "the CPU")
     if lengths["context_length"]:
         ar = ", ".join(f"{name} {length}" for name, length in lengths["ar_lengths"].items())
         table.add_row("AR lengths", f"{ar}; context length {lengths['context_length']}")
@@ -176,16 +172,6 @@ def _runner_lines(program: ProgramFacts) -> Iterable[str]:
 
 def _versions(fit: RunnerFit) -> str:
     return f"qnn_llama_runner of executorch {fit.since} and later" if fit.since else "no qnn_llama_runner"
-
-
-def _lengths(program: ProgramFacts) -> dict:
-    """Return the AR length of each graph and their context length, where they can be told."""
-    layouts = layouts_of(program)
-    lengths = {name: layout.ar_len for name, layout in layouts.items()}
-    return {
-        "ar_lengths": lengths,
-        "context_length": max((layout.context_len for layout in layouts.values()), default=None),
-    }
 
 
 def _option_words(program: ProgramFacts) -> str:

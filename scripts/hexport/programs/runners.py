@@ -50,8 +50,7 @@ def runner_fit(program: ProgramFacts, mode: str) -> RunnerFit:
 
 def sliding_window(program: ProgramFacts) -> int | None:
     """Return how many tokens a row of the second mask sees; None where there is no such mask, or no limit."""
-    masks = layouts_of(program)[KV_METHOD].n_masks
-    return program.constants.get(SLIDING_WINDOW) if masks == 2 else None
+    return program.constants.get(SLIDING_WINDOW) if layouts_of(program)[KV_METHOD].n_masks == 2 else None
 
 
 def _limit_of_release(program: ProgramFacts, decode: Layout, prefill: Layout) -> str | None:

@@ -21,11 +21,11 @@ from hexport.decoder.costs import (
     table_s,
 )
 from hexport.decoder.device import device, machine
-from hexport.decoder.masks import MASK, causal_mask
+from hexport.decoder.masks import MASK
 from hexport.decoder.model import Epilogue, Layer, Prologue, UncachedLayer, empty_cache, rope_of
 from hexport.decoder.rope import TABLES
 from hexport.decoder.sizes import sizes_of
-from hexport.decoder.stream import State, state_of, token_inputs
+from hexport.decoder.stream import State, check_ids, state_of, token_inputs
 from hexport.decoder.weights import Checkpoint, layer_without_weights, load_epilogue, load_prologue
 from hexport.errors import HexportError
 from hexport.progress import Progress
@@ -102,17 +102,12 @@ def check_samples(samples: list[list[int]], config: DecoderConfig) -> None:
     """Raise HexportError for no samples, for an empty one, and for a token id beyond the vocabulary."""
     if not samples or not all(samples):
         raise HexportError("calibration: a sample has no tokens; give calibration.prompts or calibration.text")
-    largest = max(map(max, samples))
-    if largest >= config.vocab_size:
-        raise HexportError(
-            f"calibration: token id {largest}, but the checkpoint's vocabulary has {config.vocab_size} entries; "
-            "the tokenizer belongs to another model"
-        )
+    check_ids(samples, config, "calibration")
 
 
 def prepare_prologue(prologue: Prologue, ar_len: int, recipe: Recipe) -> PreparedGraph:
     """Return the graph of a prologue that reads `ar_len` tokens, with the recipe's observers."""
-    return prepare(prologue, token_inputs([0] * ar_len), recipe, PROLOGUE)
+    return prepare(prologue.eval().requires_grad_(False), token_inputs([0] * ar_len), recipe, PROLOGUE)
 
 
 def prepare_layer(
@@ -128,7 +123,7 @@ def prepare_layer(
     angles = () if kind.rope is None else [torch.zeros(1, 1, ar_len, config.ropes[kind.rope].dims // 2) for _ in TABLES]
     inputs = (
         torch.zeros(1, ar_len, config.hidden_size),
-        causal_mask(ar_len, context_len, 0),
+        torch.zeros(1, 1, ar_len, context_len),
         *(empty_cache(config, context_len - ar_len) if cached else ()),
         *angles,
     )
@@ -139,7 +134,8 @@ def prepare_layer(
 
 def prepare_epilogue(epilogue: Epilogue, ar_len: int, recipe: Recipe) -> PreparedGraph:
     """Return the graph of an epilogue that reads the hidden states of `ar_len` tokens, with the recipe's observers."""
-    return prepare(epilogue, (torch.zeros(1, ar_len, epilogue.output.in_channels),), recipe, EPILOGUE)
+    hidden = torch.zeros(1, ar_len, epilogue.output.in_channels)
+    return prepare(epilogue.eval().requires_grad_(False), (hidden,), recipe, EPILOGUE)
 
 
 def _sees_extremes(recipe: Recipe) -> bool:

@@ -1,6 +1,6 @@
 """This module makes graphs that compute with quantised values in float32: fake quantisation replaces the observers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -66,9 +66,9 @@ class FakeQuantisedGraph:
             elif observer is not None:
                 setattr(prepared.module, node.target, rounds[observer])
         prepared.module.recompile()
-        constants = {name: tensor for name, tensor in prepared.module.named_buffers() if name in self._weights}
-        for name, tensor in constants.items():
-            tensor.copy_(fake_quantised(self._weights[name], tensor))
+        for name, constant in prepared.module.named_buffers():
+            if name in self._weights:
+                constant.copy_(fake_quantised(self._weights[name], constant))
         prepared.module.to(device)
         self._device = device
 
@@ -77,21 +77,19 @@ class FakeQuantisedGraph:
         for node in self.prepared.module.graph.nodes:
             node.args = map_aggregate(node.args, lambda size: new if isinstance(size, int) and size == old else size)
         self.prepared.module.recompile()
-        self._empty({path: [new if size == old else size for size in shape] for path, shape in self._shapes().items()})
+        self._empty({old: new})
 
     def drop_parameters(self) -> None:
         """Free the memory of the parameters, until `load` brings others.
 
         Torch keeps the graphs that it exports, so dropping a whole graph would free nothing.
         """
-        self._empty(self._shapes())
+        self._empty({})
 
-    def _shapes(self) -> dict[str, Sequence[int]]:
-        return {path: parameter.shape for path, parameter in self.prepared.module.named_parameters()}
-
-    def _empty(self, shapes: dict[str, Sequence[int]]) -> None:
-        for path, shape in shapes.items():
+    def _empty(self, sizes: dict[int, int]) -> None:
+        for path, parameter in list(self.prepared.module.named_parameters()):
             owner, _, name = path.rpartition(".")
+            shape = [sizes.get(size, size) for size in parameter.shape]
             empty = nn.Parameter(torch.empty(shape, device="meta"), requires_grad=False)
             setattr(self.prepared.module.get_submodule(owner), name, empty)
 
@@ -133,8 +131,8 @@ def _fixed_encoding(graph_module: GraphModule, node: Node) -> Encoding | None:
 
     Such values are no points of the quant attrs.
     """
-    observer = getattr(graph_module, node.target) if node.op == "call_module" else None
-    if not isinstance(observer, FixedQParamsObserver):
+    observer = observer_of(graph_module, node, FixedQParamsObserver)
+    if observer is None:
         return None
     return Encoding(float(observer.scale), int(observer.zero_point), observer.quant_min, observer.quant_max)
 

@@ -20,7 +20,7 @@ def point_names(graph: Graph, input_names: list[str] | None = None) -> dict[Node
 
     `input_names` are the points of the inputs; without them, the inputs' own names are.
     """
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    placeholders = graph.find_nodes(op="placeholder")
     names = dict(zip(placeholders, input_names or [node.name for node in placeholders], strict=True))
     ordinals: Counter[str] = Counter()
     for node in graph.nodes:

@@ -3,6 +3,8 @@
 import functools
 import math
 from dataclasses import dataclass
+from types import UnionType
+from typing import Any
 
 import torch
 from executorch.backends.qualcomm.quantizer.observers.concat_observer import ConcatObserver
@@ -46,8 +48,7 @@ def prepare(
     the points of the inputs; without them, the inputs' own names are.
     """
     exported = torch.export.export(module, inputs, strict=False).module(check_guards=False)
-    graph_module = prepare_pt2e(exported, quantizer(recipe, place))
-    return name_points(graph_module, input_names)
+    return _named(prepare_pt2e(exported, quantizer(recipe, place)), input_names)
 
 
 @functools.cache
@@ -58,7 +59,7 @@ def weight_observer(precision: Precision) -> Observer:
     return prepare(projection, inputs, Recipe(precision=precision), "0").weights["weight"]
 
 
-def name_points(graph_module: GraphModule, input_names: list[str] | None = None) -> PreparedGraph:
+def _named(graph_module: GraphModule, input_names: list[str] | None) -> PreparedGraph:
     """Find the observers of a graph that torchao has prepared, and name them. `input_names` is as in `prepare`."""
     prepared = PreparedGraph(graph_module, {}, {}, [])
     names = point_names(graph_module.graph, input_names)
@@ -94,12 +95,10 @@ def _caches_last(graph_module: GraphModule, names: dict[Node, str]) -> list[Node
     return sorted(calls, key=lambda node: names.get(node.args[0], "").endswith("_cache"))
 
 
-def observer_of(graph_module: GraphModule, node: Node) -> Observer | None:
-    """Return the observer that `node` calls, or None where it calls none."""
-    if node.op != "call_module":
-        return None
-    module = getattr(graph_module, node.target)
-    return module if isinstance(module, Observer) else None
+def observer_of(graph_module: GraphModule, node: Node, kind: type | UnionType = Observer) -> Any:
+    """Return the observer of this kind that `node` calls, or None where it calls none."""
+    module = getattr(graph_module, node.target) if node.op == "call_module" else None
+    return module if isinstance(module, kind) else None
 
 
 def observe_once(prepared: PreparedGraph) -> None:
@@ -168,14 +167,10 @@ def centred_encoding(observer: Observer) -> Encoding:
     return Encoding(float(scale), observer.quant_min + half + 1, observer.quant_min, observer.quant_max)
 
 
-def _has_fixed_range(graph_module: GraphModule, node: Node) -> bool:
-    """Return whether `node` stands for a range that is known whatever the data. What follows it has another one."""
-    return node.op == "call_module" and isinstance(getattr(graph_module, node.target), FixedQParamsObserver)
-
-
 def _root(graph_module: GraphModule, node: Node) -> tuple[Node, Node | None]:
     """Return the node whose value an observer sees, and its user where another observer has seen that value before."""
     source, behind_another = node.args[0], False
-    while observer_of(graph_module, source) is not None or _has_fixed_range(graph_module, source):
+    # A fixed range is known whatever the data. What follows it has another one.
+    while observer_of(graph_module, source, Observer | FixedQParamsObserver) is not None:
         source, behind_another = source.args[0], True
     return source, next(iter(node.users)) if behind_another else None

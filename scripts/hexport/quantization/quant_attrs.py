@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from hexport.errors import HexportError
 from hexport.provenance import write_json
@@ -22,6 +23,8 @@ ENCODING_KEYS = {"scale", "zero_point", "qmin", "qmax", "bits"}
 # These are the lowest and the highest code that observers have, of 8 and 16 bits, unsigned and signed.
 CODES = {(0, 255), (-128, 127), (-127, 127), (0, 65535), (-32768, 32767), (-32767, 32767)}
 LARGEST_SCALE = 3e38  # programs hold scales in float32
+KINDS = {dict: "an object", list: "a list", str: "a text"}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -130,15 +133,15 @@ def read_quant_attrs(path: Path) -> tuple[QuantAttrs, Origin]:
             raise HexportError(f"schema {content.get('schema')!r}, expected {SCHEMA}; calibrate again")
         _check_keys("", content, KEYS)
         attrs = QuantAttrs(
-            activations={point: _encoding(point, entry) for point, entry in _object(content, "activations").items()},
-            kv=[_kv(i, layer) for i, layer in enumerate(_list(content, "kv"))],
+            activations={p: _encoding(p, entry) for p, entry in _value(content, "activations", dict).items()},
+            kv=[_kv(i, layer) for i, layer in enumerate(_value(content, "kv", list))],
             mask=_encoding("mask", content["mask"]),
             logits=_encoding("logits", content["logits"]),
         )
         if [content["scale"], content["zero_point"]] != [attrs.logits.scale, attrs.logits.zero_point]:
             raise HexportError("scale and zero_point are not those of logits; calibrate again")
-        _object(content, "calibration")
-        return attrs, Origin(*(_text(content, key) for key in ("model", "recipe", "checkpoint_sha256")))
+        _value(content, "calibration", dict)
+        return attrs, Origin(*(_value(content, key, str) for key in ("model", "recipe", "checkpoint_sha256")))
     except HexportError as error:
         raise HexportError(f"{path}: {error}") from None
     except RecursionError:
@@ -157,21 +160,9 @@ def _check_keys(where: str, content: object, keys: set[str]) -> None:
         raise HexportError(f"{where}{key} is unknown; calibrate again")
 
 
-def _object(content: dict, key: str) -> dict:
-    if not isinstance(content[key], dict):
-        raise HexportError(f"{key} is {_short(content[key])}, expected an object; calibrate again")
-    return content[key]
-
-
-def _list(content: dict, key: str) -> list:
-    if not isinstance(content[key], list):
-        raise HexportError(f"{key} is {_short(content[key])}, expected a list; calibrate again")
-    return content[key]
-
-
-def _text(content: dict, key: str) -> str:
-    if not isinstance(content[key], str):
-        raise HexportError(f"{key} is {_short(content[key])}, expected a text; calibrate again")
+def _value(content: dict, key: str, kind: type[T]) -> T:
+    if not isinstance(content[key], kind):
+        raise HexportError(f"{key} is {_short(content[key])}, expected {KINDS[kind]}; calibrate again")
     return content[key]
 
 

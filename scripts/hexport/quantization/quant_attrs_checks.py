@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from math import isclose
 from pathlib import Path
 
+from hexport.decoder.config import DecoderConfig
 from hexport.decoder.masks import ATTEND, MASK, MASKED
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
@@ -31,10 +33,9 @@ def quant_attrs_of(
     Without a `recipe_name`, the recipe's name is not compared.
     """
     attrs, origin = read_quant_attrs(path)
-    faults = _layers, _encodings, _points
-    for fault in (fault for faults_of in faults for fault in faults_of(attrs, checkpoint, recipe)):
-        raise HexportError(f"{path}: quant attrs{fault}")
-    for fault in _origin(origin, checkpoint, recipe_name):
+    config = checkpoint.config
+    faults = _layers(attrs, config), _encodings(attrs, recipe), _points(attrs, config, recipe)
+    for fault in chain(*faults, _origin(origin, checkpoint, recipe_name)):
         raise HexportError(f"{path}: quant attrs{fault}")
     return replace(attrs, weights=weights_of(weights, checkpoint, recipe, recipe_name))
 
@@ -49,13 +50,12 @@ def _origin(origin: Origin, checkpoint: Checkpoint, recipe_name: str | None) -> 
         )
 
 
-def _layers(attrs: QuantAttrs, checkpoint: Checkpoint, recipe: Recipe) -> Iterator[str]:
-    found, expected = len(attrs.kv), checkpoint.config.n_layers
-    if found != expected:
-        yield f" are of {found} layers, the checkpoint has {expected}; {AGAIN}"
+def _layers(attrs: QuantAttrs, config: DecoderConfig) -> Iterator[str]:
+    if len(attrs.kv) != config.n_layers:
+        yield f" are of {len(attrs.kv)} layers, the checkpoint has {config.n_layers}; {AGAIN}"
 
 
-def _encodings(attrs: QuantAttrs, checkpoint: Checkpoint, recipe: Recipe) -> Iterator[str]:
+def _encodings(attrs: QuantAttrs, recipe: Recipe) -> Iterator[str]:
     """Compare bits with the recipe, and encodings that are in the file twice with each other."""
     for i, layer in enumerate(attrs.kv):
         for name, encoding in layer.items():
@@ -79,8 +79,7 @@ def _same(where: str, encoding: Encoding, point: str, attrs: QuantAttrs) -> Iter
         yield f": {where} has another encoding than point {point}; {AGAIN}"
 
 
-def _points(attrs: QuantAttrs, checkpoint: Checkpoint, recipe: Recipe) -> Iterator[str]:
-    config = checkpoint.config
+def _points(attrs: QuantAttrs, config: DecoderConfig, recipe: Recipe) -> Iterator[str]:
     of_layer: dict[int, set[str]] = {i: set() for i in range(config.n_layers)}
     places = {f"layers.{i}": i for i in of_layer}
     for point in attrs.activations:

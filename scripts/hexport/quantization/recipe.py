@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from hexport.decoder.basis import Basis
+from hexport.decoder.layer_kinds import MAX_LAYERS
 
 # All layers have the same projections; the epilogue has one.
 LAYER_PROJECTIONS = (
@@ -21,7 +22,6 @@ LAYER_PROJECTIONS = (
 OUTPUT_PROJECTION = "output"
 PROLOGUE, EPILOGUE = "prologue", "epilogue"
 TABLE = "embedding"  # the module of the prologue that holds the table
-MAX_LAYERS = 1000  # no model has more
 PLACES = dict.fromkeys((*map(str, range(MAX_LAYERS)), PROLOGUE, EPILOGUE))
 GLOB = re.compile(r"[*?[]")
 

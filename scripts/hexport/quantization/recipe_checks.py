@@ -135,8 +135,7 @@ def _override(entry: dict) -> Override:
 
 def _faults_of_overrides(recipe: Recipe) -> Iterator[str]:
     for override in recipe.overrides:
-        of_weights = WEIGHT_KEYS & dict(override.changes).keys()
-        if of_weights and not _names_a_projection(override):
+        if WEIGHT_KEYS & dict(override.changes).keys() and not _names_a_projection(override):
             yield (
                 f"points {override.points!r} of layers {override.layers!r} name no projection; "
                 f"known: {', '.join(LAYER_PROJECTIONS)}, and {OUTPUT_PROJECTION} in layer {EPILOGUE}"

@@ -1,6 +1,6 @@
 """This module shows what a recipe gives every part of a decoder, as tables for people."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
@@ -23,7 +23,7 @@ def projection_table(recipe: Recipe, sizes: Sizes) -> Table:
     """Return a table of projections: a row for those that are coded alike in the same layers, and the epilogue's."""
     table = _table("layers", "projections", "weights", "SeqMSE", "GPTQ", "activations", "observer")
     for (layers, precision), projections in _alike(recipe, sizes.n_layers).items():
-        table.add_row(_ranges(layers), "\n".join(projections), *_projection_cells(precision))
+        table.add_row(", ".join(number_ranges(layers)), "\n".join(projections), *_projection_cells(precision))
     table.add_row(EPILOGUE, OUTPUT_PROJECTION, *_projection_cells(recipe.at(EPILOGUE, OUTPUT_PROJECTION)))
     return table
 
@@ -92,11 +92,11 @@ def _of_activations(override: Override) -> str:
     return ", ".join(f"{key} {str(value).lower()}" for key, value in override.changes if key not in WEIGHT_KEYS)
 
 
-def _ranges(numbers: tuple[int, ...]) -> str:
-    """Write ascending numbers as ranges, such as `0-3, 7`."""
+def number_ranges(numbers: Sequence[int]) -> list[str]:
+    """Return ascending numbers as ranges, such as `0-3` and `7`."""
     starts = [n for n in numbers if n - 1 not in numbers]
     ends = [n for n in numbers if n + 1 not in numbers]
-    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
+    return [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
 
 
 def _table(*columns: str) -> Table:

@@ -8,7 +8,7 @@ the token that came, so that a few thousand tokens are enough for so few paramet
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +17,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from hexport.code_digest import code_digest
-from hexport.decoder.config import DecoderConfig
 from hexport.decoder.costs import float_epilogue_s, float_layer_s, table_s
 from hexport.decoder.device import device
 from hexport.decoder.kept_names import kept_name
 from hexport.decoder.matrix_products import layer_by_products
 from hexport.decoder.model import Layer
 from hexport.decoder.sizes import sizes_of
-from hexport.decoder.stream import State
+from hexport.decoder.stream import State, filled
 from hexport.decoder.weights import Checkpoint, load_epilogue, load_layer
 from hexport.errors import HexportError
 from hexport.progress import Progress
@@ -87,7 +86,7 @@ class TunedDecoder:
 
     def pass_layer(self, i: int, hidden: torch.Tensor, state: State) -> torch.Tensor:
         """Return the hidden states, float32 (1, n, hidden_size), behind layer `i`."""
-        return _behind(self.layers[i], self.config, i, hidden, state)
+        return layer_by_products(self.layers[i], self.config, i, hidden, state)
 
     def add_gradient(self, state: State, wanted: torch.Tensor, weight: float) -> float:
         """Add the gradient of `weight` times a sample's divergence to that of the factors; return the divergence.
@@ -135,7 +134,8 @@ def tuned_scales(
         states = states_of(checkpoint, samples, progress, READ)
         wanted = _float_outputs(checkpoint, states, progress)
         decoder = TunedDecoder(checkpoint, weights)
-        _descend(decoder, list(_batches(states, wanted)), passes, progress, _kept_in(folder, passes))
+        batches = list(filled(zip(states, wanted, strict=True), lambda sample: len(sample[1]), STEP_TOKENS))
+        _descend(decoder, batches, passes, progress, _kept_in(folder, passes))
     factors = {name: projection.factors.detach().cpu() for name, projection in decoder.tuned.items()}
     return dict(weights) | {name: _scaled(weights[name], factor) for name, factor in factors.items()}
 
@@ -182,18 +182,6 @@ def _kept_in(folder: Path, passes: int) -> Path:
     return kept
 
 
-def _batches(states: list[State], wanted: list[torch.Tensor]) -> Iterator[list[Sample]]:
-    """Yield batches of consecutive samples, of STEP_TOKENS or a little more."""
-    batch: list[Sample] = []
-    for sample in zip(states, wanted, strict=True):
-        batch.append(sample)
-        if _tokens(batch) >= STEP_TOKENS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def _tokens(batch: list[Sample]) -> int:
     return sum(len(wanted) for _, wanted in batch)
 
@@ -203,13 +191,10 @@ def _float_outputs(checkpoint: Checkpoint, states: list[State], progress: Progre
     config, hidden = checkpoint.config, [state.hidden for state in states]
     for i in progress.steps(range(config.n_layers), FLOAT, config.n_layers):
         layer = load_layer(checkpoint, i).to(device())
-        hidden = [_behind(layer, config, i, of_sample, state) for of_sample, state in zip(hidden, states, strict=True)]
+        pairs = zip(hidden, states, strict=True)
+        hidden = [layer_by_products(layer, config, i, of_sample, state) for of_sample, state in pairs]
     norm = load_epilogue(checkpoint, row_blocks(checkpoint)[0]).norm.to(device())
     return [norm(of_sample)[0] for of_sample in hidden]
-
-
-def _behind(layer: Layer, config: DecoderConfig, i: int, hidden: torch.Tensor, state: State) -> torch.Tensor:
-    return layer_by_products(layer, config, i, hidden, [hidden.shape[1]], state.ropes)
 
 
 def _backward(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:

@@ -75,24 +75,23 @@ def search(
     """
     check_samples(samples, checkpoint.config)
     check_sizes(recipe, sizes_of(checkpoint.config))
-    files = _files(checkpoint, samples, recipe, folder)
     asked = searched(recipe, checkpoint.config.n_layers)
+    files = _files(checkpoint, samples, asked, folder)
     missing = {place: precisions for place, precisions in asked.items() if not is_whole(files[place])}
     if len(missing) < len(files):
         progress.say(f"weights: {len(files) - len(missing)} of {len(files)} layers found in {folder}")
     if missing:
         with torch.no_grad(), progress.stage("weights"):
-            _search_missing(checkpoint, samples, recipe, missing, files, progress)
+            _search_missing(checkpoint, samples, asked, missing, files, progress)
     for file in set(folder.glob("*.safetensors*")) - {*files.values(), *map(manifest_path, files.values())}:
         file.unlink(missing_ok=True)
     return {full_name(place, name): coded for place, file in files.items() for name, coded in weights_in(file).items()}
 
 
 def _search_missing(
-    checkpoint: Checkpoint, samples, recipe: Recipe, missing: Asked, files: dict[str, Path], progress: Progress
+    checkpoint: Checkpoint, samples, asked: Asked, missing: Asked, files: dict[str, Path], progress: Progress
 ) -> None:
-    config, follows = checkpoint.config, _follows(recipe, checkpoint.config.n_layers)
-    asked = searched(recipe, config.n_layers)
+    config, follows = checkpoint.config, _follows(asked)
     costs = _costs_of_layers(checkpoint, samples, missing, passes=2 if follows else 1)
     head = {HEAD: _search_s(checkpoint, missing[EPILOGUE])} if EPILOGUE in missing else {}
     progress.announce({READ: table_s(sizes_of(config)), LAYERS: sum(costs)} | head)
@@ -139,9 +138,8 @@ def _compute_with(layer: UncachedLayer, coded: dict[str, CodedWeight], precision
         projection.weight = nn.Parameter(weight, requires_grad=False)
 
 
-def _follows(recipe: Recipe, n_layers: int) -> bool:
+def _follows(asked: Asked) -> bool:
     """Return whether layers see what the coded weights of those before leave."""
-    asked = searched(recipe, n_layers)
     return any(precision.gptq for precisions in asked.values() for precision in precisions.values())
 
 
@@ -163,13 +161,12 @@ def _write(file: Path, coded: dict[str, CodedWeight]) -> None:
     write_manifest(file, script=__file__, inputs={}, params={}, stages={})
 
 
-def _files(checkpoint: Checkpoint, samples, recipe: Recipe, folder: Path) -> dict[str, Path]:
+def _files(checkpoint: Checkpoint, samples, asked: Asked, folder: Path) -> dict[str, Path]:
     """Return the file of each place where an algorithm is asked for, named by a digest of all that it depends on."""
-    asked, follows = searched(recipe, checkpoint.config.n_layers), _follows(recipe, checkpoint.config.n_layers)
     if not asked:
         return {}
     common = [*identity(checkpoint), samples, code_digest("hexport/quantization/weight_search.py")]
-    named, before = {}, []
+    named, before, follows = {}, [], _follows(asked)
     for place, precisions in asked.items():
         own = {name: [getattr(p, key) for key in sorted(WEIGHT_KEYS)] for name, p in precisions.items()}
         depends_on = [common, before if follows else [], place, own]

@@ -107,7 +107,7 @@ def weights_of(path: Path | None, checkpoint: Checkpoint, recipe: Recipe, recipe
     checkpoint. Without a `recipe_name`, the recipe's name is not compared.
     """
     asked = {
-        full_name(place, name): (place, name, precision)
+        full_name(place, name): (name, precision)
         for place, precisions in searched(recipe, checkpoint.config.n_layers).items()
         for name, precision in precisions.items()
     }
@@ -117,7 +117,7 @@ def weights_of(path: Path | None, checkpoint: Checkpoint, recipe: Recipe, recipe
         return {}
     weights, sizes = WeightsFile(path), sizes_of(checkpoint.config)
     expected = {}
-    for full, (_, name, precision) in asked.items():
+    for full, (name, precision) in asked.items():
         n_in, n_out = sizes.projections[name]
         blocks = [] if precision.block_size is None else [n_in // precision.block_size, 1, 1]
         expected[full + SCALES] = ("F32", [n_out, *blocks])

@@ -3,7 +3,6 @@ tokenizer.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.widening import is_widened
@@ -25,38 +24,29 @@ def contract_faults(program: ProgramFacts, model: Reference) -> tuple[list[str],
     structure = faults(program) or list(_sizes(program, model.checkpoint.config))
     if model.used is None:
         return structure, []
-    tokenizers = _tokenizers(model, model.checkpoint.config.vocab_size)
-    return structure, [*_special_tokens(program, model.used), *tokenizers]
-
-
-@dataclass(frozen=True)
-class _Size:
-    what: str
-    program: object
-    checkpoint: object
+    return structure, [*_special_tokens(program, model.used), *_tokenizers(model, model.checkpoint.config.vocab_size)]
 
 
 def _sizes(program: ProgramFacts, config: DecoderConfig) -> Iterator[str]:
     layout = layouts_of(program)[KV_METHOD]
     window = program.constants.get(SLIDING_WINDOW)
-    sizes = [
-        _Size("layers", layout.n_layers, config.n_layers),
-        _Size("tokens in the vocabulary", layout.vocab_size, config.vocab_size),
-        _Size("KV heads", layout.n_kv_heads, config.n_kv_heads),
-        _Size("dimensions of a head", layout.head_dim, config.head_dim),
-    ]
+    sizes = {
+        "layers": (layout.n_layers, config.n_layers),
+        "tokens in the vocabulary": (layout.vocab_size, config.vocab_size),
+        "KV heads": (layout.n_kv_heads, config.n_kv_heads),
+        "dimensions of a head": (layout.head_dim, config.head_dim),
+    }
     hidden = program.constants.get(HIDDEN_SIZE, config.hidden_size)
     if not is_widened(config, hidden):
-        sizes.append(_Size("hidden dimensions", hidden, config.hidden_size))
+        sizes["hidden dimensions"] = hidden, config.hidden_size
     # A window as wide as the context hides nothing, and some programs leave it out.
-    windows = [width for width in (window, config.sliding_window) if width is not None and width < layout.context_len]
-    if windows:
-        sizes.append(_Size("tokens in the sliding window", window, config.sliding_window))
-    for size in sizes:
-        if size.program != size.checkpoint:
+    if any(width is not None and width < layout.context_len for width in (window, config.sliding_window)):
+        sizes["tokens in the sliding window"] = window, config.sliding_window
+    for what, (found, expected) in sizes.items():
+        if found != expected:
             yield (
-                f"{size.what}: {size.program} in the program, {size.checkpoint} in the checkpoint; it is of another "
-                "model: name that one's checkpoint, or export it again"
+                f"{what}: {found} in the program, {expected} in the checkpoint; it is of another model: name that "
+                "one's checkpoint, or export it again"
             )
 
 

@@ -6,7 +6,7 @@ from importlib import metadata
 from hexport import __version__
 from hexport.decoder.device import machine
 from hexport.file_hashes import sha256
-from hexport.programs.layout import layouts_of
+from hexport.programs.layout import lengths_of
 from hexport.verification.sources import Reference
 from hexport.verification.verdict import Found
 from hexport.verification.verify import Verification
@@ -21,7 +21,7 @@ def document_of(verification: Verification, checkpoint: str, model: Reference) -
     are: the one at hand, or its twin.
     """
     program, config, ran = verification.program, model.checkpoint.config, verification.ran
-    options, layouts = program.options, layouts_of(program)
+    options = program.options
     return {
         "verdict": verification.verdict,
         "faults": verification.faults,
@@ -32,8 +32,7 @@ def document_of(verification: Verification, checkpoint: str, model: Reference) -
             "bytes": program.n_bytes,
             "soc": options.soc if options else None,
             "htp_arch": options.htp_arch if options else None,
-            "ar_lengths": {name: layout.ar_len for name, layout in layouts.items()},
-            "context_length": max((layout.context_len for layout in layouts.values()), default=None),
+            **lengths_of(program),
         },
         "checkpoint": {
             "name": checkpoint,
@@ -48,7 +47,7 @@ def document_of(verification: Verification, checkpoint: str, model: Reference) -
             "qnn of the emulator": ran.qnn,
         },
         "machine": machine(),
-        "ran": {"name": str(ran.program.path), "sha256": sha256(ran.program.path)} if ran.computed else None,
+        "ran": {"name": str(ran.program.path), "sha256": sha256(ran.program.path)} if ran.found else None,
         "tokens": ran.tokens,
         "found": _figures(ran.found, model) if ran.found else None,
         "ops": ran.layers.as_json() if ran.layers else None,

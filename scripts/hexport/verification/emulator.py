@@ -5,6 +5,7 @@ What masks hide is never the same twice: free slots of the cache hold noise, and
 a row that sees what it must not see differs from the row of the other reading.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +107,8 @@ def read_program(progress: Progress, path: Path, tokens: list[int], amounts: Amo
     # At least two calls, where the graph takes a cache.
     first = prefill.ar_len if prefill.ar_len < len(text) or not prefill.cache_len else max(len(text) // 2, 1)
     blocks = blocks_of(prefill, len(text), first)
-    logits = _read(prefill, cache, text, blocks, random, progress, "read")
+    unit = "token" if prefill.ar_len == 1 else "block"
+    logits = _read(prefill, cache, text, progress.steps(blocks, "read", len(blocks), unit), random)
     n_layers, n = prefill.n_layers, len(logits)
     for i, (k, v) in enumerate(zip(cache.arrays[:n_layers], cache.arrays[n_layers:], strict=True)):
         np.save(folder / f"k_{i}.npy", k[0, :, :, :n].transpose(0, 2, 1))
@@ -114,8 +116,9 @@ def read_program(progress: Progress, path: Path, tokens: list[int], amounts: Amo
     np.save(folder / "logits.npy", logits)
     again = None
     if prefill.ar_len > 1:
-        others = blocks_of(prefill, n, first if not prefill.cache_len else max(blocks[0] * 2 // 3, 1))
-        rows = _read(prefill, KVCache(prefill, decode), text, others[:2], random, progress, "read in other blocks")
+        others = blocks_of(prefill, n, first if not prefill.cache_len else max(blocks[0] * 2 // 3, 1))[:2]
+        steps = progress.steps(others, "read in other blocks", len(others), unit)
+        rows = _read(prefill, KVCache(prefill, decode), text, steps, random)
         again = sqnr_db(logits[: len(rows)], rows)
     cache.keep(min(amounts.behind - amounts.decoded, cache.n_past))
     decoded, answer = _decode(decode, cache, tokens[cache.n_past : amounts.behind], amounts.answered, random, progress)
@@ -142,17 +145,9 @@ def reading_of(folder: Path, told: dict) -> Reading:
 
 
 def _read(
-    graph: Graph,
-    cache: KVCache,
-    tokens: list[int],
-    lengths: list[int],
-    random: np.random.Generator,
-    progress: Progress,
-    name: str,
+    graph: Graph, cache: KVCache, tokens: list[int], lengths: Iterable[int], random: np.random.Generator
 ) -> np.ndarray:
-    rows = []
-    for length in progress.steps(lengths, name, len(lengths), "token" if graph.ar_len == 1 else "block"):
-        rows.append(_call(graph, cache, tokens[cache.n_past : cache.n_past + length], random))
+    rows = [_call(graph, cache, tokens[cache.n_past : cache.n_past + length], random) for length in lengths]
     return np.concatenate(rows)
 
 

@@ -42,12 +42,10 @@ def agreement(reference: np.ndarray, logits: np.ndarray, tokens: Sequence[int]) 
     """
     compared = Comparison()
     compared.add(reference, logits)
-    figures = compared.as_json()
     own, others = (_perplexity(each, tokens) for each in (reference, logits))
     return {
+        **compared.as_json(),
         "sqnr_db": sqnr_db(reference, logits),
-        "kl_divergence": figures["kl_divergence"],
-        "top1_agreement": figures["top1_agreement"],
         "perplexity_float": own,
         "perplexity": others,
         "perplexity_ratio": others / own if own and others else None,

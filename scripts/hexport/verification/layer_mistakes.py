@@ -8,12 +8,12 @@ from hexport.decoder.config import DecoderConfig
 from hexport.verification.mistakes import Change, Mistake, Parameters
 
 
-def mistakes_in_layer(config: DecoderConfig, i: int) -> list[tuple[Mistake, Change]]:
+def mistakes_in_layer(config: DecoderConfig, i: int) -> list[Mistake]:
     """Return what may have happened where layer `i` is the first whose values are not those of the checkpoint."""
     last, found = config.n_layers - 1, []
 
     def add(name: str, looks: str, change: Change) -> None:
-        found.append((Mistake(name, looks, lambda _: change), change))
+        found.append(Mistake(name, looks, lambda _: change))
 
     for a, b in ((i, i + 1), (i - 1, i)):
         if a >= 0 and b <= last:

@@ -50,7 +50,7 @@ class RecordingDecoder(FloatDecoder):
             k = attention.k_rope(k, *rope) if rope else k
             self.k.append(k[0].transpose(0, 1).cpu().numpy())
             self.v.append(v[0].transpose(0, 1).cpu().numpy())
-            return layer_by_products(layer, config, i, state.hidden, state.lengths, state.ropes)
+            return layer_by_products(layer, config, i, state.hidden, state)
 
         return recorded
 

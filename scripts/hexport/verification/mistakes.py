@@ -68,15 +68,12 @@ class MistakenDecoder(FloatDecoder):
         layer = with_parameters(layer, parameters).to(device())
         if change.activation is not None:
             layer.feed_forward.activation = change.activation
-        return lambda state: layer_by_products(
-            layer, change.config, i, state.hidden, state.lengths, state.ropes, change.ahead
-        )
+        return lambda state: layer_by_products(layer, change.config, i, state.hidden, state, change.ahead)
 
 
-def mistakes_of(config: DecoderConfig) -> list[tuple[Mistake, Change]]:
-    """Return the mistakes that a program of this decoder can make, each with its change."""
-    changes = ((mistake, mistake.change(config)) for mistake in MISTAKES)
-    return [(mistake, change) for mistake, change in changes if change is not None]
+def mistakes_of(config: DecoderConfig) -> list[Mistake]:
+    """Return the mistakes that a program of this decoder can make."""
+    return [mistake for mistake in MISTAKES if mistake.change(config) is not None]
 
 
 def _everywhere(change: Callable[[DecoderConfig, Parameters], Parameters]) -> Callable[[DecoderConfig], Change]:

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from hexport.evaluation.layer_tables import first_departure, part_table
+from hexport.evaluation.layer_tables import figure_table, first_departure, part_table
 from hexport.verification.verify import Verification
 
 
@@ -25,12 +25,9 @@ def tables(document: dict) -> list[Table]:
     summary.add_column(overflow="fold")
     for name, value in rows_of(document):
         summary.add_row(name, value)
-    found = document["found"]
-    if not found:
+    if not document["found"]:
         return [summary]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in MISTAKE_COLUMNS:
-        table.add_column(column, justify="left" if column in ("mistake", "") else "right")
+    table = figure_table(MISTAKE_COLUMNS, texts=("mistake", ""))
     for row in mistake_rows(document):
         table.add_row(*row)
     return [table, summary]
@@ -43,9 +40,7 @@ def layer_table(document: dict) -> Table:
     """Return the table of each layer's SQNR in dB: its k and v, which the program's caches hold, against the float
     decoder's.
     """
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("layer", "k to float, dB", "v to float, dB"):
-        table.add_column(column, justify="right")
+    table = figure_table(("layer", "k to float, dB", "v to float, dB"), texts=())
     for i, layer in enumerate(document["found"]["layers"]):
         table.add_row(str(i), *(_db(layer[name]).removesuffix(" dB") for name in ("k_db", "v_db")))
     return table

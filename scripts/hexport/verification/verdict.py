@@ -108,9 +108,8 @@ def faults_of(found: Found) -> Iterator[str]:
         )
     if found.is_bad:
         known = "" if found.made else "; no mistake that is known explains it, as weights of another checkpoint would"
-        where = _where(found)
         figures = f"SQNR {found.text['sqnr_db']:.1f} dB, {found.text['top1_agreement']:.0%} of first choices alike"
-        yield f"the logits are not the checkpoint's: {figures}{where}{known}"
+        yield f"the logits are not the checkpoint's: {figures}{_where(found)}{known}"
     if found.qdq_db is not None and _is_of_another_recipe(found):
         yield (
             f"it does not compute what its recipe says: SQNR {found.qdq_db:.1f} dB against the fake-quantised decoder, "

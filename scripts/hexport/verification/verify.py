@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from hexport.decoder.float_decoder import FloatDecoder
-from hexport.decoder.stream import StreamedDecoder, stream
+from hexport.decoder.stream import StreamedDecoder, whole_logits
 from hexport.decoder.weights import Checkpoint
 from hexport.errors import HexportError
 from hexport.evaluation.layer_comparison import LayerComparison
 from hexport.programs.abi import PREFILL_METHOD
 from hexport.programs.capabilities import emulator_refusal
 from hexport.programs.facts import ProgramFacts
-from hexport.programs.layout import layouts_of
+from hexport.programs.layout import lengths_of
 from hexport.progress import Progress
 from hexport.verification.built import Built, built_program, built_twin, manifest_faults
 from hexport.verification.contract import contract_faults
@@ -23,7 +23,7 @@ from hexport.verification.emulator import Amounts, Reading, amounts_of
 from hexport.verification.figures import ROWS, agreement, sqnr_db
 from hexport.verification.layer_mistakes import mistakes_in_layer
 from hexport.verification.layers import RecordingDecoder, departure, keys_db, layers_db, located
-from hexport.verification.mistakes import Change, Mistake, MistakenDecoder, mistakes_of
+from hexport.verification.mistakes import Mistake, MistakenDecoder, mistakes_of
 from hexport.verification.projection import Projection
 from hexport.verification.sources import Reference
 from hexport.verification.verdict import Found, faults_of
@@ -46,7 +46,6 @@ class Verification:
 
     - faults: in a line each; a good program has none.
     - notes: what could not be checked, and where to look on.
-    - computed: whether the program was run.
     - found: its figures, where it was run.
     - layers: the comparison op by op, where that was asked for.
     - qnn: the build id of the emulator's QNN, where the program was run.
@@ -58,7 +57,6 @@ class Verification:
     program: ProgramFacts
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    computed: bool = False
     found: Found | None = None
     layers: LayerComparison | None = None
     qnn: str | None = None
@@ -74,7 +72,7 @@ class Verification:
             return "broken"
         if self.twin is not None:
             return "good as its twin" if self.twin.verdict == "good" else "not checked"
-        return "good" if self.computed else "not checked"
+        return "good" if self.found else "not checked"
 
     @property
     def ran(self) -> "Verification":
@@ -106,10 +104,10 @@ def verify(
     amounts = amounts_of(program, len(tokens), quick)
     with tempfile.TemporaryDirectory() as folder:
         reading = host.read(program.path, tokens, amounts, Path(folder))
-    result.computed, result.qnn, result.tokens = True, reading.qnn, len(reading.logits)
+    result.qnn, result.tokens = reading.qnn, len(reading.logits)
     result.found = _compared(result, model.checkpoint, tokens, amounts, reading, built, host.progress)
-    result.faults += faults_of(result.found)
     found = result.found
+    result.faults += faults_of(found)
     # A good program clips what calibration did not see, so a departure alone is no fault.
     if result.faults and found.keys_db and found.layers_db:
         found.located = located(found.keys_db, found.layers_db, found.text["sqnr_db"])
@@ -155,7 +153,7 @@ def _compared(
     those with mistakes.
     """
     program, n = result.program, len(reading.logits)
-    context_len = max(layout.context_len for layout in layouts_of(program).values())
+    context_len = lengths_of(program)["context_length"]
     text, answered = tokens[:n], tokens[: amounts.behind] + reading.answer[:-1]
     turned = built.turned(checkpoint) if built else checkpoint
     decoder = RecordingDecoder(turned, context_len)
@@ -207,17 +205,13 @@ class _Rows:
     quantised: np.ndarray
     exact: np.ndarray
 
-    def projections(
-        self, mistakes: list[tuple[Mistake, Change]], progress: Progress, name: str
-    ) -> list[tuple[Mistake, Projection]]:
+    def projections(self, mistakes: list[Mistake], progress: Progress, name: str) -> list[tuple[Mistake, Projection]]:
         with progress.stage(name):
-            return [
-                (mistake, self._projection(mistake, change))
-                for mistake, change in progress.steps(mistakes, name, len(mistakes), "mistake")
-            ]
+            steps = progress.steps(mistakes, name, len(mistakes), "mistake")
+            return [(mistake, self._projection(mistake)) for mistake in steps]
 
-    def _projection(self, mistake: Mistake, change: Change) -> Projection:
-        mistaken = mistaken_logits(self.checkpoint, self.context_len, self.text, mistake, change)
+    def _projection(self, mistake: Mistake) -> Projection:
+        mistaken = mistaken_logits(self.checkpoint, self.context_len, self.text, mistake)
         projection = Projection()
         for start in range(0, len(mistaken), ROWS):
             rows = slice(start, start + ROWS)
@@ -225,18 +219,15 @@ class _Rows:
         return projection
 
 
-def mistaken_logits(
-    checkpoint: Checkpoint, context_len: int, text: list[int], mistake: Mistake, change: Change
-) -> np.ndarray:
+def mistaken_logits(checkpoint: Checkpoint, context_len: int, text: list[int], mistake: Mistake) -> np.ndarray:
     """Return the float32 logits (tokens, vocab) of a decoder that makes a mistake."""
-    return _logits(MistakenDecoder(checkpoint, context_len, change), checkpoint, text)
+    decoder = MistakenDecoder(checkpoint, context_len, mistake.change(checkpoint.config))
+    return _logits(decoder, checkpoint, text)
 
 
 def _logits(decoder: StreamedDecoder, checkpoint: Checkpoint, tokens: list[int]) -> np.ndarray:
     """Return the float32 logits (tokens, vocab) of a decoder."""
-    rows = []
-    stream([decoder], checkpoint.config, [tokens], _Silent(), lambda _, logits: rows.append(logits.cpu().numpy()))
-    return np.concatenate(rows)
+    return whole_logits(decoder, checkpoint.config, [tokens], _Silent()).cpu().numpy()
 
 
 def _common(answer: list[int], choices: list[int]) -> int:
