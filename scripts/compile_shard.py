@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from hexport.provenance import atomic_path
-from hexport.script_command import checkpoint_option, job_command, quant_attrs_option, templates_option, weights_option
+from hexport.script_command import job_command, quantised_model_options, templates_option
 from hexport.script_job import ScriptJob, files_of_model
 
 SETTINGS = 'JSON: {"target", "ar_lengths", "max_seq_len", "num_sharding", "recipe", "recipe_spec", "versions"}'
@@ -13,9 +13,7 @@ SETTINGS = 'JSON: {"target", "ar_lengths", "max_seq_len", "num_sharding", "recip
 
 @job_command(SETTINGS)
 @click.option("--shard", type=click.IntRange(min=1), required=True, help="which of num_sharding, from 1")
-@checkpoint_option
-@quant_attrs_option
-@weights_option
+@quantised_model_options
 @templates_option
 def main(
     job: ScriptJob,

@@ -10,14 +10,7 @@ from hexport.devices.evaluation_job import EvaluationJob
 from hexport.devices.measured import Measured
 from hexport.progress import Progress
 from hexport.provenance import write_json
-from hexport.script_command import (
-    file_option,
-    job_command,
-    states_option,
-    texts_option,
-    tokenizer_option,
-    weights_option,
-)
+from hexport.script_command import evaluation_options, file_option, job_command, weights_option
 from hexport.script_job import ScriptJob, files_of_model, files_of_tokenizer
 
 SETTINGS = (
@@ -34,9 +27,7 @@ SETTINGS = (
 @file_option("--quant-attrs", required=False, help="of a built program")
 @weights_option
 @file_option("--fp", required=False, help="…/evaluation/fp.json, with --checkpoint")
-@tokenizer_option
-@texts_option
-@states_option
+@evaluation_options
 def main(
     job: ScriptJob,
     devices: Path,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hexport.provenance import write_json
-from hexport.script_command import checkpoint_option, job_command, states_option, texts_option, tokenizer_option
+from hexport.script_command import checkpoint_option, evaluation_options, job_command
 from hexport.script_job import ScriptJob, files_of_model, files_of_tokenizer
 
 SETTINGS = (
@@ -14,9 +14,7 @@ SETTINGS = (
 
 @job_command(SETTINGS)
 @checkpoint_option
-@tokenizer_option
-@texts_option
-@states_option
+@evaluation_options
 def main(job: ScriptJob, checkpoint: Path, tokenizer: Path, texts: tuple[str, ...], states: Path, output: Path) -> None:
     with job.progress.library_output_in_log():
         from hexport.decoder.device import machine

@@ -4,15 +4,7 @@ decoder on the same tokens."""
 from pathlib import Path
 
 from hexport.provenance import write_json
-from hexport.script_command import (
-    checkpoint_option,
-    job_command,
-    quant_attrs_option,
-    states_option,
-    texts_option,
-    tokenizer_option,
-    weights_option,
-)
+from hexport.script_command import evaluation_options, job_command, quantised_model_options
 from hexport.script_job import ScriptJob, files_of_model, files_of_tokenizer
 
 SETTINGS = (
@@ -22,12 +14,8 @@ SETTINGS = (
 
 
 @job_command(SETTINGS)
-@checkpoint_option
-@quant_attrs_option
-@weights_option
-@tokenizer_option
-@texts_option
-@states_option
+@quantised_model_options
+@evaluation_options
 def main(
     job: ScriptJob,
     checkpoint: Path,

@@ -4,17 +4,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hexport.provenance import write_json, write_text
-from hexport.script_command import checkpoint_option, job_command, quant_attrs_option, tokens_option, weights_option
+from hexport.script_command import job_command, quantised_model_options, tokens_option
 from hexport.script_job import ScriptJob, files_of_model
 
 SETTINGS = 'JSON: {"model": its name, "recipe": its name, "recipe_spec": the recipe\'s content}'
 
 
 @job_command(SETTINGS)
-@checkpoint_option
+@quantised_model_options
 @tokens_option
-@quant_attrs_option
-@weights_option
 def main(job: ScriptJob, checkpoint: Path, tokens: Path, quant_attrs: Path, weights: Path | None, output: Path) -> None:
     quantised = {"quant_attrs.json": quant_attrs, "weights.safetensors": weights}
     job.reads(files_of_model(checkpoint) | {"tokens.json": tokens} | quantised)

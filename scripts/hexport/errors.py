@@ -41,6 +41,11 @@ def printable(text: str) -> str:
     return _cut("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown))
 
 
+def one_line(error: BaseException) -> str:
+    """Return what an error of a library says, in one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 

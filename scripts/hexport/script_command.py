@@ -65,5 +65,15 @@ quant_attrs_option = file_option("--quant-attrs", help="…/quant_attrs.json")
 weights_option = file_option("--weights", required=False, help="…/weights.safetensors, if the recipe has them")
 templates_option = file_option("--templates", multiple=True, help="…/ar<N>.json, of each AR length")
 tokenizer_option = file_option("--tokenizer", help="…/tokenizer/tokenizer.json")
-states_option = file_option("--states", help="folder of hidden states to be shared")
-texts_option = click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a local text")
+
+
+def quantised_model_options(main: Callable) -> Callable:
+    """Decorate with the options of the files of a quantised model."""
+    return checkpoint_option(quant_attrs_option(weights_option(main)))
+
+
+def evaluation_options(main: Callable) -> Callable:
+    """Decorate with the options of what texts are read with, and of texts that are local."""
+    states = file_option("--states", help="folder of hidden states to be shared")
+    texts = click.option("--local", "texts", multiple=True, metavar="NAME=PATH", help="the file of a local text")
+    return tokenizer_option(texts(states(main)))

@@ -173,7 +173,8 @@ def test_the_script_writes_figures_and_a_card(battery, tmp_path):
     found = json.loads((tmp_path / "found.json").read_text())
     assert (found["verdict"], found["faults"], found["found"]["departs"]) == ("good", [], None)
     assert min(layer["v_db"] for layer in found["found"]["layers"]) > 15  # of texts that calibration has not seen
-    assert [part["part"] for part in found["ops"]["parts"]] == ["layers.0", "layers.1", "layers.2", "epilogue"]
+    names = [part["part"] for part in found["ops"]["parts"]]
+    assert names == ["prologue", "layers.0", "layers.1", "layers.2", "epilogue"]
     assert "The emulator departs " in done.stdout  # nowhere, or first at an op that rounds more coarsely
     for text in (done.stdout, (tmp_path / "card.md").read_text(), (tmp_path / "card.html").read_text()):
         assert "good" in text and found["program"]["sha256"] in text.replace("\n", "")

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from hexport.checkpoints.tensor import NUMPY_TYPES, Tensor, stored
-from hexport.errors import HexportError
+from hexport.errors import HexportError, one_line
 from hexport.json_file import MAX_BYTES, parse_json
 from hexport.regular_file import regular_file
 
@@ -27,8 +27,7 @@ def read_safetensors(path: Path) -> Iterator[Tensor]:
         with safe_open(path, framework="numpy"):
             pass
     except Exception as error:  # the library has no public type of its own for this
-        reason = " ".join(str(error).split())
-        raise HexportError(f"{path}: not a whole safetensors file: {reason}; fetch it again") from error
+        raise HexportError(f"{path}: not a whole safetensors file: {one_line(error)}; fetch it again") from error
     header = parse_json(text, f"{path}: the header")
     header.pop("__metadata__", None)
     for name, entry in header.items():

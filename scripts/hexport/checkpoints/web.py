@@ -13,7 +13,7 @@ from huggingface_hub import constants, get_session, logging, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.utils import hf_raise_for_status
 
-from hexport.errors import HexportError
+from hexport.errors import HexportError, one_line
 
 logging.set_verbosity_error()  # it warns of retries, and of tokens that are not needed
 
@@ -89,5 +89,5 @@ def one_line_http_errors(uri: str) -> Iterator[None]:
     except (httpx2.InvalidURL, UnicodeError) as error:
         raise HexportError(f"{uri}: not an address: {error}") from None
     except httpx2.HTTPError as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise HexportError(f"{uri}: no connection: {reason}; check the network, and run again to continue") from None

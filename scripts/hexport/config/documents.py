@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from hexport.errors import HexportError
+from hexport.errors import HexportError, one_line
 
 MAX_BYTES = 1_000_000
 MAX_SIZE = 4_000_000  # characters and values, once every alias stands for what it names
@@ -36,7 +36,7 @@ def read_yaml(path: Path) -> dict:
         mark = error.problem_mark or error.context_mark
         raise HexportError(f"{path}: line {mark.line + 1}: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise HexportError(f"{path}: {' '.join(str(error).split())}") from None
+        raise HexportError(f"{path}: {one_line(error)}") from None
     if not isinstance(document, dict):
         raise HexportError(f"{path}: expected keys with values, got {'nothing' if document is None else 'other YAML'}")
     for marker in _template_markers(document):

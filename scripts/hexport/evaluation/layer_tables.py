@@ -1,25 +1,16 @@
 """This module shows as tables what `compare_layers` found."""
 
-from collections.abc import Container, Iterable
-
 from rich.table import Table
 
 from hexport.errors import HexportError
 from hexport.evaluation.layer_comparison import LayerComparison
-
-
-def figure_table(columns: Iterable[str], texts: Container[str]) -> Table:
-    """Return an empty table. Its columns are of figures, but for those named in `texts`."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="left" if column in texts else "right")
-    return table
+from hexport.tables import printed_table
 
 
 def part_table(found: LayerComparison) -> Table:
     """Return the SQNR of what every part puts out, in dB; the last row has the first choices of tokens."""
     columns = "part", "qdq to float, dB", "emulator to float, dB", "emulator to qdq, dB", "departs"
-    table = figure_table(columns, texts=("part", "departs"))
+    table = printed_table(columns, figures=columns[1:-1])
     for each in found.parts:
         departing = [point.point for point in each.points if point.departs]
         figures = (_db(db) for db in (each.qdq_db, each.emulator_db, each.emulator_to_qdq_db))
@@ -41,7 +32,7 @@ def point_table(found: LayerComparison, part: str | None) -> Table:
     if name not in parts:
         raise HexportError(f"there is no part {name}; there are {', '.join(parts)}")
     columns = "step", "qdq noise", "emulator noise", "emulator bias", "max difference", "SQNR, dB"
-    table = figure_table((name, "op", *columns, ""), texts=(name, "op", ""))
+    table = printed_table((name, "op", *columns, ""), figures=columns)
     for point in parts[name].points:
         noises = (f"{codes:.3f}" for codes in (point.qdq_noise, point.emulator_noise, point.emulator_bias))
         figures = f"{point.scale:.3g}", *noises, str(point.max_difference), _db(point.sqnr_db)

@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hexport.errors import HexportError
+from hexport.errors import HexportError, one_line
 from hexport.evaluation.local_text import task_config
 
 if TYPE_CHECKING:
@@ -92,11 +92,11 @@ def _load(name: str, spec: str, manager: "TaskManager") -> dict[str, "Task"]:
         return manager.load([spec])["tasks"]
     except ConnectionError as error:
         raise HexportError(
-            f"task {name}: its data set cannot be had: {_one_line(error)}; go online, or use a local text, which works "
+            f"task {name}: its data set cannot be had: {one_line(error)}; go online, or use a local text, which works "
             "offline: tasks: {mine: {text: file.txt}}"
         ) from error
     except Exception as error:  # a task is its author's program and data set, and may raise anything
-        raise HexportError(f"task {name}: lm-eval cannot load it: {_one_line(error)}") from error
+        raise HexportError(f"task {name}: lm-eval cannot load it: {one_line(error)}") from error
 
 
 @functools.cache
@@ -107,7 +107,3 @@ def _manager(indexed: bool) -> "TaskManager":
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_defaults=indexed)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -12,6 +12,7 @@ from hexport.programs.capabilities import emulator_refusal, hexport_refusal, mod
 from hexport.programs.facts import DelegateData, ProgramFacts, TensorFacts
 from hexport.programs.layout import lengths_of
 from hexport.programs.runners import RELEASE, RunnerFit, runner_fits
+from hexport.tables import printed_table
 
 NOT_RECORDED = "not recorded in the program"
 CODES = ("uint8", "uint16")  # these dtypes mean nothing without an encoding
@@ -49,7 +50,7 @@ def as_tables(program: ProgramFacts, faults: list[str]) -> list[Table]:
 
 
 def _methods(program: ProgramFacts) -> Table:
-    table = _table("method", "", "name", "shape", "dtype", "scale", "zero point")
+    table = printed_table(("method", "", "name", "shape", "dtype", "scale", "zero point"))
     for name, method in program.methods.items():
         for kind, tensors in (("in", method.inputs), ("out", method.outputs)):
             for rows in _folded(tensors):
@@ -93,14 +94,14 @@ def _range(values: list[str]) -> str:
 
 
 def _constants(program: ProgramFacts) -> Table:
-    table = _table("constant method", "value")
+    table = printed_table(("constant method", "value"))
     for name, value in program.constants.items():
         table.add_row(name, str(value))
     return table
 
 
 def _delegates(program: ProgramFacts) -> Table:
-    table = _table("context binary", "size", "methods", "graphs", "weights", "QNN")
+    table = printed_table(("context binary", "size", "methods", "graphs", "weights", "QNN"))
     for i, data in enumerate(program.delegate_data):
         table.add_row(
             f"{i + 1} of {len(program.delegate_data)}",
@@ -186,10 +187,3 @@ def _option_words(program: ProgramFacts) -> str:
 
 def _size(n_bytes: int) -> str:
     return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.1f} kB"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

@@ -15,13 +15,14 @@ from hexport.quantization.recipe import (
     Precision,
     Recipe,
 )
+from hexport.tables import printed_table
 
 MEGABYTE = 1_000_000
 
 
 def projection_table(recipe: Recipe, sizes: Sizes) -> Table:
     """Return a table of projections: a row for those that are coded alike in the same layers, and the epilogue's."""
-    table = _table("layers", "projections", "weights", "SeqMSE", "GPTQ", "activations", "observer")
+    table = printed_table(("layers", "projections", "weights", "SeqMSE", "GPTQ", "activations", "observer"))
     for (layers, precision), projections in _alike(recipe, sizes.n_layers).items():
         table.add_row(", ".join(number_ranges(layers)), "\n".join(projections), *_projection_cells(precision))
     table.add_row(EPILOGUE, OUTPUT_PROJECTION, *_projection_cells(recipe.at(EPILOGUE, OUTPUT_PROJECTION)))
@@ -30,7 +31,7 @@ def projection_table(recipe: Recipe, sizes: Sizes) -> Table:
 
 def other_table(recipe: Recipe) -> Table:
     """Return a table of everything in a recipe that is no projection."""
-    table = _table("part", "coded as")
+    table = printed_table(("part", "coded as"))
     embedding = recipe.at(PROLOGUE, "embedding.embedding")
     scales = "a scale per row" if recipe.row_scales else "per tensor"
     table.add_row("embedding", f"{_activations(embedding)}, {scales}")
@@ -55,7 +56,7 @@ def size_table(sizes: Iterable[tuple[str, int, str, int | str]]) -> Table:
     A tuple holds the target, the context length, the mode and the bytes of the program, or the reason why there is
     none.
     """
-    table = _table("target", "context length", "mode", "estimated size of the program")
+    table = printed_table(("target", "context length", "mode", "estimated size of the program"))
     for target, context_len, mode, size in sizes:
         table.add_row(target, str(context_len), mode, size if isinstance(size, str) else f"{size / MEGABYTE:.1f} MB")
     return table
@@ -97,10 +98,3 @@ def number_ranges(numbers: Sequence[int]) -> list[str]:
     starts = [n for n in numbers if n - 1 not in numbers]
     ends = [n for n in numbers if n + 1 not in numbers]
     return [f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

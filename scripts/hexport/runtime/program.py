@@ -7,7 +7,7 @@ from pathlib import Path
 
 from executorch.runtime import Runtime, Verification
 
-from hexport.errors import HexportError
+from hexport.errors import HexportError, one_line
 from hexport.programs.abi import KV_METHOD, PREFILL_METHOD, SLIDING_WINDOW
 from hexport.programs.capabilities import emulator_refusal
 from hexport.programs.conformance import LOGITS_SCALE, LOGITS_ZERO_POINT, faults
@@ -44,7 +44,7 @@ class Program:
         try:
             self._program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
         except RuntimeError as error:
-            raise HexportError(f"{path}: a broken ExecuTorch program: {_one_line(error)}; export it again") from None
+            raise HexportError(f"{path}: a broken ExecuTorch program: {one_line(error)}; export it again") from None
 
     def graph(self, name: str = KV_METHOD) -> Graph:
         """Load a graph on the HTP's emulator. Raises HexportError where the program lacks it or it does not load."""
@@ -53,7 +53,7 @@ class Program:
             method = self._program.load_method(name)
         except RuntimeError as error:
             raise HexportError(
-                f"{self.path}: {name} does not load on this host: {_one_line(error)}; "
+                f"{self.path}: {name} does not load on this host: {one_line(error)}; "
                 "the log has the reason of QNN; export the program again, or run it on a phone"
             ) from None
         return Graph(method=method, **values)
@@ -102,7 +102,3 @@ def _constant(facts: ProgramFacts, name: str) -> object:
     if name not in facts.constants:
         raise HexportError(f"{facts.path}: constant method {name} is missing; export the program again with hexport")
     return facts.constants[name]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -9,7 +9,7 @@ from gguf import TokenType
 from tokenizers import AddedToken, Tokenizer
 
 from hexport.checkpoints.gguf_file import GgufFile, open_gguf
-from hexport.errors import HexportError
+from hexport.errors import HexportError, one_line
 from hexport.tokenizers.byte_level import PRE_TYPES, PreType, byte_level_tokenizer
 from hexport.tokenizers.pieces import SPACE, Pieces, build_tokenizer
 from hexport.tokenizers.tokenizer import AS_IT_IS
@@ -67,8 +67,7 @@ def _byte_level_tokenizer(file: GgufFile, tokens: list[str], types: list[int], p
     try:
         backend = byte_level_tokenizer(vocabulary, [tuple(merge.split(" ")) for merge in merges], pre)
     except Exception as error:  # the library raises plain Exception
-        what = " ".join(str(error).split())
-        raise HexportError(f"{file.path}: tokenizer.ggml.merges do not fit the tokens: {what}") from error
+        raise HexportError(f"{file.path}: tokenizer.ggml.merges do not fit the tokens: {one_line(error)}") from error
     rstrip = _rstrip(file, tokens, types)
     special = {TokenType.CONTROL: True, TokenType.USER_DEFINED: False}
     backend.add_tokens(

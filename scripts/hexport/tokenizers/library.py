@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from hexport.errors import HexportError
+from hexport.errors import HexportError, one_line
 
 
 @contextlib.contextmanager
@@ -19,8 +19,7 @@ def one_line_library_errors(what: str) -> Iterator[None]:
         # Panics derive from BaseException alone, from a class that cannot be imported.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise HexportError(f"{what}: {reason}") from error
+        raise HexportError(f"{what}: {one_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hexport.errors import HexportError
+from hexport.errors import HexportError, one_line
 from hexport.tokenizers.files import is_sentencepiece, published_model
 
 
@@ -13,7 +13,7 @@ def write_tokenizer_bin(model: Path, output: Path) -> None:
     try:
         tokenizer = Llama2cTokenizer(str(model))
     except RuntimeError as error:
-        raise HexportError(f"{model}: not a whole SentencePiece model: {' '.join(str(error).split())}") from error
+        raise HexportError(f"{model}: not a whole SentencePiece model: {one_line(error)}") from error
     tokenizer.export(str(output))
 
 

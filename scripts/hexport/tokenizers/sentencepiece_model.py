@@ -11,7 +11,7 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec, TrainerSpec
 from tokenizers import Tokenizer
 
-from hexport.errors import HexportError
+from hexport.errors import HexportError, one_line
 from hexport.regular_file import read_bytes
 from hexport.tokenizers.files import MAX_MODEL_BYTES
 from hexport.tokenizers.pieces import Pieces, build_tokenizer
@@ -30,7 +30,7 @@ def read_sentencepiece(path: Path) -> tuple[Tokenizer, dict]:
         model.ParseFromString(data)
         reference = SentencePieceProcessor(model_proto=data)
     except (DecodeError, RuntimeError, ValueError) as error:
-        raise HexportError(f"{path}: not a whole SentencePiece model: {' '.join(str(error).split())}") from error
+        raise HexportError(f"{path}: not a whole SentencePiece model: {one_line(error)}") from error
     _check_kind(model.trainer_spec, model.normalizer_spec, path)
     pieces = Pieces(
         texts=[piece.piece for piece in model.pieces],

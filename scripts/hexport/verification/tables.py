@@ -3,7 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
-from hexport.evaluation.layer_tables import figure_table, first_departure, part_table
+from hexport.evaluation.layer_tables import first_departure, part_table
+from hexport.tables import printed_table
 from hexport.verification.verify import Verification
 
 
@@ -27,7 +28,7 @@ def tables(document: dict) -> list[Table]:
         summary.add_row(name, value)
     if not document["found"]:
         return [summary]
-    table = figure_table(MISTAKE_COLUMNS, texts=("mistake", ""))
+    table = printed_table(MISTAKE_COLUMNS, figures=MISTAKE_COLUMNS[1:-1])
     for row in mistake_rows(document):
         table.add_row(*row)
     return [table, summary]
@@ -40,7 +41,8 @@ def layer_table(document: dict) -> Table:
     """Return the table of each layer's SQNR in dB: its k and v, which the program's caches hold, against the float
     decoder's.
     """
-    table = figure_table(("layer", "k to float, dB", "v to float, dB"), texts=())
+    columns = "layer", "k to float, dB", "v to float, dB"
+    table = printed_table(columns, figures=columns)
     for i, layer in enumerate(document["found"]["layers"]):
         table.add_row(str(i), *(_db(layer[name]).removesuffix(" dB") for name in ("k_db", "v_db")))
     return table

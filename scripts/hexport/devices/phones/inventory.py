@@ -22,6 +22,7 @@ from hexport.devices.phones.facts import ANDROID, HOST, SECONDS, Facts, check_so
 from hexport.devices.phones.libraries import qnn_libraries, runner_files
 from hexport.errors import HexportError
 from hexport.progress import Progress
+from hexport.tables import printed_table
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -78,9 +79,7 @@ def take_inventory(devices: Iterable[Device]) -> list[Entry]:
 
 def device_table(entries: Iterable[Entry]) -> Table:
     """Return the table of devices that scripts/devices.py prints."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("device", "kind", "state", "SoC", "SoC read", "Android", "free", "adb", "in use"):
-        table.add_column(column, overflow="fold")
+    table = printed_table(("device", "kind", "state", "SoC", "SoC read", "Android", "free", "adb", "in use"))
     for entry in entries:
         facts = entry.facts
         read = (facts.soc or "not said", facts.android or "none", _free(facts.free_mb)) if facts else ("", "", "")
