@@ -44,11 +44,14 @@ def job_command(settings: str) -> Callable[[Callable[..., None]], click.Command]
         def run(settings: dict, log: Path | None, **options: Any) -> None:
             main(ScriptJob(main.__globals__["__file__"], settings, log), **options)
 
-        with_output = file_option("--output", help="the artifact")(
-            file_option("--log", required=False)(one_line_errors(run))
-        )
-        with_settings = click.option("--settings", type=JsonObject(), required=True, help=settings)(with_output)
-        return click.command(help=main.__globals__["__doc__"])(with_settings)
+        decorated = one_line_errors(run)
+        for option in (
+            file_option("--log", required=False),
+            file_option("--output", help="the artifact"),
+            click.option("--settings", type=JsonObject(), required=True, help=settings),
+        ):
+            decorated = option(decorated)
+        return click.command(help=main.__globals__["__doc__"])(decorated)
 
     return command
 
