@@ -27,8 +27,9 @@ from hexport.errors import HexportError
 from hexport.progress import Progress
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-START = "import sys; sys.path.insert(0, sys.argv[1]); from hexport.child import main; main(int(sys.argv[2]))"
+START = "import sys; sys.path.insert(0, sys.argv[1]); from hexport.child import main; main(*map(int, sys.argv[2:]))"
 PR_SET_PDEATHSIG = 1
+ASK, ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000  # of personality(2)
 IOLBF = 1  # C's stdio.h has it: write line by line
 LOOK_S = 0.5  # seconds between two calls of `meanwhile`
 SILENCE_S = 3600.0  # a child that reports progress and says nothing for so long hangs
@@ -44,14 +45,23 @@ class Child(contextlib.AbstractContextManager):
 
     `work` is a function at the top of a module. The child is used as a context: outside, the process runs no more.
     `what` and `advice` are how the one line begins and what it tells the user to do, where the child ends without an
-    answer, or does not end within `timeout` seconds in all.
+    answer, or does not end within `timeout` seconds in all. With `same_addresses`, its memory lies where it lies in all
+    such children, for native code whose results depend on that.
     """
 
-    def __init__(self, work: Callable, *arguments: object, what: str, advice: str, timeout: float = float("inf")):
+    def __init__(
+        self,
+        work: Callable,
+        *arguments: object,
+        what: str,
+        advice: str,
+        timeout: float = float("inf"),
+        same_addresses: bool = False,
+    ):
         self._what, self._advice, self._timeout = what, advice, timeout
         self._end = time.monotonic() + timeout
         self._connection, theirs = Pipe()
-        command = [sys.executable, "-P", "-c", START, str(SCRIPTS), str(theirs.fileno())]
+        command = [sys.executable, "-P", "-c", START, str(SCRIPTS), str(theirs.fileno()), str(int(same_addresses))]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         theirs.close()
         self.send((work, arguments))
@@ -114,9 +124,11 @@ def receive_buffer(connection: Connection, buffer: memoryview) -> None:
         buffer = buffer[n_read:]
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, same_addresses: int) -> None:
     """Run in a child what its parent sends. It ends with its parent, even where that is killed."""
     libc = ctypes.CDLL(None)
+    if same_addresses and not libc.personality(ASK) & ADDR_NO_RANDOMIZE and libc.personality(ADDR_NO_RANDOMIZE) != -1:
+        os.execv(sys.executable, sys.orig_argv)  # a container may forbid it, and then the process goes on as it is
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if _is_cut_off(descriptor):  # the parent was gone before it could take this process along
         os._exit(1)

@@ -53,6 +53,20 @@ def in_child(*arguments, **options) -> object:
     return answer(work, *arguments, progress=options.pop("progress", Progress()), **NAMES, **options)
 
 
+def address(connection) -> None:
+    """Runs in a child: tell where its memory lies."""
+    connection.send_bytes(str(id(object())).encode())
+
+
+def test_children_with_the_same_addresses_have_them_whatever_their_environment(monkeypatch):
+    found = set()
+    for i in range(3):
+        monkeypatch.setenv("PADDING", "x" * 1000 * i)
+        with Child(address, **NAMES, same_addresses=True) as same:
+            found.add(same.receive(60))
+    assert len(found) == 1
+
+
 def test_the_answer_and_the_progress_are_those_of_the_child(tmp_path, capsys):
     progress = Progress(tmp_path / "log")
     (arguments, pid) = in_child("report", 1, "a", progress=progress)

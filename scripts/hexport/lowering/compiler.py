@@ -33,7 +33,7 @@ def compile_graphs(
     advice = "the log has its last words; with little memory, raise num_sharding"
     work = compile_ops, options, list(graphs), str(output)
     stages = CompilerStages(progress, len(graphs))
-    with Child(*work, what=f"{target.soc}: the HTP compiler", advice=advice) as child:
+    with Child(*work, what=f"{target.soc}: the HTP compiler", advice=advice, same_addresses=True) as child:
         _send(child, list(graphs.values()))
         ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, for the compiler
         answer = json.loads(child.receive(meanwhile=stages.look))

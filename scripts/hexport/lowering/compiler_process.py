@@ -1,7 +1,8 @@
 """This module runs the HTP compiler in a process of its own.
 
 The compiler numbers ops and graphs through the life of a process, and writes these numbers into the context binary. In
-a process of its own, equal ops give equal bytes, whatever was compiled or checked before them.
+a process of its own, equal ops give equal bytes, whatever was compiled or checked before them. Some of its choices
+depend on the addresses of its memory, too, so these have to be the same in all such processes.
 """
 
 import json
