@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from hexport.build.artifacts import checkpoint_file, quant_attrs_file, tokens_file, weights_file
 from hexport.config.documents import read_yaml
-from hexport.config.settings import model_and_recipe, parse_config
+from hexport.config.settings import Config, model_and_recipe, parse_config
 from hexport.errors import HexportError, one_line_errors
 from hexport.progress import Progress
 from hexport.provenance import verified, write_json
-from hexport.quantization.recipe import Recipe
 from hexport.quantization.recipe_checks import recipe_from
 from hexport.script_job import files_of_model
+from hexport.tables import table_console
 
 if TYPE_CHECKING:
     from hexport.evaluation.layer_comparison import LayerComparison
-
-WIDTH = 160  # of tables that do not go to a terminal
 
 
 @click.command(help=__doc__)
@@ -46,19 +43,14 @@ def main(
 ) -> None:
     config = parse_config(read_yaml(file), str(file))
     _, recipe_name = model_and_recipe(config, str(file), name, recipe_name)
-    attrs_path, weights = (Path(of(config.artifacts, name, recipe_name)) for of in (quant_attrs_file, weights_file))
-    if not attrs_path.is_file():
-        raise HexportError(f"{attrs_path}: missing; run `snakemake {attrs_path}` first")
-    checkpoint, tokens = (Path(of(config.artifacts, name)) for of in (checkpoint_file, tokens_file))
-    encodings = attrs_path, weights if weights.is_file() else None
-    quantised = {"quant_attrs.json": encodings[0], "weights.safetensors": encodings[1]}
-    verified(files_of_model(checkpoint) | {"tokens.json": tokens} | quantised)
+    quant_attrs = Path(quant_attrs_file(config.artifacts, name, recipe_name))
+    if not quant_attrs.is_file():
+        raise HexportError(f"{quant_attrs}: missing; run `snakemake {quant_attrs}` first")
     stdout = os.fdopen(os.dup(1), "w")  # that of the process becomes the log
-    console = Console(file=stdout, width=None if stdout.isatty() else WIDTH, highlight=False, markup=False)
+    console = table_console(stdout)
     progress = Progress(log)
     with progress.library_output_in_log():
-        recipe = recipe_from(config.recipes[recipe_name], recipe_name)
-        found = _compared(checkpoint, tokens, encodings, recipe, recipe_name, config.socs[0], n_tokens, progress)
+        found = _compared(config, name, recipe_name, quant_attrs, n_tokens, progress)
     from hexport.evaluation.layer_tables import first_departure, part_table, point_table
 
     if output:
@@ -70,17 +62,14 @@ def main(
 
 
 def _compared(
-    checkpoint: Path,
-    tokens: Path,
-    encodings: tuple[Path, Path | None],
-    recipe: Recipe,
-    recipe_name: str,
-    soc: str,
-    n_tokens: int,
-    progress: Progress,
+    config: Config, name: str, recipe_name: str, quant_attrs: Path, n_tokens: int, progress: Progress
 ) -> "LayerComparison":
-    """Compare on the first tokens of the calibration data. encodings: quant attrs, and weights if the recipe has
-    them."""
+    """Compare a model on the first tokens of its calibration data."""
+    checkpoint, tokens = (Path(of(config.artifacts, name)) for of in (checkpoint_file, tokens_file))
+    weights = Path(weights_file(config.artifacts, name, recipe_name))
+    found = weights if weights.is_file() else None
+    quantised = {"quant_attrs.json": quant_attrs, "weights.safetensors": found}
+    verified(files_of_model(checkpoint) | {"tokens.json": tokens} | quantised)
     from hexport.qnn_sdk import use_qnn_sdk
 
     use_qnn_sdk()  # without one, executorch's quantiser tries to download an SDK
@@ -89,9 +78,10 @@ def _compared(
     from hexport.quantization.quant_attrs_checks import quant_attrs_of
     from hexport.quantization.tokens_file import read_tokens
 
+    recipe = recipe_from(config.recipes[recipe_name], recipe_name)
     model = Checkpoint(checkpoint.parent, recipe.basis)
-    attrs = quant_attrs_of(*encodings, model, recipe, recipe_name)
-    return compare_model(model, recipe, attrs, soc, read_tokens(tokens).samples[0][:n_tokens], progress)
+    attrs = quant_attrs_of(quant_attrs, found, model, recipe, recipe_name)
+    return compare_model(model, recipe, attrs, config.socs[0], read_tokens(tokens).samples[0][:n_tokens], progress)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ import click
 
 from hexport.config.devices import read_devices
 from hexport.errors import one_line_errors
-
-WIDTH = 160  # of a table that does not go to a terminal
+from hexport.tables import table_console
 
 
 @click.command(help=__doc__)
@@ -19,12 +18,11 @@ WIDTH = 160  # of a table that does not go to a terminal
 @one_line_errors
 def main(file: Path) -> None:
     devices = read_devices(str(file))
-    from rich.console import Console
 
     from hexport.devices.phones.inventory import device_table, problem_lines, take_inventory
 
     entries = take_inventory(devices.values())
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
+    console = table_console(sys.stdout)
     console.print(device_table(entries), "")
     problems = list(problem_lines(entries))
     for line in problems:

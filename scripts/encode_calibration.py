@@ -45,7 +45,7 @@ def main(
     job.reads({file.name: file for file in filter(None, (text, samples))})
     with job.progress.library_output_in_log():
         with job.progress.stage("calibration data"):
-            ids, source = _data(settings, load_tokenizer(tokenizer.parent), text, samples, texts, job.inputs)
+            ids, source = _data(job, load_tokenizer(tokenizer.parent), text, samples, texts)
             total = sum(map(len, ids))
             write_json(output, {"source": source, "samples": ids, "tokens": total})
         if "calibration_set" in settings:
@@ -62,14 +62,10 @@ def main(
 
 
 def _data(
-    settings: dict,
-    tokenizer: Tokenizer,
-    text: Path | None,
-    samples: Path | None,
-    texts: dict[str, Path],
-    inputs: dict[str, str],
+    job: ScriptJob, tokenizer: Tokenizer, text: Path | None, samples: Path | None, texts: dict[str, Path]
 ) -> tuple[list[list[int]], dict]:
     """Return the samples, and exactly what they are from."""
+    settings, inputs = job.settings, job.inputs
     if text:
         return text_samples(tokenizer, read_text(text)), _from_file("text", settings, inputs[text.name])
     if samples:

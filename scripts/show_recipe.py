@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from hexport.build.program_size import LEFT_OUT, known_sizes, program_sizes
 from hexport.config.checks import check_socs
@@ -14,8 +13,7 @@ from hexport.config.settings import Config, built_in_models, parse_config
 from hexport.errors import HexportError, one_line_errors
 from hexport.quantization.recipe_checks import check_sizes, recipe_from
 from hexport.quantization.recipe_table import other_table, projection_table, size_table
-
-WIDTH = 160  # of tables that do not go to a terminal
+from hexport.tables import table_console
 
 
 @click.command(help=__doc__)
@@ -34,7 +32,7 @@ def main(name: str, file: Path) -> None:
     sizes, origin = known_sizes(config, model)
     for recipe in recipes.values():
         check_sizes(recipe, recipe.basis.of(sizes))
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
+    console = table_console(sys.stdout)
     for recipe_name, recipe in recipes.items():
         console.print(f"{name}: recipe {recipe_name}, {sizes.n_layers} layers ({origin})", "")
         programs = program_sizes(config, model, recipe_name, sizes)

@@ -12,13 +12,12 @@ import tempfile
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from hexport.errors import HexportError, one_line_errors, report
 from hexport.progress import Progress
 from hexport.provenance import write_json, write_text
+from hexport.tables import table_console
 
-WIDTH = 120  # of tables that do not go to a terminal
 CODES = {"good": 0, "good as its twin": 0, "broken": 1, "not checked": 2}
 
 
@@ -45,7 +44,7 @@ def main(
     log: Path,
 ) -> None:
     stdout = os.fdopen(os.dup(1), "w")  # that of the process becomes the log
-    console = Console(file=stdout, width=None if stdout.isatty() else WIDTH, highlight=False, markup=False)
+    console = table_console(stdout, width=120)
     progress = Progress(log)
     with progress.library_output_in_log(), tempfile.TemporaryDirectory() as folder:
         try:
