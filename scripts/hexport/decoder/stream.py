@@ -6,7 +6,6 @@ states of WAVE_TOKENS tokens at a time. Short sequences go side by side into one
 their tokens.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch
 from hexport.decoder.config import DecoderConfig
 from hexport.decoder.costs import float_epilogue_s, float_layer_s
 from hexport.decoder.device import device
-from hexport.decoder.masks import ATTEND, MASKED
+from hexport.decoder.masks import packed_masks
 from hexport.decoder.sizes import sizes_of
 from hexport.errors import HexportError
 from hexport.progress import Progress
@@ -168,20 +167,6 @@ def groups(inputs: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence
         together.append(tokens)
     if together:
         yield together
-
-
-@functools.lru_cache(maxsize=2)
-def packed_masks(lengths: tuple[int, ...], window: int | None) -> tuple[torch.Tensor, ...]:
-    """Return the masks of a pack, float32 (1, 1, n, n): each is causal within each sequence.
-
-    The second is that of sliding layers, with a window.
-    """
-    sequence = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(device())
-    behind = torch.arange(len(sequence), device=device())
-    behind = behind[:, None] - behind  # how many tokens a key is behind the query
-    full = (sequence[:, None] == sequence) & (behind >= 0)
-    seen = (full,) if window is None else (full, full & (behind < window))
-    return tuple(torch.where(mask, ATTEND, MASKED)[None, None] for mask in seen)
 
 
 def check_ids(inputs: Sequence[Sequence[int]], config: DecoderConfig, what: str) -> None:

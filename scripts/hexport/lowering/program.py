@@ -78,18 +78,14 @@ def assemble(methods: dict[str, Method], target: Target, constants: dict[str, ob
     files = {}
     for name, method in methods.items():
         for node, part in zip(_context_nodes(edge.exported_program(name)), method.parts, strict=True):
-            header = _header(part.binary)  # stands in for the content, of which it has a digest
+            with open(part.binary, "rb") as file:  # the header stands in for the content, of which it has a digest
+                header = file.read(HEADER_BYTES)
             node.meta[OpContextLoader.meta_ctx_bin] = header
             files[header] = part.binary
     with preprocess_globals_kept():
         edge = edge.to_backend({name: _ContextPartitioner(spec) for name in methods})
     config = executorch_config()
     return _write(program_pieces(edge.to_executorch(config).executorch_program, config, files), output)
-
-
-def _header(binary: Path) -> bytes:
-    with open(binary, "rb") as file:
-        return file.read(HEADER_BYTES)
 
 
 def _with_spill_fill(spec: list[CompileSpec], binaries: Iterable[Path]) -> list[CompileSpec]:

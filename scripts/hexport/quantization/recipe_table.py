@@ -43,9 +43,8 @@ def other_table(recipe: Recipe) -> Table:
     table.add_row("logits", f"{recipe.logits_bits}-bit")
     table.add_row("masked softmax", "yes" if recipe.masked_softmax else "no")
     table.add_row("scales tuned", f"in {recipe.tune_scales} passes" if recipe.tune_scales else "no")
-    table.add_row("R1", "yes" if recipe.r1 else "no")
-    table.add_row("R2", "yes" if recipe.r2 else "no")
-    table.add_row("R3", "yes" if recipe.r3 else "no")
+    for key in ("r1", "r2", "r3"):
+        table.add_row(key.upper(), "yes" if getattr(recipe, key) else "no")
     table.add_row("channels added to hidden states", str(recipe.widen))
     return table
 
