@@ -29,7 +29,7 @@ from hexport.progress import Progress
 SCRIPTS = Path(__file__).resolve().parents[1]
 START = "import sys; sys.path.insert(0, sys.argv[1]); from hexport.child import main; main(*map(int, sys.argv[2:]))"
 PR_SET_PDEATHSIG = 1
-ASK, ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000  # of personality(2)
+ADDR_NO_RANDOMIZE = 0x0040000  # of personality(2)
 IOLBF = 1  # C's stdio.h has it: write line by line
 LOOK_S = 0.5  # seconds between two calls of `meanwhile`
 SILENCE_S = 3600.0  # a child that reports progress and says nothing for so long hangs
@@ -61,7 +61,7 @@ class Child(contextlib.AbstractContextManager):
         self._what, self._advice, self._timeout = what, advice, timeout
         self._end = time.monotonic() + timeout
         self._connection, theirs = Pipe()
-        command = [sys.executable, "-P", "-c", START, str(SCRIPTS), str(theirs.fileno()), str(int(same_addresses))]
+        command = _command(theirs.fileno(), same_addresses)
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         theirs.close()
         self.send((work, arguments))
@@ -115,6 +115,10 @@ class Child(contextlib.AbstractContextManager):
         raise ChildError(f"{self._what} {how}; {self._advice}")
 
 
+def _command(descriptor: int, same_addresses: bool) -> list[str]:
+    return [sys.executable, "-P", "-c", START, str(SCRIPTS), str(descriptor), str(int(same_addresses))]
+
+
 def receive_buffer(connection: Connection, buffer: memoryview) -> None:
     """In a child, fill a buffer with what `Child.send_buffer` sent. Raises EOFError where the parent ends."""
     while buffer:
@@ -127,8 +131,8 @@ def receive_buffer(connection: Connection, buffer: memoryview) -> None:
 def main(descriptor: int, same_addresses: int) -> None:
     """Run in a child what its parent sends. It ends with its parent, even where that is killed."""
     libc = ctypes.CDLL(None)
-    if same_addresses and not libc.personality(ASK) & ADDR_NO_RANDOMIZE and libc.personality(ADDR_NO_RANDOMIZE) != -1:
-        os.execv(sys.executable, sys.orig_argv)  # a container may forbid it, and then the process goes on as it is
+    if same_addresses and libc.personality(ADDR_NO_RANDOMIZE) != -1:  # a container may forbid it
+        os.execv(sys.executable, _command(descriptor, same_addresses=False))  # which then has them
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if _is_cut_off(descriptor):  # the parent was gone before it could take this process along
         os._exit(1)
