@@ -81,7 +81,11 @@ for i in range(100):
 Path("77.log").write_text("12:00:00 layer 1 of 2\\n")
 wait("go")
 """)
-    lines = terminal.wait_for(lambda lines: any("layer 1 of 2" in line for line in lines))
+
+    def drawn(lines: list[str]) -> bool:
+        return any("layer 1 of 2" in line for line in lines) and lines[-1].endswith(" more")
+
+    lines = terminal.wait_for(drawn)
     assert len(lines) <= 24
     assert lines[0].startswith("0 of 120 jobs done, 100 running")
     assert lines[1].startswith("calibrate model77 ")
