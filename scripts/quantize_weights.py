@@ -28,8 +28,7 @@ def main(job: ScriptJob, checkpoint: Path, tokens: Path, output: Path) -> None:
 
         recipe = recipe_from(job.settings["recipe_spec"], job.settings["recipe"])
         model = Checkpoint(checkpoint.parent, recipe.basis)
-        samples, folder = read_tokens(tokens).samples, output.with_suffix("")
-        coded = coded_weights(model, samples, recipe, job.progress, folder)
+        coded = coded_weights(model, read_tokens(tokens).samples, recipe, job.progress, output.with_suffix(""))
         save_weights(output, coded, recipe=job.settings["recipe"], checkpoint=job.inputs["model.safetensors"])
         job.write_manifest(output, machine=machine())
 

@@ -11,13 +11,12 @@ from hexport.tokenizers.llama2c import sentencepiece_file, write_tokenizer_bin
 @job_command("JSON: {}")
 @file_option("--source")
 def main(job: ScriptJob, source: Path, output: Path) -> None:
-    with job.progress.library_output_in_log():
-        with job.progress.stage("tokenizer.bin"):
-            model = sentencepiece_file(source)
-            job.reads({model.name: model})
-            with atomic_path(output) as temporary:
-                write_tokenizer_bin(model, temporary)
-        job.write_manifest(output)
+    with job.progress.library_output_in_log(), job.progress.stage("tokenizer.bin"):
+        model = sentencepiece_file(source)
+        job.reads({model.name: model})
+        with atomic_path(output) as temporary:
+            write_tokenizer_bin(model, temporary)
+    job.write_manifest(output)
 
 
 if __name__ == "__main__":
