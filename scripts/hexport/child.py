@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,9 +27,9 @@ from hexport.errors import HexportError
 from hexport.progress import Progress
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-START = "import sys; sys.path.insert(0, sys.argv[1]); from hexport.child import main; main(*map(int, sys.argv[2:]))"
+START = "import sys; sys.path.insert(0, sys.argv[1]); from hexport.child import main; main(int(sys.argv[2]))"
 PR_SET_PDEATHSIG = 1
-ADDR_NO_RANDOMIZE = 0x0040000  # of personality(2)
+ASK, ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000  # of personality(2)
 IOLBF = 1  # C's stdio.h has it: write line by line
 LOOK_S = 0.5  # seconds between two calls of `meanwhile`
 SILENCE_S = 3600.0  # a child that reports progress and says nothing for so long hangs
@@ -61,8 +61,9 @@ class Child(contextlib.AbstractContextManager):
         self._what, self._advice, self._timeout = what, advice, timeout
         self._end = time.monotonic() + timeout
         self._connection, theirs = Pipe()
-        command = _command(theirs.fileno(), same_addresses)
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        command = [sys.executable, "-P", "-c", START, str(SCRIPTS), str(theirs.fileno())]
+        with _same_addresses() if same_addresses else contextlib.nullcontext():
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         theirs.close()
         self.send((work, arguments))
 
@@ -115,8 +116,16 @@ class Child(contextlib.AbstractContextManager):
         raise ChildError(f"{self._what} {how}; {self._advice}")
 
 
-def _command(descriptor: int, same_addresses: bool) -> list[str]:
-    return [sys.executable, "-P", "-c", START, str(SCRIPTS), str(descriptor), str(int(same_addresses))]
+@contextlib.contextmanager
+def _same_addresses() -> Iterator[None]:
+    """Let what this thread starts have its memory at the same addresses each time, unless a container forbids that."""
+    personality = ctypes.CDLL(None).personality
+    before = personality(ASK)
+    personality(before | ADDR_NO_RANDOMIZE)
+    try:
+        yield
+    finally:
+        personality(before)
 
 
 def receive_buffer(connection: Connection, buffer: memoryview) -> None:
@@ -128,11 +137,9 @@ def receive_buffer(connection: Connection, buffer: memoryview) -> None:
         buffer = buffer[n_read:]
 
 
-def main(descriptor: int, same_addresses: int) -> None:
+def main(descriptor: int) -> None:
     """Run in a child what its parent sends. It ends with its parent, even where that is killed."""
     libc = ctypes.CDLL(None)
-    if same_addresses and libc.personality(ADDR_NO_RANDOMIZE) != -1:  # a container may forbid it
-        os.execv(sys.executable, _command(descriptor, same_addresses=False))  # which then has them
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if _is_cut_off(descriptor):  # the parent was gone before it could take this process along
         os._exit(1)

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -179,3 +180,21 @@ def write_manifest(
     }
     for artifact in artifacts:
         write_json(manifest_path(artifact), {"artifact": artifact.name, "sha256": sha256(artifact), **manifest})
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost is the seconds of jobs in all, and the most memory that one of them had, in MB."""
+
+    seconds: float
+    peak_mb: int
+
+
+def cost_of(artifact: Path) -> Cost | None:
+    """Return what the job of an artifact took; None where no manifest tells it, or a damaged one."""
+    try:
+        stages = json.loads(manifest_path(artifact).read_bytes())["stages"].values()
+        peaks = [stage["peak_rss_mb"] for stage in stages]
+        return Cost(sum(stage["seconds"] for stage in stages), max(peaks, default=0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

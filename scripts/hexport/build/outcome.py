@@ -1,7 +1,6 @@
 """This module tells what a build has come to: a line for each program, and at the end what was made, how good it is,
 what was not made and why, and where to look next."""
 
-import json
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from hexport.errors import HexportError, printable
 from hexport.evaluation.result_files import read_evaluation
 from hexport.progress import duration
-from hexport.provenance import manifest_path
+from hexport.provenance import cost_of
 
 MB = 10**6
 MOST_NAMED = 20  # programs that are named one by one
@@ -48,16 +47,9 @@ def program_line(program: str, size: int, made_of: Iterable[str]) -> str:
 
     made_of: its file, templates and shards, whose manifests tell of their jobs, also of those that were not run again.
     """
-    seconds, peaks = 0.0, [0]
-    for file in made_of:
-        try:
-            stages = json.loads(manifest_path(Path(file)).read_bytes())["stages"].values()
-            costs = [(stage["seconds"], stage["peak_rss_mb"]) for stage in stages]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # no job of this workflow makes it, it is in a storage, or its manifest is damaged
-        seconds += sum(taken for taken, _ in costs)
-        peaks += [peak for _, peak in costs]
-    return f"built {program}: {size / MB:,.1f} MB; its jobs took {seconds:,.0f} s and up to {max(peaks):,} MB of memory"
+    costs = [cost for file in made_of if (cost := cost_of(Path(file)))]
+    seconds, peak = sum(cost.seconds for cost in costs), max((cost.peak_mb for cost in costs), default=0)
+    return f"built {program}: {size / MB:,.1f} MB; its jobs took {seconds:,.0f} s and up to {peak:,} MB of memory"
 
 
 def summary(

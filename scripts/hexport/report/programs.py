@@ -2,7 +2,6 @@
 manifests."""
 
 import datetime
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -18,19 +17,11 @@ from hexport.build.artifacts import (
     tokens_file,
     weights_file,
 )
-from hexport.provenance import manifest_path
+from hexport.provenance import Cost, cost_of
 from hexport.targets.target import target_named
 
 # Stages of making a program, from the first on.
 STAGES = ("checkpoint", "calibration data", "weights", "calibration", "templates", "shards", "program")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """A cost is the seconds of a stage's jobs in all, and the most memory that one of them had, in MB."""
-
-    seconds: float
-    peak_mb: int
 
 
 @dataclass(frozen=True)
@@ -98,18 +89,11 @@ def _parts(artifacts: str, program: ProgramKey, file: Path) -> dict[str, list[Pa
     }
 
 
+_cost_of = cache(cost_of)  # programs share files
+
+
 def _cost(files: list[Path]) -> Cost | None:
     return _sum(costs) if (costs := [cost for file in files if (cost := _cost_of(file))]) else None
-
-
-@cache
-def _cost_of(file: Path) -> Cost | None:
-    try:
-        stages = json.loads(manifest_path(file).read_bytes())["stages"].values()
-        peaks = [stage["peak_rss_mb"] for stage in stages]
-        return Cost(sum(stage["seconds"] for stage in stages), max(peaks, default=0))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def _sum(costs: Collection[Cost]) -> Cost:
